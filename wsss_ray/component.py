@@ -1,0 +1,119 @@
+"""A component: a frozen value whose fields are its configuration and whose methods are its mathematics.
+
+It hashes, pickles to workers and prints as YAML. Its identity is the canonical form of all that decides numbers, defaults
+included; fields marked `NotIdentity` (paths) stay out of it. Where a field's type is an abstract role (`Localizer`, `SeedRule`),
+the job file picks the implementation by its `kind`, the snake-case name of the class; a block without `kind` changes single
+fields of the default that stands there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from typing import Any, ClassVar, Self
+
+from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, model_validator
+
+
+class NotIdentity:
+    """Marks a field, by `Annotated[str, NotIdentity()]`, that changes no number: where a file lies, not what is in it."""
+
+
+class Component(BaseModel):
+    """A frozen configuration value with behaviour. Raise `revision` when the same fields come to mean other numbers."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    revision: ClassVar[int] = 1
+    tag: ClassVar[str] = "kind"
+
+    @classmethod
+    def kind(cls) -> str:
+        """The name by which a job file picks this class: `StochasticGradCam` is `stochastic_grad_cam`."""
+        return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", cls.__name__).lower()
+
+    @classmethod
+    def is_abstract(cls) -> bool:
+        """Whether the class only names a role."""
+        return bool(getattr(cls, "__abstractmethods__", None))
+
+    @classmethod
+    def kinds(cls) -> dict[str, type[Component]]:
+        """All implementations of this role that are imported, by kind."""
+        return {sub.kind(): sub for sub in sorted(_subclasses(cls), key=lambda sub: sub.kind()) if not sub.is_abstract()}
+
+    def spec(self) -> dict[str, Any]:
+        """The component as a job file would write it, every default spelt out."""
+        return {self.tag: self.kind()} | {name: _spec(value) for name, value in self}
+
+    def identity(self) -> dict[str, Any]:
+        """All that decides numbers: kind, revision and the fields not marked `NotIdentity`, nested."""
+        fields = {
+            name: _identity(getattr(self, name))
+            for name, field in type(self).model_fields.items()
+            if not any(isinstance(mark, NotIdentity) for mark in field.metadata)
+        }
+        return {"kind": self.kind(), "revision": self.revision} | fields
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _resolve(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        if not isinstance(value, dict):
+            return handler(value)
+        given = dict(value)
+        kind = given.pop(cls.tag, None)
+        target = cls if kind in (None, cls.kind()) else cls.kinds().get(kind)
+        if target is None or target.is_abstract():
+            allowed = ", ".join(cls.kinds()) or "none is installed"
+            raise ValueError(f"{cls.tag} is {kind!r}, allowed: {allowed}")
+        given = {name: _over_default(target, name, part) for name, part in given.items()}
+        return handler(given) if target is cls else target.model_validate(given)
+
+
+def digest(value: Any) -> str:
+    """SHA-256 of a value's canonical JSON, as 64 hexadecimal digits."""
+    return hashlib.sha256(canonical(value).encode()).hexdigest()
+
+
+def canonical(value: Any) -> str:
+    """JSON with sorted keys and no spaces, so that equal values have equal text."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def _over_default(owner: type[Component], name: str, given: Any) -> Any:
+    """Lay a job file's partial block over the component that stands there by default."""
+    field = owner.model_fields.get(name)
+    default = field.get_default(call_default_factory=True) if field is not None and not field.is_required() else None
+    if not (isinstance(given, dict) and isinstance(default, Component)):
+        return given
+    return _overlay(default, given)
+
+
+def _overlay(default: Component, given: dict[str, Any]) -> dict[str, Any]:
+    if given.get(default.tag, default.kind()) != default.kind():
+        return given
+    merged: dict[str, Any] = {default.tag: default.kind()} | dict(default)
+    for name, part in given.items():
+        inner = merged.get(name)
+        merged[name] = _overlay(inner, part) if isinstance(part, dict) and isinstance(inner, Component) else part
+    return merged
+
+
+def _subclasses(cls: type[Component]) -> Iterator[type[Component]]:
+    yield cls
+    for sub in cls.__subclasses__():
+        yield from _subclasses(sub)
+
+
+def _spec(value: Any) -> Any:
+    if isinstance(value, Component):
+        return value.spec()
+    return [_spec(item) for item in value] if isinstance(value, tuple | list) else value
+
+
+def _identity(value: Any) -> Any:
+    if isinstance(value, Component):
+        return value.identity()
+    return [_identity(item) for item in value] if isinstance(value, tuple | list) else value

@@ -1,0 +1,178 @@
+"""The roles that parts of a method play, and the shapes that pass between them.
+
+Shape legend, used as name suffixes everywhere:
+
+    B images of a batch   K object classes (tags), background not among them   L = K + 1 labels, background is label 0
+    C channels, or the classes present in one image   E estimates (label maps) of one image   N random selections
+    D positions of a window, row by row   S side of a window   H, W rows and columns
+
+Images are RGB with values 0..255; every network normalises its own input. A tag k (0-based) has the label k + 1 in seeds and
+masks. Modules that define components import torch only where they compute, so that planning a job takes no second for it.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pydantic import Field, model_validator
+
+from wsss_ray.component import Component
+from wsss_ray.optim import Constant, Optimizer, Schedule, Sgd
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
+    from torch import Tensor, nn
+
+    from wsss_ray.plan import Data, Stage
+
+    ImageArray = NDArray[np.uint8]  # (H, W, 3), RGB
+    LabelArray = NDArray[np.uint8]  # (H, W), labels 0..L-1 and IGNORE
+    MapArray = NDArray[np.float32]  # (C, H, W) or (H, W), in [0, 1]
+
+IGNORE = 255
+"""The label of a pixel that belongs to no class as far as one knows; neither trained on nor scored."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one training step of one worker sees.
+
+    `seeds_BEHW` is uint8 with `IGNORE`; E is 0 for a classifier, 1 as a rule, more for several estimates. An image with a human
+    mask has it in every E channel and `strong_B` set. `keys_B` holds one 63-bit random key per image, drawn from
+    (job seed, epoch, image id): all randomness of the step comes from there, so that no worker count changes it.
+    """
+
+    ids: tuple[str, ...]
+    image_BCHW: Tensor
+    tags_BK: Tensor
+    seeds_BEHW: Tensor
+    strong_B: Tensor
+    keys_B: tuple[int, ...]
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch with its tensors on `device`."""
+        move = {name: getattr(self, name).to(device) for name in ("image_BCHW", "tags_BK", "seeds_BEHW", "strong_B")}
+        return Batch(ids=self.ids, keys_B=self.keys_B, **move)
+
+
+@dataclass(frozen=True)
+class Maps:
+    """Localization maps of one image: for each of its tags (`classes`, 0-based) the maximum and the mean over all estimates.
+
+    Both are (C, h, w) at the network's resolution, each estimate normalised to [0, 1]. "Some estimate exceeds theta" is "the
+    maximum exceeds theta", so that theta can change without the network.
+    """
+
+    classes: tuple[int, ...]
+    peak_CHW: MapArray
+    mean_CHW: MapArray
+
+
+class Trunk(Component):
+    """A network from images to a feature map, without a head."""
+
+    @abstractmethod
+    def build(self) -> nn.Module:
+        """A module image_BCHW (RGB, 0..255) -> features_BCHW, with an int attribute `channels`. Loads the weights, if any."""
+
+
+class Augment(Component):
+    """How a training sample is cut from an image; the same geometry for its label maps."""
+
+    @abstractmethod
+    def __call__(
+        self, image_HWC: ImageArray, seeds_EHW: LabelArray, rng: np.random.Generator
+    ) -> tuple[ImageArray, LabelArray]:
+        """Image and label maps at the training size. Bilinear for images, nearest for labels."""
+
+
+class Learner(Component):
+    """Something that trains: a network, its loss, and the budget and optimiser it is trained with.
+
+    The loss gives one value per image and term; the engine averages over the global batch. No term may couple two images, so
+    that neither the micro-batch nor the number of workers changes a result.
+    """
+
+    batch_size: int = Field(default=10, ge=1, description="Images per step, over all workers.")
+    epochs: float | None = Field(default=None, gt=0, description="Length in passes over the data; give this or steps.")
+    steps: int | None = Field(default=None, ge=1, description="Length in steps; give this or epochs.")
+    augment: Augment
+    optimizer: Optimizer = Sgd(lr=1e-3)
+    schedule: Schedule = Constant()
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Learner:
+        if (self.epochs is None) == (self.steps is None):
+            raise ValueError("give exactly one of epochs and steps (set the other to null)")
+        return self
+
+    def total_steps(self, num_images: int) -> int:
+        """Optimiser steps of the whole training on `num_images` images."""
+        return self.steps if self.steps is not None else max(1, round((self.epochs or 0) * num_images / self.batch_size))
+
+    @abstractmethod
+    def build(self, num_classes: int) -> nn.Module:
+        """The network for `num_classes` object classes (K, background not counted), with pretrained weights where it has any."""
+
+    @abstractmethod
+    def loss(self, net: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        """Named loss terms, each of shape (B,). Calls `net` once, as a whole: it may be wrapped for distributed training."""
+
+    def param_groups(self, net: nn.Module) -> list[dict[str, object]]:
+        """Optimiser groups; `lr_scale` multiplies the learning rate, `weight_decay` overrides. One group unless overridden."""
+        return [{"params": [p for p in net.parameters() if p.requires_grad]}]
+
+
+class Segmenter(Learner):
+    """A learner whose network scores every pixel."""
+
+    @abstractmethod
+    def predict(self, net: nn.Module, image_BCHW: Tensor) -> Tensor:
+        """Logits_BLHW at the network's output stride; the caller resizes."""
+
+
+class Localizer(Component):
+    """From a trained classifier and one image with its tags to localization maps."""
+
+    @abstractmethod
+    def localize(self, net: nn.Module, image_HWC: ImageArray, classes: Sequence[int], rng: torch.Generator) -> Maps:
+        """Maps of the given tags (0-based) only."""
+
+
+class SeedRule(Component):
+    """From localization maps to a label map. Pure: saliency, where the rule wants it, is handed in."""
+
+    @abstractmethod
+    def seed(self, image_HWC: ImageArray, maps: Maps, saliency_HW: MapArray | None) -> LabelArray:
+        """Labels at the image's resolution, `IGNORE` where undecided."""
+
+
+class Relabel(Component):
+    """From a trained segmenter's own predictions to pseudo-labels for the next training."""
+
+    @abstractmethod
+    def label(self, segmenter: Segmenter, net: nn.Module, image_HWC: ImageArray, classes: Sequence[int]) -> LabelArray:
+        """Labels at the image's resolution."""
+
+
+class Metric(Component):
+    """How label maps are made for scoring. The score itself is always one confusion matrix over the data set."""
+
+    @abstractmethod
+    def predict(self, segmenter: Segmenter, net: nn.Module, image_HWC: ImageArray) -> LabelArray:
+        """Labels at the image's resolution."""
+
+
+class Method(Component):
+    """A paper: its parts as fields, and the plan that connects them. One file in `wsss_ray/methods/`, named as in job files."""
+
+    tag = "name"
+
+    @abstractmethod
+    def plan(self, data: Data) -> Sequence[Stage]:
+        """The stages that the user wants made, the scored model last; what they read is found from them."""

@@ -1,0 +1,127 @@
+"""What a data set offers: splits, their items, and the bytes of one item. Listing is cheap and needs no decoding."""
+
+from __future__ import annotations
+
+import re
+from abc import abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from wsss_ray.component import Component, NotIdentity, digest
+
+Split = Literal["weak", "val", "strong", "saliency"]
+
+_ID = re.compile(r"[\w.-][\w. @+-]*(/[\w.-][\w. @+-]*)*")
+
+
+@dataclass(frozen=True)
+class Item:
+    """One image of a split before ingest. `path` and `mask` are files, or None for sources that make their images.
+
+    `tags` are 0-based class indices, sorted. `size` is the sum of the bytes of the files behind it: part of the data's identity.
+    """
+
+    image_id: str
+    tags: tuple[int, ...]
+    path: str | None = None
+    mask: str | None = None
+    size: int = 0
+
+
+@dataclass(frozen=True)
+class Raw:
+    """The bytes of one item: an image file, and a mask as an image file or as the array of its labels already encoded."""
+
+    image: bytes
+    mask: bytes | None = None
+
+
+class Source(Component):
+    """A data set: where its images, tags and masks come from."""
+
+    shard_size: int = Field(default=128, ge=1, description="Images per Parquet shard: the unit of work, retry and resume.")
+    max_pixels: int = Field(default=80_000_000, ge=1, description="Larger images are recorded as errors and skipped.")
+
+    @abstractmethod
+    def class_names(self) -> tuple[str, ...]:
+        """The K object classes in label order; background (label 0) is not among them."""
+
+    @abstractmethod
+    def splits(self) -> tuple[Split, ...]:
+        """The splits that are there; `weak` always."""
+
+    @abstractmethod
+    def has_masks(self, split: Split) -> bool:
+        """Whether the split's items have masks."""
+
+    @abstractmethod
+    def items(self, split: Split) -> list[Item]:
+        """The items in a fixed order. Raises ValueError that names the file, and what is wrong with it."""
+
+    @abstractmethod
+    def load(self, item: Item) -> Raw:
+        """Read the files of one item. Raises OSError or ValueError, which is recorded for that image."""
+
+
+class DataSplit(Component):
+    """One split of one source with the digest of its listing: the component of an ingest stage."""
+
+    source: Source
+    split: Split
+    classes: tuple[str, ...]
+    listing: str
+    num_images: Annotated[int, NotIdentity()]
+
+    def identity(self) -> dict[str, Any]:
+        """The data's identity is what is in it (ids, tags, sizes, classes) and how it is sharded, not how it was found."""
+        return {
+            "kind": self.kind(),
+            "revision": self.revision,
+            "source": self.source.identity(),
+            "split": self.split,
+            "classes": list(self.classes),
+            "listing": self.listing,
+        }
+
+    @property
+    def num_shards(self) -> int:
+        """Shards of this split, and so of everything made from it."""
+        return -(-self.num_images // self.source.shard_size)
+
+    def shard_items(self, items: list[Item], shard: int) -> list[Item]:
+        """The items of one shard."""
+        size = self.source.shard_size
+        return items[shard * size : (shard + 1) * size]
+
+
+def describe(source: Source, split: Split) -> DataSplit:
+    """List a split and take its digest: ids, tags and the byte size of every file."""
+    items = source.items(split)
+    check_items(items, split, len(source.class_names()))
+    listing = digest([[item.image_id, item.tags, item.size] for item in items])
+    return DataSplit(source=source, split=split, classes=source.class_names(), listing=listing, num_images=len(items))
+
+
+def check_items(items: Iterable[Item], split: str, num_classes: int) -> None:
+    """Raise ValueError on an empty split, an id given twice or unfit as a name, or a tag out of range."""
+    seen: dict[str, str | None] = {}
+    for item in items:
+        if item.image_id in seen:
+            raise ValueError(f"data: {split}: image id {item.image_id!r} is there twice ({seen[item.image_id]} and {item.path})")
+        if not _ID.fullmatch(item.image_id) or ".." in item.image_id.split("/"):
+            raise ValueError(f"data: {split}: image id {item.image_id!r} is not usable; allowed: letters, digits, _ . - @ + and /")
+        wrong = [tag for tag in item.tags if not 0 <= tag < num_classes]
+        if wrong:
+            raise ValueError(f"data: {split}: image {item.image_id}: tag {wrong[0]} is not one of the {num_classes} classes")
+        seen[item.image_id] = item.path
+    if not seen:
+        raise ValueError(f"data: {split}: the list is empty")
+
+
+def expand(path: str) -> Path:
+    """A path from a job file: `~` is the home folder, relative paths start where the command was given."""
+    return Path(path).expanduser()

@@ -1,0 +1,166 @@
+"""The run store: one folder per stage id, on any file system that pyarrow knows.
+
+    STORE/stages/<stage id>/   record.json, written last: the stage is done exactly when it exists
+                               shards/part-00000.parquet, errors/part-00000.parquet
+                               metrics.jsonl, checkpoints/step-00000100.pt, model.safetensors  (train)
+    STORE/runs/<run name>/     job.yaml, run.json, report.html, logs/
+
+A file appears whole or not at all: on a local or NFS path by writing beside it and renaming, on an object store by its own
+atomic put. Writing the same shard twice writes the same bytes, so that a retried worker does no harm.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import uuid
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+
+from wsss_ray import artifacts
+from wsss_ray.plan import Stage
+
+
+class RunStore:
+    """Reads and writes stages and runs below a path or URI (`runs`, `/nfs/runs`, `s3://bucket/runs`, `gs://...`)."""
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri if "://" in uri else str(Path(uri).expanduser().absolute())
+
+    def __reduce__(self) -> tuple[type[RunStore], tuple[str]]:
+        return (RunStore, (self.uri,))
+
+    @cached_property
+    def _root(self) -> tuple[pafs.FileSystem, str]:
+        if "://" not in self.uri:
+            return pafs.LocalFileSystem(), self.uri
+        fs, path = pafs.FileSystem.from_uri(self.uri)
+        return fs, path.rstrip("/")
+
+    @property
+    def fs(self) -> pafs.FileSystem:
+        """The file system behind the URI."""
+        return self._root[0]
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the store is a mounted path, where a rename is what makes a write atomic."""
+        return isinstance(self.fs, pafs.LocalFileSystem)
+
+    def path(self, *parts: str) -> str:
+        """A path below the store's root, in the file system's own form."""
+        return "/".join((self._root[1], *parts))
+
+    def stage_path(self, stage: Stage, *parts: str) -> str:
+        """A path in a stage's folder."""
+        return self.path("stages", stage.id, *parts)
+
+    def run_path(self, run: str, *parts: str) -> str:
+        """A path in a run's folder."""
+        return self.path("runs", run, *parts)
+
+    # -- bytes and tables ------------------------------------------------------------------------------------------------
+
+    def exists(self, path: str) -> bool:
+        """Whether a file is there."""
+        return bool(self.fs.get_file_info(path).type == pafs.FileType.File)
+
+    def names(self, folder: str) -> list[str]:
+        """The names in a folder, sorted; empty if there is no such folder. Unfinished writes are left out."""
+        infos = self.fs.get_file_info(pafs.FileSelector(folder, allow_not_found=True))
+        return sorted(info.base_name for info in infos if not info.base_name.startswith(".tmp-"))
+
+    def read(self, path: str) -> bytes:
+        """A whole file. Raises FileNotFoundError."""
+        with self.fs.open_input_stream(path) as stream:
+            return bytes(stream.read())
+
+    def write(self, path: str, data: bytes) -> None:
+        """Write a whole file atomically, replacing what was there."""
+        folder, name = path.rsplit("/", 1)
+        if not self.is_local:
+            with self.fs.open_output_stream(path) as stream:
+                stream.write(data)
+            return
+        self.fs.create_dir(folder, recursive=True)
+        temporary = f"{folder}/.tmp-{uuid.uuid4().hex}-{name}"
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+
+    def delete(self, path: str) -> None:
+        """Remove a file that exists."""
+        self.fs.delete_file(path)
+
+    def read_json(self, path: str) -> Any:
+        """A JSON file. Raises FileNotFoundError."""
+        return json.loads(self.read(path))
+
+    def write_json(self, path: str, value: Any) -> None:
+        """Write a JSON file for people to read as well."""
+        self.write(path, (json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n").encode())
+
+    # -- stages ----------------------------------------------------------------------------------------------------------
+
+    def record(self, stage: Stage) -> dict[str, Any] | None:
+        """A stage's record, or None while it is not done."""
+        path = self.stage_path(stage, "record.json")
+        if not self.exists(path):
+            return None
+        record: dict[str, Any] = self.read_json(path)
+        return record
+
+    def commit(self, stage: Stage, record: dict[str, Any]) -> None:
+        """Write the record: from now on the stage is done."""
+        self.write_json(self.stage_path(stage, "record.json"), record)
+
+    def shard_path(self, stage: Stage, shard: int, folder: str = "shards") -> str:
+        """Where shard `shard` of a stage lies."""
+        return self.stage_path(stage, folder, f"part-{shard:05d}.parquet")
+
+    def shards(self, stage: Stage, folder: str = "shards") -> list[int]:
+        """The numbers of the shards that are there."""
+        names = self.names(self.stage_path(stage, folder))
+        return [int(name.removeprefix("part-").removesuffix(".parquet")) for name in names if name.startswith("part-")]
+
+    def write_shard(self, stage: Stage, shard: int, schema: str, rows: list[dict[str, Any]], folder: str = "shards") -> None:
+        """Commit one shard: one row group per row, zstd, no timestamps, so that equal rows give equal bytes."""
+        buffer = io.BytesIO()
+        group = 1 if schema in ("images", "seeds") else max(1, len(rows))
+        pq.write_table(artifacts.table(schema, rows), buffer, row_group_size=group, compression="zstd")
+        self.write(self.shard_path(stage, shard, folder), buffer.getvalue())
+
+    def open_shard(self, stage: Stage, shard: int, schema: str, folder: str = "shards") -> pq.ParquetFile:
+        """Open a shard for reading row by row; the caller closes it. Raises ValueError on another schema or version."""
+        path = self.shard_path(stage, shard, folder)
+        file = pq.ParquetFile(self.fs.open_input_file(path))
+        artifacts.check_schema(file.schema_arrow, schema, path)
+        return file
+
+    def read_shard(
+        self, stage: Stage, shard: int, schema: str, columns: list[str] | None = None, folder: str = "shards"
+    ) -> list[dict[str, Any]]:
+        """The rows of a shard, optionally only some columns."""
+        file = self.open_shard(stage, shard, schema, folder)
+        try:
+            table: pa.Table = file.read(columns=columns)
+            return table.to_pylist()
+        finally:
+            file.close()
+
+    def read_shards(self, stage: Stage, schema: str, columns: list[str] | None = None, folder: str = "shards") -> pa.Table:
+        """All shards of a stage as one table, in order. For small columns and small artifacts."""
+        tables = [artifacts.table(schema, []).select(columns) if columns else artifacts.table(schema, [])]
+        for shard in self.shards(stage, folder):
+            file = self.open_shard(stage, shard, schema, folder)
+            tables.append(file.read(columns=columns))
+            file.close()
+        return pa.concat_tables(tables, promote_options="permissive")
