@@ -168,10 +168,19 @@ class Metric(Component):
         """Labels at the image's resolution."""
 
 
+class SeedScore(Component):
+    """Scores label maps as they are; undecided pixels count as misses of their true class. No settings."""
+
+
 class Method(Component):
     """A paper: its parts as fields, and the plan that connects them. One file in `wsss_ray/methods/`, named as in job files."""
 
     tag = "name"
+
+    @classmethod
+    def kind(cls) -> str:
+        """The method's name: that of its file."""
+        return cls.__module__.rpartition(".")[2]
 
     @abstractmethod
     def plan(self, data: Data) -> Sequence[Stage]:

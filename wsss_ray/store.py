@@ -100,6 +100,11 @@ class RunStore:
         """Remove a file that exists."""
         self.fs.delete_file(path)
 
+    def delete_folder(self, path: str) -> None:
+        """Remove a folder with all in it, if it is there."""
+        if self.fs.get_file_info(path).type == pafs.FileType.Directory:
+            self.fs.delete_dir(path)
+
     def read_json(self, path: str) -> Any:
         """A JSON file. Raises FileNotFoundError."""
         return json.loads(self.read(path))
@@ -137,6 +142,11 @@ class RunStore:
         group = 1 if schema in ("images", "seeds") else max(1, len(rows))
         pq.write_table(artifacts.table(schema, rows), buffer, row_group_size=group, compression="zstd")
         self.write(self.shard_path(stage, shard, folder), buffer.getvalue())
+
+    def num_rows(self, stage: Stage, shard: int) -> int:
+        """The rows of a shard, from its footer."""
+        with self.fs.open_input_file(self.shard_path(stage, shard)) as file:
+            return int(pq.ParquetFile(file).metadata.num_rows)
 
     def open_shard(self, stage: Stage, shard: int, schema: str, folder: str = "shards") -> pq.ParquetFile:
         """Open a shard for reading row by row; the caller closes it. Raises ValueError on another schema or version."""

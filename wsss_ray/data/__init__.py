@@ -1,0 +1,5 @@
+"""Data sources."""
+
+
+def load_sources() -> None:
+    """Import the data sources."""

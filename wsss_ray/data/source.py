@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from wsss_ray.component import Component, NotIdentity, digest
+from wsss_ray.plan import Data, ingest
 
 Split = Literal["weak", "val", "strong", "saliency"]
 
@@ -125,3 +126,20 @@ def check_items(items: Iterable[Item], split: str, num_classes: int) -> None:
 def expand(path: str) -> Path:
     """A path from a job file: `~` is the home folder, relative paths start where the command was given."""
     return Path(path).expanduser()
+
+
+def stages_of(source: Source) -> Data:
+    """The ingest stages of a source's splits, listed and digested. Raises ValueError on what is wrong with the lists."""
+    found = {split: ingest(describe(source, split), name=f"images-{split}") for split in source.splits() if split != "saliency"}
+    weak = found["weak"]
+    saliency = None
+    if "saliency" in source.splits():
+        saliency = ingest(describe(source, "saliency"), name="saliency", like=weak)
+    return Data(
+        classes=source.class_names(),
+        weak=weak,
+        val=found.get("val"),
+        strong=found.get("strong"),
+        saliency=saliency,
+        weak_has_masks=source.has_masks("weak"),
+    )

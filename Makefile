@@ -1,0 +1,39 @@
+# Everything happens in .venv; nothing else is needed than Python 3.10-3.12 (with venv), make, git and a C++ compiler.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo test test-all lint clean
+
+help:  ## Show this list.
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+venv: $(STAMP)  ## Create .venv and install wsss-ray with all that the demo and the tests need.
+
+# torch first and alone: where pip finds a CPU build, torchvision's wheel must not pull in another one.
+# arcade is installed for its pictures only, so without its dependencies.
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 10) <= v <= (3, 12) else f"wsss-ray needs Python 3.10 to 3.12, {sys.executable} is {v[0]}.{v[1]}; call make PYTHON=python3.11")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet 'torch>=2.11,<2.14'
+	$(BIN)/python -m pip install --quiet --editable '.[sprites,efficientnet,dev]'
+	$(BIN)/python -m pip install --quiet --no-deps 'arcade==3.3.3'
+	touch $@
+
+demo: $(STAMP)  ## Train from tags on the bundled sprites; prints the mIoUs and the path of the report.
+	$(BIN)/wsss-ray submit jobs/demo.yaml
+
+test: $(STAMP)  ## Fast tests (under 10 minutes on 2 cores).
+	$(BIN)/python -m pytest -q -m 'not slow and not gpu' --durations=10
+
+test-all: $(STAMP)  ## All tests, the long ones too.
+	$(BIN)/python -m pytest -q --durations=20
+
+lint: $(STAMP)  ## ruff and mypy.
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+clean:  ## Remove .venv and caches; runs/ stays.
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,158 @@
+"""Losses: hand-checked values, gradients, and that no image sees another."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from wsss_ray.contracts import IGNORE
+from wsss_ray.ops import losses
+
+B, L, H, W = 3, 4, 5, 6
+
+
+@pytest.fixture
+def case():
+    rng = torch.Generator().manual_seed(3)
+    logits = torch.randn(B, L, H, W, generator=rng, dtype=torch.float64)
+    label = torch.randint(0, L, (B, H, W), generator=rng, dtype=torch.uint8)
+    label[torch.rand(B, H, W, generator=rng) < 0.4] = IGNORE
+    crf = torch.randn(B, L, H, W, generator=rng, dtype=torch.float64).softmax(dim=1)
+    return logits, label, crf
+
+
+def one_hot(label):
+    return label[:, None] == torch.arange(L)[:, None, None]
+
+
+TERMS = {
+    "seed": lambda logits, label, crf: losses.seed_loss(losses.softmax_floor(logits).log(), one_hot(label)),
+    "boundary": lambda logits, label, crf: losses.boundary_loss(losses.softmax_floor(logits), crf),
+    "cross_entropy": lambda logits, label, crf: losses.cross_entropy(logits, label),
+    "full": lambda logits, label, crf: losses.full_loss(logits, label),
+    "bce": lambda logits, label, crf: losses.multilabel_bce(logits.mean((2, 3)), one_hot(label).flatten(2).any(2)),
+}
+
+
+@pytest.mark.parametrize("name", TERMS)
+def test_one_value_per_image_and_no_image_sees_another(name, case):
+    whole = TERMS[name](*case)
+    assert whole.shape == (B,)
+    alone = torch.cat([TERMS[name](*(part[i : i + 1] for part in case)) for i in range(B)])
+    torch.testing.assert_close(whole, alone, rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("name", TERMS)
+def test_gradient(name, case):
+    logits, label, crf = case
+    logits.requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: TERMS[name](x, label, crf), (logits,))
+
+
+@pytest.mark.parametrize("name", ["seed", "boundary", "cross_entropy"])
+def test_foreground_labels_are_interchangeable(name, case):
+    logits, label, crf = case
+    order = torch.tensor([0, 3, 1, 2])
+    renamed = label.clone()
+    for new, old in enumerate(order):
+        renamed[label == old] = new
+    torch.testing.assert_close(TERMS[name](logits[:, order], renamed, crf[:, order]), TERMS[name](logits, label, crf))
+
+
+@pytest.mark.parametrize("name", ["seed", "cross_entropy", "full"])
+def test_nothing_labelled_gives_zero(name, case):
+    logits, label, crf = case
+    logits.requires_grad_()
+    value = TERMS[name](logits, torch.full_like(label, IGNORE), crf)
+    value.sum().backward()
+    assert value.tolist() == [0.0] * B
+    assert (logits.grad == 0).all()
+
+
+def test_seed_loss_by_hand():
+    prob = torch.tensor([[[[0.5, 0.8, 0.1]], [[0.25, 0.1, 0.7]], [[0.25, 0.1, 0.2]]]])
+    cues = torch.zeros(1, 3, 1, 3, dtype=torch.bool)
+    cues[0, 0, 0, 0] = cues[0, 1, 0, 1] = cues[0, 1, 0, 2] = cues[0, 2, 0, 2] = True
+    expected = -math.log(0.5) - (math.log(0.1) + math.log(0.7) + math.log(0.2)) / 3
+    assert losses.seed_loss(prob.log(), cues).item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_seed_loss_ignores_infinite_log_probabilities_elsewhere():
+    log_prob = torch.tensor([[[[-math.inf, 0.0]], [[0.0, -math.inf]]]], requires_grad=True)
+    cues = torch.tensor([[[[False, True]], [[False, False]]]])
+    value = losses.seed_loss(log_prob, cues)
+    value.sum().backward()
+    assert value.item() == 0
+    assert log_prob.grad is not None
+    assert log_prob.grad.isfinite().all()
+
+
+def test_boundary_loss_by_hand():
+    prob = torch.tensor([[[[0.5, 0.99]], [[0.5, 0.01]]]])
+    crf = torch.tensor([[[[0.8, 0.01]], [[0.2, 0.99]]]])
+    first = 0.8 * math.log(1.6) + 0.2 * math.log(0.4)
+    second = 0.01 * math.log(0.05) + 0.99 * math.log(20)  # both ratios clipped: 1/99 and 99
+    assert losses.boundary_loss(prob, crf).item() == pytest.approx((first + second) / 2, rel=1e-6)
+
+
+def test_boundary_loss_is_zero_at_the_target_which_takes_no_gradient(case):
+    _, _, crf = case
+    crf.requires_grad_()
+    prob = crf.detach().clone().requires_grad_()
+    value = losses.boundary_loss(prob, crf)
+    value.sum().backward()
+    torch.testing.assert_close(value, torch.zeros_like(value))
+    assert crf.grad is None
+
+
+def test_boundary_loss_survives_zeros():
+    prob = torch.tensor([[[[0.0, 1.0]], [[1.0, 0.0]]]], requires_grad=True)
+    crf = torch.tensor([[[[1.0, 1.0]], [[0.0, 0.0]]]])
+    value = losses.boundary_loss(prob, crf)
+    value.sum().backward()
+    assert value.item() == pytest.approx(math.log(20) / 2)
+    assert prob.grad is not None
+    assert prob.grad.isfinite().all()
+
+
+def test_softmax_floor():
+    prob = losses.softmax_floor(torch.tensor([[[[100.0]], [[0.0]]]]), floor=1e-4)
+    assert prob.flatten().tolist() == pytest.approx([1.0001 / 1.0002, 1e-4 / 1.0002], rel=1e-5)
+    assert prob.log().isfinite().all()
+
+
+def test_cross_entropy_by_hand():
+    logits = torch.tensor([[0.5, 0.25], [0.5, 0.75]]).log().view(1, 2, 1, 2)
+    assert losses.cross_entropy(logits, torch.tensor([[[0, 1]]], dtype=torch.uint8)).item() == pytest.approx(
+        -(math.log(0.5) + math.log(0.75)) / 2
+    )
+    assert losses.cross_entropy(logits, torch.tensor([[[255, 1]]], dtype=torch.uint8)).item() == pytest.approx(-math.log(0.75))
+
+
+def test_full_loss_is_the_papers_sum_over_classes(case):
+    logits, label, _ = case
+    log_prob, image = logits.log_softmax(dim=1), 1
+    present = [c for c in range(L) if (label[image] == c).any()]
+    total = -sum(log_prob[image, c][label[image] == c].sum() for c in present)
+    pixels = sum(int((label[image] == c).sum()) for c in present)
+    torch.testing.assert_close(losses.full_loss(logits, label)[image], total / pixels)
+
+
+def test_multilabel_bce_by_hand():
+    value = losses.multilabel_bce(torch.tensor([[0.0, 2.0]]), torch.tensor([[1, 0]], dtype=torch.uint8))
+    assert value.item() == pytest.approx((math.log(2) + math.log(1 + math.exp(2))) / 2)
+
+
+def test_shrink_labels_takes_cell_centres_and_undoes_enlarging():
+    label = torch.arange(9, dtype=torch.uint8).view(1, 3, 3)
+    assert torch.equal(losses.shrink_labels(label, torch.zeros(1, 2, 1, 1)), torch.tensor([[[4]]], dtype=torch.uint8))
+    for size in ((3, 3), (6, 6), (24, 15), (7, 11)):
+        enlarged = losses.shrink_labels(label, torch.zeros(1, 2, *size))
+        assert enlarged.shape == (1, *size)
+        if min(size) >= 6:
+            assert torch.equal(losses.shrink_labels(enlarged, torch.zeros(1, 2, 3, 3)), label)
+    noise = torch.randint(0, 255, (2, 321, 320), dtype=torch.uint8)
+    nearest = torch.nn.functional.interpolate(noise[:, None].double(), (41, 40), mode="nearest-exact")[:, 0].byte()
+    assert torch.equal(losses.shrink_labels(noise, torch.zeros(1, 1, 41, 40)), nearest)

@@ -1,0 +1,227 @@
+"""Image tags from `cls_labels.npy`, the file that many papers' code ships, without unpickling it.
+
+The file is a 0-d object array in .npy form: a pickle, which `numpy.load` would have to execute. Here the pickle's instructions are
+read with `pickletools.genops` by an interpreter that imports and calls nothing: the few numpy constructors that occur become plain
+values, everything else is refused.
+"""
+
+from __future__ import annotations
+
+import ast
+import pickletools
+import struct
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+_GLOBALS = {
+    "numpy.core.multiarray _reconstruct": "reconstruct",
+    "numpy._core.multiarray _reconstruct": "reconstruct",
+    "numpy.core.multiarray scalar": "scalar",
+    "numpy._core.multiarray scalar": "scalar",
+    "numpy ndarray": "ndarray",
+    "numpy dtype": "dtype",
+    "_codecs encode": "encode",
+}
+_CODES = {"f4": "f", "f8": "d", "i1": "b", "u1": "B", "i2": "h", "u2": "H", "i4": "i", "u4": "I", "i8": "q", "u8": "Q", "b1": "?"}
+_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
+_LITERALS = frozenset(
+    "BININT BININT1 BININT2 LONG1 BINFLOAT BINUNICODE SHORT_BINUNICODE BINUNICODE8 BINBYTES SHORT_BINBYTES BINBYTES8 BINSTRING "
+    "SHORT_BINSTRING".split()
+)
+_MARK = object()
+
+
+@dataclass(frozen=True)
+class _Symbol:
+    """A global of the pickle that may occur; only its name is known."""
+
+    name: str
+
+
+@dataclass
+class _Dtype:
+    code: str
+    order: str = "<"
+
+
+@dataclass
+class _Array:
+    values: Sequence[Any] = ()
+    ndim: int = 0
+
+
+def read_cls_labels(data: bytes) -> dict[str, tuple[int, ...]]:
+    """Read image id -> sorted 0-based indices of its tags from the bytes of a `cls_labels.npy`.
+
+    Ids are str keys as they are, and integer keys such as 2007000032 as "2007_000032". Raises ValueError on anything but a dict of
+    such keys to vectors of numbers; nothing of the file is ever executed.
+    """
+    start = _check_header(data)
+    try:
+        top = _interpret(data[start:])
+    except (IndexError, KeyError, TypeError, AttributeError, struct.error, OverflowError, UnicodeError) as err:
+        raise ValueError(f"not the pickle of a dict of tag vectors ({type(err).__name__}: {err})") from err
+    table = top.values[0] if isinstance(top, _Array) and top.ndim == 0 and len(top.values) == 1 else top
+    if not isinstance(table, dict):
+        raise ValueError("holds no dict; expected one of image id to a vector with 1 for every class in the image")
+    return {_image_id(key): _tags(key, value) for key, value in table.items()}
+
+
+def _check_header(data: bytes) -> int:
+    """Check the .npy header and find where the pickle begins."""
+    if data[:6] != b"\x93NUMPY" or len(data) < 12:
+        raise ValueError("not a .npy file")
+    wide = data[6] > 1
+    (length,) = struct.unpack_from("<I" if wide else "<H", data, 8)
+    start = 12 if wide else 10
+    try:
+        header = ast.literal_eval(data[start : start + length].decode("latin-1").strip())
+        fits = header["descr"] == "|O" and header["shape"] == ()
+    except (SyntaxError, ValueError, TypeError, KeyError, MemoryError, RecursionError) as err:
+        raise ValueError("its .npy header is damaged") from err
+    if not fits:
+        raise ValueError("holds an array; expected a dict of image id to tag vector, as numpy.save writes it")
+    return start + int(length)
+
+
+def _image_id(key: Any) -> str:
+    if isinstance(key, str):
+        return key
+    return f"{key // 1_000_000}_{key % 1_000_000:06d}"
+
+
+def _tags(key: Any, value: Any) -> tuple[int, ...]:
+    numbers = value.values if isinstance(value, _Array) and value.ndim == 1 else value
+    if not isinstance(numbers, list | tuple) or not all(isinstance(number, int | float) for number in numbers):
+        raise ValueError(f"the entry of {key!r} is not a vector of numbers")
+    return tuple(index for index, number in enumerate(numbers) if number)
+
+
+def _interpret(data: bytes) -> Any:
+    """Run the pickle's instructions on plain values."""
+    stack: list[Any] = []
+    memo: dict[int, Any] = {}
+    for opcode, arg, _ in pickletools.genops(data):
+        name = opcode.name
+        if name in ("PROTO", "FRAME"):
+            continue
+        if name == "STOP":
+            break
+        if name in _LITERALS:
+            stack.append(arg)
+        elif name in _CONSTANTS:
+            stack.append(_CONSTANTS[name])
+        elif name in ("MEMOIZE", "BINPUT", "LONG_BINPUT"):
+            memo[len(memo) if name == "MEMOIZE" else arg] = stack[-1]
+        elif name in ("BINGET", "LONG_BINGET"):
+            stack.append(memo[arg])
+        elif name == "MARK":
+            stack.append(_MARK)
+        elif name == "GLOBAL":
+            stack.append(_symbol(arg))
+        elif name in _ACTIONS:
+            _ACTIONS[name](stack)
+        else:
+            raise ValueError(f"its pickle holds the instruction {name}, which a dict of tag vectors does not need; refused")
+    if len(stack) != 1:
+        raise ValueError("its pickle ends too early")
+    return stack[0]
+
+
+def _symbol(name: str) -> _Symbol:
+    if name not in _GLOBALS:
+        raise ValueError(f"its pickle names {name.replace(' ', '.')}, which a dict of tag vectors does not need; refused")
+    return _Symbol(_GLOBALS[name])
+
+
+def _pop_mark(stack: list[Any]) -> list[Any]:
+    place = len(stack) - 1
+    while stack[place] is not _MARK:
+        place -= 1  # runs into IndexError where there is none
+        if place < 0:
+            raise IndexError("no mark")
+    items = stack[place + 1 :]
+    del stack[place:]
+    return items
+
+
+def _take(stack: list[Any], count: int) -> list[Any]:
+    items = stack[-count:]
+    if len(items) != count:
+        raise IndexError("stack too short")
+    del stack[-count:]
+    return items
+
+
+def _append(stack: list[Any], items: list[Any]) -> None:
+    if not isinstance(stack[-1], list):
+        raise TypeError("append to what is no list")
+    stack[-1].extend(items)
+
+
+def _set(stack: list[Any], items: list[Any]) -> None:
+    for key, value in zip(items[::2], items[1::2], strict=True):
+        if type(key) not in (str, int) or not isinstance(stack[-1], dict):
+            raise TypeError("a key that is neither text nor an integer")
+        stack[-1][key] = value
+
+
+def _reduce(stack: list[Any]) -> None:
+    function, args = _take(stack, 2)
+    name = function.name
+    if name == "encode":
+        text, encoding = args
+        if encoding not in ("latin1", "latin-1"):
+            raise TypeError("bytes in an odd encoding")
+        stack.append(text.encode("latin-1"))
+    elif name == "dtype":
+        stack.append(_Dtype(args[0]))
+    elif name == "reconstruct":
+        stack.append(_Array())
+    elif name == "scalar":
+        (value,) = _numbers(*args)
+        stack.append(value)
+    else:
+        raise TypeError(f"a call of {name}")
+
+
+def _build(stack: list[Any]) -> None:
+    target, state = _take(stack, 2)
+    if isinstance(target, _Dtype):
+        target.order = state[1]
+    elif isinstance(target, _Array):
+        _, shape, dtype, _, content = state
+        target.ndim = len(shape)
+        target.values = content if dtype.code in ("O", "O8") else _numbers(dtype, content)
+        if not isinstance(target.values, list | tuple) or len(target.values) != prod(shape):
+            raise TypeError("an array whose shape does not fit its content")
+    else:
+        raise TypeError("state for what has none")
+    stack.append(target)
+
+
+def _numbers(dtype: _Dtype, content: bytes | str) -> tuple[Any, ...]:
+    raw = content.encode("latin-1") if isinstance(content, str) else content
+    code = _CODES[dtype.code]
+    size = struct.calcsize("<" + code)
+    order = ">" if dtype.order == ">" else "<"
+    return struct.unpack(f"{order}{len(raw) // size}{code}", raw)
+
+
+_ACTIONS: dict[str, Callable[[list[Any]], None]] = {
+    "STACK_GLOBAL": lambda stack: stack.append(_symbol(" ".join(_take(stack, 2)))),
+    "EMPTY_LIST": lambda stack: stack.append([]),
+    "EMPTY_DICT": lambda stack: stack.append({}),
+    "TUPLE": lambda stack: stack.append(tuple(_pop_mark(stack))),
+    "TUPLE1": lambda stack: stack.append(tuple(_take(stack, 1))),
+    "TUPLE2": lambda stack: stack.append(tuple(_take(stack, 2))),
+    "TUPLE3": lambda stack: stack.append(tuple(_take(stack, 3))),
+    "APPEND": lambda stack: _append(stack, _take(stack, 1)),
+    "APPENDS": lambda stack: _append(stack, _pop_mark(stack)),
+    "SETITEM": lambda stack: _set(stack, _take(stack, 2)),
+    "SETITEMS": lambda stack: _set(stack, _pop_mark(stack)),
+    "REDUCE": _reduce,
+    "BUILD": _build,
+}

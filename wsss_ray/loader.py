@@ -1,0 +1,167 @@
+"""From shards to training batches: random access by (shard, row), the same global batches for any number of workers.
+
+Step t of a training sees elements t*B to t*B + B - 1 of an endless stream: the data in a new order each epoch, the order drawn
+from (job seed, epoch). Worker r of W takes every W-th of them, in micro-batches. All randomness of one image in one epoch comes
+from one key, drawn from (job seed, epoch, image id).
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from wsss_ray.artifacts import decode_gray, decode_rgb
+from wsss_ray.contracts import IGNORE, Augment, Batch
+from wsss_ray.plan import Stage
+from wsss_ray.randomness import epoch_order, random_key
+from wsss_ray.store import RunStore
+
+_OPEN_FILES = 64
+
+
+@dataclass(frozen=True)
+class Element:
+    """One element of the stream: image `index` as seen in `epoch`."""
+
+    epoch: int
+    index: int
+
+
+def global_batch(num_images: int, batch_size: int, seed: int, step: int) -> list[Element]:
+    """The elements of one step, over all workers."""
+    places = range(step * batch_size, (step + 1) * batch_size)
+    epochs = [place // num_images for place in places]
+    return [
+        Element(epoch, int(epoch_order(num_images, seed, epoch)[place % num_images]))
+        for place, epoch in zip(places, epochs, strict=True)
+    ]
+
+
+class ShardedImages(Dataset[Element]):
+    """Images, tags and label maps of the shards of a train stage's inputs; one sample per `Element`."""
+
+    def __init__(self, store: RunStore, stage: Stage, augment: Augment, num_classes: int) -> None:
+        assert stage.seed is not None
+        self.store, self.augment, self.num_classes, self.seed = store, augment, num_classes, stage.seed
+        self.data, self.seeds, self.strong = stage.input("data"), stage.all("seeds"), stage.optional("strong")
+        self.places: list[tuple[Stage, int, int]] = []  # (ingest stage, shard, row)
+        self.ids: list[str] = []
+        masked = set(_ids(store, self.strong, ["mask"])) if self.strong else set()
+        for image_id, place in _ids(store, self.data).items():
+            self.ids.append(image_id)
+            self.places.append(place)
+        if self.strong is not None and self.strong.id != self.data.id:
+            known = {image_id: index for index, image_id in enumerate(self.ids)}
+            for image_id, place in _ids(store, self.strong).items():
+                if image_id in known:
+                    self.places[known[image_id]] = place
+                else:
+                    self.ids.append(image_id)
+                    self.places.append(place)
+        self.masked = masked
+        self._open: OrderedDict[str, pq.ParquetFile] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getstate__(self) -> dict[str, object]:
+        return self.__dict__ | {"_open": OrderedDict()}
+
+    def __getitem__(self, element: Element) -> tuple[str, int, torch.Tensor, torch.Tensor, torch.Tensor, bool]:
+        image_id = self.ids[element.index]
+        source, shard, row = self.places[element.index]
+        key = random_key(self.seed, element.epoch, image_id)
+        record = self._row(source, shard, row, "images")
+        image_HWC = decode_rgb(record["image"])
+        strong = image_id in self.masked
+        seeds_EHW = self._labels(record, shard, row, strong, image_HWC.shape[:2])
+        image_HWC, seeds_EHW = self.augment(image_HWC, seeds_EHW, np.random.default_rng(key))
+        tags_K = torch.zeros(self.num_classes)
+        tags_K[record["tags"]] = 1.0
+        image_CHW = torch.from_numpy(np.ascontiguousarray(image_HWC)).permute(2, 0, 1).float()
+        return image_id, key, image_CHW, tags_K, torch.from_numpy(np.ascontiguousarray(seeds_EHW)), strong
+
+    def _labels(self, record: dict[str, bytes], shard: int, row: int, strong: bool, size: Sequence[int]) -> np.ndarray:
+        count = max(len(self.seeds), 1 if self.strong is not None else 0)
+        if strong:
+            return np.repeat(decode_gray(record["mask"])[None], count, axis=0)
+        maps = [self._row(stage, shard, row, "seeds")["seed"] for stage in self.seeds]
+        missing = np.full(tuple(size), IGNORE, np.uint8)
+        return np.stack([missing if png is None else decode_gray(png) for png in maps] or [missing] * count) if count else (
+            np.zeros((0, *size), np.uint8)
+        )
+
+    def _row(self, stage: Stage, shard: int, row: int, schema: str) -> dict[str, bytes]:
+        path = self.store.shard_path(stage, shard)
+        if path not in self._open:
+            self._open[path] = self.store.open_shard(stage, shard, schema)
+            if len(self._open) > _OPEN_FILES:
+                self._open.popitem(last=False)[1].close()
+        self._open.move_to_end(path)
+        record: dict[str, bytes] = self._open[path].read_row_group(row).to_pylist()[0]
+        return record
+
+
+def _ids(store: RunStore, stage: Stage, present: list[str] | None = None) -> dict[str, tuple[Stage, int, int]]:
+    """Where each image of an ingest stage lies; with `present`, only images that have those columns."""
+    places = {}
+    for shard in store.shards(stage):
+        rows = store.read_shard(stage, shard, "images", columns=["image_id", *(present or [])])
+        for row, record in enumerate(rows):
+            if all(record[column] is not None for column in present or []):
+                places[record["image_id"]] = (stage, shard, row)
+    return places
+
+
+def collate(samples: list[tuple[str, int, torch.Tensor, torch.Tensor, torch.Tensor, bool]]) -> Batch:
+    """Samples to a batch."""
+    ids, keys, images, tags, seeds, strong = zip(*samples, strict=True)
+    return Batch(
+        ids=ids,
+        keys_B=keys,
+        image_BCHW=torch.stack(images),
+        tags_BK=torch.stack(tags),
+        seeds_BEHW=torch.stack(seeds),
+        strong_B=torch.tensor(strong),
+    )
+
+
+class _Micros:
+    """The micro-batches of one worker from step `start` to `stop`, one after another, for torch's DataLoader."""
+
+    def __init__(self, num_images: int, batch_size: int, seed: int, start: int, stop: int, rank: int, world: int, micro: int):
+        self.num_images, self.batch_size, self.seed = num_images, batch_size, seed
+        self.start, self.stop, self.rank, self.world, self.micro = start, stop, rank, world, micro
+
+    def per_step(self) -> int:
+        return -(-len(range(self.rank, self.batch_size, self.world)) // self.micro)
+
+    def __iter__(self) -> Iterator[list[Element]]:
+        for step in range(self.start, self.stop):
+            mine = global_batch(self.num_images, self.batch_size, self.seed, step)[self.rank :: self.world]
+            for first in range(0, len(mine), self.micro):
+                yield mine[first : first + self.micro]
+
+
+def micro_batches(
+    images: ShardedImages, *, batch_size: int, start: int, stop: int, rank: int, world: int, micro: int, workers: int
+) -> Iterator[list[Batch]]:
+    """For each step from `start` to `stop`, this worker's share of the global batch as a list of micro-batches."""
+    sampler = _Micros(len(images), batch_size, images.seed, start, stop, rank, world, micro)
+    loader = DataLoader(
+        images,
+        batch_sampler=sampler,  # type: ignore[arg-type]
+        collate_fn=collate,
+        num_workers=workers,
+        multiprocessing_context="forkserver" if workers else None,
+        prefetch_factor=4 if workers else None,
+    )
+    batches = iter(loader)
+    for _ in range(start, stop):
+        yield [next(batches) for _ in range(sampler.per_step())]

@@ -1,0 +1,181 @@
+"""FickleNet: Weakly and Semi-supervised Semantic Image Segmentation using Stochastic Inference (Lee et al., CVPR 2019).
+
+A classifier that keeps a random few of the hidden units in each window of its last convolution (3.1), in training and in
+inference, so that one image gives N localization maps (3.2.1); a pixel belongs to a class if any of them says so (3.2.2). DSRG
+then trains the segmentation network (3.3), and trains it again on its own predictions.
+
+The selection is computed in closed form (`ops/selection.py`), equal to the paper's map expansion. Where the paper is silent:
+no 1/(1-p) scaling on either side; each map is divided by its own maximum before theta; the image is warped to the training
+size for inference; 30 epochs; background cues as in DSRG, with the saliency threshold of the same family of papers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from wsss_ray.contracts import (
+    Augment,
+    Batch,
+    Learner,
+    Localizer,
+    Maps,
+    Method,
+    Metric,
+    Relabel,
+    SeedRule,
+    SeedScore,
+    Segmenter,
+    Trunk,
+)
+from wsss_ray.data.transforms import RandomCrop
+from wsss_ray.methods.deeplab import DeepLabSegmenter, MultiScale
+from wsss_ray.methods.dsrg import Background, DsrgRelabel, DsrgSegmenter, SaliencyBackground
+from wsss_ray.nets.vgg16 import Vgg16
+from wsss_ray.ops.crf import DenseCrf
+from wsss_ray.optim import Adam, Decay, Optimizer, Schedule
+from wsss_ray.plan import Data, Stage, evaluate, evaluate_seeds, localize, relabel, seed, train
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from wsss_ray.contracts import ImageArray, LabelArray, MapArray
+    from wsss_ray.nets.selection import SelectionClassifier
+
+Selection = Literal["stochastic", "general_dropout", "deterministic"]
+
+
+class StochasticClassifier(Learner):
+    """The classifier of section 3.1: sigmoid cross-entropy on scores of stochastically selected hidden units."""
+
+    trunk: Trunk = Vgg16()
+    selection: Selection = Field(default="stochastic", description="How hidden units are selected in training (Table 6).")
+    kernel_size: int = Field(default=9, ge=1, multiple_of=1, description="Side s of the window; odd.")
+    dropout_rate: float = Field(default=0.9, ge=0, le=1, description="p: share of a window that is dropped (Table 5).")
+    head_lr_scale: float = Field(default=1.0, gt=0, description="Learning rate of the class kernels over that of the trunk.")
+    epochs: float | None = 30
+    augment: Augment = RandomCrop(size=321)
+    optimizer: Optimizer = Adam(lr=1e-3)
+    schedule: Schedule = Decay(gamma=0.5, every_epochs=10)
+
+    def build(self, num_classes: int) -> nn.Module:
+        """See `Learner.build`."""
+        from wsss_ray.nets.selection import SelectionClassifier
+
+        return SelectionClassifier(
+            self.trunk.build(), num_classes=num_classes, kernel_size=self.kernel_size, mode=self.selection, rate=self.dropout_rate
+        )
+
+    def loss(self, net: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        """Sigmoid cross-entropy, the mean over classes."""
+        from wsss_ray.ops.losses import multilabel_bce
+
+        return {"classification": multilabel_bce(net(batch.image_BCHW, batch.keys_B), batch.tags_BK)}
+
+    def param_groups(self, net: nn.Module) -> list[dict[str, object]]:
+        """Trunk and class kernels."""
+        head: list[object] = [net.weight]
+        trunk = [p for p in net.parameters() if p.requires_grad and p is not net.weight]
+        groups: list[dict[str, object]] = [{"params": head, "lr_scale": self.head_lr_scale}]
+        return [{"params": trunk}, *groups] if trunk else groups
+
+
+class StochasticGradCam(Localizer):
+    """N random selections of one image, the Grad-CAM of each (Eq. 1), their maximum and mean (section 3.2)."""
+
+    selections: int = Field(default=200, ge=1, description="N (Figure 5b); one when deterministic.")
+    selection: Selection = Field(default="stochastic", description="How hidden units are selected in inference (Table 6).")
+    dropout_rate: float = Field(default=0.9, ge=0, le=1, description="p at inference.")
+    size: int | None = Field(default=321, ge=8, description="Side the image is warped to; null keeps the native size.")
+    normalize: Literal["per_map", "per_image"] = Field(
+        default="per_map", description="Divide by the maximum of each map, or of all maps of the class in this image."
+    )
+
+    def localize(self, net: nn.Module, image_HWC: ImageArray, classes: Sequence[int], rng: torch.Generator) -> Maps:
+        """See `Localizer.localize`."""
+        import torch
+
+        from wsss_ray.nets.selection import draw_keep
+        from wsss_ray.ops.multiscale import resize_image, to_tensor
+        from wsss_ray.ops.selection import selection_cams
+
+        classifier: SelectionClassifier = net  # type: ignore[assignment]
+        weight_KCSS = classifier.weight
+        image = image_HWC if self.size is None else resize_image(image_HWC, self.size, self.size)
+        with torch.inference_mode():
+            x_CHW = classifier.trunk(to_tensor(image, weight_KCSS.device))[0]
+            height, width = x_CHW.shape[1:]
+            keep_NDHW = draw_keep(
+                self.selection,
+                n=1 if self.selection == "deterministic" else self.selections,
+                size=weight_KCSS.shape[-1],
+                height=height,
+                width=width,
+                rate=self.dropout_rate,
+                rng=rng,
+            ).to(x_CHW.device)
+            cams_NCHW = selection_cams(x_CHW, weight_KCSS[list(classes)], keep_NDHW)
+            over = (-2, -1) if self.normalize == "per_map" else (0, -2, -1)
+            if len(classes):
+                cams_NCHW = cams_NCHW / cams_NCHW.amax(dim=over, keepdim=True).clamp_min(1e-12)
+            peak, mean = cams_NCHW.amax(dim=0), cams_NCHW.mean(dim=0)
+        return Maps(classes=tuple(classes), peak_CHW=peak.cpu().numpy(), mean_CHW=mean.cpu().numpy())
+
+
+class ThresholdSeeds(SeedRule):
+    """The aggregation of section 3.2.2 at the image's resolution, background cues, and optionally a dense CRF."""
+
+    theta: float = Field(default=0.35, ge=0, le=1, description="A pixel belongs to a class where some map exceeds theta.")
+    background: Background | None = Field(default=SaliencyBackground(), description="Background cues; null for none.")
+    conflict: Literal["class", "background", "ignore"] = Field(
+        default="class", description="Who wins where a pixel is both a class and a background cue."
+    )
+    crf: DenseCrf | None = Field(default=None, description="Refine with a dense CRF over the labels present; null for none.")
+    crf_confidence: float = Field(default=0.7, gt=0, lt=1, description="Probability of a seed's own label in the CRF's unary.")
+
+    def seed(self, image_HWC: ImageArray, maps: Maps, saliency_HW: MapArray | None) -> LabelArray:
+        """See `SeedRule.seed`."""
+        import numpy as np
+
+        from wsss_ray.ops import seeds
+
+        height, width = image_HWC.shape[:2]
+        peak = seeds.resize_maps(maps.peak_CHW, height, width)
+        mean = seeds.resize_maps(maps.mean_CHW, height, width)
+        label_HW = seeds.any_above(peak, mean, maps.classes, self.theta)
+        if self.background is not None:
+            label_HW = seeds.add_background(label_HW, self.background.cues(peak, saliency_HW), self.conflict)
+        if self.crf is None:
+            return label_HW
+        present, prob_CHW = self.crf.refine_labels(image_HWC, label_HW, self.crf_confidence)
+        return np.asarray(present, np.uint8)[prob_CHW.argmax(axis=0)] if present else label_HW
+
+
+class FickleNet(Method):
+    """Image tags to a segmentation model: stochastic classifier, its maps, seeds, DSRG, and DSRG's retrain stage."""
+
+    classifier: Learner = StochasticClassifier()
+    localizer: Localizer = StochasticGradCam()
+    seed_rule: SeedRule = ThresholdSeeds()
+    segmenter: Segmenter = DsrgSegmenter()
+    relabel: Relabel | None = Field(default=DsrgRelabel(), description="The segmenter's own pseudo-labels; null skips retrain.")
+    retrain: Segmenter = DeepLabSegmenter()
+    metric: Metric = MultiScale()
+
+    def plan(self, data: Data) -> Sequence[Stage]:
+        """Classifier, maps, seeds, segmenter, its labels, the segmenter retrained, the score."""
+        classifier = train(self.classifier, data.weak, name="classifier")
+        maps = localize(self.localizer, classifier, data.weak)
+        seeds = seed(self.seed_rule, maps, data.weak, saliency=data.saliency)
+        segmenter = train(self.segmenter, data.weak, seeds=(seeds,), strong=data.strong, name="segmenter")
+        final = segmenter
+        wanted = [evaluate_seeds(SeedScore(), seeds, data.weak)] if data.weak_has_masks else []
+        if self.relabel is not None:
+            labels = relabel(self.relabel, segmenter, data.weak)
+            final = train(self.retrain, data.weak, seeds=(labels,), strong=data.strong, init=segmenter, name="retrain")
+            if data.weak_has_masks:
+                wanted.append(evaluate_seeds(SeedScore(), labels, data.weak, name="relabel_quality"))
+        return (*wanted, evaluate(self.metric, final, data.val) if data.val else final)

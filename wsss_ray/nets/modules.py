@@ -1,0 +1,253 @@
+"""The networks as torch modules. The components that configure them are in the other files here and import no torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import reduce
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+_VGG16 = (64, 64, "pool", 128, 128, "pool", 256, 256, 256, "pool", 512, 512, 512, "pool", 512, 512, 512)
+
+
+class ConvTrunk(nn.Module):
+    """image_BCHW (RGB, 0..255) -> features_BCHW: normalise each colour, then a plain sequence of layers."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, features: nn.Sequential, *, channels: int, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.features, self.channels = features, channels
+        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
+
+    def forward(self, image_BCHW: Tensor) -> Tensor:
+        """Features at the trunk's stride."""
+        x_BCHW: Tensor = self.features((image_BCHW - self.mean) / self.std)
+        return x_BCHW
+
+
+def vgg16_trunk(*, width: float, pool5: bool) -> ConvTrunk:
+    """VGG16 at stride 8, its layers numbered as torchvision's `features.N`. Convolutions as torchvision initialises them."""
+    layers: list[nn.Module] = []
+    channels, pools = 3, 0
+    for item in _VGG16:
+        if isinstance(item, str):
+            pools += 1
+            layers.append(_pool(stride=2 if pools < 4 else 1))
+            continue
+        out = max(1, round(item * width))
+        dilation = 2 if pools == 4 else 1
+        layers += [nn.Conv2d(channels, out, 3, padding=dilation, dilation=dilation), nn.ReLU(inplace=True)]
+        channels = out
+    if pool5:
+        layers += [_pool(stride=1), nn.AvgPool2d(3, stride=1, padding=1)]
+    _init_he(layers)
+    return ConvTrunk(nn.Sequential(*layers), channels=channels, mean=IMAGENET_MEAN, std=IMAGENET_STD)
+
+
+def small_trunk(*, widths: Sequence[int], strides: Sequence[int]) -> ConvTrunk:
+    """3x3 convolution, group norm, ReLU for each width. As many groups as divide both 8 and the width."""
+    layers: list[nn.Module] = []
+    channels = 3
+    for width, stride in zip(widths, strides, strict=True):
+        conv = nn.Conv2d(channels, width, 3, stride=stride, padding=1, bias=False)
+        layers += [conv, nn.GroupNorm(math.gcd(width, 8), width), nn.ReLU(inplace=True)]
+        channels = width
+    _init_he(layers)
+    return ConvTrunk(nn.Sequential(*layers), channels=channels, mean=(127.5,) * 3, std=(63.75,) * 3)
+
+
+class EfficientNetTrunk(nn.Module):
+    """The `efficientnet_lite_pytorch` network `net` without its classifier, at a smaller stride, its batch norms fixed.
+
+    Where a stride is dropped, all later depthwise convolutions are dilated, so that each keeps its reach on the image. `net`
+    pads as TensorFlow does ("same", by the input's size, stride and dilation), so it must be built with image_size None.
+    """
+
+    def __init__(self, net: Any, *, output_stride: int, features: Literal["block", "head"], frozen: bool) -> None:
+        super().__init__()
+        del net._fc, net._dropout, net._avg_pooling  # unused parameters would stop distributed training
+        if features == "block":
+            del net._conv_head, net._bn1
+        self.net: Any = net
+        self.features = features
+        stride, dilation = 2, 1  # behind the stem
+        for block in net._blocks:
+            conv = block._depthwise_conv
+            conv.dilation = (dilation, dilation)
+            if tuple(conv.stride) in ((2,), (2, 2)):
+                if stride >= output_stride:
+                    conv.stride = (1, 1)
+                    dilation *= 2
+                else:
+                    stride *= 2
+        last = net._conv_head if features == "head" else net._blocks[-1]._project_conv
+        self.channels: int = last.out_channels
+        for module in net.modules():
+            fixed = frozen or isinstance(module, nn.BatchNorm2d)
+            for parameter in module.parameters(recurse=False):
+                parameter.requires_grad_(not fixed)
+        self.train()
+
+    def train(self, mode: bool = True) -> EfficientNetTrunk:
+        """Set the mode; the batch norms stay in evaluation, for statistics of a batch would couple its images."""
+        super().train(mode)
+        self.net.eval()
+        return self
+
+    def forward(self, image_BCHW: Tensor) -> Tensor:
+        """Features of the last block, or of the 1x1 convolution behind it. No stochastic depth."""
+        net = self.net
+        x_BCHW: Tensor = net._swish(net._bn0(net._conv_stem((image_BCHW - 127.0) / 128.0)))
+        for block in net._blocks:
+            x_BCHW = block(x_BCHW)
+        if self.features == "head":
+            x_BCHW = net._swish(net._bn1(net._conv_head(x_BCHW)))
+        return x_BCHW
+
+
+class KeyedDropout(nn.Module):
+    """Element-wise dropout (Caffe's: kept values grow by 1 / (1 - p)) whose masks come from one key per image.
+
+    An image's mask depends on its key, the layer and the feature's shape, on nothing else: not on the batch around it, the
+    worker, the device, or torch's global generator. Call `set_dropout_keys` before each forward pass in training. In evaluation,
+    or with p 0, it does nothing.
+    """
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p, self.layer = p, 0
+        self.keys: tuple[int, ...] | None = None
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """Zero the dropped elements."""
+        if not self.training or self.p == 0:
+            return x_BCHW
+        assert self.keys is not None, "KeyedDropout in training without keys: call set_dropout_keys(net, batch.keys_B) first"
+        assert len(self.keys) == len(x_BCHW), f"{len(self.keys)} dropout keys for {len(x_BCHW)} images"
+        bits = random_bits(self.keys, stream=self.layer, count=x_BCHW[0].numel(), device=x_BCHW.device)
+        keep_BCHW = (bits >= round(self.p * 2**16) - 2**15).view(x_BCHW.shape)
+        return x_BCHW * keep_BCHW / (1.0 - self.p)
+
+    def extra_repr(self) -> str:
+        """For print(net)."""
+        return f"p={self.p}"
+
+
+def set_dropout_keys(net: nn.Module, keys: Sequence[int]) -> None:
+    """Hand the images' keys to every `KeyedDropout` in `net`, which may be wrapped; each layer draws its own masks."""
+    layers = [module for module in net.modules() if isinstance(module, KeyedDropout)]
+    for index, module in enumerate(layers):
+        module.keys, module.layer = tuple(keys), index
+
+
+def random_bits(keys: Sequence[int], *, stream: int, count: int, device: torch.device) -> Tensor:
+    """Uniform int16 (len(keys), count): row b is a function of keys[b] and `stream` alone, equal on every device.
+
+    SplitMix64 (Steele et al., OOPSLA 2014) at the counters 1, 2, ..., four numbers from each 64-bit word. Counters need no
+    sequential generator, so the masks are drawn where they are used.
+    """
+    starts = [_signed(_mix(_mix(key % 2**64) + stream)) for key in keys]
+    words = torch.arange(1, -(-count // 4) + 1, device=device) * _signed(_GAMMA)
+    z = words + torch.tensor(starts, dtype=torch.int64, device=device)[:, None]
+    for shift, factor in _ROUNDS:
+        z = z ^ ((z >> shift) & (2 ** (64 - shift) - 1))  # a logical shift
+        z = z * _signed(factor)
+    z = z ^ ((z >> 31) & (2**33 - 1))
+    return z.view(torch.int16)[:, :count]
+
+
+_GAMMA = 0x9E3779B97F4A7C15
+_ROUNDS = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
+
+
+def _mix(value: int) -> int:
+    z = (value + _GAMMA) % 2**64
+    for shift, factor in _ROUNDS:
+        z = (z ^ (z >> shift)) * factor % 2**64
+    return z ^ (z >> 31)
+
+
+def _signed(value: int) -> int:
+    return value - 2**64 if value >= 2**63 else value
+
+
+class AtrousHead(nn.Module):
+    """features_BCHW -> logits_BLHW: one branch per rate, summed (DeepLab; one rate is LargeFOV, several are ASPP).
+
+    A branch is fc6 (3x3, dilated), ReLU, dropout, fc7 (1x1), ReLU, dropout, fc8 (1x1); with `hidden` None, dropout and one
+    dilated 3x3. The scoring layers start at N(0, 0.01) with bias 0, the others at He's.
+    """
+
+    def __init__(self, *, channels: int, num_labels: int, rates: Sequence[int], hidden: int | None, dropout: float) -> None:
+        super().__init__()
+        self.branches = nn.ModuleList(_branch(channels, num_labels, rate=rate, hidden=hidden, dropout=dropout) for rate in rates)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """Sum the branches."""
+        scores: list[Tensor] = [branch(x_BCHW) for branch in self.branches]
+        return reduce(torch.add, scores)
+
+
+class SegNet(nn.Module):
+    """image_BCHW -> logits_BLHW at the trunk's stride."""
+
+    def __init__(self, trunk: nn.Module, head: nn.Module) -> None:
+        super().__init__()
+        self.trunk, self.head = trunk, head
+
+    def forward(self, image_BCHW: Tensor) -> Tensor:
+        """Logits; resize them, not their softmax."""
+        logits_BLHW: Tensor = self.head(self.trunk(image_BCHW))
+        return logits_BLHW
+
+
+def param_groups_deeplab(net: nn.Module, *, head_scale: float = 10.0, bias_scale: float = 2.0) -> list[dict[str, object]]:
+    """Optimiser groups of a network with a submodule `head`, as DeepLab trains: trunk and head, weights and biases.
+
+    Learning rates are 1 for the trunk's weights and `head_scale` for the head's, `bias_scale` times that for biases, which take
+    no weight decay. Frozen parameters and empty groups are left out.
+    """
+    head = {id(parameter) for parameter in net.get_submodule("head").parameters()}
+    groups: list[dict[str, object]] = []
+    for in_head, is_bias in ((False, False), (False, True), (True, False), (True, True)):
+        chosen = [
+            parameter
+            for name, parameter in net.named_parameters()
+            if parameter.requires_grad and (id(parameter) in head) == in_head and name.endswith("bias") == is_bias
+        ]
+        scale = (head_scale if in_head else 1.0) * (bias_scale if is_bias else 1.0)
+        if chosen:
+            groups.append({"params": chosen, "lr_scale": scale} | ({"weight_decay": 0.0} if is_bias else {}))
+    return groups
+
+
+def _branch(channels: int, num_labels: int, *, rate: int, hidden: int | None, dropout: float) -> nn.Sequential:
+    if hidden is None:
+        score = nn.Conv2d(channels, num_labels, 3, padding=rate, dilation=rate)
+        layers: list[nn.Module] = [KeyedDropout(dropout), score]
+    else:
+        fc6, fc7 = nn.Conv2d(channels, hidden, 3, padding=rate, dilation=rate), nn.Conv2d(hidden, hidden, 1)
+        score = nn.Conv2d(hidden, num_labels, 1)
+        layers = [fc6, nn.ReLU(inplace=True), KeyedDropout(dropout), fc7, nn.ReLU(inplace=True), KeyedDropout(dropout), score]
+    _init_he(layers)
+    nn.init.normal_(score.weight, std=0.01)
+    return nn.Sequential(*layers)
+
+
+def _pool(*, stride: int) -> nn.MaxPool2d:
+    return nn.MaxPool2d(3, stride=stride, padding=1, ceil_mode=True)  # Caffe rounds up
+
+
+def _init_he(layers: Sequence[nn.Module]) -> None:
+    for layer in layers:
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)

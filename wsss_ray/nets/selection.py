@@ -1,0 +1,43 @@
+"""The FickleNet classifier as a module: a trunk, and one S x S kernel per class on stochastically selected hidden units."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from wsss_ray.ops import selection
+
+Selection = Literal["stochastic", "general_dropout", "deterministic"]
+
+
+def draw_keep(mode: Selection, *, n: int, size: int, height: int, width: int, rate: float, rng: torch.Generator) -> Tensor:
+    """Keep masks keep_NDHW of one of the three modes of the paper's Table 6."""
+    if mode == "deterministic":
+        return selection.keep_all(n=n, kernel_size=size, height=height, width=width)
+    sample = selection.sample_keep if mode == "stochastic" else selection.sample_dropout
+    return sample(n=n, kernel_size=size, height=height, width=width, dropout_rate=rate, generator=rng)
+
+
+class SelectionClassifier(nn.Module):
+    """forward(image_BCHW, keys) -> logits_BK, the selection of each image drawn from its own key."""
+
+    def __init__(self, trunk: nn.Module, *, num_classes: int, kernel_size: int, mode: Selection, rate: float) -> None:
+        super().__init__()
+        self.trunk, self.mode, self.rate = trunk, mode, rate
+        channels: int = trunk.channels  # type: ignore[assignment]
+        self.weight = nn.Parameter(torch.empty(num_classes, channels, kernel_size, kernel_size))
+        nn.init.normal_(self.weight, std=0.01)
+
+    def forward(self, image_BCHW: Tensor, keys: tuple[int, ...]) -> Tensor:
+        """Class scores before the sigmoid."""
+        x_BKHW = self.trunk(image_BCHW)
+        size, (height, width) = self.weight.shape[-1], x_BKHW.shape[-2:]
+        keep = [
+            draw_keep(
+                self.mode, n=1, size=size, height=height, width=width, rate=self.rate, rng=torch.Generator().manual_seed(key)
+            )
+            for key in keys
+        ]
+        return selection.selection_logits(x_BKHW, self.weight, torch.cat(keep).to(x_BKHW.device))

@@ -1,0 +1,25 @@
+"""Where all random numbers come from: keys drawn from (job seed, purpose, epoch, image id), never from a worker or the clock."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+def random_key(*parts: int | str) -> int:
+    """63 bits drawn from the parts: equal parts, equal key, on any machine."""
+    text = "\x1f".join(str(part) for part in parts)
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
+
+
+@lru_cache(maxsize=4)
+def epoch_order(num_images: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    """The order of the images in one epoch."""
+    import numpy as np
+
+    return np.random.default_rng(random_key(seed, "order", epoch)).permutation(num_images)

@@ -1,0 +1,131 @@
+"""The record of a stage: what was made, from what, by which code and machine, how long it took, and what came out."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from collections import Counter
+from datetime import datetime, timezone
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import wsss_ray
+from wsss_ray.ops.confusion import dense, scores
+from wsss_ray.plan import Stage
+from wsss_ray.stages import data_split, num_classes, worker_class
+from wsss_ray.store import RunStore
+
+_PACKAGES = ("ray", "torch", "torchvision", "numpy", "pyarrow", "pillow", "pydensecrf2", "scipy")
+
+
+class StageError(RuntimeError):
+    """A stage that could not be made; the message names the cause, the stage and where its log is."""
+
+
+def make_record(
+    stage: Stage, *, started: float, finished: float, counts: dict[str, int], metrics: dict[str, Any], **extra: Any
+) -> dict[str, Any]:
+    """A record; times in seconds since the epoch."""
+    return {
+        "id": stage.id,
+        "name": stage.name,
+        "kind": stage.kind,
+        "identity": stage.identity(),
+        "inputs": [[role, source.id] for role, source in stage.inputs],
+        "started": datetime.fromtimestamp(started, timezone.utc).isoformat(timespec="seconds"),
+        "finished": datetime.fromtimestamp(finished, timezone.utc).isoformat(timespec="seconds"),
+        "seconds": round(finished - started, 3),
+        "counts": counts,
+        "metrics": metrics,
+        "versions": versions(),
+        "machine": {"system": platform.platform(), "cpu": platform.processor() or platform.machine(), "cores": os.cpu_count()},
+        "git": git_commit(),
+    } | extra
+
+
+def commit_shards(store: RunStore, stage: Stage, *, started: float, finished: float, max_bad_fraction: float) -> None:
+    """Commit a per-image stage whose shards are all there.
+
+    Raises StageError if more than `max_bad_fraction` of the images failed; the shards with failures are removed then, so that
+    the next submit tries them again.
+    """
+    made, failed = store.shards(stage), store.shards(stage, "errors")
+    errors = [row for shard in failed for row in store.read_shard(stage, shard, "errors", folder="errors")]
+    images = sum(store.num_rows(stage, shard) for shard in made)
+    seen = images + (len(errors) if stage.kind == "ingest" else 0)
+    if len(errors) > max_bad_fraction * seen:
+        for shard in failed:
+            store.delete(store.shard_path(stage, shard))
+            store.delete(store.shard_path(stage, shard, "errors"))
+        reason, count = Counter(row["reason"] for row in errors).most_common(1)[0]
+        first = next(row for row in errors if row["reason"] == reason)
+        raise StageError(
+            f"stage {stage.name}: {len(errors)} of {seen} images failed, more than run.max_bad_fraction allows "
+            f"({max_bad_fraction:g}); {count} of them like {first['path'] or first['image_id']}: {reason}"
+        )
+    counts = {"images": images, "errors": len(errors), "shards": len(made)}
+    metrics = score(store, stage) if stage.kind == "evaluate" else {}
+    store.commit(stage, make_record(stage, started=started, finished=finished, counts=counts, metrics=metrics))
+
+
+def score(store: RunStore, stage: Stage) -> dict[str, Any]:
+    """Sum the confusion matrices of an evaluate stage and score the sum.
+
+    precision and recall are means over the labels that have one; per label they are class_precision and class_recall.
+    """
+    classes = num_classes(stage)
+    rows = store.read_shards(stage, "scores", columns=["cells", "counts"])
+    cells = rows["cells"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    counts = rows["counts"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    matrix = dense(cells, counts, classes + 1)
+    found = scores(matrix).to_dict()
+    means = {}
+    for name in ("precision", "recall"):
+        found[f"class_{name}"] = found.pop(name)
+        known = [value for value in found[f"class_{name}"] if value is not None]
+        means[name] = sum(known) / len(known) if known else None
+    return found | means | {"confusion": matrix.tolist()}
+
+
+def missing_shards(store: RunStore, stage: Stage) -> list[int]:
+    """The shards of a per-image stage that are still to be made."""
+    return sorted(set(range(data_split(stage).num_shards)) - set(store.shards(stage)))
+
+
+def schema_of(stage: Stage) -> str:
+    """The schema of a per-image stage's shards."""
+    return worker_class(stage).schema
+
+
+@lru_cache
+def versions() -> dict[str, str]:
+    """Versions of this package and of those whose numbers it depends on."""
+    found = {"wsss-ray": wsss_ray.__version__, "python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+@lru_cache
+def git_commit() -> str | None:
+    """The commit of the code that runs, if it runs from a git checkout."""
+    folder = Path(wsss_ray.__file__).resolve().parent.parent
+    if not (folder / ".git").exists():
+        return None
+    try:
+        found = subprocess.run(
+            ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return found.stdout.strip() or None

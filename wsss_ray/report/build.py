@@ -1,0 +1,118 @@
+"""The page: reads a run's records, logs and first shards, and lays them out in one file."""
+
+from __future__ import annotations
+
+import math
+from importlib.resources import files
+from string import Template
+
+import yaml
+
+from wsss_ray.plan import Plan, Stage
+from wsss_ray.report import charts, sections
+from wsss_ray.report.gallery import images
+from wsss_ray.report.markup import DASH, Markup, duration, escape, join, number, section, tag, whole
+from wsss_ray.report.sections import Facts
+from wsss_ray.store import RunStore
+
+_NAVIGATION = {
+    "results": "Results",
+    "seeds": "Seeds",
+    "classes": "Classes",
+    "images": "Images",
+    "training": "Training",
+    "stages": "Stages",
+    "errors": "Errors",
+    "machine": "Machine",
+    "job": "Job",
+}
+
+
+def build(store: RunStore, run: str, plan: Plan, job_yaml: str, *, gallery: int = 12) -> bytes:
+    """The report of a run as UTF-8 HTML, as far as the run has come. `gallery`: images shown of each split.
+
+    The same store gives the same bytes. Raises ValueError on shards of another schema version.
+    """
+    facts = Facts.read(store, plan)
+    parts = {
+        "results": sections.results(facts),
+        "seeds": sections.seed_quality(facts),
+        "classes": sections.classes(facts),
+        "images": images(store, plan, gallery),
+        "training": _training(facts),
+        "stages": sections.stages(facts),
+        "errors": sections.errors(facts),
+        "machine": sections.environment(facts),
+        "job": section("job", "Job", tag("pre", tag("code", job_yaml), tabindex="0", role="region", aria_label="Job file")),
+    }
+    links = [tag("a", _NAVIGATION[name], href=f"#{name}") for name, part in parts.items() if part]
+    page = Template(_resource("page.html")).substitute(
+        title=escape(run),
+        style=_resource("style.css"),
+        header=_header(facts, run, method_name(job_yaml)),
+        navigation=join(links),
+        body=join(parts.values()),
+    )
+    return page.encode()
+
+
+def method_name(job_yaml: str) -> str | None:
+    """The method that a job file names, as `method: ficklenet` or `method: {name: ficklenet}`."""
+    try:
+        job = yaml.safe_load(job_yaml)
+    except yaml.YAMLError:
+        return None
+    method = job.get("method") if isinstance(job, dict) else None
+    name = method.get("name") if isinstance(method, dict) else method
+    return name if isinstance(name, str) else None
+
+
+def _header(facts: Facts, run: str, method: str | None) -> Markup:
+    """What one wants to know first: how good, how far, how long, and whether something went wrong."""
+    records = [facts.records[stage.id] for stage in facts.plan if stage.id in facts.records]
+    done, planned = len(records), len(facts.plan.stages)
+    seconds = sum(record.get("seconds") or 0.0 for record in records)
+    failed = sum(map(facts.errors, facts.plan))
+    finished = max((str(record["finished"]) for record in records if record.get("finished")), default="")
+    tiles = [
+        _headline(facts, "mIoU of the model", facts.scores(seeds=False), best=False),
+        _headline(facts, "mIoU of the seeds", facts.scores(seeds=True), best=True),
+        _figure("stages done", f"{done} of {planned}"),
+        _figure("time of all stages", duration(seconds) if records else DASH),
+        _figure("errors", whole(failed), "#errors" if failed else None),
+    ]
+    about = [tag("span", "method ", tag("b", method)) if method else None]
+    if finished:
+        about.append(tag("span", "last stage finished ", tag("time", finished[:19].replace("T", " "), datetime=finished)))
+    return join([tag("h1", run), tag("p", *about, class_="about"), tag("dl", *tiles, class_="figures")])
+
+
+def _headline(facts: Facts, title: str, stages: list[Stage], *, best: bool) -> Markup | None:
+    """The last of several scores, which a plan puts last on purpose, or the best of several equals."""
+    values = [facts.part(stage, "metrics").get("miou") for stage in stages]
+    known = [value for value in values if isinstance(value, float) and math.isfinite(value)]
+    if not best or len(stages) < 2:
+        return _figure(title, number(values[-1])) if stages else None
+    return _figure(f"{title}, best of {len(stages)}", number(max(known, default=None)))
+
+
+def _figure(title: str, value: str, href: str | None = None) -> Markup:
+    return tag("div", tag("dt", title), tag("dd", tag("a", value, href=href) if href else value))
+
+
+def _training(facts: Facts) -> Markup | None:
+    """The loss of every train stage, of one that still runs too."""
+    figures = []
+    for stage in facts.plan:
+        path = facts.store.stage_path(stage, "metrics.jsonl")
+        if stage.kind != "train":
+            continue
+        title = stage.name if stage.id in facts.records else f"{stage.name} (not finished)"
+        log = charts.read_log(facts.store.read(path)) if facts.store.exists(path) else []
+        empty = tag("figure", tag("h3", title), tag("p", "No step is logged.", class_="note"), class_="chart")
+        figures.append(charts.losses(title, log) if log else empty)
+    return section("training", "Training", tag("div", *figures, class_="charts")) if figures else None
+
+
+def _resource(name: str) -> str:
+    return (files("wsss_ray.report") / name).read_text(encoding="utf-8")

@@ -1,0 +1,105 @@
+"""Starting Ray inside the process, quietly, and knowing what there is to run on."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    "RAY_DATA_PARQUET_FOOTER_NUM_ACTORS": "1",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "120",
+    "RAY_TRAIN_ENABLE_STATE_TRACKING": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_COLOR_PREFIX": "0",
+    "PYTHONWARNINGS": "ignore",
+}
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What the cluster has: CPUs that may be planned with, one held back for readers, and GPUs."""
+
+    cpus: float
+    gpus: int
+
+
+@contextmanager
+def ray_session(*, needs_cpus: float = 0) -> Iterator[Resources]:
+    """A running Ray: the one this process is connected to, or a private local one that ends with the block.
+
+    A local Ray gets as many logical CPUs as the machine has cores, or `needs_cpus` if that is more (several workers on a small
+    machine take turns), and one on top, so that an actor pool never holds the last one.
+    """
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    import ray
+
+    if ray.is_initialized():
+        yield _resources()
+        return
+    cores = max(len(os.sched_getaffinity(0)), 2)
+    previous = os.environ.pop("RAY_ADDRESS", None)
+    ray.init(
+        address="local",
+        num_cpus=int(max(cores, needs_cpus)) + 1,
+        include_dashboard=False,
+        object_store_memory=256 * 1024**2,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        configure_logging=True,
+    )
+    os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address  # Ray Train's own clients must find this one
+    try:
+        _quiet()
+        yield _resources()
+    finally:
+        ray.shutdown()
+        os.environ.pop("RAY_ADDRESS", None)
+        if previous is not None:
+            os.environ["RAY_ADDRESS"] = previous
+
+
+def worker_logs() -> Path | None:
+    """The folder where Ray keeps the output of every worker on this machine."""
+    import ray
+
+    node = ray._private.worker._global_node
+    folder = Path(node.get_session_dir_path()) / "logs" if node is not None else None
+    return folder if folder is not None and folder.is_dir() else None
+
+
+def keep_logs(target: Path) -> None:
+    """Copy the workers' output to the run's folder."""
+    source = worker_logs()
+    if source is None:
+        return
+    target.mkdir(parents=True, exist_ok=True)
+    for pattern in ("worker-*.out", "worker-*.err", "ray-data/*.log", "train/**/*.log"):
+        for file in source.glob(pattern):
+            if file.stat().st_size:
+                shutil.copyfile(file, target / file.name)
+
+
+def _resources() -> Resources:
+    import ray
+
+    found = ray.cluster_resources()
+    return Resources(cpus=max(1.0, found.get("CPU", 1.0) - 1), gpus=int(found.get("GPU", 0)))
+
+
+def _quiet() -> None:
+    """Ray's own progress reports go to its log files only."""
+    for name in ("ray", "ray.data", "ray.train", "ray.tune"):
+        logger = logging.getLogger(name)
+        logger.setLevel(logging.ERROR)
+        for handler in logger.handlers:
+            if not isinstance(handler, logging.FileHandler):
+                handler.setLevel(logging.CRITICAL)

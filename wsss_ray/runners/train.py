@@ -1,0 +1,138 @@
+"""Training stages on Ray Train: one worker per process, gradients averaged by DDP, our own checkpoints in the store.
+
+Checkpoints do not go through Ray Train: its report is not durable when it returns, and a run that is submitted again after its
+driver died must find them by stage id alone. A worker that dies is replaced, and all go on from the last committed step.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from typing import Any
+
+import ray.train
+import torch
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchConfig, TorchTrainer, get_device, prepare_model
+
+from wsss_ray.contracts import Learner
+from wsss_ray.job import Execution
+from wsss_ray.plan import Stage
+from wsss_ray.progress import Display, Meter
+from wsss_ray.records import StageError, make_record
+from wsss_ray.runners.cluster import Resources
+from wsss_ray.store import RunStore
+from wsss_ray.training import run_training
+
+
+def run_train(store: RunStore, stage: Stage, run: Execution, have: Resources, display: Display) -> None:
+    """Train and commit one stage. Raises StageError with the cause."""
+    learner = stage.component
+    assert isinstance(learner, Learner)
+    record = store.record(stage.input("data"))
+    assert record is not None
+    gpu = have.gpus > 0 if run.gpu is None else run.gpu
+    cpus = run.cpus_per_worker or max(1, math.floor(have.cpus / run.workers))
+    if run.workers * cpus > have.cpus or (gpu and run.workers > have.gpus):
+        raise StageError(
+            f"stage {stage.name}: run.workers = {run.workers} needs {run.workers * cpus:g} CPUs"
+            f"{f' and {run.workers} GPUs' if gpu else ''}, there are {have.cpus:g} and {have.gpus}; lower run.workers"
+        )
+    config = {
+        "store": store,
+        "stage": stage,
+        "threads": max(1, int(cpus)),
+        "micro_batch": run.micro_batch,
+        "loader_workers": run.loader_workers,
+        "checkpoint_every": run.checkpoint_every,
+        "log_every": run.log_every,
+    }
+    scratch, attempt = store.path("ray-train"), f"{stage.id}-{time.time_ns()}"
+    trainer = TorchTrainer(
+        train_worker,
+        train_loop_config=config,
+        torch_config=TorchConfig(backend="nccl" if gpu else "gloo", timeout_s=1800),
+        scaling_config=ScalingConfig(
+            num_workers=run.workers, use_gpu=gpu, resources_per_worker={"CPU": cpus, **({"GPU": 1} if gpu else {})}
+        ),
+        run_config=RunConfig(
+            name=attempt,
+            storage_path=scratch,
+            storage_filesystem=store.fs,
+            failure_config=FailureConfig(max_failures=run.max_failures, controller_failure_limit=2),
+        ),
+    )
+    total = learner.total_steps(record["counts"]["images"])
+    started = time.time()
+    try:
+        with _Watch(store, stage, display.meter(stage.name, total, "steps")):
+            result = trainer.fit()
+    finally:
+        store.delete_folder(f"{scratch}/{attempt}")
+    outcome = result.return_value or {}
+    if "error" in outcome:
+        raise StageError(f"stage {stage.name}: {outcome['error']}")
+    metrics: dict[str, Any] = {"final_loss": outcome["final_loss"]}
+    counts = {"images": outcome["images"], "steps": outcome["steps"], "errors": 0}
+    execution = {"workers": run.workers, "cpus_per_worker": cpus, "gpu": gpu, "micro_batch": run.micro_batch}
+    store.commit(
+        stage,
+        make_record(stage, started=started, finished=time.time(), counts=counts, metrics=metrics, execution=execution),
+    )
+
+
+def train_worker(config: dict[str, Any]) -> dict[str, Any]:
+    """What every training worker runs. Errors that all workers share are returned, so that they are not tried again."""
+    context = ray.train.get_context()
+    torch.set_num_threads(config["threads"])
+    torch.use_deterministic_algorithms(mode=True, warn_only=True)
+    try:
+        return run_training(
+            config["store"],
+            config["stage"],
+            device=get_device(),
+            rank=context.get_world_rank(),
+            world=context.get_world_size(),
+            micro_batch=config["micro_batch"],
+            loader_workers=config["loader_workers"],
+            checkpoint_every=config["checkpoint_every"],
+            log_every=config["log_every"],
+            wrap=prepare_model,
+        )
+    except (ValueError, FloatingPointError) as error:
+        return {"error": str(error)}
+
+
+class _Watch(threading.Thread):
+    """Reads metrics.jsonl while a training runs, for the progress display."""
+
+    def __init__(self, store: RunStore, stage: Stage, meter: Meter) -> None:
+        super().__init__(daemon=True)
+        self.store, self.path, self.meter = store, store.stage_path(stage, "metrics.jsonl"), meter
+        self.finished = threading.Event()
+
+    def __enter__(self) -> _Watch:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.finished.set()
+        self.join()
+        self.look()
+
+    def run(self) -> None:
+        """Look once a second until told to stop."""
+        while not self.finished.wait(1.0):
+            self.look()
+
+    def look(self) -> None:
+        """Show the last line, if there is one."""
+        if not self.store.exists(self.path):
+            return
+        import json
+
+        lines = self.store.read(self.path).splitlines()
+        if lines:
+            last = json.loads(lines[-1])
+            self.meter.to(last["step"], f"loss {last['loss']:.4f}")

@@ -1,0 +1,104 @@
+"""The JSON Schema of job files, so that editors complete and check them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic.fields import FieldInfo
+
+from wsss_ray.component import Component
+from wsss_ray.contracts import Method
+from wsss_ray.data.source import Source
+from wsss_ray.job import Execution, JobConfig, register
+
+
+def job_schema() -> dict[str, Any]:
+    """Draft 2020-12. A role (a localizer, a trunk) is one of its installed implementations, picked by `kind`."""
+    register()
+    definitions: dict[str, Any] = {}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "wsss-ray job",
+        "type": "object",
+        "additionalProperties": False,
+        "required": ["name", "method", "data"],
+        "properties": {
+            "name": _plain(JobConfig, "name"),
+            "method": _role(Method, definitions) | {"required": [Method.tag]},
+            "data": _role(Source, definitions) | {"required": [Source.tag]},
+            "run": Execution.model_json_schema(),
+        },
+        "$defs": definitions,
+    }
+
+
+def _role(role: type[Component], definitions: dict[str, Any], default: Component | None = None) -> dict[str, Any]:
+    """A block of the job file: without its tag the fields of the default, with it those of the kind it names."""
+    kinds = role.kinds()
+    for component in kinds.values():
+        _define(component, definitions)
+    cases = [
+        {"if": {"required": [role.tag], "properties": {role.tag: {"const": kind}}}, "then": _ref(component)}
+        for kind, component in kinds.items()
+    ]
+    if default is not None:
+        cases.append({"if": {"not": {"required": [role.tag]}}, "then": _ref(type(default))})
+    return {"type": "object", "properties": {role.tag: {"enum": list(kinds)}}, "allOf": cases}
+
+
+def _define(component: type[Component], definitions: dict[str, Any]) -> None:
+    name = _name(component)
+    if name in definitions:
+        return
+    definitions[name] = {}  # parts may name their owner
+    properties: dict[str, Any] = {component.tag: {"const": component.kind()}}
+    for field_name, field in component.model_fields.items():
+        role = _role_of(field)
+        if role is None:
+            properties[field_name] = _plain(component, field_name)
+            continue
+        default = None if field.is_required() else field.get_default(call_default_factory=True)
+        block = _role(role, definitions, default)
+        shorthand = [{"type": "string"}] if role.__name__ == "Weights" else []
+        optional = [{"type": "null"}] if type(None) in getattr(field.annotation, "__args__", ()) else []
+        properties[field_name] = {"anyOf": [block, *shorthand, *optional]} if shorthand or optional else block
+    definitions[name] = {
+        "title": component.kind(),
+        "description": (component.__doc__ or "").strip(),
+        "type": "object",
+        "additionalProperties": False,
+        "properties": properties,
+    }
+
+
+def _role_of(field: FieldInfo) -> type[Component] | None:
+    """The component type of a field, also of an optional one."""
+    options = getattr(field.annotation, "__args__", None) or (field.annotation,)
+    return next((option for option in options if isinstance(option, type) and issubclass(option, Component)), None)
+
+
+def _plain(model: type[Any], name: str) -> dict[str, Any]:
+    """The schema of a field that is no component."""
+    from pydantic import TypeAdapter
+
+    field = model.model_fields[name]
+    kind: Any = field.annotation
+    for mark in field.metadata:
+        from typing import Annotated
+
+        kind = Annotated[kind, mark]
+    found = TypeAdapter(kind).json_schema()
+    if field.description:
+        found["description"] = field.description
+    if not field.is_required():
+        default = field.get_default(call_default_factory=True)
+        found["default"] = list(default) if isinstance(default, tuple) else default
+    return found
+
+
+def _name(component: type[Component]) -> str:
+    return f"{component.__module__.removeprefix('wsss_ray.')}.{component.__name__}"
+
+
+def _ref(component: type[Component]) -> dict[str, Any]:
+    return {"$ref": f"#/$defs/{_name(component)}"}

@@ -1,0 +1,115 @@
+"""One training stage on one worker: network, batches, checkpoints, metrics. No Ray; the runner wraps and places it."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from wsss_ray.contracts import Learner
+from wsss_ray.data.source import DataSplit
+from wsss_ray.engine import Step, fit
+from wsss_ray.loader import ShardedImages, micro_batches
+from wsss_ray.models import build_model, latest_checkpoint, load_model, save_checkpoint, save_model
+from wsss_ray.plan import Stage
+from wsss_ray.store import RunStore
+
+
+def run_training(
+    store: RunStore,
+    stage: Stage,
+    *,
+    device: torch.device,
+    rank: int,
+    world: int,
+    micro_batch: int,
+    loader_workers: int,
+    checkpoint_every: int,
+    log_every: int,
+    wrap: Callable[[nn.Module], nn.Module] = lambda net: net,
+) -> dict[str, Any]:
+    """Train a stage from its last checkpoint to its end; rank 0 writes checkpoints, metrics.jsonl and the final weights.
+
+    `wrap` makes the network distributed. Returns the stage's metrics.
+    """
+    learner, split = stage.component, stage.input("data").component
+    assert isinstance(learner, Learner) and isinstance(split, DataSplit)
+    images = ShardedImages(store, stage, learner.augment, len(split.classes))
+    if learner.batch_size < world:
+        raise ValueError(f"batch_size is {learner.batch_size}, less than the {world} workers; set run.workers lower")
+    total = learner.total_steps(len(images))
+    init = stage.optional("init")
+    bare = (load_model(store, init, str(device)) if init else build_model(stage)).to(device)
+    optimizer = learner.optimizer.build(learner.param_groups(bare))
+    saved = latest_checkpoint(store, stage, str(device))
+    if saved is not None:
+        bare.load_state_dict(saved.net)
+        optimizer.load_state_dict(saved.optimizer)
+    start = saved.step if saved is not None else 0
+    log = MetricsLog(store, stage, start, every=log_every) if rank == 0 else None
+    batches = micro_batches(
+        images,
+        batch_size=learner.batch_size,
+        start=start,
+        stop=total,
+        rank=rank,
+        world=world,
+        micro=micro_batch,
+        workers=loader_workers,
+    )
+    net = wrap(bare)
+    for step in fit(
+        net, learner, optimizer, batches, start=start, total=total, num_images=len(images), device=device
+    ):
+        if log is None:
+            continue
+        keep = step.step % checkpoint_every == 0 or step.step == total
+        log.add(step, learner.batch_size, flush=keep)
+        if keep:
+            save_checkpoint(store, stage, bare, optimizer, step.step)
+    if log is not None:
+        save_model(store, stage, bare)
+        return {"final_loss": log.lines[-1]["loss"] if log.lines else None, "steps": total, "images": len(images)}
+    return {}
+
+
+class MetricsLog:
+    """metrics.jsonl: a line every `every` steps, written whole each time; lines after the checkpoint one resumes at are dropped."""
+
+    def __init__(self, store: RunStore, stage: Stage, start: int, *, every: int) -> None:
+        self.store, self.path, self.every = store, store.stage_path(stage, "metrics.jsonl"), every
+        text = store.read(self.path).decode() if store.exists(self.path) else ""
+        self.lines = [line for line in map(json.loads, text.splitlines()) if line["step"] <= start]
+        self._since: list[Step] = []
+        self._written = time.monotonic()
+
+    def add(self, step: Step, batch_size: int, *, flush: bool) -> None:
+        """Note a step; every so many steps, and where a checkpoint is made (`flush`), a line with their mean losses."""
+        self._since.append(step)
+        if step.step % self.every and not flush:
+            return
+        count, seconds = len(self._since), sum(s.seconds for s in self._since)
+        names = sorted({name for s in self._since for name in s.terms})
+        self.lines.append(
+            {
+                "step": step.step,
+                "epoch": round(step.epoch, 4),
+                "loss": sum(s.loss for s in self._since) / count,
+                "terms": {name: sum(s.terms.get(name, 0.0) for s in self._since) / count for name in names},
+                "lr": step.lr,
+                "images_per_s": round(count * batch_size / seconds, 2),
+                "wait_share": round(sum(s.waited for s in self._since) / seconds, 4),
+            }
+        )
+        self._since = []
+        if flush or time.monotonic() - self._written > 1.0:
+            self.write()
+
+    def write(self) -> None:
+        """Commit the lines so far."""
+        self.store.write(self.path, "".join(json.dumps(line) + "\n" for line in self.lines).encode())
+        self._written = time.monotonic()
