@@ -12,9 +12,10 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, model_validator
+from typing_extensions import Self
 
 
 class NotIdentity:

@@ -100,7 +100,7 @@ class Learner(Component):
 
     batch_size: int = Field(default=10, ge=1, description="Images per step, over all workers.")
     epochs: float | None = Field(default=None, gt=0, description="Length in passes over the data; give this or steps.")
-    steps: int | None = Field(default=None, ge=1, description="Length in steps; give this or epochs.")
+    steps: int | None = Field(default=None, ge=0, description="Length in steps; give this or epochs.")
     augment: Augment
     optimizer: Optimizer = Sgd(lr=1e-3)
     schedule: Schedule = Constant()

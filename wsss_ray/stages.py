@@ -149,7 +149,7 @@ class SaliencyWorker(IngestWorker):
 
     def map(self, item: Item, image: Row) -> Row:
         """The saliency map of one image."""
-        return {"saliency": normalise_saliency(self.split.source.load(item).image, image["height"], image["width"])}
+        return {"saliency": normalise_saliency(self.split.source.load(item).image, height=image["height"], width=image["width"])}
 
     def failed(self, image_id: str) -> list[Row]:
         """A row without a map keeps the alignment."""

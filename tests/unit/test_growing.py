@@ -15,7 +15,7 @@ FG, BG = 0.6, 0.8
 
 def flood(prob, cues, present, fg, bg):
     """Steps 1 to 5 of DSRG's generate_seed_step, in plain loops."""
-    num_labels, height, width = prob.shape
+    height, width = cues.shape
     label_map = [[int(cues[y, x]) for x in range(width)] for y in range(height)]
     for y in range(height):
         for x in range(width):
@@ -61,7 +61,8 @@ def test_equals_flood_fill(seed, height, width, num_labels):
     grown = grow(prob, cues, present, fg_threshold=FG, bg_threshold=BG)
     assert (grown == flood(prob, cues, present, FG, BG)).all()
     assert grown.sum(axis=0).max() <= 1
-    assert (grown[cues[cues != IGNORE], *np.nonzero(cues != IGNORE)]).all(), "no cue is removed"
+    rows, columns = np.nonzero(cues != IGNORE)
+    assert grown[cues[rows, columns], rows, columns].all(), "no cue is removed"
 
 
 def one_hot_prob(labels, num_labels, top=0.9):
@@ -101,7 +102,7 @@ def test_labels_the_image_lacks_neither_win_nor_grow():
 
 def test_rejects_wrong_labels_and_sizes():
     prob = one_hot_prob([[0, 1]], 2)
-    with pytest.raises(ValueError, match="cues holds a label outside 0..1"):
+    with pytest.raises(ValueError, match=r"cues holds a label outside 0\.\.1"):
         grow(prob, np.array([[2, 0]], np.uint8), (0, 1))
     with pytest.raises(ValueError, match="present"):
         grow(prob, np.array([[1, 0]], np.uint8), (0, 2))

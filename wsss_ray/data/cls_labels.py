@@ -1,8 +1,8 @@
 """Image tags from `cls_labels.npy`, the file that many papers' code ships, without unpickling it.
 
-The file is a 0-d object array in .npy form: a pickle, which `numpy.load` would have to execute. Here the pickle's instructions are
-read with `pickletools.genops` by an interpreter that imports and calls nothing: the few numpy constructors that occur become plain
-values, everything else is refused.
+The file is a 0-d object array in .npy form: a pickle, which `numpy.load` would have to execute. Here the pickle's instructions
+are read with `pickletools.genops` by an interpreter that imports and calls nothing: the few numpy constructors that occur become
+plain values, everything else is refused.
 """
 
 from __future__ import annotations
@@ -26,10 +26,9 @@ _GLOBALS = {
 }
 _CODES = {"f4": "f", "f8": "d", "i1": "b", "u1": "B", "i2": "h", "u2": "H", "i4": "i", "u4": "I", "i8": "q", "u8": "Q", "b1": "?"}
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
-_LITERALS = frozenset(
-    "BININT BININT1 BININT2 LONG1 BINFLOAT BINUNICODE SHORT_BINUNICODE BINUNICODE8 BINBYTES SHORT_BINBYTES BINBYTES8 BINSTRING "
-    "SHORT_BINSTRING".split()
-)
+_NUMBERS = ("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT")
+_TEXTS = ("BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "BINSTRING", "SHORT_BINSTRING")
+_LITERALS = frozenset((*_NUMBERS, *_TEXTS, "BINBYTES", "SHORT_BINBYTES", "BINBYTES8"))
 _MARK = object()
 
 
@@ -55,8 +54,8 @@ class _Array:
 def read_cls_labels(data: bytes) -> dict[str, tuple[int, ...]]:
     """Read image id -> sorted 0-based indices of its tags from the bytes of a `cls_labels.npy`.
 
-    Ids are str keys as they are, and integer keys such as 2007000032 as "2007_000032". Raises ValueError on anything but a dict of
-    such keys to vectors of numbers; nothing of the file is ever executed.
+    Ids are str keys as they are, and integer keys such as 2007000032 as "2007_000032". Raises ValueError on anything but a dict
+    of such keys to vectors of numbers; nothing of the file is ever executed.
     """
     start = _check_header(data)
     try:
@@ -76,6 +75,8 @@ def _check_header(data: bytes) -> int:
     wide = data[6] > 1
     (length,) = struct.unpack_from("<I" if wide else "<H", data, 8)
     start = 12 if wide else 10
+    if length > 10_000:  # numpy's own limit for what it trusts itself to parse
+        raise ValueError("its .npy header is too long")
     try:
         header = ast.literal_eval(data[start : start + length].decode("latin-1").strip())
         fits = header["descr"] == "|O" and header["shape"] == ()
@@ -102,7 +103,7 @@ def _tags(key: Any, value: Any) -> tuple[int, ...]:
 def _interpret(data: bytes) -> Any:
     """Run the pickle's instructions on plain values."""
     stack: list[Any] = []
-    memo: dict[int, Any] = {}
+    memo: dict[Any, Any] = {}
     for opcode, arg, _ in pickletools.genops(data):
         name = opcode.name
         if name in ("PROTO", "FRAME"):
@@ -120,7 +121,7 @@ def _interpret(data: bytes) -> Any:
         elif name == "MARK":
             stack.append(_MARK)
         elif name == "GLOBAL":
-            stack.append(_symbol(arg))
+            stack.append(_symbol(str(arg)))
         elif name in _ACTIONS:
             _ACTIONS[name](stack)
         else:
@@ -195,7 +196,8 @@ def _build(stack: list[Any]) -> None:
         _, shape, dtype, _, content = state
         target.ndim = len(shape)
         target.values = content if dtype.code in ("O", "O8") else _numbers(dtype, content)
-        if not isinstance(target.values, list | tuple) or len(target.values) != prod(shape):
+        fits = isinstance(target.values, list | tuple) and all(type(side) is int for side in shape)
+        if not fits or len(target.values) != prod(shape):
             raise TypeError("an array whose shape does not fit its content")
     else:
         raise TypeError("state for what has none")

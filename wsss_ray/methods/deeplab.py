@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from wsss_ray.contracts import ImageArray, LabelArray
 
 
-class DeepLabSegmenter(Segmenter):
+class DeeplabSegmenter(Segmenter):
     """A trunk and a DeepLab head, trained with cross-entropy on the first label map of each image."""
 
     trunk: Trunk = Vgg16(pool5=True)
@@ -106,7 +106,7 @@ class MultiScale(Metric):
 class DeepLab(Method):
     """Fully supervised training on the human masks of one split: the ceiling of the weakly supervised methods."""
 
-    segmenter: Segmenter = DeepLabSegmenter()
+    segmenter: Segmenter = DeeplabSegmenter()
     masks: Literal["weak", "strong"] = Field(default="weak", description="The split whose masks are used.")
     metric: Metric = MultiScale()
 

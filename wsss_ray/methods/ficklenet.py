@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from wsss_ray.contracts import (
     Augment,
@@ -31,9 +31,10 @@ from wsss_ray.contracts import (
     Trunk,
 )
 from wsss_ray.data.transforms import RandomCrop
-from wsss_ray.methods.deeplab import DeepLabSegmenter, MultiScale
+from wsss_ray.methods.deeplab import DeeplabSegmenter, MultiScale
 from wsss_ray.methods.dsrg import Background, DsrgRelabel, DsrgSegmenter, SaliencyBackground
 from wsss_ray.nets.vgg16 import Vgg16
+from wsss_ray.nets.weights import Weights, copy_weights, load_weights
 from wsss_ray.ops.crf import DenseCrf
 from wsss_ray.optim import Adam, Decay, Optimizer, Schedule
 from wsss_ray.plan import Data, Stage, evaluate, evaluate_seeds, localize, relabel, seed, train
@@ -52,8 +53,9 @@ class StochasticClassifier(Learner):
     """The classifier of section 3.1: sigmoid cross-entropy on scores of stochastically selected hidden units."""
 
     trunk: Trunk = Vgg16()
+    weights: Weights = Field(default=Weights(), description="Weights of the whole classifier: none, or a file of an earlier run.")
     selection: Selection = Field(default="stochastic", description="How hidden units are selected in training (Table 6).")
-    kernel_size: int = Field(default=9, ge=1, multiple_of=1, description="Side s of the window; odd.")
+    kernel_size: int = Field(default=9, ge=1, description="Side s of the window; odd.")
     dropout_rate: float = Field(default=0.9, ge=0, le=1, description="p: share of a window that is dropped (Table 5).")
     head_lr_scale: float = Field(default=1.0, gt=0, description="Learning rate of the class kernels over that of the trunk.")
     epochs: float | None = 30
@@ -61,13 +63,23 @@ class StochasticClassifier(Learner):
     optimizer: Optimizer = Adam(lr=1e-3)
     schedule: Schedule = Decay(gamma=0.5, every_epochs=10)
 
+    @field_validator("kernel_size")
+    @classmethod
+    def _odd(cls, value: int) -> int:
+        if value % 2 == 0:
+            raise ValueError("must be odd, so that a window has a centre")
+        return value
+
     def build(self, num_classes: int) -> nn.Module:
         """See `Learner.build`."""
         from wsss_ray.nets.selection import SelectionClassifier
 
-        return SelectionClassifier(
+        net = SelectionClassifier(
             self.trunk.build(), num_classes=num_classes, kernel_size=self.kernel_size, mode=self.selection, rate=self.dropout_rate
         )
+        if state := load_weights(self.weights):
+            copy_weights(net, state)
+        return net
 
     def loss(self, net: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Sigmoid cross-entropy, the mean over classes."""
@@ -162,7 +174,7 @@ class FickleNet(Method):
     seed_rule: SeedRule = ThresholdSeeds()
     segmenter: Segmenter = DsrgSegmenter()
     relabel: Relabel | None = Field(default=DsrgRelabel(), description="The segmenter's own pseudo-labels; null skips retrain.")
-    retrain: Segmenter = DeepLabSegmenter()
+    retrain: Segmenter = DeeplabSegmenter()
     metric: Metric = MultiScale()
 
     def plan(self, data: Data) -> Sequence[Stage]:

@@ -34,10 +34,11 @@ def confusion(true_HW: LabelArray, pred_HW: LabelArray, num_labels: int) -> Matr
         raise ValueError(f"prediction of {pred_HW.shape} for a mask of {true_HW.shape}; resize it before scoring")
     scored_HW = true_HW != IGNORE
     true, pred = (label_HW[scored_HW].astype(np.int64) for label_HW in (true_HW, pred_HW))
+    for what, values in (("mask", true), ("prediction", pred)):
+        strange = values[(values >= num_labels) & (values != IGNORE)]
+        if strange.size:
+            raise ValueError(f"{what} holds the label {int(strange[0])}, allowed: 0..{num_labels - 1} and {IGNORE}")
     pred[pred == IGNORE] = num_labels
-    for what, values, limit in (("mask", true, num_labels), ("prediction", pred, num_labels + 1)):
-        if values.size and not (values.min() >= 0 and values.max() < limit):
-            raise ValueError(f"{what} holds the label {int(values.max())}, allowed: 0..{num_labels - 1} and {IGNORE}")
     cells = np.bincount(true * (num_labels + 1) + pred, minlength=num_labels * (num_labels + 1))
     return cells.astype(np.int64).reshape(num_labels, num_labels + 1)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from importlib.resources import files
 from string import Template
 
@@ -89,8 +88,8 @@ def _header(facts: Facts, run: str, method: str | None) -> Markup:
 
 def _headline(facts: Facts, title: str, stages: list[Stage], *, best: bool) -> Markup | None:
     """The last of several scores, which a plan puts last on purpose, or the best of several equals."""
-    values = [facts.part(stage, "metrics").get("miou") for stage in stages]
-    known = [value for value in values if isinstance(value, float) and math.isfinite(value)]
+    values = [facts.share(stage, "miou") for stage in stages]
+    known = [value for value in values if value is not None]
     if not best or len(stages) < 2:
         return _figure(title, number(values[-1])) if stages else None
     return _figure(f"{title}, best of {len(stages)}", number(max(known, default=None)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from wsss_ray import artifacts
 from wsss_ray.contracts import IGNORE, Maps
 from wsss_ray.data.source import DataSplit
+from wsss_ray.ops.confusion import confusion, scores
 from wsss_ray.plan import Plan, Stage
 from wsss_ray.report import pictures
 from wsss_ray.report.markup import Markup, join, number, section, swatch, tag, whole
@@ -35,8 +37,8 @@ class Row:
 
     def score(self) -> float:
         """The mean IoU over this image's label maps; infinite, so that it comes last, where nothing can be scored."""
-        scores = [score for _, label_HW in self.made if (score := image_iou(self.mask_HW, label_HW)) is not None]
-        return sum(scores) / len(scores) if scores else float("inf")
+        known = [iou for _, label_HW in self.made if (iou := image_iou(self.mask_HW, label_HW)) is not None]
+        return sum(known) / len(known) if known else math.inf
 
 
 def images(store: RunStore, plan: Plan, count: int) -> Markup:
@@ -50,12 +52,11 @@ def images(store: RunStore, plan: Plan, count: int) -> Markup:
 
 
 def image_iou(mask_HW: NDArray[np.uint8] | None, label_HW: NDArray[np.uint8] | None) -> float | None:
-    """The mean IoU over the labels in mask or label map; undecided pixels count as missed. None where that has no meaning."""
-    if mask_HW is None or label_HW is None or mask_HW.shape != label_HW.shape or not (mask_HW != IGNORE).any():
+    """The mIoU of one image as `ops.confusion` has it; None where there is nothing to score."""
+    if mask_HW is None or label_HW is None or mask_HW.shape != label_HW.shape:
         return None
-    true, made = mask_HW[mask_HW != IGNORE], label_HW[mask_HW != IGNORE]
-    present = sorted({*np.unique(true).tolist(), *np.unique(made).tolist()} - {IGNORE})
-    return float(np.mean([np.sum((true == k) & (made == k)) / np.sum((true == k) | (made == k)) for k in present]))
+    miou = scores(confusion(mask_HW, label_HW, IGNORE)).miou
+    return miou if math.isfinite(miou) else None
 
 
 def _split(store: RunStore, plan: Plan, data: Stage, split: DataSplit, count: int, budget: int) -> Markup | None:
@@ -72,11 +73,13 @@ def _split(store: RunStore, plan: Plan, data: Stage, split: DataSplit, count: in
         if budget < 0 and cards:
             break
         cards.append(card)
-    scored = any(row.score() < float("inf") for row in rows.values())
+    scored = any(row.score() < math.inf for row in rows.values())
     about = f"{whole(len(cards))} of {whole(split.num_images)} images, evenly spaced among the first {whole(pool)}"
     about += ", lowest IoU first." if scored else "."
     about += f" Nothing yet from: {', '.join(absent)}." if absent else ""
-    return join([tag("h3", data.name), tag("p", about, class_="note"), *cards])
+    few = all(not row.maps and len(row.made) < 2 for row in rows.values())
+    body = tag("div", *cards, class_="pairs" if few else None)
+    return join([tag("h3", data.name), tag("p", about, class_="note"), body])
 
 
 def _sample(store: RunStore, data: Stage, count: int) -> tuple[dict[str, Row], int]:
@@ -184,7 +187,7 @@ def _legend(classes: Sequence[str]) -> Markup:
     items.append(tag("li", tag("i", class_="swatch hatch", aria_hidden="true"), "undecided or not scored"))
     ramp = tag("i", class_="ramp", style=f"background:{pictures.heat_gradient()}", aria_hidden="true")
     items.append(tag("li", "localization map: 0 ", ramp, " 1"))
-    note = "Numbers are the IoU of one image: the mean over the labels in its mask or label map; undecided ones count as missed."
+    note = "Numbers are the IoU of one image: the mean over the labels in mask or label map. Undecided pixels count as missed."
     return join([tag("ul", *items, class_="legend"), tag("p", note, class_="note")])
 
 

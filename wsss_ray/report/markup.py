@@ -8,7 +8,6 @@ import re
 from collections.abc import Iterable, Sequence
 
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
-_VOID = frozenset({"img", "line", "circle", "rect", "polyline", "path", "br", "hr"})
 
 
 class Markup(str):
@@ -39,7 +38,7 @@ def tag(name: str, *children: Child, **attributes: Child) -> Markup:
     """An element. `class_` is the attribute class, `aria_label` is aria-label, and None leaves an attribute out."""
     given = {key.rstrip("_").replace("_", "-"): value for key, value in attributes.items() if value is not None}
     head = name + "".join(f' {key}="{escape(str(value))}"' for key, value in given.items())
-    return Markup(f"<{head}>") if name in _VOID else Markup(f"<{head}>{join(children)}</{name}>")
+    return Markup(f"<{head}>") if name == "img" else Markup(f"<{head}>{join(children)}</{name}>")
 
 
 def section(anchor: str, title: str, *children: Child) -> Markup:
@@ -65,7 +64,7 @@ def table(label: str, head: Sequence[str], rows: Iterable[Sequence[Child]], *, n
 def bar(value: float | None) -> Markup:
     """A share of one as a number with a line of that length below it."""
     if value is None or not math.isfinite(value):
-        return tag("span", DASH, class_="bar")
+        return Markup(DASH)
     return tag("span", number(value), class_="bar", style=f"--v:{100 * min(max(value, 0.0), 1.0):.1f}%")
 
 

@@ -8,7 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from wsss_ray.data.source import DataSplit
+from wsss_ray.ops.confusion import scores
 from wsss_ray.plan import Plan, Stage
 from wsss_ray.report import charts, pictures
 from wsss_ray.report.markup import DASH, Child, Markup, bar, duration, join, number, section, swatch, table, tag, whole
@@ -37,6 +40,12 @@ class Facts:
         value = self.records.get(stage.id, {}).get(key)
         return value if isinstance(value, Mapping) else {}
 
+    def share(self, stage: Stage, key: str) -> float | None:
+        """One of a score's figures; the mean over the labels where it has one for each."""
+        value = self.part(stage, "metrics").get(key)
+        known = [v for v in (value if isinstance(value, list) else [value]) if isinstance(v, int | float) and math.isfinite(v)]
+        return sum(known) / len(known) if known else None
+
     def scores(self, *, seeds: bool | None = None) -> list[Stage]:
         """The evaluate stages; of seeds, of models, or both."""
         return [s for s in self.plan if s.kind == "evaluate" and seeds in (None, s.optional("seeds") is not None)]
@@ -53,13 +62,12 @@ def results(facts: Facts) -> Markup:
         return section("results", "Results", tag("p", "This plan scores nothing.", class_="note"))
 
     def row(stage: Stage) -> list[Child]:
-        metrics, counts = facts.part(stage, "metrics"), facts.part(stage, "counts")
         scored = (stage.optional("seeds") or stage.optional("model") or stage).name
         name = join([stage.name, tag("small", f"{'seeds' if stage.optional('seeds') else 'model'}: {scored}")])
         if stage.id not in facts.records:
             return [name, DASH, _missing(), DASH, DASH, DASH, DASH]
-        shares = [number(metrics.get(key)) for key in ("precision", "recall", "coverage", "accuracy")]
-        return [name, whole(counts.get("images")), bar(metrics.get("miou")), *shares]
+        shares = [number(facts.share(stage, key)) for key in ("precision", "recall", "coverage", "accuracy")]
+        return [name, whole(facts.part(stage, "counts").get("images")), bar(facts.share(stage, "miou")), *shares]
 
     head = ("score", "images", "mIoU", "precision", "recall", "coverage", "pixel accuracy")
     return section("results", "Results", table("Scores", head, map(row, stages), numeric=range(1, 7)))
@@ -72,8 +80,7 @@ def seed_quality(facts: Facts) -> Markup | None:
         return None
     rows = []
     for stage in stages:
-        metrics = facts.part(stage, "metrics")
-        marks = [(name, metrics.get(key)) for name, key in _MARKS]
+        marks = [(name, facts.share(stage, key)) for name, key in _MARKS]
         drawn = charts.strip(marks) if stage.id in facts.records else _missing()
         rows.append(tag("div", tag("span", stage.name), tag("div", drawn), class_="strip-row"))
     keys = tag("ul", *(charts.mark_key(i, name) for i, (name, _) in enumerate(_MARKS)), class_="keys")
@@ -93,7 +100,7 @@ def classes(facts: Facts) -> Markup | None:
     rows: list[list[Child]] = []
     for k, name in enumerate(names):
         rows.append([_label(colors[k], name), *(bar(iou[k] if k < len(iou) else None) for iou in ious)])
-    rows.append(["mean", *(bar(facts.part(stage, "metrics").get("miou")) for stage in stages)])
+    rows.append(["mean", *(bar(facts.share(stage, "miou")) for stage in stages)])
     head = ["class", *(f"{s.name} (missing)" if s.id not in facts.records else s.name for s in stages)]
     folded = [_confusions(stage, names, facts.part(stage, "metrics").get("confusion")) for stage in stages]
     body = table("IoU of each class", head, rows, numeric=range(1, len(head)))
@@ -101,21 +108,21 @@ def classes(facts: Facts) -> Markup | None:
 
 
 def _confusions(stage: Stage, names: Sequence[str], confusion: Sequence[Sequence[int]] | None) -> Markup | None:
-    """Rows are true labels; the last column is "undecided"."""
-    if not confusion or len(confusion) != len(names):
+    """Of every label the share of pixels, precision, recall, and what the largest part of what was missed was taken for."""
+    matrix = np.array(confusion or [], dtype=np.int64)
+    if matrix.shape != (len(names), len(names) + 1):
         return None
-    colors = pictures.palette(len(names))
-    total = sum(map(sum, confusion))
+    figures, colors = scores(matrix), pictures.palette(len(names))
+    pixels = matrix.sum(axis=1)
     given = (*names, "undecided")
     rows: list[list[Child]] = []
-    for k, cells in enumerate(confusion):
-        pixels, made = sum(cells), sum(line[k] for line in confusion)
-        worst = max((j for j in range(len(cells)) if j != k), key=lambda j: cells[j])
-        share = _ratio(cells[worst], pixels)
-        taken = f"{given[worst]} ({number(share)})" if share else DASH
-        ratios = (_ratio(pixels, total), _ratio(cells[k], made), _ratio(cells[k], pixels))
+    for k, missed in enumerate(matrix):
+        missed[k] = 0
+        worst = int(missed.argmax())
+        taken = f"{given[worst]} ({number(missed[worst] / pixels[k])})" if missed[worst] else DASH
+        ratios = (pixels[k] / max(1, pixels.sum()), figures.precision[k], figures.recall[k])
         rows.append([_label(colors[k], names[k]), *map(number, ratios), taken])
-    head = ("class", "share of pixels", "precision", "recall", "most often taken for")
+    head = ("class", "share of pixels", "precision", "recall", "most often taken for (share of the class)")
     body = table(f"Confusions of {stage.name}", head, rows, numeric=(1, 2, 3))
     return tag("details", tag("summary", f"Precision, recall and confusions of {stage.name}"), body)
 
@@ -178,10 +185,6 @@ def environment(facts: Facts) -> Markup | None:
         whose = "All finished stages" if len(groups) == 1 else ", ".join(names)
         blocks.append(join([tag("h3", whose), tag("dl", *pairs)]))
     return section("machine", "Machine and versions", *blocks)
-
-
-def _ratio(part: int, of: int) -> float:
-    return part / of if of else math.nan
 
 
 def _label(color: Sequence[int], name: str) -> Markup:

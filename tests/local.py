@@ -1,0 +1,59 @@
+"""Running stages in this process, without Ray: the same workers and the same training function."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+
+from wsss_ray.job import JobConfig, register
+from wsss_ray.plan import Plan, Stage
+from wsss_ray.records import commit_shards, make_record, missing_shards
+from wsss_ray.stages import worker_class
+from wsss_ray.store import RunStore
+from wsss_ray.training import run_training
+
+
+def job_of(spec: dict) -> JobConfig:
+    register()
+    return JobConfig.model_validate(spec)
+
+
+def run_stage(store: RunStore, stage: Stage, *, micro_batch: int = 64, checkpoint_every: int = 4) -> None:
+    began = time.time()
+    if stage.kind != "train":
+        worker = worker_class(stage)(store, stage)
+        for shard in missing_shards(store, stage):
+            worker(shard)
+        commit_shards(store, stage, started=began, finished=time.time(), max_bad_fraction=0.5)
+        return
+    found = train_stage(store, stage, micro_batch=micro_batch, checkpoint_every=checkpoint_every)
+    counts = {"images": found["images"], "steps": found["steps"], "errors": 0}
+    store.commit(stage, make_record(stage, started=began, finished=time.time(), counts=counts, metrics={}))
+
+
+def train_stage(store: RunStore, stage: Stage, *, micro_batch: int = 64, checkpoint_every: int = 4, log_every: int = 1) -> dict:
+    return run_training(
+        store,
+        stage,
+        device=torch.device("cpu"),
+        rank=0,
+        world=1,
+        micro_batch=micro_batch,
+        loader_workers=0,
+        checkpoint_every=checkpoint_every,
+        log_every=log_every,
+    )
+
+
+def run_plan(store: RunStore, plan: Plan, *, last: str | None = None) -> None:
+    """Make every missing stage, up to the one named `last`."""
+    for stage in plan:
+        if store.record(stage) is None:
+            run_stage(store, stage)
+        if stage.name == last:
+            return
+
+
+def stage_named(plan: Plan, name: str) -> Stage:
+    return next(stage for stage in plan if stage.name == name)

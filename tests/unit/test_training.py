@@ -1,0 +1,164 @@
+"""Training without Ray: what must not change a result, and resuming at the exact step."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load
+
+from tests.local import job_of, run_plan, run_stage, stage_named, train_stage
+from tests.shapes import tiny_job
+from wsss_ray.loader import ShardedImages, global_batch, micro_batches
+from wsss_ray.models import load_model
+from wsss_ray.store import RunStore
+
+
+@pytest.fixture(scope="module")
+def seeded(tmp_path_factory):
+    """A store with everything up to the seeds."""
+    store = RunStore(str(tmp_path_factory.mktemp("store")))
+    plan = job_of(tiny_job()).plan()
+    run_plan(store, plan, last="seeds")
+    return store, plan
+
+
+def losses(store, stage):
+    return [json.loads(line)["loss"] for line in store.read(store.stage_path(stage, "metrics.jsonl")).splitlines()]
+
+
+def fresh(seeded, tmp_path, name):
+    """A store that shares the finished stages, and one training stage still to run."""
+    import shutil
+
+    store, plan = seeded
+    shutil.copytree(store.path(), tmp_path / "copy")
+    copy = RunStore(str(tmp_path / "copy"))
+    stage = stage_named(plan, name)
+    copy.delete_folder(copy.stage_path(stage))
+    return copy, stage
+
+
+@pytest.mark.parametrize("name", ["classifier", "segmenter"])
+def test_micro_batches_do_not_change_the_losses(seeded, tmp_path, name):
+    curves = []
+    for micro in (64, 3):
+        store, stage = fresh(seeded, tmp_path / str(micro), name)
+        train_stage(store, stage, micro_batch=micro)
+        curves.append(losses(store, stage))
+    assert len(curves[0]) == stage.component.steps
+    assert curves[0][0] != curves[0][-1]
+    np.testing.assert_allclose(curves[0], curves[1], rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["classifier", "segmenter"])
+def test_a_training_that_died_resumes_at_its_step_and_ends_equal(seeded, tmp_path, name):
+    whole, stage = fresh(seeded, tmp_path / "whole", name)
+    train_stage(whole, stage, checkpoint_every=2)
+    parts, _ = fresh(seeded, tmp_path / "parts", name)
+    train_stage(parts, stage, checkpoint_every=2)
+    folder = parts.stage_path(stage, "checkpoints")
+    assert len(parts.names(folder)) == 2, "only the last two checkpoints are kept"
+    parts.delete(f"{folder}/{parts.names(folder)[-1]}")  # as if the worker had died before the last one
+    parts.delete(parts.stage_path(stage, "model.safetensors"))
+    train_stage(parts, stage, checkpoint_every=2)
+    model = "model.safetensors"
+    assert whole.read(whole.stage_path(stage, model)) == parts.read(parts.stage_path(stage, model))
+    assert losses(whole, stage) == losses(parts, stage)
+
+
+def test_the_global_batch_is_the_same_for_any_number_of_workers(seeded):
+    store, plan = seeded
+    stage = stage_named(plan, "classifier")
+    learner = stage.component
+    images = ShardedImages(store, stage, learner.augment, 3)
+
+    def of(world, micro):
+        parts = [
+            list(micro_batches(images, batch_size=8, start=2, stop=5, rank=rank, world=world, micro=micro, workers=0))
+            for rank in range(world)
+        ]
+        steps = []
+        for shares in zip(*parts, strict=True):
+            found = {}
+            for share in shares:
+                for batch in share:
+                    for row, image_id in enumerate(batch.ids):
+                        found[image_id, batch.keys_B[row]] = batch.image_BCHW[row]
+            steps.append(found)
+        return steps
+
+    alone = of(1, 64)
+    for world, micro in ((2, 64), (3, 2), (8, 1)):
+        for ours, theirs in zip(alone, of(world, micro), strict=True):
+            assert ours.keys() == theirs.keys()
+            assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+def test_every_image_is_seen_once_an_epoch():
+    elements = [e for step in range(6) for e in global_batch(20, 10, 3, step)]
+    for epoch in range(3):
+        assert sorted(e.index for e in elements if e.epoch == epoch) == list(range(20))
+    assert [e.index for e in elements[:20]] != [e.index for e in elements[20:40]]
+
+
+def test_workers_can_be_processes(seeded):
+    store, plan = seeded
+    stage = stage_named(plan, "classifier")
+    images = ShardedImages(store, stage, stage.component.augment, 3)
+    call = dict(batch_size=8, start=0, stop=2, rank=0, world=1, micro=8)
+    here = list(micro_batches(images, workers=0, **call))
+    there = list(micro_batches(images, workers=1, **call))
+    assert all(torch.equal(a[0].image_BCHW, b[0].image_BCHW) for a, b in zip(here, there, strict=True))
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_images(seeded, tmp_path):
+    job = tiny_job()
+    job["method"]["classifier"]["optimizer"] = {"kind": "sgd", "lr": 1e20}
+    store, _ = fresh(seeded, tmp_path, "classifier")
+    stage = stage_named(job_of(job).plan(), "classifier")
+    with pytest.raises(FloatingPointError, match=r"not finite at step \d+ .*weak/.*lower optimizer.lr"):
+        train_stage(store, stage)
+
+
+def test_strong_images_train_on_their_masks(seeded, tmp_path):
+    """Semi-supervised training is data: human masks replace the seeds, and the full loss appears."""
+    from dataclasses import replace
+
+    store, plan = seeded
+    segmenter = stage_named(plan, "segmenter")
+    weak = segmenter.input("data")
+    stage = replace(segmenter, inputs=(*segmenter.inputs, ("strong", weak)))
+    images = ShardedImages(store, stage, stage.component.augment, 3)
+    batch = next(micro_batches(images, batch_size=4, start=0, stop=1, rank=0, world=1, micro=4, workers=0))[0]
+    assert batch.strong_B.all()
+    assert (batch.seeds_BEHW != 255).all(), "masks decide every pixel, seeds do not"
+    net = load_or_build(store, stage)
+    from wsss_ray.nets.modules import set_dropout_keys
+
+    set_dropout_keys(net, batch.keys_B)
+    assert set(stage.component.loss(net, batch)) == {"seed", "boundary", "full"}
+
+
+def load_or_build(store, stage):
+    from wsss_ray.models import build_model
+
+    return build_model(stage)
+
+
+def test_retrain_starts_from_the_segmenter(seeded, tmp_path):
+    import shutil
+
+    store, plan = seeded
+    shutil.copytree(store.path(), tmp_path / "copy")
+    copy = RunStore(str(tmp_path / "copy"))
+    job = tiny_job()
+    job["method"]["retrain"] |= {"steps": 0}
+    plan = job_of(job).plan()
+    run_plan(copy, plan, last="retrain")
+    first = load(copy.read(copy.stage_path(stage_named(plan, "segmenter"), "model.safetensors")))
+    second = load_model(copy, stage_named(plan, "retrain"), "cpu").state_dict()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    run_stage(copy, stage_named(plan, "miou"))

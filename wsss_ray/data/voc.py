@@ -1,0 +1,227 @@
+"""Pascal VOC, and any other set laid out like it."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Annotated
+from xml.etree import ElementTree
+
+from pydantic import Field
+
+from wsss_ray.component import NotIdentity
+from wsss_ray.data.cls_labels import read_cls_labels
+from wsss_ray.data.source import Item, Raw, Source, Split, expand
+from wsss_ray.data.tags import check_classes, indices, numbered_lines
+
+VOC_CLASSES = (
+    *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
+    *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
+)
+_MASKS = "SegmentationClassAug"
+_SUFFIXES = (".jpg", ".jpeg", ".png")
+
+Tagger = Callable[["Entry"], tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of a list: the id, what it says of the files and the tags, and where it stands."""
+
+    image_id: str
+    where: str
+    image: str | None = None
+    mask: str | None = None
+    tags: tuple[int, ...] | None = None
+
+
+class Voc(Source):
+    """Pascal VOC's folders: images, XML annotations, masks and lists.
+
+    Lists may have lines as PSA (`/JPEGImages/x.jpg /SegmentationClassAug/x.png`), as IRN (`x`) or as OAA (`x 0 14`, 0-based class
+    indices). All paths are absolute or relative to `root`.
+    """
+
+    root: Annotated[str, NotIdentity()] = Field(description="Folder of the set, such as VOCdevkit/VOC2012.")
+    train: Annotated[str, NotIdentity()] = Field(
+        default="ImageSets/SegmentationAug/train_aug.txt", description="List of the images with tags."
+    )
+    val: Annotated[str | None, NotIdentity()] = Field(
+        default="ImageSets/Segmentation/val.txt", description="List of the images to score on; null for none."
+    )
+    strong: Annotated[str | None, NotIdentity()] = Field(default=None, description="List of images whose masks are trained on.")
+    images: Annotated[str, NotIdentity()] = Field(default="JPEGImages", description="Folder of the images.")
+    masks: Annotated[str | None, NotIdentity()] = Field(
+        default=None, description="Folder of the masks, <id>.png; null: the paths in the list, else SegmentationClassAug."
+    )
+    val_masks: Annotated[str | None, NotIdentity()] = Field(default=None, description="Folder of val's masks; null: as masks.")
+    saliency: Annotated[str | None, NotIdentity()] = Field(default=None, description="Folder of saliency maps, <id>.png.")
+    annotations: Annotated[str, NotIdentity()] = Field(default="Annotations", description="Folder of the XML annotations.")
+    tags: Annotated[str, NotIdentity()] = Field(
+        default="auto", description="auto: the list's own tags, else the XML; or the path of cls_labels.npy or of an OAA list."
+    )
+    drop_difficult: Annotated[bool, NotIdentity()] = Field(
+        default=False, description="Leave out objects marked difficult in the XML, unless the image has no others."
+    )
+    classes: Annotated[tuple[str, ...] | None, NotIdentity()] = Field(
+        default=None, description="Class names in label order; null: classes.txt in root if there, else VOC's twenty."
+    )
+
+    def class_names(self) -> tuple[str, ...]:
+        """List the classes given, or those of `classes.txt` in the root, or VOC's."""
+        if self.classes is not None:
+            return check_classes(self.classes, "data.classes")
+        path = self._path("classes.txt", "root")
+        if not path.is_file():
+            return VOC_CLASSES
+        return check_classes([name for _, name in numbered_lines(path, "root")], str(path))
+
+    def splits(self) -> tuple[Split, ...]:
+        """`weak`, and those of val, strong and saliency that have a list or folder."""
+        given: tuple[tuple[Split, str | None], ...] = (("val", self.val), ("strong", self.strong), ("saliency", self.saliency))
+        return ("weak", *(split for split, path in given if path is not None))
+
+    def has_masks(self, split: Split) -> bool:
+        """Whether val or strong; for weak, whether there is any mask."""
+        if split != "weak":
+            return split != "saliency"
+        return any(self._mask(entry, self.masks).is_file() for entry in self._entries(self.train, "train"))
+
+    def items(self, split: Split) -> list[Item]:
+        """List a split from its text file; the saliency maps in the order of the weak images."""
+        if split == "saliency":
+            folder = self._path(self.saliency or "", "saliency")
+            return [_with_map(item, folder / f"{item.image_id}.png") for item in self.items("weak")]
+        listed = {"weak": self.train, "val": self.val, "strong": self.strong}[split]
+        if listed is None:
+            raise ValueError(f"data.{split}: there is no such list; set it to a file")
+        tagger = self._tagger(split)
+        field = "train" if split == "weak" else split
+        return [self._item(entry, tagger, split) for entry in self._entries(listed, field)]
+
+    def load(self, item: Item) -> Raw:
+        """Read the image and, if it has one, the mask."""
+        if item.path is None:
+            raise ValueError(f"image {item.image_id} has no file")
+        return Raw(Path(item.path).read_bytes(), Path(item.mask).read_bytes() if item.mask else None)
+
+    def _path(self, name: str, field: str) -> Path:
+        root = expand(self.root)
+        if not root.is_dir():
+            raise ValueError(f"data.root: {root} is no folder (asked for data.{field}); set it to the one with {self.images}/")
+        return root / expand(name)
+
+    def _entries(self, listed: str, field: str) -> Iterator[Entry]:
+        path = self._path(listed, field)
+        for number, line in numbered_lines(path, field):
+            yield _entry(line, f"{path}:{number}")
+
+    def _item(self, entry: Entry, tagger: Tagger, split: Split) -> Item:
+        image, image_size = self._image(entry)
+        mask = self._mask(entry, (self.val_masks if split == "val" else None) or self.masks)
+        mask_size = _size(mask)
+        if mask_size is None and split != "weak":
+            raise ValueError(f"{entry.where}: mask {mask} is missing; every image of data.{split} needs one")
+        found = None if mask_size is None else str(mask)
+        return Item(entry.image_id, tagger(entry), str(image), found, image_size + (mask_size or 0))
+
+    def _image(self, entry: Entry) -> tuple[Path, int]:
+        root = expand(self.root)
+        stem = root / expand(self.images) / entry.image_id
+        paths = [root / entry.image] if entry.image else [stem.with_name(stem.name + suffix) for suffix in _SUFFIXES]
+        for path in paths:
+            size = _size(path)
+            if size is not None:
+                return path, size
+        raise ValueError(f"{entry.where}: image {paths[0]} is missing")
+
+    def _mask(self, entry: Entry, folder: str | None) -> Path:
+        if folder is None and entry.mask:
+            return expand(self.root) / entry.mask
+        return expand(self.root) / expand(folder or _MASKS) / f"{entry.image_id}.png"
+
+    def _tagger(self, split: Split) -> Tagger:
+        """Choose where tags come from. A tag file need not know the val images: they are only scored."""
+        classes = self.class_names()
+        if self.tags == "auto":
+            return lambda entry: self._xml_tags(entry, classes) if entry.tags is None else _fit(entry.tags, classes, entry.where)
+        path = self._path(self.tags, "tags")
+        table = self._tag_file(path)
+
+        def look_up(entry: Entry) -> tuple[int, ...]:
+            if entry.image_id not in table and split != "val":
+                raise ValueError(f"{entry.where}: image {entry.image_id} has no tags in {path}")
+            return _fit(table.get(entry.image_id, ()), classes, f"data.tags: {path}: {entry.image_id}")
+
+        return look_up
+
+    def _tag_file(self, path: Path) -> dict[str, tuple[int, ...]]:
+        if path.suffix == ".npy":
+            try:
+                return read_cls_labels(path.read_bytes())
+            except OSError as err:
+                raise ValueError(f"data.tags: cannot read {path}: {err.strerror}") from err
+            except ValueError as err:
+                raise ValueError(f"data.tags: {path}: {err}") from err
+        entries = [_entry(line, f"{path}:{number}") for number, line in numbered_lines(path, "tags")]
+        return {entry.image_id: entry.tags or () for entry in entries}
+
+    def _xml_tags(self, entry: Entry, classes: tuple[str, ...]) -> tuple[int, ...]:
+        path = expand(self.root) / self.annotations / f"{entry.image_id}.xml"
+        try:
+            data = path.read_bytes()
+        except OSError as err:
+            raise ValueError(f"{entry.where}: no tags in the list, and annotation {path}: {err.strerror}") from err
+        return indices(read_annotation(data, str(path), drop_difficult=self.drop_difficult), classes, str(path))
+
+
+def read_annotation(data: bytes, where: str, *, drop_difficult: bool = False) -> tuple[str, ...]:
+    """Read the class names of the objects in a VOC annotation, each once. Raises ValueError naming the file."""
+    if b"<!DOCTYPE" in data or b"<!ENTITY" in data:
+        raise ValueError(f"{where}: a document type is not expected in an annotation; remove it")
+    try:
+        top = ElementTree.fromstring(data)
+    except ElementTree.ParseError as err:
+        raise ValueError(f"{where}: no XML: {err}") from err
+    objects = top.findall("object")
+    easy = [found for found in objects if (found.findtext("difficult") or "0").strip() != "1"]
+    kept = easy if drop_difficult and easy else objects
+    names = [(found.findtext("name") or "").strip() for found in kept]
+    return tuple(dict.fromkeys(names))
+
+
+def _entry(line: str, where: str) -> Entry:
+    """Parse a line of any of the three list styles."""
+    head, *rest = line.split()
+    tags = tuple(sorted({int(word) for word in rest})) if rest and all(re.fullmatch(r"\d{1,6}", word) for word in rest) else None
+    path = PurePosixPath(head)
+    is_path = path.suffix.lower() in _SUFFIXES
+    mask = rest[0].lstrip("/") if is_path and len(rest) == 1 and rest[0].lower().endswith(".png") else None
+    if rest and tags is None and mask is None:
+        raise ValueError(f"{where}: {line!r} is not understood; expected `id`, `id 0 14` or `/folder/image.jpg /folder/mask.png`")
+    return Entry(path.stem, where, head.lstrip("/"), mask, tags) if is_path else Entry(head, where, tags=tags)
+
+
+def _fit(tags: tuple[int, ...], classes: tuple[str, ...], where: str) -> tuple[int, ...]:
+    if tags and tags[-1] >= len(classes):
+        raise ValueError(f"{where}: tag {tags[-1]} is not one of the {len(classes)} classes (0 to {len(classes) - 1})")
+    return tags
+
+
+def _with_map(item: Item, path: Path) -> Item:
+    size = _size(path)
+    if size is None:
+        raise ValueError(f"data.saliency: {path} is missing; every image of data.train needs a map")
+    return Item(item.image_id, item.tags, str(path), None, size)
+
+
+def _size(path: Path) -> int | None:
+    """Look up the size of a file, None where there is no such file."""
+    try:
+        state = os.stat(path)
+    except OSError:
+        return None
+    return state.st_size
