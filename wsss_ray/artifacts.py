@@ -17,7 +17,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from PIL import Image
 
-from wsss_ray.contracts import Maps
+from wsss_ray.contracts import Axis, Maps
 
 VERSION = 1
 
@@ -44,6 +44,8 @@ MAPS = pa.schema(
         pa.field("width", pa.int32(), nullable=False),
         pa.field("peak", pa.binary()),  # float16, (classes, height, width), row-major, little-endian; null on error
         pa.field("mean", pa.binary()),
+        # where the map lies: feature (i, j) has its centre at (grid[0] + i * grid[1], grid[2] + j * grid[3]), fractions of the sides
+        pa.field("grid", pa.list_(pa.float64(), 4)),
     ]
 )
 SEEDS = pa.schema([_ID, pa.field("seed", pa.binary())])  # PNG, labels and 255; null on error
@@ -112,6 +114,7 @@ def encode_maps(maps: Maps) -> dict[str, Any]:
         "width": width,
         "peak": maps.peak_CHW.astype("<f2").tobytes(),
         "mean": maps.mean_CHW.astype("<f2").tobytes(),
+        "grid": [maps.rows.first, maps.rows.step, maps.columns.first, maps.columns.step],
     }
 
 
@@ -119,4 +122,5 @@ def decode_maps(row: Mapping[str, Any]) -> Maps:
     """The maps of a `maps` row, as float32."""
     shape = (len(row["classes"]), row["height"], row["width"])
     peak, mean = (np.frombuffer(row[key], "<f2").reshape(shape).astype(np.float32) for key in ("peak", "mean"))
-    return Maps(classes=tuple(row["classes"]), peak_CHW=peak, mean_CHW=mean)
+    grid = row["grid"]
+    return Maps(tuple(row["classes"]), peak_CHW=peak, mean_CHW=mean, rows=Axis(*grid[:2]), columns=Axis(*grid[2:]))

@@ -61,16 +61,30 @@ class Batch:
 
 
 @dataclass(frozen=True)
+class Axis:
+    """Where a network's features lie along one side of the image, as fractions of that side.
+
+    Feature i has its centre at `first` + i * `step`. With padded convolutions that is not the middle of the i-th of n equal
+    cells: a map enlarged as if it were is off by up to half a stride.
+    """
+
+    first: float
+    step: float
+
+
+@dataclass(frozen=True)
 class Maps:
     """Localization maps of one image: for each of its tags (`classes`, 0-based) the maximum and the mean over all estimates.
 
-    Both are (C, h, w) at the network's resolution, each estimate normalised to [0, 1]. "Some estimate exceeds theta" is "the
-    maximum exceeds theta", so that theta can change without the network.
+    Both are (C, h, w) at the network's resolution, each estimate normalised to [0, 1]; `rows` and `columns` say where on the
+    image. "Some estimate exceeds theta" is "the maximum exceeds theta", so that theta can change without the network.
     """
 
     classes: tuple[int, ...]
     peak_CHW: MapArray
     mean_CHW: MapArray
+    rows: Axis
+    columns: Axis
 
 
 class Trunk(Component):
@@ -78,7 +92,11 @@ class Trunk(Component):
 
     @abstractmethod
     def build(self) -> nn.Module:
-        """A module image_BCHW (RGB, 0..255) -> features_BCHW, with an int attribute `channels`. Loads the weights, if any."""
+        """A module image_BCHW (RGB, 0..255) -> features_BCHW. Loads the weights, if any.
+
+        It has an int attribute `channels` and a method `centres(size) -> (first, step)`: along a side of `size` pixels, the pixel
+        under the centre of feature 0, and the pixels from one feature to the next.
+        """
 
 
 class Augment(Component):

@@ -36,6 +36,21 @@ def load_model(store: RunStore, stage: Stage, device: str) -> nn.Module:
     return net.to(device).eval()
 
 
+def start_from(net: nn.Module, store: RunStore, stage: Stage) -> None:
+    """Load the weights of another train stage: all of them, or those of the trunk where the heads differ.
+
+    Raises ValueError if the trunks differ.
+    """
+    state = load_tensors(store.read(store.stage_path(stage, "model.safetensors")))
+    own = net.state_dict()
+    shared = {name: tensor for name, tensor in state.items() if name in own and own[name].shape == tensor.shape}
+    whole = len(shared) == len(own)
+    missing = [] if whole else [name for name in own if name.startswith("trunk.") and name not in shared]
+    if missing or not shared:
+        raise ValueError(f"cannot start from the weights of {stage.name}: the trunks differ (first at {(missing or ['trunk'])[0]})")
+    net.load_state_dict({name: t for name, t in shared.items() if whole or name.startswith("trunk.")}, strict=whole)
+
+
 def save_model(store: RunStore, stage: Stage, net: nn.Module) -> None:
     """Write the final weights; equal tensors give equal bytes."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}

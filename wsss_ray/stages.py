@@ -160,7 +160,7 @@ class LocalizeWorker(ShardWorker):
     """Localization maps of every image for its tags, randomness keyed by the image."""
 
     schema = "maps"
-    nulls = {"classes": [], "height": 0, "width": 0, "peak": None, "mean": None}
+    nulls = {"classes": [], "height": 0, "width": 0, "peak": None, "mean": None, "grid": None}
 
     def images(self, shard: int) -> Sequence[tuple[str, str | None, Callable[[], Row]]]:
         """See `ShardWorker.images`."""

@@ -14,7 +14,7 @@ from wsss_ray.contracts import Learner
 from wsss_ray.data.source import DataSplit
 from wsss_ray.engine import Step, fit
 from wsss_ray.loader import ShardedImages, micro_batches
-from wsss_ray.models import build_model, latest_checkpoint, load_model, save_checkpoint, save_model
+from wsss_ray.models import build_model, latest_checkpoint, save_checkpoint, save_model, start_from
 from wsss_ray.plan import Stage
 from wsss_ray.store import RunStore
 
@@ -43,7 +43,10 @@ def run_training(
         raise ValueError(f"batch_size is {learner.batch_size}, less than the {world} workers; set run.workers lower")
     total = learner.total_steps(len(images))
     init = stage.optional("init")
-    bare = (load_model(store, init, str(device)) if init else build_model(stage)).to(device)
+    bare = build_model(stage)
+    if init is not None:
+        start_from(bare, store, init)
+    bare.to(device)
     optimizer = learner.optimizer.build(learner.param_groups(bare))
     saved = latest_checkpoint(store, stage, str(device))
     if saved is not None:

@@ -15,7 +15,7 @@ from PIL import Image
 from wsss_ray import report
 from wsss_ray.artifacts import encode_labels, encode_maps
 from wsss_ray.component import Component
-from wsss_ray.contracts import IGNORE, Maps
+from wsss_ray.contracts import IGNORE, Axis, Maps
 from wsss_ray.data.source import Item, Raw, Source, Split, describe
 from wsss_ray.ops.confusion import confusion, scores, sparse
 from wsss_ray.plan import Plan, Stage, ingest
@@ -130,7 +130,7 @@ def fill(store: RunStore, named: dict[str, Stage], *, size: tuple[int, int] = (4
                     row |= {"mask": encode_labels(mask)}
                 elif stage.kind == "localize":
                     hot = np.asarray(Image.fromarray((mask == item.tags[0] + 1).astype(np.float32)).resize((8, 6)))[None]
-                    row |= encode_maps(Maps(classes=item.tags, peak_CHW=hot, mean_CHW=hot))
+                    row |= encode_maps(Maps(item.tags, peak_CHW=hot, mean_CHW=hot, rows=Axis(0.125, 0.25), columns=Axis(0.125, 0.25)))
                 elif stage.kind == "seed":
                     failed = item.image_id == "weak_02" and name == "seeds 0"
                     row |= {"seed": None if failed else encode_labels(spoil(mask, index, 1 + int(name[-1:])))}

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from wsss_ray.contracts import Augment, Batch, Method, Metric, Segmenter, Trunk
+from wsss_ray.contracts import Augment, Batch, Learner, Method, Metric, Segmenter, Trunk
 from wsss_ray.data.transforms import RandomCrop
 from wsss_ray.nets.deeplab import Aspp, Head
 from wsss_ray.nets.vgg16 import Vgg16
@@ -106,6 +106,7 @@ class MultiScale(Metric):
 class DeepLab(Method):
     """Fully supervised training on the human masks of one split: the ceiling of the weakly supervised methods."""
 
+    classifier: Learner | None = Field(default=None, description="Train this first and start from its trunk; null: do not.")
     segmenter: Segmenter = DeeplabSegmenter()
     masks: Literal["weak", "strong"] = Field(default="weak", description="The split whose masks are used.")
     metric: Metric = MultiScale()
@@ -115,5 +116,6 @@ class DeepLab(Method):
         split = data.strong if self.masks == "strong" else data.weak if data.weak_has_masks else None
         if split is None:
             raise ValueError(f"method.masks: the {self.masks} split has no masks; give data.masks or choose the other split")
-        segmenter = train(self.segmenter, split, strong=split, name="segmenter")
+        classifier = train(self.classifier, data.weak, name="classifier") if self.classifier else None
+        segmenter = train(self.segmenter, split, strong=split, init=classifier, name="segmenter")
         return (evaluate(self.metric, segmenter, data.val) if data.val else segmenter,)

@@ -18,6 +18,7 @@ from pydantic import Field, field_validator
 
 from wsss_ray.contracts import (
     Augment,
+    Axis,
     Batch,
     Learner,
     Localizer,
@@ -134,7 +135,8 @@ class StochasticGradCam(Localizer):
             if len(classes):
                 cams_NCHW = cams_NCHW / cams_NCHW.amax(dim=over, keepdim=True).clamp_min(1e-12)
             peak, mean = cams_NCHW.amax(dim=0), cams_NCHW.mean(dim=0)
-        return Maps(classes=tuple(classes), peak_CHW=peak.cpu().numpy(), mean_CHW=mean.cpu().numpy())
+        rows, columns = (_axis(classifier.trunk, size) for size in image.shape[:2])
+        return Maps(tuple(classes), peak_CHW=peak.cpu().numpy(), mean_CHW=mean.cpu().numpy(), rows=rows, columns=columns)
 
 
 class ThresholdSeeds(SeedRule):
@@ -155,8 +157,9 @@ class ThresholdSeeds(SeedRule):
         from wsss_ray.ops import seeds
 
         height, width = image_HWC.shape[:2]
-        peak = seeds.resize_maps(maps.peak_CHW, height, width)
-        mean = seeds.resize_maps(maps.mean_CHW, height, width)
+        peak, mean = (
+            seeds.resize_maps(part, height, width, maps.rows, maps.columns) for part in (maps.peak_CHW, maps.mean_CHW)
+        )
         label_HW = seeds.any_above(peak, mean, maps.classes, self.theta)
         if self.background is not None:
             label_HW = seeds.add_background(label_HW, self.background.cues(peak, saliency_HW), self.conflict)
@@ -166,6 +169,12 @@ class ThresholdSeeds(SeedRule):
         return np.asarray(present, np.uint8)[prob_CHW.argmax(axis=0)] if present else label_HW
 
 
+def _axis(trunk: nn.Module, size: int) -> Axis:
+    """Where the trunk's features lie along a side of `size` pixels."""
+    first, step = trunk.centres(size)  # type: ignore[operator]
+    return Axis(first=(first + 0.5) / size, step=step / size)
+
+
 class FickleNet(Method):
     """Image tags to a segmentation model: stochastic classifier, its maps, seeds, DSRG, and DSRG's retrain stage."""
 
@@ -173,6 +182,9 @@ class FickleNet(Method):
     localizer: Localizer = StochasticGradCam()
     seed_rule: SeedRule = ThresholdSeeds()
     segmenter: Segmenter = DsrgSegmenter()
+    segmenter_init: Literal["trunk", "classifier"] = Field(
+        default="trunk", description="Start the segmenter from its trunk's own weights, or from the classifier's trunk."
+    )
     relabel: Relabel | None = Field(default=DsrgRelabel(), description="The segmenter's own pseudo-labels; null skips retrain.")
     retrain: Segmenter = DeeplabSegmenter()
     metric: Metric = MultiScale()
@@ -182,7 +194,8 @@ class FickleNet(Method):
         classifier = train(self.classifier, data.weak, name="classifier")
         maps = localize(self.localizer, classifier, data.weak)
         seeds = seed(self.seed_rule, maps, data.weak, saliency=data.saliency)
-        segmenter = train(self.segmenter, data.weak, seeds=(seeds,), strong=data.strong, name="segmenter")
+        init = classifier if self.segmenter_init == "classifier" else None
+        segmenter = train(self.segmenter, data.weak, seeds=(seeds,), strong=data.strong, init=init, name="segmenter")
         final = segmenter
         wanted = [evaluate_seeds(SeedScore(), seeds, data.weak)] if data.weak_has_masks else []
         if self.relabel is not None:

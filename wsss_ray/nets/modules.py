@@ -20,9 +20,11 @@ class ConvTrunk(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, features: nn.Sequential, *, channels: int, mean: Sequence[float], std: Sequence[float]) -> None:
+    def __init__(
+        self, features: nn.Sequential, *, channels: int, stride: int, mean: Sequence[float], std: Sequence[float]
+    ) -> None:
         super().__init__()
-        self.features, self.channels = features, channels
+        self.features, self.channels, self.stride = features, channels, stride
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
 
@@ -30,6 +32,10 @@ class ConvTrunk(nn.Module):
         """Features at the trunk's stride."""
         x_BCHW: Tensor = self.features((image_BCHW - self.mean) / self.std)
         return x_BCHW
+
+    def centres(self, size: int) -> tuple[float, float]:
+        """Pixel of feature 0 and pixels per feature: odd kernels with their own padding start at pixel 0, whatever the size."""
+        return 0.0, float(self.stride)
 
 
 def vgg16_trunk(*, width: float, pool5: bool) -> ConvTrunk:
@@ -48,7 +54,7 @@ def vgg16_trunk(*, width: float, pool5: bool) -> ConvTrunk:
     if pool5:
         layers += [_pool(stride=1), nn.AvgPool2d(3, stride=1, padding=1)]
     _init_he(layers)
-    return ConvTrunk(nn.Sequential(*layers), channels=channels, mean=IMAGENET_MEAN, std=IMAGENET_STD)
+    return ConvTrunk(nn.Sequential(*layers), channels=channels, stride=8, mean=IMAGENET_MEAN, std=IMAGENET_STD)
 
 
 def small_trunk(*, widths: Sequence[int], strides: Sequence[int]) -> ConvTrunk:
@@ -60,7 +66,7 @@ def small_trunk(*, widths: Sequence[int], strides: Sequence[int]) -> ConvTrunk:
         layers += [conv, nn.GroupNorm(math.gcd(width, 8), width), nn.ReLU(inplace=True)]
         channels = width
     _init_he(layers)
-    return ConvTrunk(nn.Sequential(*layers), channels=channels, mean=(127.5,) * 3, std=(63.75,) * 3)
+    return ConvTrunk(nn.Sequential(*layers), channels=channels, stride=math.prod(strides), mean=(127.5,) * 3, std=(63.75,) * 3)
 
 
 class EfficientNetTrunk(nn.Module):
@@ -110,6 +116,16 @@ class EfficientNetTrunk(nn.Module):
         if self.features == "head":
             x_BCHW = net._swish(net._bn1(net._conv_head(x_BCHW)))
         return x_BCHW
+
+    def centres(self, size: int) -> tuple[float, float]:
+        """Pixel of feature 0 and pixels per feature. On even sides TensorFlow's padding moves each strided layer by a pixel."""
+        first, step = 0.0, 1.0
+        for kernel, stride in [(3, 2), *((b._depthwise_conv.kernel_size[0], b._depthwise_conv.stride[0]) for b in self.net._blocks)]:
+            if stride == 2:
+                cells = -(-size // 2)
+                padding = max(0, (cells - 1) * 2 + kernel - size)
+                first, step, size = first + step * ((kernel - 1) / 2 - padding // 2), step * 2, cells
+        return first, step
 
 
 class KeyedDropout(nn.Module):

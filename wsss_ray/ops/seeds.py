@@ -6,18 +6,31 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image
 
-from wsss_ray.contracts import IGNORE
+from wsss_ray.contracts import IGNORE, Axis
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from wsss_ray.contracts import LabelArray, MapArray
 
 
-def resize_maps(map_CHW: MapArray, height: int, width: int) -> MapArray:
-    """Bilinear resize of each map to (height, width), pixel centres aligned by area (align_corners False)."""
-    resized = [Image.fromarray(m).resize((width, height), Image.Resampling.BILINEAR) for m in map_CHW.astype(np.float32)]
-    return np.stack([np.asarray(m) for m in resized]) if resized else np.zeros((0, height, width), np.float32)
+def resize_maps(map_CHW: MapArray, height: int, width: int, rows: Axis, columns: Axis) -> MapArray:
+    """Bilinear resize of maps to the pixels of an image, each feature staying at its own centre; constant beyond the border."""
+    if not len(map_CHW):
+        return np.zeros((0, height, width), np.float32)
+    below, above, share = _neighbours(height, map_CHW.shape[1], rows)
+    tall = map_CHW[:, below] * (1 - share[:, None]) + map_CHW[:, above] * share[:, None]
+    left, right, share = _neighbours(width, map_CHW.shape[2], columns)
+    return np.asarray(tall[:, :, left] * (1 - share) + tall[:, :, right] * share, np.float32)
+
+
+def _neighbours(pixels: int, cells: int, axis: Axis) -> tuple[NDArray[np.intp], NDArray[np.intp], MapArray]:
+    """For every pixel the features before and behind it, and the share of the latter."""
+    place = ((np.arange(pixels) + 0.5) / pixels - axis.first) / axis.step
+    place = place.clip(0, cells - 1)
+    before = np.floor(place).astype(np.intp)
+    return before, np.minimum(before + 1, cells - 1), (place - before).astype(np.float32)
 
 
 def any_above(peak_CHW: MapArray, mean_CHW: MapArray, classes: Sequence[int], theta: float) -> LabelArray:
@@ -32,10 +45,11 @@ def any_above(peak_CHW: MapArray, mean_CHW: MapArray, classes: Sequence[int], th
     claimed_CHW = peak_CHW > theta
     winner_HW = np.where(claimed_CHW, mean_CHW, -1.0).argmax(axis=0)
     labels = np.asarray(classes, np.uint8) + 1
-    return np.where(claimed_CHW.any(axis=0), labels[winner_HW], IGNORE).astype(np.uint8)
+    seed: LabelArray = np.where(claimed_CHW.any(axis=0), labels[winner_HW], np.uint8(IGNORE))
+    return seed
 
 
-def add_background(seed_HW: LabelArray, background_HW: np.ndarray, conflict: str) -> LabelArray:
+def add_background(seed_HW: LabelArray, background_HW: NDArray[np.bool_], conflict: str) -> LabelArray:
     """Lay background cues (bool) under a seed. `conflict` says who wins where a class is too: class, background or ignore."""
     seed = seed_HW.copy()
     seed[background_HW & (seed_HW == IGNORE)] = 0
