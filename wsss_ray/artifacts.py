@@ -44,7 +44,7 @@ MAPS = pa.schema(
         pa.field("width", pa.int32(), nullable=False),
         pa.field("peak", pa.binary()),  # float16, (classes, height, width), row-major, little-endian; null on error
         pa.field("mean", pa.binary()),
-        # where the map lies: feature (i, j) has its centre at (grid[0] + i * grid[1], grid[2] + j * grid[3]), fractions of the sides
+        # feature (i, j) has its centre at (grid[0] + i * grid[1], grid[2] + j * grid[3]), as fractions of the sides
         pa.field("grid", pa.list_(pa.float64(), 4)),
     ]
 )

@@ -70,7 +70,7 @@ class Component(BaseModel):
             allowed = ", ".join(cls.kinds()) or "none is installed"
             raise ValueError(f"{cls.tag} is {kind!r}, allowed: {allowed}")
         given = {name: _over_default(target, name, part) for name, part in given.items()}
-        return handler(given) if target is cls else target.model_validate(given)
+        return handler(given) if target is cls else target.model_validate(given)  # type: ignore[return-value]
 
 
 def digest(value: Any) -> str:

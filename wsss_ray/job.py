@@ -24,7 +24,7 @@ class JobError(ValueError):
 
 
 class Execution(BaseModel):
-    """The `run` block: where and how wide. Nothing here but `seed` changes a number, and only `seed` is part of stage ids."""
+    """The `run` block: where and how wide. Nothing but `seed` changes a number or is part of stage ids."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -23,6 +24,10 @@ from wsss_ray.randomness import epoch_order, random_key
 from wsss_ray.store import RunStore
 
 _OPEN_FILES = 64
+
+
+Sample = tuple[str, int, torch.Tensor, torch.Tensor, torch.Tensor, bool]
+"""Image id, key, image_CHW, tags_K, seeds_EHW, strong."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,7 @@ def global_batch(num_images: int, batch_size: int, seed: int, step: int) -> list
     ]
 
 
-class ShardedImages(Dataset[Element]):
+class ShardedImages(Dataset[Sample]):
     """Images, tags and label maps of the shards of a train stage's inputs; one sample per `Element`."""
 
     def __init__(self, store: RunStore, stage: Stage, augment: Augment, num_classes: int) -> None:
@@ -73,7 +78,7 @@ class ShardedImages(Dataset[Element]):
     def __getstate__(self) -> dict[str, object]:
         return self.__dict__ | {"_open": OrderedDict()}
 
-    def __getitem__(self, element: Element) -> tuple[str, int, torch.Tensor, torch.Tensor, torch.Tensor, bool]:
+    def __getitem__(self, element: Element) -> Sample:
         image_id = self.ids[element.index]
         source, shard, row = self.places[element.index]
         key = random_key(self.seed, element.epoch, image_id)
@@ -87,7 +92,7 @@ class ShardedImages(Dataset[Element]):
         image_CHW = torch.from_numpy(np.ascontiguousarray(image_HWC)).permute(2, 0, 1).float()
         return image_id, key, image_CHW, tags_K, torch.from_numpy(np.ascontiguousarray(seeds_EHW)), strong
 
-    def _labels(self, record: dict[str, bytes], shard: int, row: int, strong: bool, size: Sequence[int]) -> np.ndarray:
+    def _labels(self, record: dict[str, Any], shard: int, row: int, strong: bool, size: Sequence[int]) -> np.ndarray:
         count = max(len(self.seeds), 1 if self.strong is not None else 0)
         if strong:
             return np.repeat(decode_gray(record["mask"])[None], count, axis=0)
@@ -97,14 +102,14 @@ class ShardedImages(Dataset[Element]):
             np.zeros((0, *size), np.uint8)
         )
 
-    def _row(self, stage: Stage, shard: int, row: int, schema: str) -> dict[str, bytes]:
+    def _row(self, stage: Stage, shard: int, row: int, schema: str) -> dict[str, Any]:
         path = self.store.shard_path(stage, shard)
         if path not in self._open:
             self._open[path] = self.store.open_shard(stage, shard, schema)
             if len(self._open) > _OPEN_FILES:
                 self._open.popitem(last=False)[1].close()
         self._open.move_to_end(path)
-        record: dict[str, bytes] = self._open[path].read_row_group(row).to_pylist()[0]
+        record: dict[str, Any] = self._open[path].read_row_group(row).to_pylist()[0]
         return record
 
 
@@ -119,7 +124,7 @@ def _ids(store: RunStore, stage: Stage, present: list[str] | None = None) -> dic
     return places
 
 
-def collate(samples: list[tuple[str, int, torch.Tensor, torch.Tensor, torch.Tensor, bool]]) -> Batch:
+def collate(samples: list[Sample]) -> Batch:
     """Samples to a batch."""
     ids, keys, images, tags, seeds, strong = zip(*samples, strict=True)
     return Batch(
@@ -156,7 +161,7 @@ def micro_batches(
     sampler = _Micros(len(images), batch_size, images.seed, start, stop, rank, world, micro)
     loader = DataLoader(
         images,
-        batch_sampler=sampler,  # type: ignore[arg-type]
+        batch_sampler=sampler,
         collate_fn=collate,
         num_workers=workers,
         multiprocessing_context="forkserver" if workers else None,

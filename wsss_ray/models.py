@@ -23,7 +23,9 @@ _KEPT = 2
 def build_model(stage: Stage) -> nn.Module:
     """The network of a train stage as it starts: pretrained parts loaded, the rest drawn from the job's seed."""
     learner, split = stage.component, stage.input("data").component
-    assert isinstance(learner, Learner) and isinstance(split, DataSplit) and stage.seed is not None
+    assert isinstance(learner, Learner)
+    assert isinstance(split, DataSplit)
+    assert stage.seed is not None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(random_key(stage.seed, "init"))
         return learner.build(len(split.classes))
@@ -47,7 +49,7 @@ def start_from(net: nn.Module, store: RunStore, stage: Stage) -> None:
     whole = len(shared) == len(own)
     missing = [] if whole else [name for name in own if name.startswith("trunk.") and name not in shared]
     if missing or not shared:
-        raise ValueError(f"cannot start from the weights of {stage.name}: the trunks differ (first at {(missing or ['trunk'])[0]})")
+        raise ValueError(f"cannot start from the weights of {stage.name}: the trunks differ (at {(missing or ['trunk'])[0]})")
     net.load_state_dict({name: t for name, t in shared.items() if whole or name.startswith("trunk.")}, strict=whole)
 
 

@@ -26,6 +26,8 @@ from wsss_ray.store import RunStore
 if TYPE_CHECKING:
     from torch import nn
 
+    from wsss_ray.contracts import MapArray
+
 Row = dict[str, Any]
 
 
@@ -65,7 +67,7 @@ class ShardWorker:
         return [{"image_id": image_id} | self.nulls]
 
     def joined(self, shard: int, **inputs: str) -> list[tuple[Row, ...]]:
-        """Rows of the data shard zipped with those of other inputs (role=schema), which hold the same images in the same order."""
+        """Rows of the data shard zipped with those of other inputs (role=schema): the same images in the same order."""
         tables = [self.store.read_shard(self.stage.input("data"), shard, "images")]
         tables += [self.store.read_shard(self.stage.input(role), shard, schema) for role, schema in inputs.items()]
         for table in tables[1:]:
@@ -171,7 +173,8 @@ class LocalizeWorker(ShardWorker):
         import torch
 
         localizer = self.stage.component
-        assert isinstance(localizer, Localizer) and self.stage.seed is not None
+        assert isinstance(localizer, Localizer)
+        assert self.stage.seed is not None
         rng = torch.Generator().manual_seed(random_key(self.stage.seed, "localize", image["image_id"]))
         maps = localizer.localize(self.model, decode_rgb(image["image"]), image["tags"], rng)
         if not (np.isfinite(maps.peak_CHW).all() and np.isfinite(maps.mean_CHW).all()):
@@ -199,14 +202,15 @@ class SeedWorker(ShardWorker):
             segmenter = self.stage.input("model").component
             assert isinstance(segmenter, Segmenter)
             return {"seed": encode_labels(rule.label(segmenter, self.model, image_HWC, image["tags"]))}
-        assert isinstance(rule, SeedRule) and maps is not None
+        assert isinstance(rule, SeedRule)
+        assert maps is not None
         if maps["peak"] is None:
             raise ValueError("has no localization maps; see the errors of the localize stage")
-        saliency_HW = None
+        saliency_HW: MapArray | None = None
         if saliency is not None:
             if saliency["saliency"] is None:
                 raise ValueError("has no saliency map; see the errors of the saliency stage")
-            saliency_HW = decode_gray(saliency["saliency"]).astype(np.float32) / 255
+            saliency_HW = decode_gray(saliency["saliency"]).astype(np.float32) / np.float32(255)
         return {"seed": encode_labels(rule.seed(image_HWC, decode_maps(maps), saliency_HW))}
 
 
@@ -233,7 +237,8 @@ class EvaluateWorker(ShardWorker):
             label_HW, prediction = decode_gray(seed["seed"]), None
         else:
             metric, segmenter = self.stage.component, self.stage.input("model").component
-            assert isinstance(metric, Metric) and isinstance(segmenter, Segmenter)
+            assert isinstance(metric, Metric)
+            assert isinstance(segmenter, Segmenter)
             label_HW = metric.predict(segmenter, self.model, decode_rgb(image["image"]))
             prediction = encode_labels(label_HW)
         cells, counts = sparse(confusion(decode_gray(image["mask"]), label_HW, len(split.classes) + 1))

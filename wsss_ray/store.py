@@ -161,8 +161,8 @@ class RunStore:
         """The rows of a shard, optionally only some columns."""
         file = self.open_shard(stage, shard, schema, folder)
         try:
-            table: pa.Table = file.read(columns=columns)
-            return table.to_pylist()
+            rows: list[dict[str, Any]] = file.read(columns=columns).to_pylist()
+            return rows
         finally:
             file.close()
 

@@ -37,7 +37,8 @@ def run_training(
     `wrap` makes the network distributed. Returns the stage's metrics.
     """
     learner, split = stage.component, stage.input("data").component
-    assert isinstance(learner, Learner) and isinstance(split, DataSplit)
+    assert isinstance(learner, Learner)
+    assert isinstance(split, DataSplit)
     images = ShardedImages(store, stage, learner.augment, len(split.classes))
     if learner.batch_size < world:
         raise ValueError(f"batch_size is {learner.batch_size}, less than the {world} workers; set run.workers lower")
@@ -81,7 +82,7 @@ def run_training(
 
 
 class MetricsLog:
-    """metrics.jsonl: a line every `every` steps, written whole each time; lines after the checkpoint one resumes at are dropped."""
+    """metrics.jsonl: a line every `every` steps, written whole each time; lines after the step one resumes at are dropped."""
 
     def __init__(self, store: RunStore, stage: Stage, start: int, *, every: int) -> None:
         self.store, self.path, self.every = store, store.stage_path(stage, "metrics.jsonl"), every

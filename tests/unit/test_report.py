@@ -130,7 +130,8 @@ def fill(store: RunStore, named: dict[str, Stage], *, size: tuple[int, int] = (4
                     row |= {"mask": encode_labels(mask)}
                 elif stage.kind == "localize":
                     hot = np.asarray(Image.fromarray((mask == item.tags[0] + 1).astype(np.float32)).resize((8, 6)))[None]
-                    row |= encode_maps(Maps(item.tags, peak_CHW=hot, mean_CHW=hot, rows=Axis(0.125, 0.25), columns=Axis(0.125, 0.25)))
+                    axis = Axis(first=0.125, step=0.25)
+                    row |= encode_maps(Maps(item.tags, peak_CHW=hot, mean_CHW=hot, rows=axis, columns=axis))
                 elif stage.kind == "seed":
                     failed = item.image_id == "weak_02" and name == "seeds 0"
                     row |= {"seed": None if failed else encode_labels(spoil(mask, index, 1 + int(name[-1:])))}

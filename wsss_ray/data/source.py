@@ -114,7 +114,7 @@ def check_items(items: Iterable[Item], split: str, num_classes: int) -> None:
         if item.image_id in seen:
             raise ValueError(f"data: {split}: image id {item.image_id!r} is there twice ({seen[item.image_id]} and {item.path})")
         if not _ID.fullmatch(item.image_id) or ".." in item.image_id.split("/"):
-            raise ValueError(f"data: {split}: image id {item.image_id!r} is not usable; allowed: letters, digits, _ . - @ + and /")
+            raise ValueError(f"data: {split}: image id {item.image_id!r} is not usable; allowed: letters, digits and _ . - @ + /")
         wrong = [tag for tag in item.tags if not 0 <= tag < num_classes]
         if wrong:
             raise ValueError(f"data: {split}: image {item.image_id}: tag {wrong[0]} is not one of the {num_classes} classes")

@@ -75,7 +75,7 @@ def _window(image: ImageArray, seeds: LabelArray, top: int, left: int, size: int
     source = np.s_[max(0, top) : min(rows, top + size), max(0, left) : min(columns, left + size)]
     target = np.s_[max(0, -top) : min(size, rows - top), max(0, -left) : min(size, columns - left)]
     crop[target] = image[source]
-    labels[(slice(None), *target)] = seeds[(slice(None), *source)]
+    labels[:, target[0], target[1]] = seeds[:, source[0], source[1]]
     return crop, labels
 
 

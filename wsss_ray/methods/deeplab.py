@@ -98,9 +98,10 @@ class MultiScale(Metric):
             device=next(net.parameters()).device,
         )
         if self.crf is None:
-            return logits_LHW.argmax(dim=0).byte().cpu().numpy()
-        prob = self.crf.refine(image_HWC, logits_LHW.softmax(dim=0).cpu().numpy())
-        return prob.argmax(axis=0).astype(np.uint8)
+            label_HW: LabelArray = logits_LHW.argmax(dim=0).byte().cpu().numpy()
+            return label_HW
+        prob_LHW = self.crf.refine(image_HWC, logits_LHW.softmax(dim=0).cpu().numpy())
+        return np.asarray(prob_LHW.argmax(axis=0), np.uint8)
 
 
 class DeepLab(Method):

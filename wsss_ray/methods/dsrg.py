@@ -60,8 +60,7 @@ class CamBackground(Background):
         """See `Background.cues`."""
         import numpy as np
 
-        below: NDArray[np.bool_] = (peak_CHW <= self.threshold).all(axis=0)
-        return below
+        return np.logical_not(np.any(peak_CHW > self.threshold, axis=0))
 
 
 class DsrgSegmenter(Segmenter):
@@ -177,5 +176,6 @@ class DsrgRelabel(Relabel):
         prob_CHW = logits_LHW[labels].softmax(dim=0).cpu().numpy()
         if self.crf is not None:
             prob_CHW = self.crf.refine(image_HWC, prob_CHW)
-        return np.asarray(labels, np.uint8)[prob_CHW.argmax(axis=0)]
+        label_HW: LabelArray = np.asarray(labels, np.uint8)[prob_CHW.argmax(axis=0)]
+        return label_HW
 

@@ -120,7 +120,8 @@ class EfficientNetTrunk(nn.Module):
     def centres(self, size: int) -> tuple[float, float]:
         """Pixel of feature 0 and pixels per feature. On even sides TensorFlow's padding moves each strided layer by a pixel."""
         first, step = 0.0, 1.0
-        for kernel, stride in [(3, 2), *((b._depthwise_conv.kernel_size[0], b._depthwise_conv.stride[0]) for b in self.net._blocks)]:
+        convs = [self.net._conv_stem, *(block._depthwise_conv for block in self.net._blocks)]
+        for kernel, stride in ((conv.kernel_size[0], conv.stride[0]) for conv in convs):
             if stride == 2:
                 cells = -(-size // 2)
                 padding = max(0, (cells - 1) * 2 + kernel - size)

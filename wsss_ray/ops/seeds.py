@@ -51,7 +51,7 @@ def any_above(peak_CHW: MapArray, mean_CHW: MapArray, classes: Sequence[int], th
 
 def add_background(seed_HW: LabelArray, background_HW: NDArray[np.bool_], conflict: str) -> LabelArray:
     """Lay background cues (bool) under a seed. `conflict` says who wins where a class is too: class, background or ignore."""
-    seed = seed_HW.copy()
+    seed: LabelArray = np.array(seed_HW, np.uint8)
     seed[background_HW & (seed_HW == IGNORE)] = 0
     if conflict != "class":
         seed[background_HW & (seed_HW != IGNORE)] = 0 if conflict == "background" else IGNORE

@@ -108,7 +108,7 @@ def selection_cams(x_KHW: Tensor, weight_CKSS: Tensor, keep_NDHW: Tensor) -> Ten
     kernel_CDK = weight_CKSS.permute(0, 2, 3, 1).reshape(classes * size**2, channels)
     answer_VDC = (kernel_CDK @ x_KHW.reshape(channels, -1)).view(classes, size**2, -1).permute(2, 1, 0)
     cams = []
-    for keep in keep_NDHW.split(max(1, _CHUNK // (size**2 * height * width))):
+    for keep in torch.split(keep_NDHW, max(1, _CHUNK // (size**2 * height * width))):
         source_VND = _by_source(keep, size).flatten(2).permute(2, 0, 1).to(x_KHW.dtype)
         cams.append(torch.bmm(source_VND, answer_VDC))  # (V, n, C)
     cams_VNC = torch.cat(cams, dim=1).clamp_(min=0) / (height * width)

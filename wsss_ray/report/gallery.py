@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from wsss_ray import artifacts
 from wsss_ray.contracts import IGNORE, Maps
 from wsss_ray.data.source import DataSplit
-from wsss_ray.ops.seeds import resize_maps
 from wsss_ray.ops.confusion import confusion, scores
+from wsss_ray.ops.seeds import resize_maps
 from wsss_ray.plan import Plan, Stage
 from wsss_ray.report import pictures
 from wsss_ray.report.markup import Markup, join, number, section, swatch, tag, whole
@@ -132,7 +132,8 @@ def _card(row: Row, classes: Sequence[str]) -> Markup:
         if maps is None:
             tiles.append(_blank(photo, stage.name))
             continue
-        peak_CHW = resize_maps(maps.peak_CHW, *row.image_HWC.shape[:2], maps.rows, maps.columns)
+        height, width = row.image_HWC.shape[:2]
+        peak_CHW = resize_maps(maps.peak_CHW, height, width, maps.rows, maps.columns)
         for k, peak_HW in list(zip(maps.classes, peak_CHW, strict=True))[:_MAPS]:
             title = f"{stage.name}: {_name(classes, k + 1)}" if several else _name(classes, k + 1)
             tiles.append(_tile(pictures.heat(row.image_HWC, peak_HW), title, alt=f"{stage.name} of {_name(classes, k + 1)}"))

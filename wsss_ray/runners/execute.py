@@ -88,7 +88,7 @@ def _run(group: Sequence[Stage], job: JobConfig, store: RunStore, have: Resource
         raise
     except Exception as error:
         raise StageError(
-            f"stage {names}: {_cause(error)}\nlogs: {store.run_path(job.name, 'logs')}; what was done is kept, submit again to go on"
+            f"stage {names}: {_cause(error)}\nlogs: {store.run_path(job.name, 'logs')}; what was done is kept"
         ) from error
     for stage in group:
         record = store.record(stage)
