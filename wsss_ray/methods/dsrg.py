@@ -60,7 +60,7 @@ class CamBackground(Background):
         """See `Background.cues`."""
         import numpy as np
 
-        return np.logical_not(np.any(peak_CHW > self.threshold, axis=0))
+        return np.asarray(~(peak_CHW > self.threshold).any(axis=0), np.bool_)
 
 
 class DsrgSegmenter(Segmenter):
