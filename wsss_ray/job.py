@@ -6,11 +6,12 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from wsss_ray.component import Component
 from wsss_ray.contracts import Method
 from wsss_ray.data import load_sources
 from wsss_ray.data.source import Source, stages_of
@@ -102,7 +103,7 @@ def load_job(path: str | Path, overrides: Sequence[str] = ()) -> JobConfig:
     try:
         return JobConfig.model_validate(_expand_environment(document))
     except ValidationError as error:
-        problems = [_explain(problem, sources, str(path)) for problem in error.errors(include_url=False)]
+        problems = [_explain(problem, sources, str(path), document) for problem in error.errors(include_url=False)]
         raise JobError("\n".join(dict.fromkeys(problems))) from error
     except ValueError as error:
         raise JobError(f"{path}: {error}") from error
@@ -178,14 +179,14 @@ def _duplicates(node: yaml.Node | None, path: tuple[str, ...]) -> Iterator[tuple
             yield from _duplicates(value, where)
 
 
-def _explain(problem: Any, sources: dict[tuple[str, ...], str], file: str) -> str:
+def _explain(problem: Any, sources: dict[tuple[str, ...], str], file: str, document: Any) -> str:
     """One mistake as `file:line: dotted.path: what is wrong and what is allowed`."""
     path = tuple(str(part) for part in problem["loc"])
     known = next((path[:end] for end in range(len(path), 0, -1) if path[:end] in sources), None)
     where = sources[known] if known else f"{file}:1"
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "extra_forbidden":
-        message = f"there is no such field; allowed: {', '.join(_allowed(path[:-1]))}"
+        message = f"there is no such field; allowed: {', '.join(_allowed(path[:-1], document))}"
     elif problem["type"] == "missing":
         message = "is missing"
     else:
@@ -196,18 +197,15 @@ def _explain(problem: Any, sources: dict[tuple[str, ...], str], file: str) -> st
     return f"{where}: {'.'.join(path)}: {message}"
 
 
-def _allowed(path: tuple[str, ...]) -> list[str]:
-    """The fields of the block at `path`, as far as the defaults tell."""
-    model: Any = JobConfig
+def _allowed(path: tuple[str, ...], document: Any) -> list[str]:
+    """The fields of the block at `path`: of the kind that the document names, or of the default that stands there."""
+    model: type[BaseModel] = JobConfig
     for part in path:
-        field = model.model_fields.get(part)
-        kinds = field.annotation.kinds() if field is not None and hasattr(field.annotation, "kinds") else {}
-        default = field.get_default(call_default_factory=True) if field is not None and not field.is_required() else None
-        if default is not None and not kinds:
-            model = type(default)
-        elif kinds:
-            names = sorted({name for kind in kinds.values() for name in kind.model_fields})
-            model = type(default) if default is not None else type("Any", (), {"model_fields": dict.fromkeys(names)})
-        else:
-            return ["see `wsss-ray schema`"]
+        field = model.model_fields[part]
+        document = document.get(part, {}) if isinstance(document, dict) else {}
+        role = next((t for t in (field.annotation, *get_args(field.annotation)) if isinstance(t, type)), None)
+        default = None if field.is_required() else field.get_default(call_default_factory=True)
+        assert role is not None
+        named = role.kinds().get(document.get(role.tag)) if issubclass(role, Component) else None
+        model = named or (type(default) if isinstance(default, BaseModel) else role)
     return list(model.model_fields)

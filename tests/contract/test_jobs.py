@@ -1,0 +1,112 @@
+"""One suite over every method and every job file."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import jsonschema
+import pytest
+import yaml
+
+from tests.local import job_of
+from tests.shapes import Shapes, tiny_job
+from wsss_ray.component import canonical
+from wsss_ray.data.source import stages_of
+from wsss_ray.job import JobConfig, load_job, register
+from wsss_ray.methods import methods
+from wsss_ray.plan import Plan, reseed, until
+from wsss_ray.schema import job_schema
+
+JOBS = sorted(Path(__file__).parents[2].glob("jobs/*.yaml"))
+NAMES = sorted(methods())
+
+
+@pytest.mark.parametrize("path", JOBS, ids=lambda path: path.stem)
+def test_a_job_file_is_valid_and_fits_the_schema(path):
+    schema = job_schema()
+    jsonschema.Draft202012Validator.check_schema(schema)
+    document = yaml.safe_load(path.read_text())
+    jsonschema.validate(document, schema)
+    if path.stem == "seeds":
+        document["method"]["classifier"]["weights"] = "none"  # its file is the user's
+        register()
+        job = JobConfig.model_validate(document)
+    else:
+        job = load_job(path)
+    again = JobConfig.model_validate(job.spec())
+    assert again == job, "what validate prints is the same job"
+
+
+def plan_of(name, seed=0, **data):
+    register()
+    method = methods()[name]()
+    return Plan.of(reseed(method.plan(stages_of(Shapes(**data))), seed)), method
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_method_plans_a_graph_that_ends_in_a_score(name):
+    plan, method = plan_of(name)
+    assert method.kind() == name
+    assert plan.targets[-1].kind == "evaluate"
+    seen = set()
+    for stage in plan:
+        assert all(source.id in seen for _, source in stage.inputs), "inputs come first"
+        seen.add(stage.id)
+    names = [stage.name for stage in plan]
+    assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_ids_depend_on_what_decides_numbers_and_nothing_else(name):
+    ids = [stage.id for stage in plan_of(name)[0]]
+    assert ids == [stage.id for stage in plan_of(name)[0]]
+    other_seed = [stage.id for stage in plan_of(name, seed=1)[0]]
+    assert sum(a != b for a, b in zip(ids, other_seed, strict=True)) >= sum(i.startswith("train") for i in ids)
+    assert not set(ids) & {stage.id for stage in plan_of(name, train=25, held_out=9)[0]}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_method_is_a_value(name):
+    method = methods()[name]()
+    assert pickle.loads(pickle.dumps(method)) == method
+    assert hash(method) == hash(methods()[name]())
+    canonical(method.identity())
+
+
+def test_a_new_theta_changes_the_seeds_and_nothing_before():
+    job = tiny_job()
+    before = job_of(job).plan()
+    job["method"]["seed_rule"]["theta"] = 0.2
+    after = job_of(job).plan()
+    same = {stage.name for stage in before} & {a.name for a, b in zip(before, after, strict=True) if a.id == b.id}
+    assert same == {"images-weak", "classifier", "maps", "images-val"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "last"), [("localize", "maps"), ("seed", "seed_quality"), ("train", "retrain")]
+)
+def test_until_cuts_the_plan(kind, last):
+    stages = Plan.of(until(job_of(tiny_job()).plan().targets, kind)).stages
+    assert stages[-1].name == last
+    assert "miou" not in [stage.name for stage in stages]
+
+
+@pytest.mark.parametrize(
+    ("field", "values"),
+    [
+        ("classifier.selection", ["general_dropout", "stochastic", "deterministic"]),
+        ("localizer.selection", ["general_dropout", "stochastic", "deterministic"]),
+        ("classifier.dropout_rate", [0.0, 0.3, 0.5, 0.7, 0.9]),
+        ("localizer.selections", [1, 10, 200]),
+    ],
+)
+def test_the_papers_ablations_are_yaml(field, values):
+    """Tables 5 and 6, Figure 5b."""
+    ids = set()
+    for value in values:
+        part, name = field.split(".")
+        job = tiny_job()
+        job["method"][part][name] = value
+        ids.add(job_of(job).plan().targets[-1].id)
+    assert len(ids) == len(values)

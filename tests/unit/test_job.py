@@ -1,0 +1,147 @@
+"""Job files and the command line: one clear line per mistake, exit code 2, no traceback, and no Ray where none is needed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from wsss_ray.job import JobError, load_job
+
+GOOD = """\
+name: test
+method:
+  name: ficklenet
+  classifier:
+    batch_size: 4
+data:
+  kind: folder
+  root: images
+  tags: tags.csv
+run:
+  workers: 1
+"""
+
+
+def write(tmp_path, text):
+    path = tmp_path / "job.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_partial_blocks_keep_the_methods_defaults(tmp_path):
+    job = load_job(write(tmp_path, GOOD))
+    assert job.method.classifier.batch_size == 4
+    assert job.method.classifier.kernel_size == 9
+    assert job.method.segmenter.batch_size == 20
+
+
+@pytest.mark.parametrize(
+    ("replace", "by", "line", "parts"),
+    [
+        ("batch_size", "batchsize", 5, ["method.classifier.batchsize", "no such field", "batch_size"]),
+        ("batch_size: 4", "batch_size: four", 5, ["method.classifier.batch_size", "integer", "'four'"]),
+        ("batch_size: 4", "batch_size: 0", 5, ["method.classifier.batch_size", "greater than or equal to 1"]),
+        ("ficklenet", "fickelnet", 2, ["method", "'fickelnet'", "allowed: ", "ficklenet"]),
+        ("name: ficklenet", "kind: ficklenet", 2, ["method", "name is missing"]),
+        ("kind: folder", "kind: foldr", 6, ["data", "'foldr'", "allowed: ", "folder", "voc"]),
+        ("name: test", "name: a/b", 1, ["name", "pattern"]),
+        ("workers: 1", "workers: -1", 11, ["run.workers"]),
+        ("workers: 1", "wrkers: 1", 11, ["run.wrkers", "no such field", "workers"]),
+        ("workers: 1", "\tworkers: 1", 11, ["tabs"]),
+        ("workers: 1", "workers: 1\n  workers: 2", 12, ["run.workers", "twice"]),
+        ("batch_size: 4", "kernel_size: 4", 5, ["method.classifier.kernel_size", "odd"]),
+        ("batch_size: 4", "steps: 5", 4, ["method.classifier", "exactly one of epochs and steps"]),
+        ("batch_size: 4", "trunk: {kind: vgg19}", 5, ["method.classifier.trunk", "'vgg19'", "vgg16"]),
+        ("root: images", "root: ${NO_SUCH_VARIABLE}", None, ["NO_SUCH_VARIABLE", "not set"]),
+        (GOOD, "- a\n- b\n", 1, ["mapping"]),
+        (GOOD, "name: [", 1, []),
+    ],
+)
+def test_mistakes_name_line_field_and_mend(tmp_path, replace, by, line, parts):
+    path = write(tmp_path, GOOD.replace(replace, by, 1))
+    with pytest.raises(JobError) as caught:
+        load_job(path)
+    message = str(caught.value)
+    assert len(message.splitlines()) == 1
+    assert message.startswith(f"{path}:{line}: " if line else f"{path}: ")
+    for part in parts:
+        assert part in message
+
+
+def test_all_mistakes_are_reported_at_once(tmp_path):
+    path = write(tmp_path, GOOD.replace("batch_size", "batchsize").replace("workers: 1", "workers: x"))
+    with pytest.raises(JobError) as caught:
+        load_job(path)
+    assert len(str(caught.value).splitlines()) == 2
+
+
+def test_overrides(tmp_path):
+    path = write(tmp_path, GOOD)
+    job = load_job(path, ["method.localizer.selections=7", "run.workers=2", "method.relabel=null"])
+    assert (job.method.localizer.selections, job.run.workers, job.method.relabel) == (7, 2, None)
+    with pytest.raises(JobError, match=r"--set run.workers=x: run.workers: .*integer"):
+        load_job(path, ["run.workers=x"])
+    with pytest.raises(JobError, match="write it as"):
+        load_job(path, ["run.workers"])
+
+
+def cli(*arguments, cwd=None):
+    return subprocess.run(
+        [sys.executable, "-m", "wsss_ray.cli", *arguments], capture_output=True, text=True, timeout=60, cwd=cwd, check=False
+    )
+
+
+@pytest.fixture
+def own_data(tmp_path):
+    from PIL import Image
+
+    (tmp_path / "images").mkdir()
+    for name in ("a", "b", "c"):
+        Image.new("RGB", (20, 20), (9, 99, 9)).save(tmp_path / "images" / f"{name}.png")
+    (tmp_path / "tags.csv").write_text("image,tags\na.png,cat\nb.png,dog\nc.png,cat;dog\n")
+    write(tmp_path, GOOD.replace("classifier:\n    batch_size: 4", "classifier: {trunk: {kind: vgg16, weights: none}}"))
+    return tmp_path
+
+
+def test_plan_shows_stages_and_starts_nothing(own_data):
+    shown = cli("plan", "job.yaml", cwd=own_data)
+    assert shown.returncode == 0, shown.stderr
+    assert [line.split()[0] for line in shown.stdout.splitlines()[1:]] == [
+        "images-weak", "classifier", "maps", "seeds", "segmenter", "relabel", "retrain"
+    ]
+    assert not (own_data / "runs").exists()
+
+
+@pytest.mark.parametrize("command", [["--help"], ["plan", "job.yaml"], ["validate", "job.yaml"], ["methods"]])
+def test_commands_that_look_import_neither_ray_nor_torch(own_data, command):
+    code = f"import sys; sys.argv = ['wsss-ray', *{command!r}]\nfrom wsss_ray.cli import main\n"
+    code += "try: main()\nexcept SystemExit as e: assert not e.code, e.code\nprint(sorted({'ray', 'torch'} & set(sys.modules)))"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=own_data, check=False, timeout=60)
+    assert shown.stdout.splitlines()[-1] == "[]", shown.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["plan", "none.yaml"], ["none.yaml", "cannot be read"]),
+        (["plan", "job.yaml", "--set", "data.root=nowhere"], ["nowhere"]),
+        (["plan", "job.yaml", "--set", "data.tags=nothing.csv"], ["nothing.csv"]),
+        (["plan", "job.yaml", "--store", "ftp://x/y"], ["store ftp://x/y"]),
+        (["show", "nothing"], ["no run 'nothing'"]),
+        (["submit", "job.yaml", "--until", "never"], ["never"]),
+    ],
+)
+def test_mistakes_exit_with_2_and_no_traceback(own_data, arguments, parts):
+    shown = cli(*arguments, cwd=own_data)
+    assert shown.returncode == 2
+    assert "Traceback" not in shown.stderr
+    for part in parts:
+        assert part in shown.stderr
+
+
+def test_validate_prints_the_whole_job(own_data):
+    printed = yaml.safe_load(cli("validate", "job.yaml", cwd=own_data).stdout)
+    assert printed["method"]["seed_rule"]["theta"] == 0.35
