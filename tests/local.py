@@ -33,6 +33,7 @@ def run_stage(store: RunStore, stage: Stage, *, micro_batch: int = 64, checkpoin
 
 
 def train_stage(store: RunStore, stage: Stage, *, micro_batch: int = 64, checkpoint_every: int = 4, log_every: int = 1) -> dict:
+    torch.set_num_threads(1)  # sums over several threads round otherwise; a test compares with workers of one CPU
     return run_training(
         store,
         stage,

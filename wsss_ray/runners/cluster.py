@@ -19,6 +19,7 @@ _ENVIRONMENT = {
     "RAY_TRAIN_ENABLE_STATE_TRACKING": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_COLOR_PREFIX": "0",
+    "RAY_BACKEND_LOG_LEVEL": "fatal",  # its C++ layer writes warnings for Ray's developers straight to our terminal
     "PYTHONWARNINGS": "ignore",
 }
 
@@ -97,9 +98,11 @@ def _resources() -> Resources:
 
 def _quiet() -> None:
     """Ray's own progress reports go to its log files only."""
+    import ray.data
+    import ray.train
+
     for name in ("ray", "ray.data", "ray.train", "ray.tune"):
-        logger = logging.getLogger(name)
-        logger.setLevel(logging.ERROR)
-        for handler in logger.handlers:
-            if not isinstance(handler, logging.FileHandler):
+        for handler in logging.getLogger(name).handlers:
+            if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):
                 handler.setLevel(logging.CRITICAL)
+    ray.data.DataContext.get_current().print_on_execution_start = False
