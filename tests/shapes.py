@@ -22,18 +22,21 @@ class Shapes(Source):
     train: int = 24
     held_out: int = 8
     broken: tuple[int, ...] = ()
+    saliency: bool = False
     shard_size: int = 8
 
     def class_names(self) -> tuple[str, ...]:
         return ("square", "disc", "bar")
 
     def splits(self) -> tuple[Split, ...]:
-        return ("weak", "val")
+        return ("weak", "val", "saliency") if self.saliency else ("weak", "val")
 
     def has_masks(self, split: Split) -> bool:
         return True
 
     def items(self, split: Split) -> list[Item]:
+        if split == "saliency":
+            return [Item(image_id=item.image_id, tags=item.tags, path="saliency") for item in self.items("weak")]
         count = self.train if split == "weak" else self.held_out
         return [Item(image_id=f"{split}/{k:04d}", tags=self._tags(f"{split}/{k:04d}")) for k in range(count)]
 
@@ -53,6 +56,8 @@ class Shapes(Source):
             }[tag]
             image[inside] = np.clip(COLOURS[tag] + rng.integers(-25, 25, (inside.sum(), 3)), 0, 255)
             mask[inside] = tag + 1
+        if item.path == "saliency":
+            return Raw(image=encode_labels((mask > 0).astype(np.uint8) * 255))
         buffer = io.BytesIO()
         Image.fromarray(image).save(buffer, format="PNG")
         data = buffer.getvalue()

@@ -165,6 +165,11 @@ class Localizer(Component):
 class SeedRule(Component):
     """From localization maps to a label map. Pure: saliency, where the rule wants it, is handed in."""
 
+    @property
+    def needs_saliency(self) -> bool:
+        """Whether the rule cannot do without saliency maps; a plan without them is refused before anything is trained."""
+        return False
+
     @abstractmethod
     def seed(self, image_HWC: ImageArray, maps: Maps, saliency_HW: MapArray | None) -> LabelArray:
         """Labels at the image's resolution, `IGNORE` where undecided."""

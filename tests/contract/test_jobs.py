@@ -41,7 +41,7 @@ def test_a_job_file_is_valid_and_fits_the_schema(path):
 def plan_of(name, seed=0, **data):
     register()
     method = methods()[name]()
-    return Plan.of(reseed(method.plan(stages_of(Shapes(**data))), seed)), method
+    return Plan.of(reseed(method.plan(stages_of(Shapes(saliency=True, **data))), seed)), method
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -72,6 +72,13 @@ def test_a_method_is_a_value(name):
     assert pickle.loads(pickle.dumps(method)) == method
     assert hash(method) == hash(methods()[name]())
     canonical(method.identity())
+
+
+def test_saliency_is_missed_before_anything_is_trained():
+    job = tiny_job()
+    job["method"]["seed_rule"] = {"theta": 0.3}
+    with pytest.raises(ValueError, match=r"saliency maps: set data\.saliency .* cam_background"):
+        job_of(job).plan()
 
 
 def test_a_new_theta_changes_the_seeds_and_nothing_before():

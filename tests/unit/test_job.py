@@ -16,6 +16,7 @@ method:
   name: ficklenet
   classifier:
     batch_size: 4
+  seed_rule: {background: {kind: cam_background}}
 data:
   kind: folder
   root: images
@@ -46,12 +47,12 @@ def test_partial_blocks_keep_the_methods_defaults(tmp_path):
         ("batch_size: 4", "batch_size: 0", 5, ["method.classifier.batch_size", "greater than or equal to 1"]),
         ("ficklenet", "fickelnet", 2, ["method", "'fickelnet'", "allowed: ", "ficklenet"]),
         ("name: ficklenet", "kind: ficklenet", 2, ["method", "name is missing"]),
-        ("kind: folder", "kind: foldr", 6, ["data", "'foldr'", "allowed: ", "folder", "voc"]),
+        ("kind: folder", "kind: foldr", 7, ["data", "'foldr'", "allowed: ", "folder", "voc"]),
         ("name: test", "name: a/b", 1, ["name", "pattern"]),
-        ("workers: 1", "workers: -1", 11, ["run.workers"]),
-        ("workers: 1", "wrkers: 1", 11, ["run.wrkers", "no such field", "workers"]),
-        ("workers: 1", "\tworkers: 1", 11, ["tabs"]),
-        ("workers: 1", "workers: 1\n  workers: 2", 12, ["run.workers", "twice"]),
+        ("workers: 1", "workers: -1", 12, ["run.workers"]),
+        ("workers: 1", "wrkers: 1", 12, ["run.wrkers", "no such field", "workers"]),
+        ("workers: 1", "\tworkers: 1", 12, ["tabs"]),
+        ("workers: 1", "workers: 1\n  workers: 2", 13, ["run.workers", "twice"]),
         ("batch_size: 4", "kernel_size: 4", 5, ["method.classifier.kernel_size", "odd"]),
         ("batch_size: 4", "steps: 5", 4, ["method.classifier", "exactly one of epochs and steps"]),
         ("batch_size: 4", "trunk: {kind: vgg19}", 5, ["method.classifier.trunk", "'vgg19'", "vgg16"]),

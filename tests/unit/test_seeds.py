@@ -105,8 +105,8 @@ def test_background_cues():
     saliency = np.array([[0.05, 0.06]], np.float32)
     assert CamBackground(threshold=0.2).cues(peak, None).tolist() == [[True, False]]
     assert SaliencyBackground(threshold=0.06).cues(peak, saliency).tolist() == [[True, False]]
-    with pytest.raises(ValueError, match=r"data\.saliency"):
-        SaliencyBackground().cues(peak, None)
+    assert ThresholdSeeds(background=SaliencyBackground()).needs_saliency
+    assert not ThresholdSeeds(background=CamBackground()).needs_saliency
 
 
 def test_a_crf_fills_what_the_rule_left_open_with_present_labels_only():

@@ -60,8 +60,8 @@ def _resize(image: ImageArray, seeds: LabelArray, rows: int, columns: int) -> tu
 
     if image.shape[:2] == (rows, columns):
         return image, seeds
-    resized = np.asarray(Image.fromarray(image).resize((columns, rows), Image.Resampling.BILINEAR))
-    labels = [np.asarray(Image.fromarray(s).resize((columns, rows), Image.Resampling.NEAREST)) for s in seeds]
+    resized = np.array(Image.fromarray(image).resize((columns, rows), Image.Resampling.BILINEAR))
+    labels = [np.array(Image.fromarray(s).resize((columns, rows), Image.Resampling.NEAREST)) for s in seeds]
     return resized, np.stack(labels) if labels else np.zeros((0, rows, columns), np.uint8)
 
 

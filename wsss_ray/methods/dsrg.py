@@ -34,9 +34,14 @@ if TYPE_CHECKING:
 class Background(Component):
     """Where a seed's background comes from."""
 
+    @property
+    def needs_saliency(self) -> bool:
+        """See `SeedRule.needs_saliency`."""
+        return False
+
     @abstractmethod
     def cues(self, peak_CHW: MapArray, saliency_HW: MapArray | None) -> NDArray[np.bool_]:
-        """Background cues (H, W). Raises ValueError where saliency is needed and there is none."""
+        """Background cues (H, W)."""
 
 
 class SaliencyBackground(Background):
@@ -44,10 +49,14 @@ class SaliencyBackground(Background):
 
     threshold: float = Field(default=0.06, gt=0, le=1)
 
+    @property
+    def needs_saliency(self) -> bool:
+        """See `SeedRule.needs_saliency`."""
+        return True
+
     def cues(self, peak_CHW: MapArray, saliency_HW: MapArray | None) -> NDArray[np.bool_]:
         """See `Background.cues`."""
-        if saliency_HW is None:
-            raise ValueError("saliency_background needs saliency maps: set data.saliency, or use kind: cam_background")
+        assert saliency_HW is not None
         return saliency_HW < self.threshold
 
 

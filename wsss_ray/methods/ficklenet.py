@@ -150,6 +150,11 @@ class ThresholdSeeds(SeedRule):
     crf: DenseCrf | None = Field(default=None, description="Refine with a dense CRF over the labels present; null for none.")
     crf_confidence: float = Field(default=0.7, gt=0, lt=1, description="Probability of a seed's own label in the CRF's unary.")
 
+    @property
+    def needs_saliency(self) -> bool:
+        """See `SeedRule.needs_saliency`."""
+        return self.background is not None and self.background.needs_saliency
+
     def seed(self, image_HWC: ImageArray, maps: Maps, saliency_HW: MapArray | None) -> LabelArray:
         """See `SeedRule.seed`."""
         import numpy as np

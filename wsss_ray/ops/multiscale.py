@@ -24,7 +24,7 @@ def resize_image(image_HWC: ImageArray, height: int, width: int) -> ImageArray:
     """Bilinear resize, smoothed when it shrinks."""
     if image_HWC.shape[:2] == (height, width):
         return image_HWC
-    return np.asarray(Image.fromarray(image_HWC).resize((width, height), Image.Resampling.BILINEAR))
+    return np.array(Image.fromarray(image_HWC).resize((width, height), Image.Resampling.BILINEAR))
 
 
 @torch.inference_mode()
