@@ -15,7 +15,8 @@ from wsss_ray.store import RunStore
 
 JOB = Path(__file__).parents[2] / "jobs" / "ficklenet.yaml"
 SMALL = [
-    *(f"method.{part}.trunk.{field}" for part in ("classifier", "segmenter", "retrain") for field in ("weights=none", "width=0.125")),
+    *(f"method.{part}.trunk.weights=none" for part in ("classifier", "segmenter", "retrain")),
+    *(f"method.{part}.trunk.width=0.125" for part in ("classifier", "segmenter", "retrain")),
     *(f"method.{part}.head.hidden=16" for part in ("segmenter", "retrain")),
     *("method.classifier.epochs=null", "method.classifier.steps=2", "method.segmenter.steps=2", "method.retrain.steps=2"),
     *(f"method.{part}.batch_size=2" for part in ("classifier", "segmenter", "retrain")),
@@ -28,8 +29,8 @@ def voc(tmp_path_factory):
     """Six images of 120 x 160 with XML tags, palette masks with a 255 border, and saliency maps."""
     root = tmp_path_factory.mktemp("VOC2012")
     rng = np.random.default_rng(0)
-    folders = ("JPEGImages", "Annotations", "SegmentationClassAug", "Saliency", "ImageSets/SegmentationAug", "ImageSets/Segmentation")
-    for folder in folders:
+    lists = ("ImageSets/SegmentationAug", "ImageSets/Segmentation")
+    for folder in ("JPEGImages", "Annotations", "SegmentationClassAug", "Saliency", *lists):
         (root / folder).mkdir(parents=True)
     names = [f"2007_{k:06d}" for k in range(6)]
     for place, name in enumerate(names):

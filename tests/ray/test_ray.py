@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def quiet():
-    return Display(Console(file=open(os.devnull, "w")))  # noqa: SIM115
+    return Display(Console(file=open(os.devnull, "w")))
 
 
 def shards_of(store, plan):
