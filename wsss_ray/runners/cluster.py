@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -48,15 +50,16 @@ def ray_session(*, needs_cpus: float = 0) -> Iterator[Resources]:
         return
     cores = max(len(os.sched_getaffinity(0)), 2)
     previous = os.environ.pop("RAY_ADDRESS", None)
-    ray.init(
-        address="local",
-        num_cpus=int(max(cores, needs_cpus)) + 1,
-        include_dashboard=False,
-        object_store_memory=256 * 1024**2,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        configure_logging=True,
-    )
+    with _hushed():
+        ray.init(
+            address="local",
+            num_cpus=int(max(cores, needs_cpus)) + 1,
+            include_dashboard=False,
+            object_store_memory=256 * 1024**2,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            configure_logging=True,
+        )
     os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address  # Ray Train's own clients must find this one
     try:
         _quiet()
@@ -94,6 +97,24 @@ def _resources() -> Resources:
 
     found = ray.cluster_resources()
     return Resources(cpus=max(1.0, found.get("CPU", 1.0) - 1), gpus=int(found.get("GPU", 0)))
+
+
+@contextmanager
+def _hushed() -> Iterator[None]:
+    """What native code writes to the terminal meanwhile is kept back, and shown only if the block fails."""
+    sys.stderr.flush()
+    terminal = os.dup(2)
+    with tempfile.TemporaryFile() as kept:
+        os.dup2(kept.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            kept.seek(0)
+            os.write(terminal, kept.read())
+            raise
+        finally:
+            os.dup2(terminal, 2)
+            os.close(terminal)
 
 
 def _quiet() -> None:
