@@ -18,22 +18,24 @@ class Meter:
 
     def __init__(self, display: Display, label: str, total: int, unit: str, already: int) -> None:
         self.display, self.label, self.total, self.unit = display, label, total, unit
-        self.done, self._already, self._began = already, already, time.monotonic()
-        self._spoke = self._began
+        self.done = already
+        self._first: tuple[float, int] | None = None  # rates count from the first sign of life, not from the start of workers
+        self._spoke = time.monotonic()
         self._bar = display.bars.add_task(label, total=total, completed=already, note="") if display.bars else None
 
     def to(self, done: int, note: str = "") -> None:
         """So many are done by now."""
         self.done = done
-        elapsed = max(1e-6, time.monotonic() - self._began)
-        rate = (done - self._already) / elapsed
-        text = f"{rate:.1f} {self.unit}/s {note}".strip()
+        now = time.monotonic()
+        began, before = self._first = self._first or (now, done)
+        rate = (done - before) / (now - began) if now > began else 0.0
+        text = f"{rate:.1f} {self.unit}/s {note}".strip() if rate else note
         if self._bar is not None and self.display.bars:
             self.display.bars.update(self._bar, completed=done, note=text)
-        elif time.monotonic() - self._spoke > _PLAIN_EVERY_S:
-            self._spoke = time.monotonic()
+        elif now - self._spoke > _PLAIN_EVERY_S:
+            self._spoke = now
             left = f", {(self.total - done) / rate:.0f} s left" if rate > 0 else ""
-            self.display.say(f"{self.label}: {done}/{self.total} {self.unit}, {text}{left}")
+            self.display.say(f"{self.label}: {done}/{self.total} {self.unit}{', ' if text else ''}{text}{left}")
 
     def add(self, count: int, note: str = "") -> None:
         """So many more are done."""

@@ -1,0 +1,62 @@
+"""The parts of the report: colours, charts, markup."""
+
+from __future__ import annotations
+
+import base64
+import io
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from wsss_ray.contracts import IGNORE
+from wsss_ray.report import charts, pictures
+from wsss_ray.report.markup import duration, escape, number, tag
+
+
+def test_voc_palette() -> None:
+    assert pictures.palette()[[0, 1, 2, 15, 20, 255]].tolist() == [
+        [0, 0, 0],
+        [128, 0, 0],
+        [0, 128, 0],
+        [192, 128, 128],
+        [0, 64, 128],
+        [224, 224, 192],
+    ]
+
+
+def test_small_label_maps_are_enlarged_and_undecided_pixels_hatched() -> None:
+    picture = pictures.labels(np.full((64, 64), IGNORE, np.uint8))
+    assert (picture.width, picture.height) == (128, 128)
+    with Image.open(io.BytesIO(base64.b64decode(picture.uri.split(",")[1]))) as image:
+        assert image.size == (64, 64)
+        assert sorted(color for _, color in image.getcolors()) == [(178, 178, 174), (222, 222, 218)]
+
+
+def test_heat_grows_in_lightness() -> None:
+    luminance = pictures.heat_colors(np.linspace(0, 1, 50)) @ (0.2126, 0.7152, 0.0722)
+    assert (np.diff(luminance) > 0).all()
+
+
+def test_log_keeps_the_last_of_a_repeated_step_and_drops_torn_lines() -> None:
+    data = b'{"step": 2, "loss": 1.0}\n{"step": 1, "loss": 3.0}\n{"step": 2, "loss": 0.5}\n{"st'
+    assert [(row["step"], row["loss"]) for row in charts.read_log(data)] == [(1, 3.0), (2, 0.5)]
+
+
+@pytest.mark.parametrize(
+    "losses", [[1.0], [0.0, 0.0], [-1.0, 2.0], [1e-9, 1e4], [float("nan")], [float("inf"), 1.0], [5.0] * 1000, [1e-30, 1.0]]
+)
+def test_any_loss_can_be_drawn(losses: list[float]) -> None:
+    rows = [{"step": i, "loss": loss, "terms": {"a": loss, "b": loss / 2}, "lr": 0.1} for i, loss in enumerate(losses)]
+    html = charts.losses("t", rows)
+    HTMLParser().feed(html)
+    assert "nan," not in html
+    assert "inf" not in html.replace("finite", "")
+
+
+def test_markup_escapes_what_is_not_markup() -> None:
+    assert tag("p", "<&>", tag("i", "x"), None, title='"\x00') == '<p title="&quot;\ufffd">&lt;&amp;&gt;<i>x</i></p>'
+    assert escape(escape("&")) == "&amp;"
+    assert [number(v) for v in (None, float("nan"), 0.12349, 1)] == ["\u2013", "\u2013", "0.123", "1.000"]
+    assert [duration(v) for v in (None, 0.5, 75, 7384.2)] == ["\u2013", "0.500 s", "1 min 15 s", "2 h 03 min"]
