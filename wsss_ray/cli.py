@@ -18,10 +18,7 @@ StoreUri = Annotated[str | None, typer.Option("--store", metavar="URI", help="Ru
 
 def main() -> None:
     """Run the command line: exit code 2 and one clear message for what a user can mend."""
-    try:
-        app()
-    except KeyboardInterrupt:
-        _fail("interrupted; what was done is kept, submit again to go on", code=130)
+    app()
 
 
 @app.callback(invoke_without_command=True)
@@ -56,6 +53,8 @@ def submit(
         report = execute(loaded, plan, run_store, display)
     except StageError as error:
         _fail(str(error))
+    except KeyboardInterrupt:
+        _fail("interrupted; what was done is kept, submit again to go on", code=130)
     _print_scores(plan, run_store)
     typer.echo(f"report: {report}")
 

@@ -7,8 +7,11 @@ driver died must find them by stage id alone. A worker that dies is replaced, an
 from __future__ import annotations
 
 import math
+import signal
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import ray.train
@@ -66,7 +69,7 @@ def run_train(store: RunStore, stage: Stage, run: Execution, have: Resources, di
     total = learner.total_steps(record["counts"]["images"])
     started = time.time()
     try:
-        with _Watch(store, stage, display.meter(stage.name, total, "steps")):
+        with _interruptible(), _Watch(store, stage, display.meter(stage.name, total, "steps")):
             result = trainer.fit()
     finally:
         store.delete_folder(f"{scratch}/{attempt}")
@@ -102,6 +105,20 @@ def train_worker(config: dict[str, Any]) -> dict[str, Any]:
         )
     except (ValueError, FloatingPointError) as error:
         return {"error": str(error)}
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Ctrl-C is a KeyboardInterrupt, in training and after it: Ray Train's own handler ends the process, and stays in place."""
+    main = threading.current_thread() is threading.main_thread()
+    handler = signal.getsignal(signal.SIGINT) if main else None
+    try:
+        yield
+    except SystemExit as stopped:
+        raise KeyboardInterrupt from stopped
+    finally:
+        if main:
+            signal.signal(signal.SIGINT, handler)
 
 
 class _Watch(threading.Thread):

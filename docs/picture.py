@@ -1,0 +1,104 @@
+"""Draw docs/demo.png from the demo's run: the first two scenes with two tags of the training images, and of the held-out ones.
+
+    wsss-ray submit jobs/demo.yaml && python docs/picture.py
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from wsss_ray.artifacts import decode_gray, decode_maps, decode_rgb
+from wsss_ray.job import load_job
+from wsss_ray.ops.seeds import resize_maps
+from wsss_ray.plan import Plan, Stage
+from wsss_ray.report.pictures import heat_colors, palette
+from wsss_ray.store import RunStore
+
+SIDE, GAP, CAPTION = 112, 6, 16
+Cell = tuple[str, NDArray[np.uint8]]
+
+
+def stage_named(plan: Plan, name: str) -> Stage:
+    """One stage of the plan."""
+    return next(stage for stage in plan if stage.name == name)
+
+
+def heat(image_HWC: NDArray[np.uint8], map_HW: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """A localization map over the image in grey."""
+    value = map_HW.clip(0, 1)[..., None]
+    gray = image_HWC.astype(float) @ (0.299, 0.587, 0.114)
+    return np.asarray((0.55 - 0.35 * value) * gray[..., None] + (0.45 + 0.35 * value) * heat_colors(value[..., 0]), np.uint8)
+
+
+def shard(store: RunStore, plan: Plan, name: str, schema: str) -> list[dict[str, Any]]:
+    """The first shard of a stage."""
+    return store.read_shard(stage_named(plan, name), 0, schema)
+
+
+def training_rows(store: RunStore, plan: Plan, classes: Sequence[str]) -> list[list[Cell]]:
+    """Image, two maps, seeds, relabelled, mask."""
+    parts = [shard(store, plan, *part) for part in (("maps", "maps"), ("seeds", "seeds"), ("relabel", "seeds"))]
+    rows = []
+    for image, maps, seed, relabel in zip(shard(store, plan, "images-weak", "images"), *parts, strict=True):
+        if len(image["tags"]) == 2 and len(rows) < 2:
+            image_HWC, found = decode_rgb(image["image"]), decode_maps(maps)
+            peak_CHW = resize_maps(found.peak_CHW, *image_HWC.shape[:2], found.rows, found.columns)
+            rows.append(
+                [
+                    ("image", image_HWC),
+                    *((f"map: {classes[k]}", heat(image_HWC, map_HW)) for k, map_HW in zip(found.classes, peak_CHW, strict=True)),
+                    ("seeds", palette()[decode_gray(seed["seed"])]),
+                    ("relabelled", palette()[decode_gray(relabel["seed"])]),
+                    ("mask (not used)", palette()[decode_gray(image["mask"])]),
+                ]
+            )
+    return rows
+
+
+def held_out_row(store: RunStore, plan: Plan) -> list[Cell]:
+    """Twice image, prediction, mask."""
+    cells: list[Cell] = []
+    for image, score in zip(shard(store, plan, "images-val", "images"), shard(store, plan, "miou", "scores"), strict=True):
+        if len(image["tags"]) == 2 and len(cells) < 6:
+            cells.append(("held-out image", decode_rgb(image["image"])))
+            cells.append(("prediction", palette()[decode_gray(score["prediction"])]))
+            cells.append(("mask", palette()[decode_gray(image["mask"])]))
+    return cells
+
+
+def draw(rows: list[list[Cell]]) -> Image.Image:
+    """A grid of captioned pictures."""
+    sheet = Image.new("RGB", (6 * (SIDE + GAP) - GAP, len(rows) * (SIDE + CAPTION + GAP) - GAP), "white")
+    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=12)
+    for y, cells in enumerate(rows):
+        for x, (caption, picture) in enumerate(cells):
+            left, top = x * (SIDE + GAP), y * (SIDE + CAPTION + GAP)
+            pen.text((left, top), caption, fill=(60, 60, 60), font=font)
+            sheet.paste(Image.fromarray(picture).resize((SIDE, SIDE), Image.Resampling.NEAREST), (left, top + CAPTION))
+    return sheet
+
+
+def main() -> None:
+    """Write the picture."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--job", default="jobs/demo.yaml")
+    parser.add_argument("--store", default="runs")
+    parser.add_argument("--out", default="docs/demo.png")
+    options = parser.parse_args()
+    job, store = load_job(options.job), RunStore(options.store)
+    plan = job.plan()
+    if store.record(plan.targets[-1]) is None:
+        sys.exit(f"{options.job} is not done in {store.uri}; run: wsss-ray submit {options.job}")
+    rows = [*training_rows(store, plan, job.data.class_names()), held_out_row(store, plan)]
+    draw(rows).quantize(128).save(options.out, optimize=True)
+
+
+if __name__ == "__main__":
+    main()
