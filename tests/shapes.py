@@ -10,6 +10,7 @@ from PIL import Image
 
 from wsss_ray.artifacts import encode_labels
 from wsss_ray.data.source import Item, Raw, Source, Split
+from wsss_ray.methods.ficklenet import StochasticClassifier
 from wsss_ray.randomness import random_key
 
 COLOURS = np.array([(220, 60, 60), (60, 200, 80), (70, 90, 230)])
@@ -68,6 +69,13 @@ class Shapes(Source):
     def _tags(self, image_id: str) -> tuple[int, ...]:
         rng = np.random.default_rng(random_key("shapes", image_id, "tags"))
         return tuple(sorted(int(k) for k in rng.choice(3, size=rng.integers(1, 3), replace=False)))
+
+
+class BrokenClassifier(StochasticClassifier):
+    """A classifier with a mistake in its code."""
+
+    def loss(self, net: Any, batch: Any) -> Any:
+        raise RuntimeError("the mistake")
 
 
 def tiny_job(**overrides: Any) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from rich.console import Console
 
 from tests.local import job_of, run_plan, stage_named
 from tests.shapes import tiny_job
-from wsss_ray.plan import Plan
+from wsss_ray.plan import Plan, until
 from wsss_ray.progress import Display
 from wsss_ray.records import StageError
 from wsss_ray.runners.execute import execute, pending
@@ -40,6 +41,10 @@ def shards_of(store, plan):
     }
 
 
+def models_of(store, plan):
+    return {stage.name: store.read(store.stage_path(stage, "model.safetensors")) for stage in plan if stage.kind == "train"}
+
+
 def losses(store, stage):
     return [json.loads(line)["loss"] for line in store.read(store.stage_path(stage, "metrics.jsonl")).splitlines()]
 
@@ -60,11 +65,7 @@ def test_ray_makes_the_same_bytes_as_a_plain_loop(ray_session, by_hand, tmp_path
     report = execute(job, plan, store, quiet())
     assert pending(plan, store) == []
     assert b"<html" in store.read(report)[:200].lower()
-    for stage in plan:
-        if stage.kind == "train":
-            model = "model.safetensors"
-            ours, theirs = (s.read(s.stage_path(stage, model)) for s in (store, expected))
-            assert ours == theirs, stage.name
+    assert models_of(store, plan) == models_of(expected, plan)
     assert shards_of(store, plan) == shards_of(expected, plan)
     record = store.record(stage_named(plan, "miou"))
     assert record["counts"] == {"images": 8, "errors": 0, "shards": 1}
@@ -107,25 +108,78 @@ def test_bad_images_are_recorded_and_too_many_stop_the_run(ray_session, tmp_path
     assert store.shards(stage) == [2], "shards with failures are made again"
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"optimizer": {"kind": "adam", "lr": 1e30}}, "stage classifier: loss is not finite at step 1 .* lower optimizer.lr"),
+        ({"kind": "broken_classifier"}, "stage classifier: RuntimeError: the mistake$"),
+    ],
+    ids=["diverged", "crashed"],
+)
+def test_a_failure_names_cause_stage_and_log(ray_session, tmp_path, changes, message):
+    job = tiny_job(run={"max_failures": 0})
+    job["method"]["classifier"] |= changes
+    loaded = job_of(job)
+    store = RunStore(str(tmp_path))
+    with pytest.raises(StageError) as raised:
+        execute(loaded, Plan.of(until(loaded.plan().targets, "localize")), store, quiet())
+    cause, logs, *rest = str(raised.value).splitlines()
+    assert re.search(message, cause)
+    assert not rest
+    folder = Path(logs.removeprefix("logs: ").partition(";")[0])
+    assert any(file.name.startswith("worker-") for file in folder.iterdir())
+    assert store.record(loaded.plan().stages[0]) is not None, "what was done is kept"
+    assert store.names(store.path("ray-train")) == []
+
+
+def test_too_many_workers_are_refused_before_they_are_waited_for(ray_session, by_hand, tmp_path):
+    job = job_of(tiny_job(run={"workers": 3, "cpus_per_worker": 2}))
+    plan = Plan.of([stage_named(job.plan(), "classifier")])
+    with pytest.raises(StageError, match=r"run\.workers = 3 needs 6 CPUs, there are .*; lower run\.workers"):
+        execute(job, plan, RunStore(str(tmp_path)), quiet())
+
+
+def begin(tmp_path, victim, plan, **run):
+    """A submit in its own process, returned when the stage `victim` has written its first file."""
+    path = tmp_path / "job.yaml"
+    path.write_text(yaml.safe_dump(tiny_job(run={"cpus_per_worker": 1, "checkpoint_every": 2, "log_every": 1, **run})))
+    code = "import tests.shapes; from wsss_ray.cli import main; main()"
+    command = [sys.executable, "-c", code, "submit", str(path), "--store", str(tmp_path / "runs")]
+    environment = os.environ | {"RAY_AUTH_MODE": "disabled", "PYTHONPATH": str(ROOT)}
+    options = {"cwd": ROOT, "env": environment, "text": True, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    process = subprocess.Popen(command, start_new_session=True, **options)
+    store = RunStore(str(tmp_path / "runs"))
+    stage = stage_named(plan, victim)
+    deadline = time.monotonic() + 300
+    while not store.names(store.stage_path(stage)):
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return process, store, lambda: subprocess.run(command, timeout=400, check=False, **options)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("victim", ["images-weak", "classifier", "maps", "segmenter", "relabel", "retrain", "miou"])
 def test_a_killed_submit_resumes_to_the_same_bytes(by_hand, tmp_path, victim):
     expected, plan = by_hand
-    path = tmp_path / "job.yaml"
-    path.write_text(yaml.safe_dump(tiny_job(run={"cpus_per_worker": 1, "checkpoint_every": 2, "log_every": 1})))
-    code = "import tests.shapes; from wsss_ray.cli import main; main()"
-    command = [sys.executable, "-c", code, "submit", str(path), "--store", str(tmp_path / "runs")]
-    environment = os.environ | {"RAY_AUTH_MODE": "disabled", "PYTHONPATH": str(ROOT)}
-    store = RunStore(str(tmp_path / "runs"))
-    stage = stage_named(plan, victim)
-    first = subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True, stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 300
-    while not store.names(store.stage_path(stage)):
-        assert first.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    first, store, again = begin(tmp_path, victim, plan)
     os.killpg(first.pid, signal.SIGKILL)
-    first.wait()
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=400, check=False)
-    assert done.returncode == 0, done.stderr
+    first.communicate()
+    done = again()
+    assert done.returncode == 0, done.stdout
+    assert models_of(store, plan) == models_of(expected, plan)
     assert shards_of(store, plan) == shards_of(expected, plan)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", ["classifier", "maps"])
+def test_ctrl_c_ends_with_one_line_and_what_was_done_is_kept(by_hand, tmp_path, victim):
+    _, plan = by_hand
+    process, store, again = begin(tmp_path, victim, plan)
+    os.killpg(process.pid, signal.SIGINT)
+    said = process.communicate(timeout=100)[0]
+    assert process.returncode == 130, said
+    assert said.splitlines()[-1] == "error: interrupted; what was done is kept, submit again to go on"
+    assert "Traceback" not in said
+    assert store.record(plan.stages[0]) is not None
+    assert again().returncode == 0
