@@ -1,6 +1,6 @@
 """Draw docs/demo.png from the demo's run: the first two scenes with two tags of the training images, and of the held-out ones.
 
-    wsss-ray submit jobs/demo.yaml && python docs/picture.py
+wsss-ray submit jobs/demo.yaml && python docs/picture.py
 """
 
 from __future__ import annotations

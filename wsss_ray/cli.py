@@ -47,6 +47,7 @@ def submit(
     loaded, plan, run_store = _plan(job, override, store, until)
     display = Display()
     display.say(f"{loaded.name}: {len(plan.stages)} stages, {_count_done(plan, run_store)} done, store {run_store.uri}")
+    _print_data(plan)
     from wsss_ray.runners.execute import execute
 
     try:
@@ -70,6 +71,7 @@ def plan(
 ) -> None:
     """Show a job's stages, done and missing. Starts nothing."""
     _, stages, run_store = _plan(job, override, store, until)
+    _print_data(stages)
     rows = []
     for stage in stages:
         done = run_store.record(stage) is not None
@@ -81,7 +83,7 @@ def plan(
 
 @app.command()
 def validate(job: JobFile, override: Override = None) -> None:
-    """Check a job file and print it with every default spelt out."""
+    """Check a job file, not its data, and print it with every default spelt out."""
     import yaml
 
     typer.echo(yaml.safe_dump(_load(job, override).spec(), sort_keys=False, allow_unicode=True), nl=False)
@@ -109,9 +111,11 @@ def schema() -> None:
 @app.command()
 def status(store: Annotated[str, typer.Option("--store", metavar="URI", help="Run store.")] = "runs") -> None:
     """List the runs of a store and how far they are."""
-    run_store = _store(store)
+    run_store = _store(store, must_exist=True)
     rows = []
     for name in run_store.names(run_store.path("runs")):
+        if not run_store.exists(run_store.run_path(name, "run.json")):
+            continue  # submitted this moment, or killed in it
         stages = run_store.read_json(run_store.run_path(name, "run.json"))["stages"]
         missing = [s["name"] for s in stages if not run_store.exists(run_store.path("stages", s["id"], "record.json"))]
         rows.append([name, f"{len(stages) - len(missing)}/{len(stages)}", missing[0] if missing else "done"])
@@ -124,7 +128,7 @@ def show(
     store: Annotated[str, typer.Option("--store", metavar="URI", help="Run store.")] = "runs",
 ) -> None:
     """Show a run: its stages, times and scores."""
-    run_store = _store(store)
+    run_store = _store(store, must_exist=True)
     path = run_store.run_path(run, "run.json")
     if not run_store.exists(path):
         _fail(f"no run {run!r} in {run_store.uri}; `wsss-ray status --store {store}` lists them")
@@ -166,17 +170,29 @@ def _plan(job: Path, override: list[str] | None, store: str | None, until: str |
     return loaded, Plan.of(cut(full.targets, until)) if until else full, run_store  # type: ignore[arg-type]
 
 
-def _store(uri: str) -> Any:
+def _store(uri: str, *, must_exist: bool = False) -> Any:
     import pyarrow
+    import pyarrow.fs
 
     from wsss_ray.store import RunStore
 
     try:
         store = RunStore(uri)
-        _ = store.fs
+        kind = store.fs.get_file_info(store.path().rstrip("/")).type
     except (OSError, ValueError, pyarrow.ArrowException) as error:
         _fail(f"store {uri}: {error}")
+    if kind == pyarrow.fs.FileType.File:
+        _fail(f"store {uri}: is a file; give a folder")
+    if must_exist and kind == pyarrow.fs.FileType.NotFound:
+        _fail(f"store {uri}: there is no store there; give the folder by --store")
     return store
+
+
+def _print_data(plan: Any) -> None:
+    """What was found where the job file points: the first thing to look at."""
+    for stage in plan:
+        if stage.kind == "ingest":
+            typer.echo(f"{stage.name}: {stage.component.summary()}")
 
 
 def _count_done(plan: Any, store: Any) -> int:
@@ -192,7 +208,7 @@ def _score_table(scores: list[tuple[str, Any]]) -> None:
     if not scores:
         return
     names = ("miou", "precision", "recall", "coverage")
-    rows = [[name, str(r["counts"]["images"]), *(_figure(r["metrics"][key]) for key in names)] for name, r in scores]
+    rows = [[name, str(r["metrics"]["scored"]), *(_figure(r["metrics"][key]) for key in names)] for name, r in scores]
     _table(["score", "images", "mIoU", "precision", "recall", "coverage"], rows)
 
 

@@ -25,7 +25,7 @@ class NotIdentity:
 class Component(BaseModel):
     """A frozen configuration value with behaviour. Raise `revision` when the same fields come to mean other numbers."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), validate_default=True)
 
     revision: ClassVar[int] = 1
     tag: ClassVar[str] = "kind"
@@ -43,7 +43,14 @@ class Component(BaseModel):
     @classmethod
     def kinds(cls) -> dict[str, type[Component]]:
         """All implementations of this role that are imported, by kind."""
-        return {sub.kind(): sub for sub in sorted(_subclasses(cls), key=lambda sub: sub.kind()) if not sub.is_abstract()}
+        found: dict[str, type[Component]] = {}
+        for sub in sorted(_subclasses(cls), key=lambda sub: (sub.kind(), sub.__module__)):
+            if sub.is_abstract():
+                continue
+            if (other := found.setdefault(sub.kind(), sub)) is not sub:
+                places = f"{other.__module__} and {sub.__module__}"
+                raise TypeError(f"two components are called {sub.kind()}, in {places}; rename one")
+        return found
 
     def spec(self) -> dict[str, Any]:
         """The component as a job file would write it, every default spelt out."""
@@ -65,7 +72,7 @@ class Component(BaseModel):
             return handler(value)
         given = dict(value)
         kind = given.pop(cls.tag, None)
-        target = cls if kind in (None, cls.kind()) else cls.kinds().get(kind)
+        target = cls if kind in (None, cls.kind()) else cls.kinds().get(kind) if isinstance(kind, str) else None
         if target is None or target.is_abstract():
             allowed = ", ".join(cls.kinds()) or "none is installed"
             raise ValueError(f"{cls.tag} is {kind!r}, allowed: {allowed}")

@@ -57,9 +57,16 @@ class JobConfig(BaseModel):
     @classmethod
     def _named(cls, value: Any, info: Any) -> Any:
         role: type[Method] | type[Source] = Method if info.field_name == "method" else Source
+        if isinstance(value, str):
+            raise ValueError(f"is a block; write {{{role.tag}: {value}}}, with its fields behind that")
         if isinstance(value, dict) and role.tag not in value:
             raise ValueError(f"{role.tag} is missing, allowed: {', '.join(role.kinds())}")
         return value
+
+    @field_validator("run", mode="before")
+    @classmethod
+    def _empty(cls, value: Any) -> Any:
+        return {} if value is None else value
 
     def plan(self) -> Plan:
         """List the data and lay out the stages. Reads directories and lists, no image. Raises ValueError."""
@@ -82,6 +89,7 @@ def load_job(path: str | Path, overrides: Sequence[str] = ()) -> JobConfig:
     try:
         text = file.read_text(encoding="utf-8")
         document = yaml.safe_load(text)
+        lines = dict(_lines(yaml.compose(text), ()))
     except OSError as error:
         raise JobError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
@@ -91,15 +99,16 @@ def load_job(path: str | Path, overrides: Sequence[str] = ()) -> JobConfig:
         problem = getattr(error, "problem", None) or "is not YAML"
         tab = " (YAML wants spaces, not tabs)" if "\\t" in problem else ""
         raise JobError(f"{path}:{mark.line + 1 if mark else 1}: {problem}{tab}") from error
+    except RecursionError as error:
+        raise JobError(f"{path}: an alias (*name) refers to itself") from error
     if not isinstance(document, dict):
         raise JobError(f"{path}:1: a job file is a mapping with the blocks name, method, data and run")
-    lines = dict(_lines(yaml.compose(text), ()))
     duplicate = next((key for key in _duplicates(yaml.compose(text), ())), None)
     if duplicate is not None:
         raise JobError(f"{path}:{duplicate[1]}: {duplicate[0]}: is there twice")
     sources = {where: f"{path}:{line}" for where, line in lines.items()}
     for override in overrides:
-        sources[_override(document, override)] = f"--set {override}"
+        sources |= dict.fromkeys(_override(document, override), f"--set {override}")
     try:
         return JobConfig.model_validate(_expand_environment(document))
     except ValidationError as error:
@@ -116,8 +125,8 @@ def register() -> None:
     load_sources()
 
 
-def _override(document: dict[str, Any], text: str) -> tuple[str, ...]:
-    """Apply one `a.b=value`, the value being YAML. Returns the path."""
+def _override(document: dict[str, Any], text: str) -> list[tuple[str, ...]]:
+    """Apply one `a.b=value`, the value being YAML. Returns the path, and those of the blocks it made on the way."""
     name, equals, value = text.partition("=")
     path = tuple(name.strip().split("."))
     if not equals or not all(path):
@@ -127,13 +136,15 @@ def _override(document: dict[str, Any], text: str) -> tuple[str, ...]:
     except yaml.YAMLError as error:
         raise JobError(f"--set {text}: the value is not YAML") from error
     block: Any = document
-    for key in path[:-1]:
+    made = [path]
+    for depth, key in enumerate(path[:-1], start=1):
         inner = block.get(key)
         if not isinstance(inner, dict):
             inner = block[key] = {}
+            made.append(path[:depth])
         block = inner
     block[path[-1]] = parsed
-    return path
+    return made
 
 
 def _expand_environment(value: Any) -> Any:
@@ -185,10 +196,15 @@ def _explain(problem: Any, sources: dict[tuple[str, ...], str], file: str, docum
     known = next((path[:end] for end in range(len(path), 0, -1) if path[:end] in sources), None)
     where = sources[known] if known else f"{file}:1"
     message = problem["msg"].removeprefix("Value error, ")
+    for tag in ("kind", "name"):
+        if message.startswith(f"{tag} is "):
+            where = sources.get((*path, tag), where)
     if problem["type"] == "extra_forbidden":
         message = f"there is no such field; allowed: {', '.join(_allowed(path[:-1], document))}"
     elif problem["type"] == "missing":
         message = "is missing"
+    elif problem["type"] == "tuple_type":
+        message = f"write a list, such as [{problem['input']}]"
     else:
         message = message[0].lower() + message[1:]
         given = problem.get("input")

@@ -70,6 +70,9 @@ class ShardedImages(Dataset[Sample]):
                     self.ids.append(image_id)
                     self.places.append(place)
         self.masked = masked
+        if self.strong is not None and not self.seeds:  # full supervision: an image without a mask has nothing to teach
+            kept = [(image_id, place) for image_id, place in zip(self.ids, self.places, strict=True) if image_id in masked]
+            self.ids, self.places = [image_id for image_id, _ in kept], [place for _, place in kept]
         self._open: OrderedDict[str, pq.ParquetFile] = OrderedDict()
 
     def __len__(self) -> int:

@@ -3,29 +3,39 @@
 from __future__ import annotations
 
 import io
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import nn
 
+from wsss_ray.component import Component
 from wsss_ray.contracts import Learner
 from wsss_ray.data.source import DataSplit
+from wsss_ray.nets.weights import Weights
 from wsss_ray.plan import Stage
 from wsss_ray.randomness import random_key
 from wsss_ray.store import RunStore
 
 _KEPT = 2
 
+ComponentT = TypeVar("ComponentT", bound=Component)
 
-def build_model(stage: Stage) -> nn.Module:
-    """The network of a train stage as it starts: pretrained parts loaded, the rest drawn from the job's seed."""
+
+def build_model(stage: Stage, *, pretrained: bool = True) -> nn.Module:
+    """The network of a train stage as it starts: pretrained parts loaded, the rest drawn from the job's seed.
+
+    Without `pretrained` it is the bare network, for weights that replace all of them: nothing is read or downloaded.
+    """
     learner, split = stage.component, stage.input("data").component
     assert isinstance(learner, Learner)
     assert isinstance(split, DataSplit)
     assert stage.seed is not None
+    if not pretrained:
+        learner = _without_weights(learner)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(random_key(stage.seed, "init"))
         return learner.build(len(split.classes))
@@ -33,9 +43,19 @@ def build_model(stage: Stage) -> nn.Module:
 
 def load_model(store: RunStore, stage: Stage, device: str) -> nn.Module:
     """The trained network of a train stage, in eval mode. Raises FileNotFoundError if it is not trained yet."""
-    net = build_model(stage)
+    net = build_model(stage, pretrained=False)
     net.load_state_dict(load_tensors(store.read(store.stage_path(stage, "model.safetensors"))))
     return net.to(device).eval()
+
+
+def _without_weights(component: ComponentT) -> ComponentT:
+    """The same component with every `Weights` in it set to none."""
+    changed = {
+        name: Weights() if isinstance(value, Weights) else _without_weights(value)
+        for name, value in component
+        if isinstance(value, Component)
+    }
+    return component.model_copy(update=changed)
 
 
 def start_from(net: nn.Module, store: RunStore, stage: Stage) -> None:
@@ -72,17 +92,27 @@ def save_checkpoint(store: RunStore, stage: Stage, net: nn.Module, optimizer: to
     """Commit a checkpoint and drop all but the last two."""
     buffer = io.BytesIO()
     torch.save({"step": step, "net": net.state_dict(), "optimizer": optimizer.state_dict()}, buffer)
+    store.write(_checkpoint_path(store, stage, step), buffer.getvalue())
     folder = store.stage_path(stage, "checkpoints")
-    store.write(f"{folder}/step-{step:08d}.pt", buffer.getvalue())
     for name in [name for name in store.names(folder) if name.startswith("step-")][:-_KEPT]:
-        store.delete(f"{folder}/{name}")
+        with suppress(FileNotFoundError):  # an orphan of a killed run may be tidying up too
+            store.delete(f"{folder}/{name}")
 
 
-def latest_checkpoint(store: RunStore, stage: Stage, device: str) -> Checkpoint | None:
-    """The last checkpoint that was committed, if any."""
-    folder = store.stage_path(stage, "checkpoints")
-    names = [name for name in store.names(folder) if name.startswith("step-")]
+def latest_step(store: RunStore, stage: Stage) -> int:
+    """The step of the last checkpoint that was committed; 0 if there is none."""
+    names = [name for name in store.names(store.stage_path(stage, "checkpoints")) if name.startswith("step-")]
     if not names:
-        return None
-    state = torch.load(io.BytesIO(store.read(f"{folder}/{names[-1]}")), map_location=device, weights_only=True)
+        return 0
+    return int(names[-1].removeprefix("step-").removesuffix(".pt"))
+
+
+def load_checkpoint(store: RunStore, stage: Stage, step: int, device: str) -> Checkpoint:
+    """The checkpoint of that step. Raises FileNotFoundError."""
+    data = store.read(_checkpoint_path(store, stage, step))
+    state = torch.load(io.BytesIO(data), map_location=device, weights_only=True)
     return Checkpoint(step=state["step"], net=state["net"], optimizer=state["optimizer"])
+
+
+def _checkpoint_path(store: RunStore, stage: Stage, step: int) -> str:
+    return store.stage_path(stage, "checkpoints", f"step-{step:08d}.pt")

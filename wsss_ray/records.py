@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 from collections import Counter
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
@@ -46,25 +47,29 @@ def make_record(
     } | extra
 
 
-def commit_shards(store: RunStore, stage: Stage, *, started: float, finished: float, max_bad_fraction: float) -> None:
+def commit_shards(
+    store: RunStore, stage: Stage, *, started: float, finished: float, max_bad_fraction: float, readers: Sequence[Stage] = ()
+) -> None:
     """Commit a per-image stage whose shards are all there.
 
-    Raises StageError if more than `max_bad_fraction` of the images failed; the shards with failures are removed then, so that
-    the next submit tries them again.
+    Raises StageError if more than `max_bad_fraction` of the images failed; the shards with failures are removed then, and before
+    them what `readers` (stages of the same pipeline, not yet committed) made of them, so that the next submit tries them again.
     """
     made, failed = store.shards(stage), store.shards(stage, "errors")
     errors = [row for shard in failed for row in store.read_shard(stage, shard, "errors", folder="errors")]
     images = sum(store.num_rows(stage, shard) for shard in made)
     seen = images + (len(errors) if stage.kind == "ingest" else 0)
     if len(errors) > max_bad_fraction * seen:
-        for shard in failed:
-            store.delete(store.shard_path(stage, shard))
-            store.delete(store.shard_path(stage, shard, "errors"))
+        for reader in (*reversed(readers), stage):
+            for folder in ("errors", "shards"):
+                for shard in set(failed) & set(store.shards(reader, folder)):
+                    store.delete(store.shard_path(reader, shard, folder))
         reason, count = Counter(row["reason"] for row in errors).most_common(1)[0]
         first = next(row for row in errors if row["reason"] == reason)
         raise StageError(
             f"stage {stage.name}: {len(errors)} of {seen} images failed, more than run.max_bad_fraction allows "
-            f"({max_bad_fraction:g}); {count} of them like {first['path'] or first['image_id']}: {reason}"
+            f"({max_bad_fraction:g}; allow 30 % by --set run.max_bad_fraction=0.3); "
+            f"{count} of them like {first['path'] or first['image_id']}: {reason}"
         )
     counts = {"images": images, "errors": len(errors), "shards": len(made)}
     metrics = score(store, stage) if stage.kind == "evaluate" else {}
@@ -74,7 +79,8 @@ def commit_shards(store: RunStore, stage: Stage, *, started: float, finished: fl
 def score(store: RunStore, stage: Stage) -> dict[str, Any]:
     """Sum the confusion matrices of an evaluate stage and score the sum.
 
-    precision and recall are means over the labels that have one; per label they are class_precision and class_recall.
+    `scored` is the number of images that have a mask; precision and recall are means over the labels that have one, per label
+    they are class_precision and class_recall.
     """
     classes = num_classes(stage)
     rows = store.read_shards(stage, "scores", columns=["cells", "counts"])
@@ -87,7 +93,8 @@ def score(store: RunStore, stage: Stage) -> dict[str, Any]:
         found[f"class_{name}"] = found.pop(name)
         known = [value for value in found[f"class_{name}"] if value is not None]
         means[name] = sum(known) / len(known) if known else None
-    return found | means | {"confusion": matrix.tolist()}
+    scored = sum(len(row) > 0 for row in rows["cells"])
+    return found | means | {"confusion": matrix.tolist(), "scored": scored}
 
 
 def missing_shards(store: RunStore, stage: Stage) -> list[int]:

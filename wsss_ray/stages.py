@@ -7,6 +7,7 @@ shards stay aligned) and a row in the stage's errors; it never ends the run by i
 
 from __future__ import annotations
 
+import errno
 import hashlib
 from collections.abc import Callable, Sequence
 from functools import cached_property
@@ -15,9 +16,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from wsss_ray.artifacts import decode_gray, decode_maps, decode_rgb, encode_labels, encode_maps
-from wsss_ray.contracts import Localizer, Metric, Relabel, SeedRule, Segmenter
+from wsss_ray.contracts import IGNORE, Localizer, Metric, Relabel, SeedRule, Segmenter
 from wsss_ray.data.images import normalise_image, normalise_mask, normalise_saliency
-from wsss_ray.data.source import DataSplit, Item
+from wsss_ray.data.source import DataSplit, Item, listing_digest
 from wsss_ray.ops.confusion import confusion, sparse
 from wsss_ray.plan import Stage
 from wsss_ray.randomness import random_key
@@ -44,17 +45,24 @@ class ShardWorker:
         """Make one shard, unless it is there already. Returns the number of images it holds."""
         if self.store.exists(self.store.shard_path(self.stage, shard)):
             return 0
+        if needs_model(self.stage):
+            _ = self.model  # what fails here is not one image's fault
         rows: list[Row] = []
         errors: list[Row] = []
         for image_id, path, make in self.images(shard):
             try:
                 rows.append({"image_id": image_id} | make())
-            except Exception as error:  # noqa: BLE001  one bad image must not end a run; it is recorded, and counted at the end
+            except Exception as error:  # one bad image must not end a run; it is recorded, and counted at the end
+                if _is_the_machines(error):
+                    raise
                 reason = f"{type(error).__name__}: {error}" if not isinstance(error, ValueError | OSError) else str(error)
                 errors.append({"image_id": image_id, "path": path, "reason": reason})
                 rows.extend(self.failed(image_id))
+        path = self.store.shard_path(self.stage, shard, "errors")
         if errors:
             self.store.write_shard(self.stage, shard, "errors", errors, folder="errors")
+        elif self.store.exists(path):  # of an attempt that died before its shard was written
+            self.store.delete(path)
         self.store.write_shard(self.stage, shard, self.schema, rows)
         return len(rows)
 
@@ -95,8 +103,11 @@ class IngestWorker(ShardWorker):
         """The listing, taken again where the worker runs; refused if it is no longer what was planned."""
         split = self.split
         items = split.source.items(split.split)
-        if len(items) != split.num_images:
-            raise ValueError(f"data: {split.split}: {len(items)} images are listed, {split.num_images} were planned")
+        if listing_digest(items) != split.listing:
+            raise ValueError(
+                f"data: {split.split}: {len(items)} images are listed here, {split.num_images} were planned, or their tags or "
+                "sizes differ; every machine must see the same files. If they were changed meanwhile, submit again"
+            )
         return items
 
     @property
@@ -231,18 +242,26 @@ class EvaluateWorker(ShardWorker):
         assert isinstance(split, DataSplit)
         if image["mask"] is None:
             return self.nulls
-        if seed is not None:
-            if seed["seed"] is None:
-                raise ValueError("has no seed; see the errors of the seed stage")
-            label_HW, prediction = decode_gray(seed["seed"]), None
-        else:
+        mask_HW, prediction = decode_gray(image["mask"]), None
+        if seed is None:
             metric, segmenter = self.stage.component, self.stage.input("model").component
             assert isinstance(metric, Metric)
             assert isinstance(segmenter, Segmenter)
             label_HW = metric.predict(segmenter, self.model, decode_rgb(image["image"]))
             prediction = encode_labels(label_HW)
-        cells, counts = sparse(confusion(decode_gray(image["mask"]), label_HW, len(split.classes) + 1))
+        elif seed["seed"] is not None:
+            label_HW = decode_gray(seed["seed"])
+        else:
+            label_HW = np.full_like(mask_HW, IGNORE)  # the seed stage has recorded why; here all its pixels are missed
+        cells, counts = sparse(confusion(mask_HW, label_HW, len(split.classes) + 1))
         return {"prediction": prediction, "cells": cells, "counts": counts}
+
+
+def _is_the_machines(error: Exception) -> bool:
+    """Whether memory, a disk, a device or the network failed: then the shard is to be made again, and no image is to blame."""
+    if isinstance(error, OSError):
+        return error.errno is not None and error.errno not in (errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.EACCES)
+    return isinstance(error, MemoryError) or type(error).__name__ in ("OutOfMemoryError", "AcceleratorError", "ArrowMemoryError")
 
 
 def worker_class(stage: Stage) -> type[ShardWorker]:

@@ -41,6 +41,8 @@ class RunStore:
         if "://" not in self.uri:
             return pafs.LocalFileSystem(), self.uri
         fs, path = pafs.FileSystem.from_uri(self.uri)
+        if not path.strip("/"):
+            raise ValueError("names no folder; write it as s3://bucket/folder")
         return fs, path.rstrip("/")
 
     @property

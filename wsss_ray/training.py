@@ -14,9 +14,13 @@ from wsss_ray.contracts import Learner
 from wsss_ray.data.source import DataSplit
 from wsss_ray.engine import Step, fit
 from wsss_ray.loader import ShardedImages, micro_batches
-from wsss_ray.models import build_model, latest_checkpoint, save_checkpoint, save_model, start_from
+from wsss_ray.models import build_model, latest_step, load_checkpoint, save_checkpoint, save_model, start_from
 from wsss_ray.plan import Stage
 from wsss_ray.store import RunStore
+
+
+class TrainingError(ValueError):
+    """What stops a training on all its workers alike, so that trying again does not help."""
 
 
 def run_training(
@@ -34,26 +38,24 @@ def run_training(
 ) -> dict[str, Any]:
     """Train a stage from its last checkpoint to its end; rank 0 writes checkpoints, metrics.jsonl and the final weights.
 
-    `wrap` makes the network distributed. Returns the stage's metrics.
+    `wrap` makes the network distributed. Returns the stage's metrics. Raises TrainingError, or FloatingPointError if it diverges,
+    on all workers alike.
     """
-    learner, split = stage.component, stage.input("data").component
+    learner = stage.component
     assert isinstance(learner, Learner)
-    assert isinstance(split, DataSplit)
-    images = ShardedImages(store, stage, learner.augment, len(split.classes))
-    if learner.batch_size < world:
-        raise ValueError(f"batch_size is {learner.batch_size}, less than the {world} workers; set run.workers lower")
+    ready, problem = None, None
+    try:
+        ready = _prepare(store, stage, device, world)
+    except (ValueError, FileNotFoundError) as error:
+        problem = str(error)
+    start = _agree(problem, latest_step(store, stage) if rank == 0 else 0)
+    assert ready is not None
+    images, bare, optimizer = ready
     total = learner.total_steps(len(images))
-    init = stage.optional("init")
-    bare = build_model(stage)
-    if init is not None:
-        start_from(bare, store, init)
-    bare.to(device)
-    optimizer = learner.optimizer.build(learner.param_groups(bare))
-    saved = latest_checkpoint(store, stage, str(device))
-    if saved is not None:
+    if start:
+        saved = load_checkpoint(store, stage, start, str(device))
         bare.load_state_dict(saved.net)
         optimizer.load_state_dict(saved.optimizer)
-    start = saved.step if saved is not None else 0
     log = MetricsLog(store, stage, start, every=log_every) if rank == 0 else None
     batches = micro_batches(
         images,
@@ -79,6 +81,42 @@ def run_training(
         save_model(store, stage, bare)
         return {"final_loss": log.lines[-1]["loss"] if log.lines else None, "steps": total, "images": len(images)}
     return {}
+
+
+def _prepare(
+    store: RunStore, stage: Stage, device: torch.device, world: int
+) -> tuple[ShardedImages, nn.Module, torch.optim.Optimizer]:
+    """Images, network and optimiser as the training starts. Raises ValueError on what a user can mend."""
+    learner, split = stage.component, stage.input("data").component
+    assert isinstance(learner, Learner)
+    assert isinstance(split, DataSplit)
+    images = ShardedImages(store, stage, learner.augment, len(split.classes))
+    if learner.batch_size < world:
+        raise ValueError(f"batch_size is {learner.batch_size}, less than the {world} workers; set run.workers lower")
+    if not len(images):
+        raise ValueError("there is no image to train on")
+    net = build_model(stage)
+    init = stage.optional("init")
+    if init is not None:
+        start_from(net, store, init)
+    net.to(device)
+    return images, net, learner.optimizer.build(learner.param_groups(net))
+
+
+def _agree(problem: str | None, start: int) -> int:
+    """What every worker found, told to all: raises TrainingError on all of them if one has a problem; else rank 0's start.
+
+    Without it a worker whose file is missing would leave the others waiting for its gradients.
+    """
+    found: list[tuple[str | None, int] | None] = [(problem, start)]
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        found *= torch.distributed.get_world_size()
+        torch.distributed.all_gather_object(found, (problem, start))
+    problems = [one[0] for one in found if one is not None and one[0] is not None]
+    if problems:
+        raise TrainingError(problems[0])
+    assert found[0] is not None
+    return found[0][1]
 
 
 class MetricsLog:

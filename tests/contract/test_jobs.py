@@ -13,7 +13,7 @@ from tests.local import job_of
 from tests.shapes import Shapes, tiny_job
 from wsss_ray.component import canonical
 from wsss_ray.data.source import stages_of
-from wsss_ray.job import JobConfig, load_job, register
+from wsss_ray.job import Execution, JobConfig, load_job, register
 from wsss_ray.methods import methods
 from wsss_ray.plan import Plan, reseed, until
 from wsss_ray.schema import job_schema
@@ -36,6 +36,7 @@ def test_a_job_file_is_valid_and_fits_the_schema(path):
         job = load_job(path)
     again = JobConfig.model_validate(job.spec())
     assert again == job, "what validate prints is the same job"
+    assert again.method.identity() == job.method.identity(), "and has the same stages"
 
 
 def plan_of(name, seed=0, **data):
@@ -64,6 +65,20 @@ def test_ids_depend_on_what_decides_numbers_and_nothing_else(name):
     other_seed = [stage.id for stage in plan_of(name, seed=1)[0]]
     assert sum(a != b for a, b in zip(ids, other_seed, strict=True)) >= sum(i.startswith("train") for i in ids)
     assert not set(ids) & {stage.id for stage in plan_of(name, train=25, held_out=9)[0]}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_where_and_how_wide_it_runs_changes_no_id(name):
+    job = {"name": "a", "method": {"name": name}, "data": {"kind": "shapes", "saliency": True}}
+    if name == "ficklenet":
+        job["method"]["classifier"] = {"epochs": 30}  # an integer as people write it
+    run = {"store": "elsewhere", "workers": 7, "cpus_per_worker": 3, "gpu": True, "micro_batch": 3, "loader_workers": 2,
+           "image_workers": 9, "checkpoint_every": 5, "log_every": 1, "max_bad_fraction": 0.5, "max_failures": 0}
+    ids = [stage.id for stage in job_of(job).plan()]
+    assert ids == [stage.id for stage in job_of(job | {"name": "b", "run": run}).plan()]
+    assert ids == [stage.id for stage in plan_of(name)[0]], "spelling out a default changes nothing"
+    assert set(run) | {"seed"} == set(Execution.model_fields)
+    assert ids != [stage.id for stage in job_of(job | {"run": {"seed": 1}}).plan()]
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from pathlib import Path
 
 import pyarrow as pa
@@ -44,6 +45,8 @@ def tables(root):
     names = [["cat", "dog"], ["dog"], []]
     records = [{"image": image, "tags": tags} for image, tags in zip(FILES, names, strict=True)]
     yield table(root, "semi.csv", "image,tags\na.jpg,dog;cat\nsub/b,dog\n./c.d.webp,\n")
+    yield table(root, "excel.csv", "Image;Tags\r\na;dog,cat\r\nsub/b;dog\r\nc.d;\r\n")
+    yield table(root, "tabs.csv", "image\ttags\na\tdog;cat\nsub/b\tdog\nc.d\t\n")
     yield table(root, "comma.csv", '\ufeffimage, tags\r\na, "dog, cat"\r\n"sub/b.PNG",dog|dog\r\nc.d,\r\n')
     yield table(root, "bits.csv", "image,dog,cat\na,1,1.0\nsub\\b,True,0\nc.d,,0\n")
     yield table(root, "map.json", json.dumps(dict(zip(FILES, names, strict=True))))
@@ -190,3 +193,45 @@ def test_a_table_that_changes_is_read_again(root):
     assert folder(root, path).class_names() == ("cat",)
     table(root, "t.csv", "image,tags\na,horse\n")
     assert folder(root, path).class_names() == ("horse",)
+
+
+def test_file_names_of_all_kinds(tmp_path):
+    images = tmp_path / "images"
+    images.mkdir()
+    names = ["IMG (1).jpg", "Mum & Dad's.png", "a b+c=d.jpg", unicodedata.normalize("NFD", "Müll.jpg")]
+    for name in names:
+        (images / name).write_bytes(b"x")
+    text = "image,tags\n" + "".join(f'"{unicodedata.normalize("NFC", name)}",cat\n' for name in names)
+    split = describe(folder(tmp_path, table(tmp_path, "tags.csv", text)), "weak")
+    assert split.num_images == 4
+    assert split.summary() == "4 images, 0 with masks; cat 4"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("image,tags,split\na,cat,tarin\n", r"tags\.csv:2: split is 'tarin'; allowed: train, val, or test"),
+        ("image,tags\nimages/a.jpg,cat\n", r"tags\.csv:2: image 'images/a\.jpg' is not in .*; did you mean 'a\.jpg'\?"),
+        ("image,tags\nA.JPG,cat\n", r"image 'A\.JPG' is not in .*; did you mean 'a\.jpg'\?"),
+        ("image,tags\nnew.heic,cat\n", r"image 'new\.heic' is not in .*formats: \.jpg"),
+        ("image,tags\na,cat\na.jpg,cat\n", r"image 'a' is listed twice \(.*a\.jpg\); remove one"),
+    ],
+)
+def test_mistakes_in_a_table_come_with_the_mend(root, text, message):
+    with pytest.raises(ValueError, match=message):
+        describe(folder(root, table(root, "tags.csv", text)), "weak")
+
+
+def test_a_mask_folder_that_holds_none_is_a_mistake(root):
+    tags = table(root, "tags.csv", "image,tags\na,cat\n")
+    with pytest.raises(ValueError, match=r"data\.masks: .*nowhere is no folder"):
+        folder(root, tags, masks=str(root / "nowhere")).items("weak")
+    (root / "masks").mkdir()
+    with pytest.raises(ValueError, match=r"data\.masks: no image has a mask in .*; that of 'a' would be a\.png"):
+        folder(root, tags, masks=str(root / "masks")).items("weak")
+
+
+def test_at_most_254_classes(root):
+    names = ";".join(f"c{k:03d}" for k in range(255))
+    with pytest.raises(ValueError, match="255 classes; at most 254"):
+        folder(root, table(root, "tags.csv", f"image,tags\na,{names}\n")).class_names()

@@ -45,9 +45,9 @@ def test_partial_blocks_keep_the_methods_defaults(tmp_path):
         ("batch_size", "batchsize", 5, ["method.classifier.batchsize", "no such field", "batch_size"]),
         ("batch_size: 4", "batch_size: four", 5, ["method.classifier.batch_size", "integer", "'four'"]),
         ("batch_size: 4", "batch_size: 0", 5, ["method.classifier.batch_size", "greater than or equal to 1"]),
-        ("ficklenet", "fickelnet", 2, ["method", "'fickelnet'", "allowed: ", "ficklenet"]),
+        ("ficklenet", "fickelnet", 3, ["method", "'fickelnet'", "allowed: ", "ficklenet"]),
         ("name: ficklenet", "kind: ficklenet", 2, ["method", "name is missing"]),
-        ("kind: folder", "kind: foldr", 7, ["data", "'foldr'", "allowed: ", "folder", "voc"]),
+        ("kind: folder", "kind: foldr", 8, ["data", "'foldr'", "allowed: ", "folder", "voc"]),
         ("name: test", "name: a/b", 1, ["name", "pattern"]),
         ("workers: 1", "workers: -1", 12, ["run.workers"]),
         ("workers: 1", "wrkers: 1", 12, ["run.wrkers", "no such field", "workers"]),
@@ -56,6 +56,10 @@ def test_partial_blocks_keep_the_methods_defaults(tmp_path):
         ("batch_size: 4", "kernel_size: 4", 5, ["method.classifier.kernel_size", "odd"]),
         ("batch_size: 4", "steps: 5", 4, ["method.classifier", "exactly one of epochs and steps"]),
         ("batch_size: 4", "trunk: {kind: vgg19}", 5, ["method.classifier.trunk", "'vgg19'", "vgg16"]),
+        ("kind: folder", "kind: [folder]", 8, ["data", "['folder']", "allowed: ", "folder"]),
+        ("  root: images", "  root: images\n  classes: dog", 10, ["data.classes", "write a list, such as [dog]"]),
+        ("run:\n  workers: 1", "run: &x\n  store: *x", None, ["refers to itself"]),
+        (GOOD, GOOD.replace(GOOD[GOOD.index("method:"):GOOD.index("data:")], "method: ficklenet\n"), 2, ["{name: ficklenet}"]),
         ("root: images", "root: ${NO_SUCH_VARIABLE}", None, ["NO_SUCH_VARIABLE", "not set"]),
         (GOOD, "- a\n- b\n", 1, ["mapping"]),
         (GOOD, "name: [", 1, []),
@@ -110,7 +114,9 @@ def own_data(tmp_path):
 def test_plan_shows_stages_and_starts_nothing(own_data):
     shown = cli("plan", "job.yaml", cwd=own_data)
     assert shown.returncode == 0, shown.stderr
-    assert [line.split()[0] for line in shown.stdout.splitlines()[1:]] == [
+    found, _, *stages = shown.stdout.splitlines()
+    assert found == "images-weak: 3 images, 0 with masks; cat 2, dog 2"
+    assert [line.split()[0] for line in stages] == [
         "images-weak", "classifier", "maps", "seeds", "segmenter", "relabel", "retrain"
     ]
     assert not (own_data / "runs").exists()
@@ -131,7 +137,13 @@ def test_commands_that_look_import_neither_ray_nor_torch(own_data, command):
         (["plan", "job.yaml", "--set", "data.root=nowhere"], ["nowhere"]),
         (["plan", "job.yaml", "--set", "data.tags=nothing.csv"], ["nothing.csv"]),
         (["plan", "job.yaml", "--store", "ftp://x/y"], ["store ftp://x/y"]),
-        (["show", "nothing"], ["no run 'nothing'"]),
+        (["plan", "job.yaml", "--store", "s3://"], ["store s3://"]),
+        (["plan", "job.yaml", "--store", "tags.csv"], ["store tags.csv", "is a file"]),
+        (["status", "--store", "nostore"], ["store nostore", "no store there"]),
+        (["plan", "job.yaml", "--set", "method.seedrule.theta=0.4"], ["--set method.seedrule.theta=0.4", "no such field"]),
+        (["plan", "job.yaml", "--set", "method.name=x"], ["--set method.name=x", "allowed: ", "ficklenet"]),
+        (["show", "nothing"], ["store runs", "no store there"]),
+        (["show", "nothing", "--store", "."], ["no run 'nothing'"]),
         (["submit", "job.yaml", "--until", "never"], ["never"]),
     ],
 )
@@ -146,3 +158,7 @@ def test_mistakes_exit_with_2_and_no_traceback(own_data, arguments, parts):
 def test_validate_prints_the_whole_job(own_data):
     printed = yaml.safe_load(cli("validate", "job.yaml", cwd=own_data).stdout)
     assert printed["method"]["seed_rule"]["theta"] == 0.35
+
+
+def test_an_empty_run_block_is_the_defaults(tmp_path):
+    assert load_job(write(tmp_path, GOOD.replace("run:\n  workers: 1", "run:"))).run.workers == 1

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import errno
+
 import numpy as np
 import pytest
+import torch
 
 from tests.local import job_of, run_plan, run_stage, stage_named
-from tests.shapes import tiny_job
-from wsss_ray.artifacts import decode_gray
+from tests.shapes import Shapes, tiny_job
+from wsss_ray.artifacts import decode_gray, decode_rgb
 from wsss_ray.contracts import IGNORE
+from wsss_ray.methods import ficklenet
+from wsss_ray.models import load_model
 from wsss_ray.plan import Plan
+from wsss_ray.records import StageError, commit_shards
 from wsss_ray.stages import worker_class
 from wsss_ray.store import RunStore
 
@@ -48,7 +54,11 @@ def test_what_fails_in_a_stage_is_recorded_and_keeps_its_row(tmp_path, monkeypat
     assert [row["seed"] is None for row in made] == [k == 2 for k in range(8)]
     quality = stage_named(plan, "seed_quality")
     run_stage(store, quality)
-    assert 0 < store.record(quality)["metrics"]["coverage"] <= 1, "an image without a seed counts as undecided"
+    scored = store.record(quality)
+    assert (scored["counts"]["errors"], scored["metrics"]["scored"]) == (0, 24)
+    missed = sum(decode_gray(row["mask"]).size for row in store.read_shard(stage_named(plan, "images-weak"), 1, "images")[2:3])
+    undecided = np.array(scored["metrics"]["confusion"])[:, -1].sum()
+    assert undecided >= missed, "an image without a seed counts as undecided"
     segmenter = stage_named(plan, "segmenter")
     run_stage(store, segmenter)
     assert store.record(segmenter)["counts"]["images"] == 24, "training goes on with an empty seed"
@@ -58,8 +68,9 @@ def test_a_listing_that_changed_is_refused(tmp_path):
     plan, store = job_of(tiny_job()).plan(), RunStore(str(tmp_path))
     stage = plan.stages[0]
     component = stage.component.model_copy(update={"num_images": 99})
+    component = component.model_copy(update={"listing": "0" * 64})
     changed = Plan.of([type(stage)("ingest", "images-weak", component)]).stages[0]
-    with pytest.raises(ValueError, match="24 images are listed, 99 were planned"):
+    with pytest.raises(ValueError, match="24 images are listed here, 99 were planned"):
         worker_class(changed)(store, changed)(0)
 
 
@@ -71,3 +82,80 @@ def test_a_shard_that_is_there_is_not_made_again(tmp_path):
     before = store.read(store.shard_path(stage, 1))
     assert worker(1) == 0
     assert store.read(store.shard_path(stage, 1)) == before
+
+
+def test_an_older_attempts_errors_do_not_outlive_it(tmp_path):
+    plan, store = job_of(tiny_job()).plan(), RunStore(str(tmp_path))
+    stage = plan.stages[0]
+    store.write_shard(stage, 1, "errors", [{"image_id": "weak/0009", "path": None, "reason": "then"}], folder="errors")
+    run_stage(store, stage)
+    assert store.record(stage)["counts"] == {"images": 24, "errors": 0, "shards": 3}
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EIO, "bad disk"), MemoryError(), OSError(errno.ENOSPC, "full")], ids=repr)
+def test_what_is_the_machines_fault_is_not_the_images(tmp_path, monkeypatch, error):
+    plan, store = job_of(tiny_job()).plan(), RunStore(str(tmp_path))
+    stage = plan.stages[0]
+
+    def fails(self, item):
+        raise error
+
+    monkeypatch.setattr(Shapes, "load", fails)
+    with pytest.raises(type(error)):
+        worker_class(stage)(store, stage)(0)
+    assert store.shards(stage) == store.shards(stage, "errors") == []
+
+
+def test_after_too_many_errors_the_shards_are_made_again_and_what_read_them_too(tmp_path):
+    plan, store = job_of(tiny_job()).plan(), RunStore(str(tmp_path))
+    run_plan(store, plan, last="maps")
+    maps, seeds, quality = (stage_named(plan, name) for name in ("maps", "seeds", "seed_quality"))
+    good = store.read_shard(maps, 1, "maps")
+    store.delete(store.stage_path(maps, "record.json"))
+    nulls = {"classes": [], "height": 0, "width": 0, "peak": None, "mean": None, "grid": None}
+    store.write_shard(maps, 1, "maps", [row | nulls for row in good])
+    errors = [{"image_id": row["image_id"], "path": None, "reason": "x"} for row in good]
+    store.write_shard(maps, 1, "errors", errors, folder="errors")
+    for stage in (seeds, quality):
+        for shard in range(3):
+            worker_class(stage)(store, stage)(shard)
+    with pytest.raises(StageError, match="stage maps: 8 of 24 images failed"):
+        commit_shards(store, maps, started=0, finished=0, max_bad_fraction=0.1, readers=(seeds, quality))
+    for stage in (maps, seeds, quality):
+        assert store.shards(stage) == [0, 2]
+        assert store.shards(stage, "errors") == []
+    run_plan(store, plan, last="seed_quality")
+    assert [store.record(stage)["counts"]["errors"] for stage in (maps, seeds, quality)] == [0, 0, 0]
+
+
+def test_a_trained_network_is_loaded_without_its_first_weights(tmp_path):
+    job = tiny_job()
+    first = RunStore(str(tmp_path / "first"))
+    plan = job_of(job).plan()
+    run_plan(first, plan, last="classifier")
+    file = tmp_path / "classifier.safetensors"
+    file.write_bytes(first.read(first.stage_path(stage_named(plan, "classifier"), "model.safetensors")))
+    job["method"]["classifier"] |= {"weights": str(file), "steps": 0}
+    store, plan = RunStore(str(tmp_path / "second")), job_of(job).plan()
+    run_plan(store, plan, last="classifier")
+    file.unlink()
+    run_plan(store, plan, last="maps")
+    assert store.record(stage_named(plan, "maps"))["counts"]["errors"] == 0
+
+
+def test_many_selections_are_made_in_parts(tmp_path, monkeypatch):
+    plan, store = job_of(tiny_job()).plan(), RunStore(str(tmp_path))
+    run_plan(store, plan, last="classifier")
+    stage = stage_named(plan, "maps")
+    for normalize in ("per_map", "per_image"):
+        part = stage.component.model_copy(update={"normalize": normalize})
+        found = []
+        for elements in (100_000_000, 1):
+            monkeypatch.setattr(ficklenet, "_MASK_ELEMENTS", elements)
+            rng = torch.Generator().manual_seed(5)
+            net = load_model(store, stage.input("model"), "cpu")
+            image = decode_rgb(store.read_shard(stage.input("data"), 0, "images")[0]["image"])
+            found.append(part.localize(net, image, [0, 2], rng))
+        np.testing.assert_array_equal(found[0].peak_CHW, found[1].peak_CHW)
+        np.testing.assert_allclose(found[0].mean_CHW, found[1].mean_CHW, rtol=1e-5, atol=1e-7)
+        assert found[0].peak_CHW.max() == 1

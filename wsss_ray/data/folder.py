@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Annotated
@@ -44,6 +45,17 @@ class Folder(Source):
             raise ValueError("val is set but masks is not; set masks to the folder of the masks, or val to null")
         return self
 
+    def _check_masks(self, items: Sequence[Item]) -> None:
+        if self.masks is None:
+            return
+        folder = expand(self.masks)
+        if not folder.is_dir():
+            raise ValueError(f"data.masks: {folder} is no folder; set it to the folder of the masks, or to null")
+        if items and not any(item.mask for item in items):
+            raise ValueError(
+                f"data.masks: no image has a mask in {folder}; that of {items[0].image_id!r} would be {items[0].image_id}.png"
+            )
+
     def class_names(self) -> tuple[str, ...]:
         """List the classes given, or all that the tags name."""
         if self.classes is not None:
@@ -71,7 +83,10 @@ class Folder(Source):
         if split == "strong":
             raise ValueError("data.strong: a folder has no such split")
         classes, files = self.class_names(), self._scan()
-        return [self._item(row, files, classes, split) for row in self._rows(split)]
+        items = [self._item(row, files, classes, split) for row in self._rows(split)]
+        if not self._rows("val"):
+            self._check_masks(items)
+        return items
 
     def load(self, item: Item) -> Raw:
         """Read the image and, if it has one, the mask."""
@@ -109,7 +124,7 @@ class Folder(Source):
             for file in files:
                 if file.lower().endswith(_SUFFIXES) and not file.startswith("."):
                     name = Path(folder, file).relative_to(root).as_posix()
-                    found.setdefault(_bare(name), []).append(name)
+                    found.setdefault(_nfc(_bare(name)), []).append(name)
         return found
 
     def _item(self, row: Row, files: dict[str, list[str]], classes: Sequence[str], split: Split) -> Item:
@@ -140,12 +155,25 @@ def _bare(name: str) -> str:
     return stem if f"{dot}{suffix.lower()}" in _SUFFIXES else name
 
 
+def _nfc(name: str) -> str:
+    """One spelling of accents: macOS stores a letter and its accent apart."""
+    return unicodedata.normalize("NFC", name)
+
+
+def _alike(path: str) -> str:
+    """What a path is but for case, extension and folder."""
+    return _nfc(_bare(PurePosixPath(path).name)).lower()
+
+
 def _find(row: Row, files: dict[str, list[str]], root: str) -> str:
-    named = files.get(_bare(row.image), [])
-    if row.image in named:
-        return row.image
+    named = files.get(_nfc(_bare(row.image)), [])
+    same = [name for name in named if _nfc(name) == _nfc(row.image)]
+    if same:
+        return same[0]
     if not named or row.image != _bare(row.image):
-        raise ValueError(f"{row.where}: image {row.image!r} is not in {root}")
+        near = [path for paths in files.values() for path in paths if _alike(path) == _alike(row.image)]
+        mend = f"; did you mean {near[0]!r}?" if near else f", where it is looked for; formats: {' '.join(_SUFFIXES)}"
+        raise ValueError(f"{row.where}: image {row.image!r} is not in {root}{mend}")
     if len(named) > 1:
         raise ValueError(f"{row.where}: image {row.image!r} may be {' or '.join(sorted(named))}; give the extension")
     return named[0]

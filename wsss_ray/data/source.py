@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from wsss_ray.plan import Data, ingest
 
 Split = Literal["weak", "val", "strong", "saliency"]
 
-_ID = re.compile(r"[\w.-][\w. @+-]*(/[\w.-][\w. @+-]*)*")
+_ID = re.compile(r"[^/\\\x00-\x1f\x7f]+(/[^/\\\x00-\x1f\x7f]+)*")
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,9 @@ class DataSplit(Component):
     classes: tuple[str, ...]
     listing: str
     num_images: Annotated[int, NotIdentity()]
+    tagged: Annotated[tuple[int, ...], NotIdentity()] = ()
+    num_masks: Annotated[int, NotIdentity()] = 0
+    num_untagged: Annotated[int, NotIdentity()] = 0
 
     def identity(self) -> dict[str, Any]:
         """The data's identity is what is in it (ids, tags, sizes, classes) and how it is sharded, not how it was found."""
@@ -87,6 +91,14 @@ class DataSplit(Component):
             "classes": list(self.classes),
             "listing": self.listing,
         }
+
+    def summary(self) -> str:
+        """What the listing holds, in one line for people."""
+        parts = [f"{self.num_images} images, {self.num_masks} with masks"]
+        if self.num_untagged:
+            parts.append(f"{self.num_untagged} without tags")
+        counts = ", ".join(f"{name} {count}" for name, count in zip(self.classes, self.tagged, strict=True))
+        return f"{', '.join(parts)}; {counts}"
 
     @property
     def num_shards(self) -> int:
@@ -103,8 +115,24 @@ def describe(source: Source, split: Split) -> DataSplit:
     """List a split and take its digest: ids, tags and the byte size of every file."""
     items = source.items(split)
     check_items(items, split, len(source.class_names()))
-    listing = digest([[item.image_id, item.tags, item.size] for item in items])
-    return DataSplit(source=source, split=split, classes=source.class_names(), listing=listing, num_images=len(items))
+    classes = source.class_names()
+    tags = Counter(tag for item in items for tag in item.tags)
+    masks = sum(item.mask is not None for item in items)
+    return DataSplit(
+        source=source,
+        split=split,
+        classes=classes,
+        listing=listing_digest(items),
+        num_images=len(items),
+        tagged=tuple(tags[place] for place in range(len(classes))),
+        num_masks=masks or (len(items) if source.has_masks(split) else 0),
+        num_untagged=sum(not item.tags for item in items),
+    )
+
+
+def listing_digest(items: Iterable[Item]) -> str:
+    """The digest of a listing: ids, tags and the byte size of every file."""
+    return digest([[item.image_id, item.tags, item.size] for item in items])
 
 
 def check_items(items: Iterable[Item], split: str, num_classes: int) -> None:
@@ -112,12 +140,14 @@ def check_items(items: Iterable[Item], split: str, num_classes: int) -> None:
     seen: dict[str, str | None] = {}
     for item in items:
         if item.image_id in seen:
-            raise ValueError(f"data: {split}: image id {item.image_id!r} is there twice ({seen[item.image_id]} and {item.path})")
+            places = " and ".join(dict.fromkeys(str(path) for path in (seen[item.image_id], item.path)))
+            raise ValueError(f"data: {split}: image {item.image_id!r} is listed twice ({places}); remove one, or rename its file")
         if not _ID.fullmatch(item.image_id) or ".." in item.image_id.split("/"):
-            raise ValueError(f"data: {split}: image id {item.image_id!r} is not usable; allowed: letters, digits and _ . - @ + /")
-        wrong = [tag for tag in item.tags if not 0 <= tag < num_classes]
-        if wrong:
-            raise ValueError(f"data: {split}: image {item.image_id}: tag {wrong[0]} is not one of the {num_classes} classes")
+            wrong = "it may hold no control character, backslash or '..'; rename the file"
+            raise ValueError(f"data: {split}: image id {item.image_id!r} is not usable: {wrong}")
+        unknown = [tag for tag in item.tags if not 0 <= tag < num_classes]
+        if unknown:
+            raise ValueError(f"data: {split}: image {item.image_id}: tag {unknown[0]} is not one of the {num_classes} classes")
         seen[item.image_id] = item.path
     if not seen:
         raise ValueError(f"data: {split}: the list is empty")

@@ -11,14 +11,18 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-_SPLITS = {"": "weak", "train": "weak", "training": "weak", "weak": "weak", "val": "val", "valid": "val", "validation": "val"}
+_SPLITS = {
+    **dict.fromkeys(("", "train", "training", "weak"), "weak"),
+    **dict.fromkeys(("val", "valid", "validation"), "val"),
+    "test": "test",
+}
 _KNOWN = ("image", "tags", "split")
 _BITS = {"": False, "0": False, "0.0": False, "false": False, "1": True, "1.0": True, "true": True}
 
 
 @dataclass(frozen=True)
 class Row:
-    """One image of a table of tags. `where` is the file and line for messages; `split` is "weak", "val" or another word."""
+    """One image of a table of tags. `where` is the file and line for messages; `split` is "weak", "val" or "test" (left out)."""
 
     image: str
     tags: tuple[str, ...]
@@ -56,6 +60,8 @@ def check_classes(names: Sequence[str], where: str) -> tuple[str, ...]:
     """Raise ValueError on no classes, an empty or repeated name, or background as a class; otherwise return them."""
     if not names:
         raise ValueError(f"{where}: no class is named")
+    if len(names) > 254:
+        raise ValueError(f"{where}: {len(names)} classes; at most 254, as label maps have 8 bits and 255 means undecided")
     for place, name in enumerate(names):
         if not name.strip():
             raise ValueError(f"{where}: class {place} has no name")
@@ -102,7 +108,7 @@ def _class_columns(records: Sequence[tuple[str, dict[str, Any]]]) -> tuple[str, 
     """Name the 0/1 columns of a table that has no column `tags`."""
     if not records or any("tags" in record for _, record in records):
         return ()
-    return tuple(name for name in records[0][1] if name not in _KNOWN)
+    return tuple(name for name in records[0][1] if name not in _KNOWN and not name.startswith("__index_level"))
 
 
 def _row(record: dict[str, Any], columns: Sequence[str], where: str) -> Row:
@@ -116,7 +122,9 @@ def _row(record: dict[str, Any], columns: Sequence[str], where: str) -> Row:
     else:
         raise ValueError(f"{where}: no tags; give a column 'tags' (names with ; between), or one 0/1 column for every class")
     split = str(record.get("split") or "").strip().lower()
-    return Row(image.strip().replace("\\", "/").removeprefix("./"), tags, _SPLITS.get(split, split), where)
+    if split not in _SPLITS:
+        raise ValueError(f"{where}: split is {split!r}; allowed: train, val, or test (which is left out)")
+    return Row(image.strip().replace("\\", "/").removeprefix("./"), tags, _SPLITS[split], where)
 
 
 def _names(value: Any, where: str) -> tuple[str, ...]:
@@ -136,15 +144,24 @@ def _bit(value: Any, column: str, where: str) -> bool:
 
 
 def _from_csv(path: Path, field: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    reader = csv.DictReader(read_text(path, field).splitlines(keepends=True), skipinitialspace=True, strict=True)
+    text = read_text(path, field)
+    header = text.partition("\n")[0]
+    delimiter = next((mark for mark in ",;\t" if mark in header), ",")  # spreadsheets write ; where the comma is decimal
+    reader = csv.DictReader(text.splitlines(keepends=True), delimiter=delimiter, skipinitialspace=True, strict=True)
     try:
         for record in reader:
             where = f"{path}:{reader.line_num}"
             if None in record or None in record.values():
                 raise ValueError(f"{where}: {'more' if None in record else 'fewer'} cells than the header has")
-            yield where, {name.strip(): value for name, value in record.items()}
+            yield where, {_column(name): value for name, value in record.items()}
     except csv.Error as err:
         raise ValueError(f"{path}:{reader.line_num}: {err}") from err
+
+
+def _column(name: str) -> str:
+    """A column's name; the known ones in any case."""
+    name = name.strip()
+    return name.lower() if name.lower() in _KNOWN else name
 
 
 def _from_jsonl(path: Path, field: str) -> Iterator[tuple[str, dict[str, Any]]]:

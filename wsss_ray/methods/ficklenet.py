@@ -47,6 +47,8 @@ if TYPE_CHECKING:
     from wsss_ray.contracts import ImageArray, LabelArray, MapArray
     from wsss_ray.nets.selection import SelectionClassifier
 
+_MASK_ELEMENTS = 100_000_000  # of the keep masks that are held at a time; the paper's size needs 27 million
+
 Selection = Literal["stochastic", "general_dropout", "deterministic"]
 
 
@@ -59,7 +61,7 @@ class StochasticClassifier(Learner):
     kernel_size: int = Field(default=9, ge=1, description="Side s of the window; odd.")
     dropout_rate: float = Field(default=0.9, ge=0, le=1, description="p: share of a window that is dropped (Table 5).")
     head_lr_scale: float = Field(default=1.0, gt=0, description="Learning rate of the class kernels over that of the trunk.")
-    epochs: float | None = 30
+    epochs: float | None = 30.0
     augment: Augment = RandomCrop(size=321)
     optimizer: Optimizer = Adam(lr=1e-3)
     schedule: Schedule = Decay(gamma=0.5, every_epochs=10)
@@ -121,22 +123,31 @@ class StochasticGradCam(Localizer):
         with torch.inference_mode():
             x_CHW = classifier.trunk(to_tensor(image, weight_KCSS.device))[0]
             height, width = x_CHW.shape[1:]
-            keep_NDHW = draw_keep(
-                self.selection,
-                n=1 if self.selection == "deterministic" else self.selections,
-                size=weight_KCSS.shape[-1],
-                height=height,
-                width=width,
-                rate=self.dropout_rate,
-                rng=rng,
-            ).to(x_CHW.device)
-            cams_NCHW = selection_cams(x_CHW, weight_KCSS[list(classes)], keep_NDHW)
-            over = (-2, -1) if self.normalize == "per_map" else (0, -2, -1)
-            if len(classes):
-                cams_NCHW = cams_NCHW / cams_NCHW.amax(dim=over, keepdim=True).clamp_min(1e-12)
-            peak, mean = cams_NCHW.amax(dim=0), cams_NCHW.mean(dim=0)
+            total = 1 if self.selection == "deterministic" else self.selections
+            chunk = max(1, _MASK_ELEMENTS // (weight_KCSS.shape[-1] ** 2 * height * width))
+            peak_CHW = mean_CHW = torch.zeros(())
+            for first in range(0, total, chunk):
+                keep_NDHW = draw_keep(
+                    self.selection,
+                    n=min(chunk, total - first),
+                    size=weight_KCSS.shape[-1],
+                    height=height,
+                    width=width,
+                    rate=self.dropout_rate,
+                    rng=rng,
+                ).to(x_CHW.device)
+                cams_NCHW = selection_cams(x_CHW, weight_KCSS[list(classes)], keep_NDHW)
+                if self.normalize == "per_map" and len(classes):
+                    cams_NCHW = cams_NCHW / cams_NCHW.amax(dim=(-2, -1), keepdim=True).clamp_min(1e-12)
+                peak, part = cams_NCHW.amax(dim=0), cams_NCHW.sum(dim=0) / total
+                peak_CHW, mean_CHW = (torch.maximum(peak_CHW, peak), mean_CHW + part) if first else (peak, part)
+            if self.normalize == "per_image" and len(classes):
+                highest = peak_CHW.amax(dim=(-2, -1), keepdim=True).clamp_min(1e-12)
+                peak_CHW, mean_CHW = peak_CHW / highest, mean_CHW / highest
         rows, columns = (_axis(classifier.trunk, size) for size in image.shape[:2])
-        return Maps(tuple(classes), peak_CHW=peak.cpu().numpy(), mean_CHW=mean.cpu().numpy(), rows=rows, columns=columns)
+        return Maps(
+            tuple(classes), peak_CHW=peak_CHW.cpu().numpy(), mean_CHW=mean_CHW.cpu().numpy(), rows=rows, columns=columns
+        )
 
 
 class ThresholdSeeds(SeedRule):

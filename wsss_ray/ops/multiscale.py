@@ -36,7 +36,7 @@ def sum_logits(
     flip: bool,
     device: torch.device,
 ) -> Tensor:
-    """The mean of the logits over `sizes` (height, width) and, with `flip`, mirror images: logits_LHW at the image's size."""
+    """The sum over `sizes` (height, width) of the logits, each with `flip` the mean of both mirror images: logits_LHW."""
     height, width = image_HWC.shape[:2]
     total: Tensor | None = None
     for rows, columns in sizes:
@@ -47,4 +47,4 @@ def sum_logits(
         logits = F.interpolate(logits.float(), (height, width), mode="bilinear", align_corners=False)[0]
         total = logits if total is None else total + logits
     assert total is not None
-    return total / len(sizes)
+    return total

@@ -28,10 +28,14 @@ _ENVIRONMENT = {
 
 @dataclass(frozen=True)
 class Resources:
-    """What the cluster has: CPUs that may be planned with, one held back for readers, and GPUs."""
+    """What the cluster has: CPUs that may be planned with, one held back for readers, and GPUs.
+
+    `node_cpus`: CPUs for one training worker that any node can give (a GPU's share of the smallest node that has GPUs).
+    """
 
     cpus: float
     gpus: int
+    node_cpus: float
 
 
 @contextmanager
@@ -95,8 +99,11 @@ def keep_logs(target: Path) -> None:
 def _resources() -> Resources:
     import ray
 
-    found = ray.cluster_resources()
-    return Resources(cpus=max(1.0, found.get("CPU", 1.0) - 1), gpus=int(found.get("GPU", 0)))
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    cpus = max(1.0, sum(node.get("CPU", 0.0) for node in nodes) - 1)
+    gpus = int(sum(node.get("GPU", 0.0) for node in nodes))
+    shares = [node.get("CPU", 0.0) / max(1.0, node.get("GPU", 1.0)) for node in nodes if node.get("GPU" if gpus else "CPU", 0.0)]
+    return Resources(cpus=cpus, gpus=gpus, node_cpus=max(1.0, min([*shares, cpus])))
 
 
 @contextmanager

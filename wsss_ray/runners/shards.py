@@ -52,13 +52,13 @@ def run_shards(store: RunStore, stages: Sequence[Stage], run: Execution, have: R
         gpus = have.gpus if run.gpu is not False else 0
         for stage in stages:
             on_gpu = needs_model(stage) and gpus > 0
-            pool = run.image_workers or max(1, gpus if on_gpu else int(have.cpus))
-            pool = min(pool, len(todo))
+            most = gpus if on_gpu else max(1, int(have.cpus))
+            pool = min(run.image_workers or most, len(todo), gpus if on_gpu else len(todo))
             dataset = dataset.map(
                 ShardOperator,
                 fn_constructor_kwargs={"store": store, "stage": stage, "device": "cuda" if on_gpu else "cpu"},
                 compute=ActorPoolStrategy(size=pool),
-                num_cpus=max(0.05, round(have.cpus / (pool * len(stages)), 2) - 0.01),
+                num_cpus=min(1.0, max(0.05, round(have.cpus / (pool * len(stages)), 2) - 0.01)),
                 num_gpus=1 if on_gpu else 0,
             )
         first = dict.fromkeys(began, float("inf"))
@@ -68,9 +68,14 @@ def run_shards(store: RunStore, stages: Sequence[Stage], run: Execution, have: R
                 ended[stage.id] = max(ended[stage.id], row[f"{stage.id}.ended"])
                 meters[stage.id].add(row[f"{stage.id}.images"])
         began = first
-    for stage in stages:
+    for place, stage in enumerate(stages):
         commit_shards(
-            store, stage, started=began[stage.id], finished=ended[stage.id], max_bad_fraction=run.max_bad_fraction
+            store,
+            stage,
+            started=began[stage.id],
+            finished=ended[stage.id],
+            max_bad_fraction=run.max_bad_fraction,
+            readers=stages[place + 1 :],
         )
 
 

@@ -7,6 +7,7 @@ driver died must find them by stage id alone. A worker that dies is replaced, an
 from __future__ import annotations
 
 import math
+import os
 import signal
 import threading
 import time
@@ -26,7 +27,7 @@ from wsss_ray.progress import Display, Meter
 from wsss_ray.records import StageError, make_record
 from wsss_ray.runners.cluster import Resources
 from wsss_ray.store import RunStore
-from wsss_ray.training import run_training
+from wsss_ray.training import TrainingError, run_training
 
 
 def run_train(store: RunStore, stage: Stage, run: Execution, have: Resources, display: Display) -> None:
@@ -36,7 +37,7 @@ def run_train(store: RunStore, stage: Stage, run: Execution, have: Resources, di
     record = store.record(stage.input("data"))
     assert record is not None
     gpu = have.gpus > 0 if run.gpu is None else run.gpu
-    cpus = run.cpus_per_worker or max(1, math.floor(have.cpus / run.workers))
+    cpus = run.cpus_per_worker or max(1, math.floor(min(have.cpus / run.workers, have.node_cpus)))
     if run.workers * cpus > have.cpus or (gpu and run.workers > have.gpus):
         raise StageError(
             f"stage {stage.name}: run.workers = {run.workers} needs {run.workers * cpus:g} CPUs"
@@ -88,6 +89,7 @@ def run_train(store: RunStore, stage: Stage, run: Execution, have: Resources, di
 def train_worker(config: dict[str, Any]) -> dict[str, Any]:
     """What every training worker runs. Errors that all workers share are returned, so that they are not tried again."""
     context = ray.train.get_context()
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what deterministic matrix products on CUDA need
     torch.set_num_threads(config["threads"])
     torch.use_deterministic_algorithms(mode=True, warn_only=True)
     try:
@@ -103,7 +105,7 @@ def train_worker(config: dict[str, Any]) -> dict[str, Any]:
             log_every=config["log_every"],
             wrap=prepare_model,
         )
-    except (ValueError, FloatingPointError) as error:
+    except (TrainingError, FloatingPointError) as error:
         return {"error": str(error)}
 
 
