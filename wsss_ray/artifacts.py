@@ -16,6 +16,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
 
 from wsss_ray.contracts import Axis, Maps
 
@@ -95,14 +97,16 @@ def encode_gray(gray_HW: NDArray[np.uint8]) -> bytes:
 
 def decode_gray(data: bytes) -> NDArray[np.uint8]:
     """The array of an 8-bit PNG (H, W); palette images give their indices. Writable."""
-    with Image.open(io.BytesIO(data)) as image:
-        return np.array(image, dtype=np.uint8)
+    return np.array(PngImageFile(io.BytesIO(data)), dtype=np.uint8)
 
 
 def decode_rgb(data: bytes) -> NDArray[np.uint8]:
-    """The pixels of an ingested image, (H, W, 3) RGB. Writable, as pydensecrf wants it."""
-    with Image.open(io.BytesIO(data)) as image:
-        return np.array(image.convert("RGB"), dtype=np.uint8)
+    """The pixels of an ingested image, (H, W, 3) RGB. Writable, as pydensecrf wants it.
+
+    Not by Image.open, whose limit on pixels would refuse what ingest took.
+    """
+    reader = PngImageFile if data.startswith(b"\x89PNG") else JpegImageFile
+    return np.array(reader(io.BytesIO(data)).convert("RGB"), dtype=np.uint8)
 
 
 def encode_maps(maps: Maps) -> dict[str, Any]:

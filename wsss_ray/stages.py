@@ -17,7 +17,7 @@ import numpy as np
 
 from wsss_ray.artifacts import decode_gray, decode_maps, decode_rgb, encode_labels, encode_maps
 from wsss_ray.contracts import IGNORE, Localizer, Metric, Relabel, SeedRule, Segmenter
-from wsss_ray.data.images import normalise_image, normalise_mask, normalise_saliency
+from wsss_ray.data.images import normalise_image, normalise_mask, normalise_saliency, shrink
 from wsss_ray.data.source import DataSplit, Item, listing_digest
 from wsss_ray.ops.confusion import confusion, sparse
 from wsss_ray.plan import Stage
@@ -132,6 +132,7 @@ class IngestWorker(ShardWorker):
         if raw.mask is not None:
             labels = len(self.split.classes) + 1
             mask = normalise_mask(raw.mask, height=image.height, width=image.width, num_labels=labels)
+        image, mask = shrink(image, mask, self.split.source.max_side)
         return {
             "tags": list(item.tags),
             "height": image.height,
@@ -162,7 +163,9 @@ class SaliencyWorker(IngestWorker):
 
     def map(self, item: Item, image: Row) -> Row:
         """The saliency map of one image."""
-        return {"saliency": normalise_saliency(self.split.source.load(item).image, height=image["height"], width=image["width"])}
+        source = self.split.source
+        size = {"height": image["height"], "width": image["width"], "max_side": source.max_side}
+        return {"saliency": normalise_saliency(source.load(item).image, **size)}
 
     def failed(self, image_id: str) -> list[Row]:
         """A row without a map keeps the alignment."""

@@ -139,14 +139,40 @@ def test_too_many_workers_are_refused_before_they_are_waited_for(ray_session, by
         execute(job, plan, RunStore(str(tmp_path)), quiet())
 
 
-def begin(tmp_path, victim, plan, **run):
-    """A submit in its own process, returned when the stage `victim` has written its first file."""
+def submit_command(tmp_path, **run):
+    """The command line of a submit of the tiny job, and the options to run it with."""
     path = tmp_path / "job.yaml"
     path.write_text(yaml.safe_dump(tiny_job(run={"cpus_per_worker": 1, "checkpoint_every": 2, "log_every": 1, **run})))
     code = "import tests.shapes; from wsss_ray.cli import main; main()"
     command = [sys.executable, "-c", code, "submit", str(path), "--store", str(tmp_path / "runs")]
     environment = os.environ | {"RAY_AUTH_MODE": "disabled", "PYTHONPATH": str(ROOT)}
-    options = {"cwd": ROOT, "env": environment, "text": True, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    return command, {"cwd": ROOT, "env": environment, "text": True, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+
+
+@pytest.mark.slow
+def test_a_cluster_of_three_nodes_makes_the_same_bytes(by_hand, tmp_path, monkeypatch):
+    from ray.cluster_utils import Cluster
+
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    expected, plan = by_hand
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    try:
+        for _ in range(2):
+            cluster.add_node(num_cpus=2)
+        command, options = submit_command(tmp_path, image_workers=2)
+        options["env"]["RAY_ADDRESS"] = cluster.address
+        done = subprocess.run(command, timeout=400, check=False, **options)
+    finally:
+        cluster.shutdown()
+    assert done.returncode == 0, done.stdout
+    store = RunStore(str(tmp_path / "runs"))
+    assert models_of(store, plan) == models_of(expected, plan)
+    assert shards_of(store, plan) == shards_of(expected, plan)
+
+
+def begin(tmp_path, victim, plan, **run):
+    """A submit in its own process, returned when the stage `victim` has written its first file."""
+    command, options = submit_command(tmp_path, **run)
     process = subprocess.Popen(command, start_new_session=True, **options)
     store = RunStore(str(tmp_path / "runs"))
     stage = stage_named(plan, victim)

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from wsss_ray.artifacts import decode_gray, decode_rgb
+from wsss_ray.artifacts import decode_gray, decode_rgb, encode_labels
+from wsss_ray.data import images
 from wsss_ray.data.images import normalise_image, normalise_mask, normalise_saliency, voc_colours, voc_palette
 
 LIMIT = 10_000
@@ -262,3 +263,32 @@ def test_saliency():
         np.testing.assert_array_equal(decode_gray(normalise_saliency(encode(array, "PNG"), height=9, width=14)), gray)
     with pytest.raises(ValueError, match="saliency map is 14x9, its image 9x14"):
         normalise_saliency(encode(gray, "PNG"), height=14, width=9)
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [((400, 300), (100, 75)), ((30, 400), (8, 100)), ((100, 80), (100, 80)), ((1, 1000), (1, 100))],
+)
+def test_large_images_are_shrunk_with_their_masks(size, expected):
+    height, width = size
+    shade = (np.arange(width) // -(-width // 2) * 200).astype(np.uint8)
+    image = np.broadcast_to(shade[None, :, None], (height, width, 3))
+    mask = encode_labels(np.broadcast_to((shade > 0).astype(np.uint8), size))
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(image)).save(buffer, format="PNG")
+    plain = images.normalise_image(buffer.getvalue(), max_pixels=10**9)
+    small, small_mask = images.shrink(plain, mask, 100)
+    assert (small.height, small.width) == expected == images.fitted(*size, 100)
+    pixels, labels = decode_rgb(small.image), decode_gray(small_mask)
+    assert pixels.shape[:2] == labels.shape == expected
+    assert ((pixels[..., 0] > 100) == labels).mean() > 0.97
+    assert images.shrink(plain, mask, None) == (plain, mask)
+    saliency = images.normalise_saliency(buffer.getvalue(), height=expected[0], width=expected[1], max_side=100)
+    assert decode_gray(saliency).shape == expected
+
+
+def test_a_saliency_map_of_another_shape_is_refused_when_shrunk_too():
+    buffer = io.BytesIO()
+    Image.new("L", (50, 400)).save(buffer, format="PNG")
+    with pytest.raises(ValueError, match="the saliency map is 50x400, its image when shrunk 100x75"):
+        images.normalise_saliency(buffer.getvalue(), height=75, width=100, max_side=100)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 
+import fsspec
 import numpy as np
 import pyarrow as pa
+import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 import pytest
 
@@ -126,3 +128,28 @@ def test_the_same_rows_are_the_same_bytes(tmp_path):
     assert written[0] == written[1]
     assert pq.ParquetFile(io.BytesIO(written[0])).num_row_groups == 5, "training reads one image at a time"
     assert artifacts.VERSION == 1
+
+
+class MemoryStore(RunStore):
+    """A store that is no mounted path: fsspec's file system in memory, in the place of s3:// or gs://."""
+
+    @property
+    def _root(self):
+        return pafs.PyFileSystem(pafs.FSSpecHandler(fsspec.filesystem("memory"))), self.uri
+
+
+def test_a_store_that_is_no_mounted_path_holds_the_same(made, tmp_path):
+    local, plan = made
+    remote = MemoryStore(str(tmp_path / "bucket"))
+    assert not remote.is_local
+    run_plan(remote, plan, last="seeds")
+    for stage in plan.stages[:4]:
+        assert remote.record(stage)["counts"] == local.record(stage)["counts"]
+        assert remote.shards(stage) == local.shards(stage)
+        for shard in remote.shards(stage):
+            path = remote.shard_path(stage, shard)
+            assert remote.read(path) == local.read(local.shard_path(stage, shard))
+    classifier = stage_named(plan, "classifier")
+    assert remote.names(remote.stage_path(classifier, "checkpoints"))[-1] == "step-00000012.pt"
+    remote.delete_folder(remote.stage_path(classifier, "checkpoints"))
+    assert remote.names(remote.stage_path(classifier, "checkpoints")) == []

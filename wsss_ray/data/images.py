@@ -22,7 +22,7 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from wsss_ray.artifacts import encode_gray, encode_labels
+from wsss_ray.artifacts import decode_gray, decode_rgb, encode_gray, encode_labels
 from wsss_ray.contracts import IGNORE
 
 _READERS: tuple[tuple[str, bytes, type[ImageFile.ImageFile]], ...] = (
@@ -102,10 +102,40 @@ def normalise_mask(
     return encode_labels(label_HW.astype(np.uint8))
 
 
-def normalise_saliency(data: bytes, *, height: int, width: int) -> bytes:
-    """Turn a saliency map, gray or colour, into an 8-bit gray PNG. Raises ValueError unless it is as large as its image."""
-    _, image = _open(data, _MASK_PIXELS, size=(width, height), what="saliency map")
-    return encode_gray(np.asarray(Image.fromarray(_rgb(image)).convert("L")))
+def normalise_saliency(data: bytes, *, height: int, width: int, max_side: int | None = None) -> bytes:
+    """Turn a saliency map, gray or colour, into an 8-bit gray PNG of its image's size.
+
+    Raises ValueError unless it is as large as its image, or becomes so when it is shrunk to `max_side` as that was.
+    """
+    size = (width, height) if max_side is None else None
+    _, image = _open(data, _MASK_PIXELS, size=size, what="saliency map")
+    gray = Image.fromarray(_rgb(image)).convert("L")
+    if fitted(gray.height, gray.width, max_side) != (height, width):
+        raise ValueError(f"the saliency map is {image.width}x{image.height}, its image when shrunk {width}x{height}")
+    return encode_gray(np.asarray(gray.resize((width, height), Image.Resampling.BILINEAR)))
+
+
+def fitted(height: int, width: int, max_side: int | None) -> tuple[int, int]:
+    """The size (height, width) of an image whose longer side may have `max_side` pixels."""
+    if max_side is None or max(height, width) <= max_side:
+        return height, width
+    return tuple(max(1, round(side * max_side / max(height, width))) for side in (height, width))  # type: ignore[return-value]
+
+
+def shrink(image: Decoded, mask: bytes | None, max_side: int | None) -> tuple[Decoded, bytes | None]:
+    """An image and its mask (as normalised) with a longer side of at most `max_side`; as they are if they fit.
+
+    A shrunk image is stored as a JPEG of quality 95 with full colour; masks take the nearest label.
+    """
+    height, width = fitted(image.height, image.width, max_side)
+    if (height, width) == (image.height, image.width):
+        return image, mask
+    buffer = io.BytesIO()
+    small = Image.fromarray(decode_rgb(image.image)).resize((width, height), Image.Resampling.LANCZOS)
+    small.save(buffer, format="JPEG", quality=95, subsampling=0)
+    if mask is not None:
+        mask = encode_labels(np.asarray(Image.fromarray(decode_gray(mask)).resize((width, height), Image.Resampling.NEAREST)))
+    return Decoded(buffer.getvalue(), height, width), mask
 
 
 def voc_palette() -> NDArray[np.uint8]:

@@ -47,6 +47,9 @@ class Source(Component):
 
     shard_size: int = Field(default=128, ge=1, description="Images per Parquet shard: the unit of work, retry and resume.")
     max_pixels: int = Field(default=80_000_000, ge=1, description="Larger images are recorded as errors and skipped.")
+    max_side: int | None = Field(
+        default=None, ge=16, description="Shrink images with a longer side to it, their masks too."
+    )
 
     @abstractmethod
     def class_names(self) -> tuple[str, ...]:

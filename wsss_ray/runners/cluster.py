@@ -40,10 +40,11 @@ class Resources:
 
 @contextmanager
 def ray_session(*, needs_cpus: float = 0) -> Iterator[Resources]:
-    """A running Ray: the one this process is connected to, or a private local one that ends with the block.
+    """A running Ray: the one this process is connected to, that of RAY_ADDRESS, or a private local one that ends with the block.
 
-    A local Ray gets as many logical CPUs as the machine has cores, or `needs_cpus` if that is more (several workers on a small
-    machine take turns), and one on top, so that an actor pool never holds the last one.
+    The machines of a cluster need this package, the data and the store under the same paths. A local Ray gets as many logical
+    CPUs as the machine has cores, or `needs_cpus` if that is more (several workers on a small machine take turns), and one on
+    top, so that an actor pool never holds the last one.
     """
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
@@ -52,18 +53,15 @@ def ray_session(*, needs_cpus: float = 0) -> Iterator[Resources]:
     if ray.is_initialized():
         yield _resources()
         return
-    cores = max(len(os.sched_getaffinity(0)), 2)
-    previous = os.environ.pop("RAY_ADDRESS", None)
+    previous = os.environ.get("RAY_ADDRESS")
+    quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
     with _hushed():
-        ray.init(
-            address="local",
-            num_cpus=int(max(cores, needs_cpus)) + 1,
-            include_dashboard=False,
-            object_store_memory=256 * 1024**2,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            configure_logging=True,
-        )
+        if previous:
+            ray.init(address=previous, **quiet)
+        else:
+            cores = max(len(os.sched_getaffinity(0)), 2)
+            cpus = int(max(cores, needs_cpus)) + 1
+            ray.init(address="local", num_cpus=cpus, include_dashboard=False, object_store_memory=256 * 1024**2, **quiet)
     os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address  # Ray Train's own clients must find this one
     try:
         _quiet()
