@@ -54,6 +54,8 @@ def submit(
         report = execute(loaded, plan, run_store, display)
     except StageError as error:
         _fail(str(error))
+    except OSError as error:
+        _fail(f"store {run_store.uri}: {error}")
     except KeyboardInterrupt:
         _fail("interrupted; what was done is kept, submit again to go on", code=130)
     _print_scores(plan, run_store)

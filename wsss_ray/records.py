@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import wsss_ray
+from wsss_ray.data.source import Item
 from wsss_ray.ops.confusion import dense, scores
 from wsss_ray.plan import Stage
-from wsss_ray.stages import data_split, num_classes, worker_class
+from wsss_ray.stages import IngestWorker, data_split, num_classes, worker_class
 from wsss_ray.store import RunStore
 
 _PACKAGES = ("ray", "torch", "torchvision", "numpy", "pyarrow", "pillow", "pydensecrf2", "scipy")
@@ -74,6 +75,32 @@ def commit_shards(
     counts = {"images": images, "errors": len(errors), "shards": len(made)}
     metrics = score(store, stage) if stage.kind == "evaluate" else {}
     store.commit(stage, make_record(stage, started=started, finished=finished, counts=counts, metrics=metrics))
+
+
+def check_unchanged(store: RunStore, stage: Stage) -> None:
+    """Raise StageError if a file of an ingest stage that is done has other content now, though the same name, tags and size.
+
+    Only files newer than the ingest are read.
+    """
+    record, worker = store.record(stage), worker_class(stage)(store, stage)
+    if record is None or type(worker) is not IngestWorker:
+        return
+    began = datetime.fromisoformat(record["started"]).timestamp()
+    for shard in store.shards(stage):
+        newer = {item.image_id: item for item in worker.split.shard_items(worker.items, shard) if _changed_at(item) >= began}
+        rows = store.read_shard(stage, shard, worker.schema) if newer else []
+        for row in rows:
+            item = newer.get(row["image_id"])
+            if item is not None and {"image_id": item.image_id} | worker.row(item) != row:
+                raise StageError(
+                    f"stage {stage.name}: {item.path} or its mask has changed since it was packed; raise data.version to make "
+                    "all that depends on it anew, or restore the file"
+                )
+
+
+def _changed_at(item: Item) -> float:
+    """When the newer of an item's files was last written, in seconds since the epoch; 0 for an item without files."""
+    return max((os.stat(path).st_mtime for path in (item.path, item.mask) if path), default=0.0)
 
 
 def score(store: RunStore, stage: Stage) -> dict[str, Any]:

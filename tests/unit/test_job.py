@@ -139,6 +139,7 @@ def test_commands_that_look_import_neither_ray_nor_torch(own_data, command):
         (["plan", "job.yaml", "--store", "ftp://x/y"], ["store ftp://x/y"]),
         (["plan", "job.yaml", "--store", "s3://"], ["store s3://"]),
         (["plan", "job.yaml", "--store", "tags.csv"], ["store tags.csv", "is a file"]),
+        (["submit", "job.yaml", "--store", "tags.csv/runs"], ["store ", "tags.csv/runs", "directory"]),
         (["status", "--store", "nostore"], ["store nostore", "no store there"]),
         (["plan", "job.yaml", "--set", "method.seedrule.theta=0.4"], ["--set method.seedrule.theta=0.4", "no such field"]),
         (["plan", "job.yaml", "--set", "method.name=x"], ["--set method.name=x", "allowed: ", "ficklenet"]),

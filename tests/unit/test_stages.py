@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import errno
+import os
+import time
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from tests.local import job_of, run_plan, run_stage, stage_named
 from tests.shapes import Shapes, tiny_job
@@ -15,7 +18,7 @@ from wsss_ray.contracts import IGNORE
 from wsss_ray.methods import ficklenet
 from wsss_ray.models import load_model
 from wsss_ray.plan import Plan
-from wsss_ray.records import StageError, commit_shards
+from wsss_ray.records import StageError, check_unchanged, commit_shards
 from wsss_ray.stages import worker_class
 from wsss_ray.store import RunStore
 
@@ -159,3 +162,23 @@ def test_many_selections_are_made_in_parts(tmp_path, monkeypatch):
         np.testing.assert_array_equal(found[0].peak_CHW, found[1].peak_CHW)
         np.testing.assert_allclose(found[0].mean_CHW, found[1].mean_CHW, rtol=1e-5, atol=1e-7)
         assert found[0].peak_CHW.max() == 1
+
+
+def test_a_file_that_changed_under_its_name_and_size_is_noticed(tmp_path):
+    (tmp_path / "images").mkdir()
+    for name, colour in (("a", 10), ("b", 20)):
+        Image.new("RGB", (8, 8), (colour, 0, 0)).save(tmp_path / "images" / f"{name}.bmp")
+    (tmp_path / "tags.csv").write_text("image,tags\na,cat\nb,dog\n")
+    data = {"kind": "folder", "root": str(tmp_path / "images"), "tags": str(tmp_path / "tags.csv")}
+    plan, store = job_of(tiny_job(data=data)).plan(), RunStore(str(tmp_path / "runs"))
+    stage = plan.stages[0]
+    run_stage(store, stage)
+    later = time.time() + 60
+    os.utime(tmp_path / "images" / "b.bmp", (later, later))
+    check_unchanged(store, stage)  # newer, but the same
+    Image.new("RGB", (8, 8), (21, 0, 0)).save(tmp_path / "images" / "b.bmp")
+    os.utime(tmp_path / "images" / "b.bmp", (later, later))
+    assert job_of(tiny_job(data=data)).plan().stages[0].id == stage.id
+    with pytest.raises(StageError, match=r"images-weak: .*b\.bmp or its mask has changed .*raise data\.version"):
+        check_unchanged(store, stage)
+    assert job_of(tiny_job(data=data | {"version": 2})).plan().stages[0].id != stage.id

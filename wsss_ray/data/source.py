@@ -45,6 +45,7 @@ class Raw:
 class Source(Component):
     """A data set: where its images, tags and masks come from."""
 
+    version: int = Field(default=1, description="Raise it when files have changed and kept their names, tags and sizes.")
     shard_size: int = Field(default=128, ge=1, description="Images per Parquet shard: the unit of work, retry and resume.")
     max_pixels: int = Field(default=80_000_000, ge=1, description="Larger images are recorded as errors and skipped.")
     max_side: int | None = Field(

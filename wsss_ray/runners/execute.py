@@ -11,7 +11,7 @@ import yaml
 from wsss_ray.job import JobConfig
 from wsss_ray.plan import Plan, Stage
 from wsss_ray.progress import Display
-from wsss_ray.records import StageError, git_commit, versions
+from wsss_ray.records import StageError, check_unchanged, git_commit, versions
 from wsss_ray.report import build
 from wsss_ray.runners.cluster import Resources, keep_logs, ray_session
 from wsss_ray.store import RunStore
@@ -20,6 +20,9 @@ from wsss_ray.store import RunStore
 def execute(job: JobConfig, plan: Plan, store: RunStore, display: Display) -> str:
     """Make every missing stage of a plan. Returns the path of the report. Raises StageError."""
     begin_run(job, plan, store)
+    for stage in plan:
+        if stage.kind == "ingest":
+            check_unchanged(store, stage)
     groups = pending(plan, store)
     if groups:
         needs = job.run.workers * (job.run.cpus_per_worker or 1)
