@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import pickle
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import yaml
 from tests.local import job_of
 from tests.shapes import Shapes, tiny_job
 from wsss_ray.component import canonical
+from wsss_ray.contracts import Augment
 from wsss_ray.data.source import stages_of
 from wsss_ray.job import Execution, JobConfig, load_job, register
 from wsss_ray.methods import methods
@@ -132,3 +134,17 @@ def test_the_papers_ablations_are_yaml(field, values):
         job["method"][part][name] = value
         ids.add(job_of(job).plan().targets[-1].id)
     assert len(ids) == len(values)
+
+
+def test_two_components_of_one_name_are_refused():
+    class Warp(Augment):
+        def __call__(self, image_HWC, seeds_EHW, rng):
+            return image_HWC, seeds_EHW
+
+    try:
+        with pytest.raises(TypeError, match=r"two components are called warp, in .*transforms"):
+            Augment.kinds()
+    finally:
+        del Warp
+        gc.collect()
+    assert "warp" in Augment.kinds()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from tests.shapes import tiny_job
 from wsss_ray.loader import ShardedImages, global_batch, micro_batches
 from wsss_ray.models import load_model
 from wsss_ray.store import RunStore
+from wsss_ray.training import TrainingError, _agree
 
 
 @pytest.fixture(scope="module")
@@ -162,3 +164,24 @@ def test_retrain_starts_from_the_segmenter(seeded, tmp_path):
     second = load_model(copy, stage_named(plan, "retrain"), "cpu").state_dict()
     assert all(torch.equal(first[name], second[name]) for name in first)
     run_stage(copy, stage_named(plan, "miou"))
+
+
+def _one_of_two(rank, port, folder):
+    torch.distributed.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+    start = _agree(None, 40 if rank == 0 else 0)
+    try:
+        _agree("no such file" if rank == 1 else None, 0)
+        said = "nothing"
+    except TrainingError as error:
+        said = str(error)
+    (folder / f"{rank}.txt").write_text(f"{start} {said}")
+    torch.distributed.destroy_process_group()
+
+
+def test_workers_agree_on_the_start_and_on_what_is_wrong(tmp_path):
+    """Otherwise the one without a mistake would wait for the other's gradients until a time-out."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    torch.multiprocessing.spawn(_one_of_two, args=(port, tmp_path), nprocs=2)
+    assert [(tmp_path / f"{rank}.txt").read_text() for rank in (0, 1)] == ["40 no such file"] * 2

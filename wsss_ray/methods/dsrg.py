@@ -3,8 +3,12 @@
 The segmentation stage of FickleNet. Every step grows the static seeds into the network's own CRF-refined prediction, trains on
 the grown seeds (balanced seed loss) and towards the CRF (boundary loss). Values and orders of operations follow the authors'
 released configuration where the paper leaves them out: four ASPP branches, softmax with a floor of 1e-4, the CRF on the reduced
-grid with its spatial widths divided by 12. Two differences: their CRF takes the energy -p; here it is -log p as the CRF is
-defined, and `crf.unary: probability` is theirs. And its result is a constant in the boundary loss, as in SEC's later revision.
+grid with its spatial widths divided by 12.
+
+Differences: their CRF takes the energy -p, ours -log p as the CRF is defined (`crf.unary: probability` is theirs). Its result is
+a constant in the boundary loss, as in SEC's later revision. Their fc6 and fc7 start from ImageNet's and only fc8 has the tenfold
+rate; here the whole head starts at random and has it. Their label grid aligns the corners of crop and features; here its cells
+divide the crop evenly.
 """
 
 from __future__ import annotations
