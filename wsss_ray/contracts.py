@@ -98,6 +98,10 @@ class Trunk(Component):
         under the centre of feature 0, and the pixels from one feature to the next.
         """
 
+    def hidden_layers(self, hidden: int) -> dict[str, Tensor]:
+        """Pretrained fc6 (`hidden` x channels x 3 x 3) and fc7 (1x1) for a head, weights and biases; empty if there are none."""
+        return {}
+
 
 class Augment(Component):
     """How a training sample is cut from an image; the same geometry for its label maps."""

@@ -15,9 +15,10 @@ from torch import nn
 
 from wsss_ray.component import digest
 from wsss_ray.contracts import Trunk
-from wsss_ray.nets.deeplab import Aspp, Head, LargeFov
+from wsss_ray.nets.deeplab import Aspp, Head, LargeFov, build_segmenter
 from wsss_ray.nets.efficientnet_lite import EfficientNetLite0
-from wsss_ray.nets.modules import KeyedDropout, SegNet, param_groups_deeplab, random_bits, set_dropout_keys
+from wsss_ray.nets.modules import KeyedDropout, random_bits, set_dropout_keys
+from wsss_ray.nets.segnet import SegNet, decimate, param_groups_deeplab
 from wsss_ray.nets.small import SmallNet
 from wsss_ray.nets.torchvision_safe import torchvision
 from wsss_ray.nets.vgg16 import Vgg16
@@ -383,6 +384,39 @@ def test_param_groups():
     assert sorted(everything) == sorted(map(id, net.parameters()))
     built = Sgd(lr=0.1, weight_decay=5e-4).build(groups).param_groups
     assert [(g["lr"], g["weight_decay"]) for g in built] == [(0.1, 5e-4), (0.2, 0.0), (1.0, 5e-4), (2.0, 0.0)]
+
+
+def classifier_state(units, channels):
+    generator = torch.Generator().manual_seed(0)
+    shapes = {"0.weight": (units, channels * 49), "0.bias": (units,), "3.weight": (units, units), "3.bias": (units,)}
+    return {f"classifier.{name}": torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+
+
+def test_hidden_layers_are_every_nth_unit_and_every_third_tap():
+    state = classifier_state(16, 32)
+    found = decimate(state, 4)
+    assert found["fc6.weight"].shape == (4, 32, 3, 3)
+    assert found["fc7.weight"].shape == (4, 4, 1, 1)
+    windows = state["classifier.0.weight"].view(16, 32, 7, 7)
+    assert found["fc6.weight"][2, 5, 1, 2] == windows[8, 5, 3, 6]
+    assert found["fc7.weight"][1, 3, 0, 0] == state["classifier.3.weight"][4, 12]
+    assert found["fc6.bias"].tolist() == state["classifier.0.bias"][::4].tolist()
+    assert decimate(state, 5) == decimate({}, 4) == {}
+
+
+def test_pretrained_hidden_layers_take_the_trunks_rate():
+    class Pretrained(Vgg16):
+        def hidden_layers(self, hidden):
+            return decimate(classifier_state(16, 64), hidden)
+
+    net = build_segmenter(Pretrained(weights="none", width=0.125), Aspp(rates=(1, 2), hidden=4), num_classes=2)
+    first, second = (branch[0].weight for branch in net.head.branches)
+    assert torch.equal(first, second)
+    groups = param_groups_deeplab(net)
+    assert [(g["lr_scale"], len(g["params"])) for g in groups] == [(1.0, 13 + 4), (2.0, 13 + 4), (10.0, 2), (20.0, 2)]
+    assert {p.shape for p in groups[2]["params"]} == {(3, 4, 1, 1)}
+    assert net.eval()(images(1, 32)).shape == (1, 3, 5, 5)
+    assert not [name for name in net.state_dict() if "new" in name]
 
 
 def test_param_groups_leave_out_what_is_frozen():

@@ -14,7 +14,7 @@ from pydantic import Field
 
 from wsss_ray.contracts import Augment, Batch, Learner, Method, Metric, Segmenter, Trunk
 from wsss_ray.data.transforms import RandomCrop
-from wsss_ray.nets.deeplab import Aspp, Head
+from wsss_ray.nets.deeplab import Aspp, Head, build_segmenter
 from wsss_ray.nets.vgg16 import Vgg16
 from wsss_ray.ops.crf import DenseCrf
 from wsss_ray.optim import Optimizer, Poly, Schedule, Sgd
@@ -43,10 +43,7 @@ class DeeplabSegmenter(Segmenter):
 
     def build(self, num_classes: int) -> nn.Module:
         """See `Learner.build`."""
-        from wsss_ray.nets.modules import SegNet
-
-        trunk = self.trunk.build()
-        return SegNet(trunk, self.head.build(trunk.channels, num_classes + 1))  # type: ignore[arg-type]
+        return build_segmenter(self.trunk, self.head, num_classes)
 
     def loss(self, net: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Cross-entropy over labelled pixels."""
@@ -70,8 +67,8 @@ class DeeplabSegmenter(Segmenter):
         return logits
 
     def param_groups(self, net: nn.Module) -> list[dict[str, object]]:
-        """Head and biases faster than the trunk, no weight decay on biases."""
-        from wsss_ray.nets.modules import param_groups_deeplab
+        """New layers and biases faster than pretrained ones, no weight decay on biases."""
+        from wsss_ray.nets.segnet import param_groups_deeplab
 
         return param_groups_deeplab(net, head_scale=self.head_lr_scale)
 

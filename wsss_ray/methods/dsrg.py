@@ -6,9 +6,8 @@ released configuration where the paper leaves them out: four ASPP branches, soft
 grid with its spatial widths divided by 12.
 
 Differences: their CRF takes the energy -p, ours -log p as the CRF is defined (`crf.unary: probability` is theirs). Its result is
-a constant in the boundary loss, as in SEC's later revision. Their fc6 and fc7 start from ImageNet's and only fc8 has the tenfold
-rate; here the whole head starts at random and has it. Their label grid aligns the corners of crop and features; here its cells
-divide the crop evenly.
+a constant in the boundary loss, as in SEC's later revision. Their label grid aligns the corners of crop and features; here its
+cells divide the crop evenly.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from pydantic import Field
 from wsss_ray.component import Component
 from wsss_ray.contracts import Augment, Batch, Relabel, Segmenter, Trunk
 from wsss_ray.data.transforms import Warp
-from wsss_ray.nets.deeplab import Aspp, Head
+from wsss_ray.nets.deeplab import Aspp, Head, build_segmenter
 from wsss_ray.nets.vgg16 import Vgg16
 from wsss_ray.ops.crf import DenseCrf
 from wsss_ray.optim import Decay, Optimizer, Schedule, Sgd
@@ -98,10 +97,7 @@ class DsrgSegmenter(Segmenter):
 
     def build(self, num_classes: int) -> nn.Module:
         """See `Learner.build`."""
-        from wsss_ray.nets.modules import SegNet
-
-        trunk = self.trunk.build()
-        return SegNet(trunk, self.head.build(trunk.channels, num_classes + 1))  # type: ignore[arg-type]
+        return build_segmenter(self.trunk, self.head, num_classes)
 
     def loss(self, net: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Terms seed and boundary, and full for images with human masks."""
@@ -158,8 +154,8 @@ class DsrgSegmenter(Segmenter):
         return logits
 
     def param_groups(self, net: nn.Module) -> list[dict[str, object]]:
-        """Head and biases faster than the trunk, no weight decay on biases."""
-        from wsss_ray.nets.modules import param_groups_deeplab
+        """New layers and biases faster than pretrained ones, no weight decay on biases."""
+        from wsss_ray.nets.segnet import param_groups_deeplab
 
         return param_groups_deeplab(net, head_scale=self.head_lr_scale)
 

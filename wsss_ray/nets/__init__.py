@@ -1,4 +1,4 @@
-"""Networks. Components (configuration, no torch) in one file per family, torch modules in `modules` and `selection`."""
+"""Networks. Components (configuration, no torch) in one file per family, torch modules in `modules`, `segnet` and `selection`."""
 
 from __future__ import annotations
 

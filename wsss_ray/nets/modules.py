@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import reduce
 from typing import Any, Literal
 
 import torch
@@ -53,7 +52,7 @@ def vgg16_trunk(*, width: float, pool5: bool) -> ConvTrunk:
         channels = out
     if pool5:
         layers += [_pool(stride=1), nn.AvgPool2d(3, stride=1, padding=1)]
-    _init_he(layers)
+    init_he(layers)
     return ConvTrunk(nn.Sequential(*layers), channels=channels, stride=8, mean=IMAGENET_MEAN, std=IMAGENET_STD)
 
 
@@ -65,7 +64,7 @@ def small_trunk(*, widths: Sequence[int], strides: Sequence[int]) -> ConvTrunk:
         conv = nn.Conv2d(channels, width, 3, stride=stride, padding=1, bias=False)
         layers += [conv, nn.GroupNorm(math.gcd(width, 8), width), nn.ReLU(inplace=True)]
         channels = width
-    _init_he(layers)
+    init_he(layers)
     return ConvTrunk(nn.Sequential(*layers), channels=channels, stride=math.prod(strides), mean=(127.5,) * 3, std=(63.75,) * 3)
 
 
@@ -196,74 +195,12 @@ def _signed(value: int) -> int:
     return value - 2**64 if value >= 2**63 else value
 
 
-class AtrousHead(nn.Module):
-    """features_BCHW -> logits_BLHW: one branch per rate, summed (DeepLab; one rate is LargeFOV, several are ASPP).
-
-    A branch is fc6 (3x3, dilated), ReLU, dropout, fc7 (1x1), ReLU, dropout, fc8 (1x1); with `hidden` None, dropout and one
-    dilated 3x3. The scoring layers start at N(0, 0.01) with bias 0, the others at He's.
-    """
-
-    def __init__(self, *, channels: int, num_labels: int, rates: Sequence[int], hidden: int | None, dropout: float) -> None:
-        super().__init__()
-        self.branches = nn.ModuleList(_branch(channels, num_labels, rate=rate, hidden=hidden, dropout=dropout) for rate in rates)
-
-    def forward(self, x_BCHW: Tensor) -> Tensor:
-        """Sum the branches."""
-        scores: list[Tensor] = [branch(x_BCHW) for branch in self.branches]
-        return reduce(torch.add, scores)
-
-
-class SegNet(nn.Module):
-    """image_BCHW -> logits_BLHW at the trunk's stride."""
-
-    def __init__(self, trunk: nn.Module, head: nn.Module) -> None:
-        super().__init__()
-        self.trunk, self.head = trunk, head
-
-    def forward(self, image_BCHW: Tensor) -> Tensor:
-        """Logits; resize them, not their softmax."""
-        logits_BLHW: Tensor = self.head(self.trunk(image_BCHW))
-        return logits_BLHW
-
-
-def param_groups_deeplab(net: nn.Module, *, head_scale: float = 10.0, bias_scale: float = 2.0) -> list[dict[str, object]]:
-    """Optimiser groups of a network with a submodule `head`, as DeepLab trains: trunk and head, weights and biases.
-
-    Learning rates are 1 for the trunk's weights and `head_scale` for the head's, `bias_scale` times that for biases, which take
-    no weight decay. Frozen parameters and empty groups are left out.
-    """
-    head = {id(parameter) for parameter in net.get_submodule("head").parameters()}
-    groups: list[dict[str, object]] = []
-    for in_head, is_bias in ((False, False), (False, True), (True, False), (True, True)):
-        chosen = [
-            parameter
-            for name, parameter in net.named_parameters()
-            if parameter.requires_grad and (id(parameter) in head) == in_head and name.endswith("bias") == is_bias
-        ]
-        scale = (head_scale if in_head else 1.0) * (bias_scale if is_bias else 1.0)
-        if chosen:
-            groups.append({"params": chosen, "lr_scale": scale} | ({"weight_decay": 0.0} if is_bias else {}))
-    return groups
-
-
-def _branch(channels: int, num_labels: int, *, rate: int, hidden: int | None, dropout: float) -> nn.Sequential:
-    if hidden is None:
-        score = nn.Conv2d(channels, num_labels, 3, padding=rate, dilation=rate)
-        layers: list[nn.Module] = [KeyedDropout(dropout), score]
-    else:
-        fc6, fc7 = nn.Conv2d(channels, hidden, 3, padding=rate, dilation=rate), nn.Conv2d(hidden, hidden, 1)
-        score = nn.Conv2d(hidden, num_labels, 1)
-        layers = [fc6, nn.ReLU(inplace=True), KeyedDropout(dropout), fc7, nn.ReLU(inplace=True), KeyedDropout(dropout), score]
-    _init_he(layers)
-    nn.init.normal_(score.weight, std=0.01)
-    return nn.Sequential(*layers)
-
-
 def _pool(*, stride: int) -> nn.MaxPool2d:
     return nn.MaxPool2d(3, stride=stride, padding=1, ceil_mode=True)  # Caffe rounds up
 
 
-def _init_he(layers: Sequence[nn.Module]) -> None:
+def init_he(layers: Sequence[nn.Module]) -> None:
+    """Start convolutions as He et al. (ICCV 2015), biases at 0."""
     for layer in layers:
         if isinstance(layer, nn.Conv2d):
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")

@@ -39,6 +39,12 @@ class Vgg16(Trunk):
             copy_weights(trunk, state, ignore=("classifier.",))
         return trunk
 
+    def hidden_layers(self, hidden: int) -> dict[str, Tensor]:
+        """The hidden layers of ImageNet's classifier, reduced as DeepLab does it (see `segnet.decimate`)."""
+        from wsss_ray.nets.segnet import decimate
+
+        return decimate(load_weights(self.weights, imagenet=_imagenet), hidden)
+
 
 def _imagenet() -> dict[str, Tensor]:
     from wsss_ray.nets.torchvision_safe import torchvision
