@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +49,7 @@ def voc(tmp_path_factory):
         (root / "Annotations" / f"{name}.xml").write_text(f"<annotation><object><name>{tag}</name></object></annotation>")
     (root / "ImageSets/SegmentationAug/train_aug.txt").write_text("\n".join(names[:4]))
     (root / "ImageSets/Segmentation/val.txt").write_text("\n".join(names[4:]))
+    (root / "ImageSets/Segmentation/strong.txt").write_text("\n".join([names[1], names[5]]))
     return root
 
 
@@ -65,6 +67,19 @@ def test_the_papers_job_runs_on_a_voc_folder(voc, tmp_path):
     assert final["counts"] == {"images": 2, "errors": 0, "shards": 1}
     assert 0 <= final["metrics"]["miou"] <= 1
     assert len(final["metrics"]["iou"]) == 21
+
+
+def test_human_masks_of_some_images_are_trained_on(voc, tmp_path):
+    """Semi-supervised (Eq. 2 and 3, Table 3): one strong image is among the weak ones, one is not."""
+    changes = [f"data.root={voc}", f"data.saliency={voc}/Saliency", "data.strong=ImageSets/Segmentation/strong.txt"]
+    plan = load_job(JOB, [*SMALL, *changes, "method.segmenter.batch_size=5", "method.segmenter.steps=1"]).plan()
+    store = RunStore(str(tmp_path))
+    run_plan(store, plan, last="segmenter")
+    segmenter = stage_named(plan, "segmenter")
+    assert store.record(segmenter)["counts"]["images"] == 5
+    (line,) = map(json.loads, store.read(store.stage_path(segmenter, "metrics.jsonl")).splitlines())
+    assert set(line["terms"]) == {"seed", "boundary", "full"}
+    assert line["terms"]["full"] == pytest.approx(2 * 2 / 5 * np.log(21), rel=0.2), "alpha / B times two untrained images"
 
 
 def test_without_saliency_it_says_so_before_it_starts(voc):

@@ -182,3 +182,22 @@ def test_a_file_that_changed_under_its_name_and_size_is_noticed(tmp_path):
     with pytest.raises(StageError, match=r"images-weak: .*b\.bmp or its mask has changed .*raise data\.version"):
         check_unchanged(store, stage)
     assert job_of(tiny_job(data=data | {"version": 2})).plan().stages[0].id != stage.id
+
+
+def test_seed_generation_alone_gives_the_seeds_of_the_whole_method(tmp_path):
+    """jobs/seeds.yaml: a trained classifier's file instead of its training."""
+    job = tiny_job()
+    whole, plan = RunStore(str(tmp_path / "whole")), job_of(job).plan()
+    run_plan(whole, plan, last="seeds")
+    file = tmp_path / "classifier.safetensors"
+    file.write_bytes(whole.read(whole.stage_path(stage_named(plan, "classifier"), "model.safetensors")))
+    parts = {name: job["method"][name] for name in ("localizer", "seed_rule")}
+    classifier = job["method"]["classifier"] | {"weights": str(file), "steps": 0}
+    job["method"] = {"name": "seeds", "classifier": classifier, **parts}
+    alone, short = RunStore(str(tmp_path / "alone")), job_of(job).plan()
+    run_plan(alone, short)
+    for name in ("maps", "seeds"):
+        for shard in range(3):
+            ours = alone.read(alone.shard_path(stage_named(short, name), shard))
+            assert ours == whole.read(whole.shard_path(stage_named(plan, name), shard))
+    assert alone.record(short.targets[-1])["metrics"]["miou"] > 0
