@@ -67,7 +67,7 @@ def results(facts: Facts) -> Markup:
         if stage.id not in facts.records:
             return [name, DASH, _missing(), DASH, DASH, DASH, DASH]
         shares = [number(facts.share(stage, key)) for key in ("precision", "recall", "coverage", "accuracy")]
-        return [name, whole(facts.part(stage, "counts").get("images")), bar(facts.share(stage, "miou")), *shares]
+        return [name, whole(facts.part(stage, "metrics").get("scored")), bar(facts.share(stage, "miou")), *shares]
 
     head = ("score", "images", "mIoU", "precision", "recall", "coverage", "pixel accuracy")
     return section("results", "Results", table("Scores", head, map(row, stages), numeric=range(1, 7)))
