@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import math
 import os
-import signal
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any, TypeVar
 
 import ray.train
 import torch
@@ -28,6 +27,8 @@ from wsss_ray.records import StageError, make_record
 from wsss_ray.runners.cluster import Resources
 from wsss_ray.store import RunStore
 from wsss_ray.training import TrainingError, run_training
+
+T = TypeVar("T")
 
 
 def run_train(store: RunStore, stage: Stage, run: Execution, have: Resources, display: Display) -> None:
@@ -70,8 +71,8 @@ def run_train(store: RunStore, stage: Stage, run: Execution, have: Resources, di
     total = learner.total_steps(record["counts"]["images"])
     started = time.time()
     try:
-        with _interruptible(), _Watch(store, stage, display.meter(stage.name, total, "steps")):
-            result = trainer.fit()
+        with _Watch(store, stage, display.meter(stage.name, total, "steps")):
+            result = _in_a_thread(trainer.fit)
     finally:
         store.delete_folder(f"{scratch}/{attempt}")
     outcome = result.return_value or {}
@@ -109,18 +110,21 @@ def train_worker(config: dict[str, Any]) -> dict[str, Any]:
         return {"error": str(error)}
 
 
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """Ctrl-C is a KeyboardInterrupt, in training and after it: Ray Train's own handler ends the process, and stays in place."""
-    main = threading.current_thread() is threading.main_thread()
-    handler = signal.getsignal(signal.SIGINT) if main else None
-    try:
-        yield
-    except SystemExit as stopped:
-        raise KeyboardInterrupt from stopped
-    finally:
-        if main:
-            signal.signal(signal.SIGINT, handler)
+def _in_a_thread(work: Callable[[], T]) -> T:
+    """Run `work` beside this thread and wait for it, so that Ctrl-C is a KeyboardInterrupt here.
+
+    In the main thread Ray Train takes that signal for itself, may lose it when the training is about to end, and keeps it after.
+    """
+    done: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            done.set_result(work())
+        except BaseException as error:  # noqa: BLE001  it is raised again where the result is awaited
+            done.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return done.result()
 
 
 class _Watch(threading.Thread):
