@@ -18,7 +18,7 @@ from wsss_ray.artifacts import decode_gray, decode_maps, decode_rgb
 from wsss_ray.job import load_job
 from wsss_ray.ops.seeds import resize_maps
 from wsss_ray.plan import Plan, Stage
-from wsss_ray.report.pictures import heat_colors, palette
+from wsss_ray.report.pictures import heat_over, palette
 from wsss_ray.store import RunStore
 
 SIDE, GAP, CAPTION = 112, 6, 16
@@ -28,13 +28,6 @@ Cell = tuple[str, NDArray[np.uint8]]
 def stage_named(plan: Plan, name: str) -> Stage:
     """One stage of the plan."""
     return next(stage for stage in plan if stage.name == name)
-
-
-def heat(image_HWC: NDArray[np.uint8], map_HW: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """A localization map over the image in grey."""
-    value = map_HW.clip(0, 1)[..., None]
-    gray = image_HWC.astype(float) @ (0.299, 0.587, 0.114)
-    return np.asarray((0.55 - 0.35 * value) * gray[..., None] + (0.45 + 0.35 * value) * heat_colors(value[..., 0]), np.uint8)
 
 
 def shard(store: RunStore, plan: Plan, name: str, schema: str) -> list[dict[str, Any]]:
@@ -50,10 +43,11 @@ def training_rows(store: RunStore, plan: Plan, classes: Sequence[str]) -> list[l
         if len(image["tags"]) == 2 and len(rows) < 2:
             image_HWC, found = decode_rgb(image["image"]), decode_maps(maps)
             peak_CHW = resize_maps(found.peak_CHW, *image_HWC.shape[:2], found.rows, found.columns)
+            heats = [heat_over(image_HWC, map_HW) for map_HW in peak_CHW]
             rows.append(
                 [
                     ("image", image_HWC),
-                    *((f"map: {classes[k]}", heat(image_HWC, map_HW)) for k, map_HW in zip(found.classes, peak_CHW, strict=True)),
+                    *((f"map: {classes[k]}", heat) for k, heat in zip(found.classes, heats, strict=True)),
                     ("seeds", palette()[decode_gray(seed["seed"])]),
                     ("relabelled", palette()[decode_gray(relabel["seed"])]),
                     ("mask (not used)", palette()[decode_gray(image["mask"])]),

@@ -180,7 +180,7 @@ def _store(uri: str, *, must_exist: bool = False) -> Any:
 
     try:
         store = RunStore(uri)
-        kind = store.fs.get_file_info(store.path().rstrip("/")).type
+        kind = store.fs.get_file_info(store.path()).type
     except (OSError, ValueError, pyarrow.ArrowException) as error:
         _fail(f"store {uri}: {error}")
     if kind == pyarrow.fs.FileType.File:

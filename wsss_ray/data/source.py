@@ -164,7 +164,8 @@ def expand(path: str) -> Path:
 
 def stages_of(source: Source) -> Data:
     """The ingest stages of a source's splits, listed and digested. Raises ValueError on what is wrong with the lists."""
-    found = {split: ingest(describe(source, split), name=f"images-{split}") for split in source.splits() if split != "saliency"}
+    splits = {split: describe(source, split) for split in source.splits() if split != "saliency"}
+    found = {split: ingest(component, name=f"images-{split}") for split, component in splits.items()}
     weak = found["weak"]
     saliency = None
     if "saliency" in source.splits():
@@ -175,5 +176,5 @@ def stages_of(source: Source) -> Data:
         val=found.get("val"),
         strong=found.get("strong"),
         saliency=saliency,
-        weak_has_masks=source.has_masks("weak"),
+        weak_has_masks=splits["weak"].num_masks > 0,
     )

@@ -64,15 +64,20 @@ def labels(label_HW: NDArray[np.uint8]) -> Picture:
 
 
 def heat(image_HWC: NDArray[np.uint8], map_HW: NDArray[np.float32]) -> Picture:
-    """A localization map over the image in grey, which fades where the map is high."""
+    """A thumbnail of `heat_over`."""
     small = _shrink(image_HWC)
     height, width = small.shape[:2]
     resized = Image.fromarray(np.ascontiguousarray(map_HW, dtype=np.float32)).resize((width, height), Image.Resampling.BILINEAR)
-    value = np.clip(np.nan_to_num(np.asarray(resized)), 0, 1)
-    gray = small.astype(np.float64) @ (0.299, 0.587, 0.114)
+    return _picture(heat_over(small, np.asarray(resized)), smooth=True)
+
+
+def heat_over(image_HWC: NDArray[np.uint8], map_HW: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """A localization map (of the image's size) over the image in grey, which fades where the map is high."""
+    value = np.clip(np.nan_to_num(map_HW), 0, 1)
+    gray = image_HWC.astype(np.float64) @ (0.299, 0.587, 0.114)
     weight = 0.45 + 0.35 * value[..., None]
     mixed = (1 - weight) * gray[..., None] + weight * heat_colors(value)
-    return _picture(mixed.round().astype(np.uint8), smooth=True)
+    return np.asarray(mixed.round(), np.uint8)
 
 
 def _size(height: int, width: int) -> tuple[int, int]:
