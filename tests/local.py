@@ -32,7 +32,9 @@ def run_stage(store: RunStore, stage: Stage, *, micro_batch: int = 64, checkpoin
     store.commit(stage, make_record(stage, started=began, finished=time.time(), counts=counts, metrics={}))
 
 
-def train_stage(store: RunStore, stage: Stage, *, micro_batch: int = 64, checkpoint_every: int = 4, log_every: int = 1) -> dict:
+def train_stage(
+    store: RunStore, stage: Stage, *, micro_batch: int = 64, checkpoint_every: int = 4, log_every: int = 1, label_workers: int = 0
+) -> dict:
     torch.set_num_threads(1)  # sums over several threads round otherwise; a test compares with workers of one CPU
     return run_training(
         store,
@@ -42,6 +44,7 @@ def train_stage(store: RunStore, stage: Stage, *, micro_batch: int = 64, checkpo
         world=1,
         micro_batch=micro_batch,
         loader_workers=0,
+        label_workers=label_workers,
         checkpoint_every=checkpoint_every,
         log_every=log_every,
     )

@@ -52,6 +52,11 @@ class Component(BaseModel):
                 raise TypeError(f"two components are called {sub.kind()}, in {places}; rename one")
         return found
 
+    @classmethod
+    def from_text(cls, text: str) -> Any:
+        """The block that a plain string in a job file stands for, where a role has such a shorthand; else the string."""
+        return text
+
     def spec(self) -> dict[str, Any]:
         """The component as a job file would write it, every default spelt out."""
         return {self.tag: self.kind()} | {name: _spec(value) for name, value in self}
@@ -68,6 +73,8 @@ class Component(BaseModel):
     @model_validator(mode="wrap")
     @classmethod
     def _resolve(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        if isinstance(value, str):
+            value = cls.from_text(value)
         if not isinstance(value, dict):
             return handler(value)
         given = dict(value)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pydantic import Field, model_validator
@@ -43,8 +43,9 @@ class Batch:
     """What one training step of one worker sees.
 
     `seeds_BEHW` is uint8 with `IGNORE`; E is 0 for a classifier, 1 as a rule, more for several estimates. An image with a human
-    mask has it in every E channel and `strong_B` set. `keys_B` holds one 63-bit random key per image, drawn from
-    (job seed, epoch, image id): all randomness of the step comes from there, so that no worker count changes it.
+    mask has it in every E channel and `strong_B` set. `valid_BHW` is False where a crop goes beyond its image. `keys_B` holds one
+    63-bit random key per image, drawn from (job seed, epoch, image id): all randomness of the step comes from there, so that no
+    worker count changes it.
     """
 
     ids: tuple[str, ...]
@@ -52,12 +53,13 @@ class Batch:
     tags_BK: Tensor
     seeds_BEHW: Tensor
     strong_B: Tensor
+    valid_BHW: Tensor
     keys_B: tuple[int, ...]
 
     def to(self, device: torch.device) -> Batch:
         """The same batch with its tensors on `device`."""
-        move = {name: getattr(self, name).to(device) for name in ("image_BCHW", "tags_BK", "seeds_BEHW", "strong_B")}
-        return Batch(ids=self.ids, keys_B=self.keys_B, **move)
+        names = ("image_BCHW", "tags_BK", "seeds_BEHW", "strong_B", "valid_BHW")
+        return replace(self, **{name: getattr(self, name).to(device) for name in names})
 
 
 @dataclass(frozen=True)
@@ -87,8 +89,22 @@ class Maps:
     columns: Axis
 
 
+@dataclass(frozen=True)
+class Evidence:
+    """One training crop, and the localization maps that its labels are made from."""
+
+    image_HWC: ImageArray
+    maps: Maps
+
+
 class Trunk(Component):
-    """A network from images to a feature map, without a head."""
+    """A network from images to a feature map, without a head. In a job file also `vgg16`, or `timm:NAME` for a model of timm."""
+
+    @classmethod
+    def from_text(cls, text: str) -> dict[str, str]:
+        """See `Component.from_text`: the kind, and behind a colon the name of the model."""
+        kind, colon, name = text.partition(":")
+        return {"kind": kind} | ({"name": name} if colon else {})
 
     @abstractmethod
     def build(self) -> nn.Module:
@@ -155,7 +171,25 @@ class Segmenter(Learner):
 
     @abstractmethod
     def predict(self, net: nn.Module, image_BCHW: Tensor) -> Tensor:
-        """Logits_BLHW at the network's output stride; the caller resizes."""
+        """Logits_BLHW at the resolution of the image."""
+
+
+class OnlineSegmenter(Segmenter):
+    """A segmenter that makes its labels as it trains: what they rest on comes from the network, the labels from the CPU.
+
+    The labels of step t rest on the network as it is before step t - `ahead`, whatever the machine: with `ahead` 0 on its present
+    state; with 1 the CPUs make them while step t - 1 trains. They stand in the one channel of `batch.seeds_BEHW`.
+    """
+
+    ahead: int = Field(default=1, ge=0, le=8, description="Steps between a network's state and the labels made from it.")
+
+    @abstractmethod
+    def evidence(self, net: nn.Module, batch: Batch) -> list[Evidence]:
+        """What the labels of each image of a batch rest on; plain arrays, for they go to another process."""
+
+    @abstractmethod
+    def online_label(self, evidence: Evidence) -> LabelArray:
+        """The label map of one image, (H, W) as its crop. Pure."""
 
 
 class Localizer(Component):
@@ -177,6 +211,16 @@ class SeedRule(Component):
     @abstractmethod
     def seed(self, image_HWC: ImageArray, maps: Maps, saliency_HW: MapArray | None) -> LabelArray:
         """Labels at the image's resolution, `IGNORE` where undecided."""
+
+
+class MaskNoise(Component):
+    """From human masks to worse ones, for experiments on how much noise a training bears."""
+
+    draw: int = Field(default=0, ge=0, description="Another number, other noise.")
+
+    @abstractmethod
+    def spoil(self, mask_HW: LabelArray, rng: np.random.Generator) -> LabelArray:
+        """The mask with its noise; labels with `IGNORE`."""
 
 
 class Relabel(Component):

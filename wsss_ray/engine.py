@@ -17,7 +17,10 @@ from wsss_ray.contracts import Batch, Learner
 
 @dataclass(frozen=True)
 class Step:
-    """One optimiser step: losses averaged over the global batch, `step` steps done so far."""
+    """One optimiser step: losses averaged over the global batch, `step` steps done so far.
+
+    `waited`: seconds of them that nothing was computed here, for want of images or of labels made online.
+    """
 
     step: int
     epoch: float
@@ -83,7 +86,7 @@ def fit(
             terms=losses,
             lr=optimizer.param_groups[0]["lr"],
             seconds=now - ready,
-            waited=began - ready,
+            waited=began - ready - getattr(batches, "worked", 0.0),
         )
         ready = time.perf_counter()
 

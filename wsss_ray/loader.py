@@ -26,8 +26,8 @@ from wsss_ray.store import RunStore
 _OPEN_FILES = 64
 
 
-Sample = tuple[str, int, torch.Tensor, torch.Tensor, torch.Tensor, bool]
-"""Image id, key, image_CHW, tags_K, seeds_EHW, strong."""
+Sample = tuple[str, int, torch.Tensor, torch.Tensor, torch.Tensor, bool, torch.Tensor]
+"""Image id, key, image_CHW, tags_K, seeds_EHW, strong, valid_HW."""
 
 
 @dataclass(frozen=True)
@@ -89,11 +89,13 @@ class ShardedImages(Dataset[Sample]):
         image_HWC = decode_rgb(record["image"])
         strong = image_id in self.masked
         seeds_EHW = self._labels(record, shard, row, strong, image_HWC.shape[:2])
-        image_HWC, seeds_EHW = self.augment(image_HWC, seeds_EHW, np.random.default_rng(key))
+        inside = np.zeros((1, *image_HWC.shape[:2]), np.uint8)  # padding turns it into IGNORE, as it does with any label
+        image_HWC, maps = self.augment(image_HWC, np.concatenate([seeds_EHW, inside]), np.random.default_rng(key))
+        seeds, valid_HW = torch.from_numpy(maps[:-1].copy()), torch.from_numpy(maps[-1] != IGNORE)
         tags_K = torch.zeros(self.num_classes)
         tags_K[record["tags"]] = 1.0
         image_CHW = torch.from_numpy(np.ascontiguousarray(image_HWC)).permute(2, 0, 1).float()
-        return image_id, key, image_CHW, tags_K, torch.from_numpy(np.ascontiguousarray(seeds_EHW)), strong
+        return image_id, key, image_CHW, tags_K, seeds, strong, valid_HW
 
     def _labels(self, record: dict[str, Any], shard: int, row: int, strong: bool, size: Sequence[int]) -> np.ndarray:
         count = max(len(self.seeds), 1 if self.strong is not None else 0)
@@ -129,7 +131,7 @@ def _ids(store: RunStore, stage: Stage, present: list[str] | None = None) -> dic
 
 def collate(samples: list[Sample]) -> Batch:
     """Samples to a batch."""
-    ids, keys, images, tags, seeds, strong = zip(*samples, strict=True)
+    ids, keys, images, tags, seeds, strong, valid = zip(*samples, strict=True)
     return Batch(
         ids=ids,
         keys_B=keys,
@@ -137,6 +139,7 @@ def collate(samples: list[Sample]) -> Batch:
         tags_BK=torch.stack(tags),
         seeds_BEHW=torch.stack(seeds),
         strong_B=torch.tensor(strong),
+        valid_BHW=torch.stack(valid),
     )
 
 

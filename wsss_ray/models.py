@@ -59,18 +59,18 @@ def _without_weights(component: ComponentT) -> ComponentT:
 
 
 def start_from(net: nn.Module, store: RunStore, stage: Stage) -> None:
-    """Load the weights of another train stage: all of them, or those of the trunk where the heads differ.
+    """Load the weights of another train stage: the trunk, and each further part (head, blocks) that is the same in both.
 
     Raises ValueError if the trunks differ.
     """
     state = load_tensors(store.read(store.stage_path(stage, "model.safetensors")))
     own = net.state_dict()
-    shared = {name: tensor for name, tensor in state.items() if name in own and own[name].shape == tensor.shape}
-    whole = len(shared) == len(own)
-    missing = [] if whole else [name for name in own if name.startswith("trunk.") and name not in shared]
-    if missing or not shared:
-        raise ValueError(f"cannot start from the weights of {stage.name}: the trunks differ (at {(missing or ['trunk'])[0]})")
-    net.load_state_dict({name: t for name, t in shared.items() if whole or name.startswith("trunk.")}, strict=whole)
+    differ = [name for name in own if name not in state or state[name].shape != own[name].shape]
+    other = {name.partition(".")[0] for name in differ}
+    shared = {name: state[name] for name in own if name.partition(".")[0] not in other}
+    if "trunk" in other or not shared:
+        raise ValueError(f"cannot start from the weights of {stage.name}: the trunks differ (at {(differ or ['trunk'])[0]})")
+    net.load_state_dict(shared, strict=not differ)
 
 
 def save_model(store: RunStore, stage: Stage, net: nn.Module) -> None:
@@ -81,17 +81,30 @@ def save_model(store: RunStore, stage: Stage, net: nn.Module) -> None:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """All that a training needs to go on after `step`. Random numbers are keyed by step and image, so none are in here."""
+    """All that a training needs to go on after `step`. Random numbers are keyed by step and image, so none are in here.
+
+    `labels`: label maps that were made ahead for steps to come (`online.py`), by step.
+    """
 
     step: int
     net: dict[str, Any]
     optimizer: dict[str, Any]
+    labels: dict[int, torch.Tensor]
 
 
-def save_checkpoint(store: RunStore, stage: Stage, net: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
+def save_checkpoint(
+    store: RunStore,
+    stage: Stage,
+    net: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    step: int,
+    *,
+    labels: dict[int, torch.Tensor] | None = None,
+) -> None:
     """Commit a checkpoint and drop all but the last two."""
     buffer = io.BytesIO()
-    torch.save({"step": step, "net": net.state_dict(), "optimizer": optimizer.state_dict()}, buffer)
+    state = {"step": step, "net": net.state_dict(), "optimizer": optimizer.state_dict(), "labels": labels or {}}
+    torch.save(state, buffer)
     store.write(_checkpoint_path(store, stage, step), buffer.getvalue())
     folder = store.stage_path(stage, "checkpoints")
     for name in [name for name in store.names(folder) if name.startswith("step-")][:-_KEPT]:
@@ -111,7 +124,8 @@ def load_checkpoint(store: RunStore, stage: Stage, step: int, device: str) -> Ch
     """The checkpoint of that step. Raises FileNotFoundError."""
     data = store.read(_checkpoint_path(store, stage, step))
     state = torch.load(io.BytesIO(data), map_location=device, weights_only=True)
-    return Checkpoint(step=state["step"], net=state["net"], optimizer=state["optimizer"])
+    labels = {int(made_for): label_BHW.cpu() for made_for, label_BHW in state.get("labels", {}).items()}
+    return Checkpoint(step=state["step"], net=state["net"], optimizer=state["optimizer"], labels=labels)
 
 
 def _checkpoint_path(store: RunStore, stage: Stage, step: int) -> str:

@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 from wsss_ray.component import Component, digest
-from wsss_ray.contracts import Learner, Localizer, Metric, Relabel, SeedRule, Segmenter
+from wsss_ray.contracts import Learner, Localizer, MaskNoise, Metric, Relabel, SeedRule, Segmenter
 
 Kind = Literal["ingest", "train", "localize", "seed", "evaluate"]
 
@@ -106,6 +106,11 @@ def relabel(rule: Relabel, segmenter: Stage, data: Stage, *, name: str = "relabe
     return Stage("seed", name, rule, _inputs(data=data, model=segmenter))
 
 
+def spoil(noise: MaskNoise, data: Stage, *, name: str) -> Stage:
+    """Label maps from the human masks of `data` with noise put on them; `IGNORE` where an image has no mask."""
+    return Stage("seed", name, noise, _inputs(data=data))
+
+
 def evaluate(metric: Metric, segmenter: Stage, data: Stage, *, name: str = "miou") -> Stage:
     """Score a segmenter on the masks of `data`."""
     assert isinstance(segmenter.component, Segmenter)
@@ -133,13 +138,13 @@ def walk(targets: Iterable[Stage]) -> list[Stage]:
 
 
 def reseed(targets: Iterable[Stage], job_seed: int) -> tuple[Stage, ...]:
-    """The same graph with the job's seed in every stage that draws random numbers (train and localize)."""
+    """The same graph with the job's seed in every stage that draws random numbers (train, localize, noise on masks)."""
     done: dict[int, Stage] = {}
 
     def visit(stage: Stage) -> Stage:
         if id(stage) not in done:
             inputs = tuple((role, visit(source)) for role, source in stage.inputs)
-            draws = stage.kind in ("train", "localize")
+            draws = stage.kind in ("train", "localize") or isinstance(stage.component, MaskNoise)
             done[id(stage)] = replace(stage, inputs=inputs, seed=job_seed if draws else stage.seed)
         return done[id(stage)]
 

@@ -59,7 +59,8 @@ def _define(component: type[Component], definitions: dict[str, Any]) -> None:
             continue
         default = None if field.is_required() else field.get_default(call_default_factory=True)
         block = _role(role, definitions, default)
-        shorthand = [{"type": "string"}] if role.__name__ == "Weights" else []
+        has_text = role.from_text.__func__ is not Component.from_text.__func__  # type: ignore[attr-defined]
+        shorthand = [{"type": "string"}] if has_text else []
         optional = [{"type": "null"}] if type(None) in getattr(field.annotation, "__args__", ()) else []
         properties[field_name] = {"anyOf": [block, *shorthand, *optional]} if shorthand or optional else block
     definitions[name] = {

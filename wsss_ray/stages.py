@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from wsss_ray.artifacts import decode_gray, decode_maps, decode_rgb, encode_labels, encode_maps
-from wsss_ray.contracts import IGNORE, Localizer, Metric, Relabel, SeedRule, Segmenter
+from wsss_ray.contracts import IGNORE, Localizer, MaskNoise, Metric, Relabel, SeedRule, Segmenter
 from wsss_ray.data.images import normalise_image, normalise_mask, normalise_saliency, shrink
 from wsss_ray.data.source import DataSplit, Item, listing_digest
 from wsss_ray.ops.confusion import confusion, sparse
@@ -27,7 +27,7 @@ from wsss_ray.store import RunStore
 if TYPE_CHECKING:
     from torch import nn
 
-    from wsss_ray.contracts import MapArray
+    from wsss_ray.contracts import ImageArray, LabelArray, MapArray
 
 Row = dict[str, Any]
 
@@ -124,7 +124,7 @@ class IngestWorker(ShardWorker):
     def row(self, item: Item) -> Row:
         """Image, tags, mask, and the digest of the source file."""
         raw = self.split.source.load(item)
-        size = len(raw.image) + len(raw.mask or b"")
+        size = len(raw.image) + (len(raw.mask or b"") if item.mask else 0)  # a mask that is drawn has no file
         if item.size and size != item.size:
             raise ValueError(f"the files have {size} bytes, the plan saw {item.size}: they changed; submit again")
         image = normalise_image(raw.image, max_pixels=self.split.source.max_pixels)
@@ -197,7 +197,7 @@ class LocalizeWorker(ShardWorker):
 
 
 class SeedWorker(ShardWorker):
-    """Label maps, from localization maps or from a segmenter's own predictions."""
+    """Label maps: from localization maps, from a segmenter's own predictions, or from human masks with noise."""
 
     schema = "seeds"
     nulls = {"seed": None}
@@ -216,6 +216,8 @@ class SeedWorker(ShardWorker):
             segmenter = self.stage.input("model").component
             assert isinstance(segmenter, Segmenter)
             return {"seed": encode_labels(rule.label(segmenter, self.model, image_HWC, image["tags"]))}
+        if isinstance(rule, MaskNoise):
+            return {"seed": encode_labels(self.spoilt(rule, image, image_HWC))}
         assert isinstance(rule, SeedRule)
         assert maps is not None
         if maps["peak"] is None:
@@ -226,6 +228,15 @@ class SeedWorker(ShardWorker):
                 raise ValueError("has no saliency map; see the errors of the saliency stage")
             saliency_HW = decode_gray(saliency["saliency"]).astype(np.float32) / np.float32(255)
         return {"seed": encode_labels(rule.seed(image_HWC, decode_maps(maps), saliency_HW))}
+
+
+    def spoilt(self, noise: MaskNoise, image: Row, image_HWC: ImageArray) -> LabelArray:
+        """The human mask with its noise, randomness keyed by the image."""
+        if image["mask"] is None:
+            return np.full(image_HWC.shape[:2], IGNORE, np.uint8)
+        assert self.stage.seed is not None
+        key = random_key(self.stage.seed, "noise", noise.draw, image["image_id"])
+        return noise.spoil(decode_gray(image["mask"]), np.random.default_rng(key))
 
 
 class EvaluateWorker(ShardWorker):

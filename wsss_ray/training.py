@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import torch
 from torch import nn
 
-from wsss_ray.contracts import Learner
+from wsss_ray.contracts import Batch, Learner, OnlineSegmenter
 from wsss_ray.data.source import DataSplit
 from wsss_ray.engine import Step, fit
 from wsss_ray.loader import ShardedImages, micro_batches
 from wsss_ray.models import build_model, latest_step, load_checkpoint, save_checkpoint, save_model, start_from
+from wsss_ray.online import Labels, OnlineBatches, gather, label_makers
 from wsss_ray.plan import Stage
 from wsss_ray.store import RunStore
 
@@ -32,6 +34,7 @@ def run_training(
     world: int,
     micro_batch: int,
     loader_workers: int,
+    label_workers: int,
     checkpoint_every: int,
     log_every: int,
     wrap: Callable[[nn.Module], nn.Module] = lambda net: net,
@@ -52,12 +55,14 @@ def run_training(
     assert ready is not None
     images, bare, optimizer = ready
     total = learner.total_steps(len(images))
+    made: Labels = {}
     if start:
         saved = load_checkpoint(store, stage, start, str(device))
         bare.load_state_dict(saved.net)
         optimizer.load_state_dict(saved.optimizer)
+        made = {step: label_BHW[rank::world] for step, label_BHW in saved.labels.items()}
     log = MetricsLog(store, stage, start, every=log_every) if rank == 0 else None
-    batches = micro_batches(
+    batches: Iterator[list[Batch]] = micro_batches(
         images,
         batch_size=learner.batch_size,
         start=start,
@@ -68,15 +73,19 @@ def run_training(
         workers=loader_workers,
     )
     net = wrap(bare)
-    for step in fit(
-        net, learner, optimizer, batches, start=start, total=total, num_images=len(images), device=device
-    ):
-        if log is None:
-            continue
-        keep = step.step % checkpoint_every == 0 or step.step == total
-        log.add(step, learner.batch_size, flush=keep)
-        if keep:
-            save_checkpoint(store, stage, bare, optimizer, step.step)
+    with ExitStack() as stack:
+        online = None
+        if isinstance(learner, OnlineSegmenter):
+            makers = stack.enter_context(label_makers(learner, label_workers))
+            batches = online = OnlineBatches(bare, learner, batches, makers, start=start, device=device, made=made)
+        for step in fit(net, learner, optimizer, batches, start=start, total=total, num_images=len(images), device=device):
+            keep = step.step % checkpoint_every == 0 or step.step == total
+            labels = gather(online.pending()) if online is not None and keep else {}
+            if log is None:
+                continue
+            log.add(step, learner.batch_size, flush=keep)
+            if keep:
+                save_checkpoint(store, stage, bare, optimizer, step.step, labels=labels)
     if log is not None:
         save_model(store, stage, bare)
         return {"final_loss": log.lines[-1]["loss"] if log.lines else None, "steps": total, "images": len(images)}

@@ -143,16 +143,3 @@ def test_full_loss_is_the_papers_sum_over_classes(case):
 def test_multilabel_bce_by_hand():
     value = losses.multilabel_bce(torch.tensor([[0.0, 2.0]]), torch.tensor([[1, 0]], dtype=torch.uint8))
     assert value.item() == pytest.approx((math.log(2) + math.log(1 + math.exp(2))) / 2)
-
-
-def test_shrink_labels_takes_cell_centres_and_undoes_enlarging():
-    label = torch.arange(9, dtype=torch.uint8).view(1, 3, 3)
-    assert torch.equal(losses.shrink_labels(label, torch.zeros(1, 2, 1, 1)), torch.tensor([[[4]]], dtype=torch.uint8))
-    for size in ((3, 3), (6, 6), (24, 15), (7, 11)):
-        enlarged = losses.shrink_labels(label, torch.zeros(1, 2, *size))
-        assert enlarged.shape == (1, *size)
-        if min(size) >= 6:
-            assert torch.equal(losses.shrink_labels(enlarged, torch.zeros(1, 2, 3, 3)), label)
-    noise = torch.randint(0, 255, (2, 321, 320), dtype=torch.uint8)
-    nearest = torch.nn.functional.interpolate(noise[:, None].double(), (41, 40), mode="nearest-exact")[:, 0].byte()
-    assert torch.equal(losses.shrink_labels(noise, torch.zeros(1, 1, 41, 40)), nearest)

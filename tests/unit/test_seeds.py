@@ -8,12 +8,13 @@ import torch
 from torch import nn
 
 from wsss_ray.contracts import IGNORE, Axis, Maps
-from wsss_ray.methods.dsrg import CamBackground, SaliencyBackground
-from wsss_ray.methods.ficklenet import ThresholdSeeds, _axis
+from wsss_ray.methods.cam import ThresholdSeeds
 from wsss_ray.nets.efficientnet_lite import EfficientNetLite0
 from wsss_ray.nets.small import SmallNet
 from wsss_ray.nets.vgg16 import Vgg16
+from wsss_ray.ops.background import CamBackground, SaliencyBackground
 from wsss_ray.ops.crf import DenseCrf
+from wsss_ray.ops.grid import axes
 from wsss_ray.ops.seeds import add_background, any_above, resize_maps
 
 MIDDLES = {n: Axis(first=0.5 / n, step=1 / n) for n in (2, 3, 4, 8)}
@@ -78,7 +79,7 @@ def test_resizing_to_its_own_cells_changes_nothing():
 
 
 def test_axis_of_a_trunk_is_in_shares_of_the_side():
-    axis = _axis(Vgg16(weights="none", width=0.125).build(), 321)
+    axis = axes(Vgg16(weights="none", width=0.125).build(), 321, 321)[0]
     assert (axis.first, axis.step) == pytest.approx((0.5 / 321, 8 / 321), abs=4 / 321)
     assert axis.step == pytest.approx(8 / 321)
 

@@ -121,7 +121,7 @@ def test_dropout_keys_reach_every_layer_of_a_wrapped_network():
 
 def test_param_groups():
     net = SegNet(TINY_VGG.build(), LargeFov(hidden=8).build(32, 3))
-    groups = param_groups_deeplab(net)
+    groups = param_groups_deeplab(net, net.head.new_parameters())
     assert [(g["lr_scale"], g.get("weight_decay"), len(g["params"])) for g in groups] == [
         (1.0, None, 13),
         (2.0, 0.0, 13),
@@ -161,7 +161,7 @@ def test_pretrained_hidden_layers_take_the_trunks_rate():
     net = build_segmenter(Pretrained(weights="none", width=0.125), Aspp(rates=(1, 2), hidden=4), num_classes=2)
     first, second = (branch[0].weight for branch in net.head.branches)
     assert torch.equal(first, second)
-    groups = param_groups_deeplab(net)
+    groups = param_groups_deeplab(net, net.head.new_parameters())
     assert [(g["lr_scale"], len(g["params"])) for g in groups] == [(1.0, 13 + 4), (2.0, 13 + 4), (10.0, 2), (20.0, 2)]
     assert {p.shape for p in groups[2]["params"]} == {(3, 4, 1, 1)}
     assert net.eval()(images(1, 32)).shape == (1, 3, 5, 5)
@@ -170,5 +170,5 @@ def test_pretrained_hidden_layers_take_the_trunks_rate():
 
 def test_param_groups_leave_out_what_is_frozen():
     net = SegNet(TINY_VGG.build().requires_grad_(False), Aspp(hidden=None, rates=(1,)).build(32, 3))
-    groups = param_groups_deeplab(net, head_scale=5, bias_scale=3)
+    groups = param_groups_deeplab(net, net.head.new_parameters(), head_scale=5, bias_scale=3)
     assert [(g["lr_scale"], len(g["params"])) for g in groups] == [(5.0, 1), (15.0, 1)]

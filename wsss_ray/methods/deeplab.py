@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from wsss_ray.contracts import Augment, Batch, Learner, Method, Metric, Segmenter, Trunk
+from wsss_ray.contracts import Augment, Batch, Learner, Method, Metric, Relabel, Segmenter, Trunk
 from wsss_ray.data.transforms import RandomCrop
 from wsss_ray.nets.deeplab import Aspp, Head, build_segmenter
 from wsss_ray.nets.vgg16 import Vgg16
@@ -24,10 +24,11 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from wsss_ray.contracts import ImageArray, LabelArray
+    from wsss_ray.nets.segnet import SegNet
 
 
-class DeeplabSegmenter(Segmenter):
-    """A trunk and a DeepLab head, trained with cross-entropy on the first label map of each image."""
+class SegNetLearner(Segmenter):
+    """A trunk with a DeepLab head, how it starts, predicts, and at which rates it learns; a subclass is a loss."""
 
     trunk: Trunk = Vgg16(pool5=True)
     head: Head = Aspp()
@@ -38,39 +39,73 @@ class DeeplabSegmenter(Segmenter):
     schedule: Schedule = Poly(power=0.9)
     head_lr_scale: float = Field(default=10.0, gt=0)
     loss_at: Literal["stride", "image"] = Field(
-        default="stride", description="Shrink labels to the network's grid, or enlarge its scores to the crop."
+        default="stride", description="Take labels under the network's features, or enlarge its scores to the crop."
     )
 
     def build(self, num_classes: int) -> nn.Module:
         """See `Learner.build`."""
         return build_segmenter(self.trunk, self.head, num_classes)
 
-    def loss(self, net: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        """Cross-entropy over labelled pixels."""
-        from torch.nn.functional import interpolate
-
-        from wsss_ray.nets.modules import set_dropout_keys
-        from wsss_ray.ops.losses import cross_entropy, shrink_labels
+    def scored(self, net: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Logits (..., L, h, w) of a batch and its label maps_BEhw, on one grid."""
+        from wsss_ray.nets.modules import bare, set_dropout_keys
 
         set_dropout_keys(net, batch.keys_B)
-        logits_BLHW = net(batch.image_BCHW)
-        label_BHW = batch.seeds_BEHW[:, 0]
+        logits = net(batch.image_BCHW)
         if self.loss_at == "image":
-            logits_BLHW = interpolate(logits_BLHW, label_BHW.shape[1:], mode="bilinear", align_corners=False)
-        else:
-            label_BHW = shrink_labels(label_BHW, logits_BLHW)
-        return {"cross_entropy": cross_entropy(logits_BLHW, label_BHW)}
+            segnet: SegNet = bare(net)  # type: ignore[assignment]
+            logits = segnet.enlarge(logits, *batch.seeds_BEHW.shape[-2:])
+        return logits, self.on_grid(net, batch.seeds_BEHW, logits)
+
+    def on_grid(self, net: nn.Module, pixel_BHW: Tensor, logits_BLHW: Tensor) -> Tensor:
+        """Pixels of the crop, (..., H, W), on the grid of the logits that `scored` gave."""
+        from wsss_ray.nets.modules import bare
+
+        segnet: SegNet = bare(net)  # type: ignore[assignment]
+        return pixel_BHW if self.loss_at == "image" else segnet.under(pixel_BHW, logits_BLHW)
 
     def predict(self, net: nn.Module, image_BCHW: Tensor) -> Tensor:
         """See `Segmenter.predict`."""
-        logits: Tensor = net(image_BCHW)
-        return logits
+        segnet: SegNet = net  # type: ignore[assignment]
+        return segnet.enlarge(segnet(image_BCHW), *image_BCHW.shape[-2:])
 
     def param_groups(self, net: nn.Module) -> list[dict[str, object]]:
         """New layers and biases faster than pretrained ones, no weight decay on biases."""
         from wsss_ray.nets.segnet import param_groups_deeplab
 
-        return param_groups_deeplab(net, head_scale=self.head_lr_scale)
+        segnet: SegNet = net  # type: ignore[assignment]
+        return param_groups_deeplab(net, segnet.head.new_parameters(), head_scale=self.head_lr_scale)
+
+
+class DeeplabSegmenter(SegNetLearner):
+    """Cross-entropy on the first label map of each image.
+
+    With several `input_scales` (DeepLab v2's multi-scale inputs) the scores of all scales are fused by their maximum, and each
+    scale and the maximum have a cross-entropy of their own.
+    """
+
+    input_scales: tuple[float, ...] = Field(
+        default=(1.0,), min_length=1, description="Sizes of the input that the network sees at once; v2 has 1, .75 and .5."
+    )
+
+    def build(self, num_classes: int) -> nn.Module:
+        """See `Learner.build`."""
+        return build_segmenter(self.trunk, self.head, num_classes, scales=self.input_scales)
+
+    def loss(self, net: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        """Cross-entropy over labelled pixels: of each scale, if there are several, and of the fused scores."""
+        from wsss_ray.ops.losses import cross_entropy
+
+        logits, label_BEHW = self.scored(net, batch)
+        if self.input_scales == (1.0,):
+            return {"cross_entropy": cross_entropy(logits, label_BEHW[:, 0])}
+        names = [*(f"scale_{scale:g}" for scale in self.input_scales), "fused"]
+        return {name: cross_entropy(part, label_BEHW[:, 0]) for name, part in zip(names, logits, strict=True)}
+
+    def predict(self, net: nn.Module, image_BCHW: Tensor) -> Tensor:
+        """See `Segmenter.predict`."""
+        logits = super().predict(net, image_BCHW)
+        return logits if self.input_scales == (1.0,) else logits[-1]
 
 
 class MultiScale(Metric):
@@ -82,23 +117,51 @@ class MultiScale(Metric):
 
     def predict(self, segmenter: Segmenter, net: nn.Module, image_HWC: ImageArray) -> LabelArray:
         """See `Metric.predict`."""
-        import numpy as np
-
-        from wsss_ray.ops.multiscale import sum_logits
-
         height, width = image_HWC.shape[:2]
-        logits_LHW = sum_logits(
-            lambda image: segmenter.predict(net, image),
-            image_HWC,
-            sizes=[(max(1, round(height * s)), max(1, round(width * s))) for s in self.scales],
-            flip=self.flip,
-            device=next(net.parameters()).device,
-        )
-        if self.crf is None:
-            label_HW: LabelArray = logits_LHW.argmax(dim=0).byte().cpu().numpy()
-            return label_HW
-        prob_LHW = self.crf.refine(image_HWC, logits_LHW.softmax(dim=0).cpu().numpy())
-        return np.asarray(prob_LHW.argmax(axis=0), np.uint8)
+        sizes = [(max(1, round(height * s)), max(1, round(width * s))) for s in self.scales]
+        return label_image(segmenter, net, image_HWC, sizes=sizes, flip=self.flip, crf=self.crf, only=None)
+
+
+class PredictedLabels(Relabel):
+    """A trained segmenter's own labels for the next training: scores summed over scales and mirror images, then a dense CRF."""
+
+    scales: tuple[float, ...] = Field(default=(1.0,), min_length=1)
+    flip: bool = False
+    crf: DenseCrf | None = DenseCrf()
+    only_tags: bool = Field(default=True, description="Allow only background and the image's tags.")
+
+    def label(self, segmenter: Segmenter, net: nn.Module, image_HWC: ImageArray, classes: Sequence[int]) -> LabelArray:
+        """See `Relabel.label`."""
+        height, width = image_HWC.shape[:2]
+        sizes = [(max(1, round(height * s)), max(1, round(width * s))) for s in self.scales]
+        only = classes if self.only_tags else None
+        return label_image(segmenter, net, image_HWC, sizes=sizes, flip=self.flip, crf=self.crf, only=only)
+
+
+def label_image(
+    segmenter: Segmenter,
+    net: nn.Module,
+    image_HWC: ImageArray,
+    *,
+    sizes: Sequence[tuple[int, int]],
+    flip: bool,
+    crf: DenseCrf | None,
+    only: Sequence[int] | None,
+) -> LabelArray:
+    """Labels of an image from scores summed over `sizes`; `only` names the tags (0-based) that are allowed beside background."""
+    import numpy as np
+
+    from wsss_ray.ops.multiscale import sum_logits
+
+    device = next(net.parameters()).device
+    logits_LHW = sum_logits(lambda image: segmenter.predict(net, image), image_HWC, sizes=sizes, flip=flip, device=device)
+    labels = list(range(len(logits_LHW))) if only is None else [0, *(tag + 1 for tag in only)]
+    if crf is None:
+        place_HW = logits_LHW[labels].argmax(dim=0).cpu().numpy()
+    else:
+        place_HW = crf.refine(image_HWC, logits_LHW[labels].softmax(dim=0).cpu().numpy()).argmax(axis=0)
+    label_HW: LabelArray = np.asarray(labels, np.uint8)[place_HW]
+    return label_HW
 
 
 class DeepLab(Method):

@@ -1,120 +1,83 @@
 """DSRG: Weakly-Supervised Semantic Segmentation Network with Deep Seeded Region Growing (Huang et al., CVPR 2018).
 
-The segmentation stage of FickleNet. Every step grows the static seeds into the network's own CRF-refined prediction, trains on
-the grown seeds (balanced seed loss) and towards the CRF (boundary loss). Values and orders of operations follow the authors'
-released configuration where the paper leaves them out: four ASPP branches, softmax with a floor of 1e-4, the CRF on the reduced
-grid with its spatial widths divided by 12.
+Seeds from class activation maps and saliency; then every step of the segmentation network grows the static seeds into its own
+CRF-refined prediction, trains on the grown seeds (balanced seed loss) and towards the CRF (boundary loss); then the network is
+trained again on its own predictions. FickleNet has the same second half (`segmentation`). Values and orders of operations follow
+the authors' released configuration where the paper leaves them out: four ASPP branches, softmax with a floor of 1e-4, the CRF on
+the reduced grid with its spatial widths divided by 12.
 
 Differences: their CRF takes the energy -p, ours -log p as the CRF is defined (`crf.unary: probability` is theirs). Its result is
-a constant in the boundary loss, as in SEC's later revision. Their label grid aligns the corners of crop and features; here its
-cells divide the crop evenly.
+a constant in the boundary loss, as in SEC's later revision. The classifier behind their cues is not released: here it is the
+CAM network of SEC, whose cues DSRG started from (two 3x3 layers of 1024 channels behind VGG16, foreground above .2).
 """
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from wsss_ray.component import Component
-from wsss_ray.contracts import Augment, Batch, Relabel, Segmenter, Trunk
+from wsss_ray.contracts import (
+    Augment,
+    Batch,
+    Learner,
+    Localizer,
+    Method,
+    Metric,
+    Relabel,
+    SeedRule,
+    SeedScore,
+    Segmenter,
+)
 from wsss_ray.data.transforms import Warp
-from wsss_ray.nets.deeplab import Aspp, Head, build_segmenter
-from wsss_ray.nets.vgg16 import Vgg16
+from wsss_ray.methods.cam import CamClassifier, CamLocalizer, ThresholdSeeds
+from wsss_ray.methods.deeplab import DeeplabSegmenter, MultiScale, SegNetLearner, label_image
 from wsss_ray.ops.crf import DenseCrf
 from wsss_ray.optim import Decay, Optimizer, Schedule, Sgd
+from wsss_ray.plan import Data, Stage, evaluate, evaluate_seeds, localize, relabel, seed, train
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
     from torch import Tensor, nn
 
-    from wsss_ray.contracts import ImageArray, LabelArray, MapArray
+    from wsss_ray.contracts import ImageArray, LabelArray
 
 
-class Background(Component):
-    """Where a seed's background comes from."""
-
-    @property
-    def needs_saliency(self) -> bool:
-        """See `SeedRule.needs_saliency`."""
-        return False
-
-    @abstractmethod
-    def cues(self, peak_CHW: MapArray, saliency_HW: MapArray | None) -> NDArray[np.bool_]:
-        """Background cues (H, W)."""
+Init = Annotated[
+    Literal["trunk", "classifier"],
+    Field(description="Start the segmenter from its trunk's own weights, or from the classifier's trunk."),
+]
 
 
-class SaliencyBackground(Background):
-    """Pixels whose saliency in [0, 1] lies below `threshold` (DSRG; .06 as in the same family of papers)."""
-
-    threshold: float = Field(default=0.06, gt=0, le=1)
-
-    @property
-    def needs_saliency(self) -> bool:
-        """See `SeedRule.needs_saliency`."""
-        return True
-
-    def cues(self, peak_CHW: MapArray, saliency_HW: MapArray | None) -> NDArray[np.bool_]:
-        """See `Background.cues`."""
-        assert saliency_HW is not None
-        return saliency_HW < self.threshold
-
-
-class CamBackground(Background):
-    """The complement of the localization maps: pixels where no class reaches `threshold`."""
-
-    threshold: float = Field(default=0.2, gt=0, le=1)
-
-    def cues(self, peak_CHW: MapArray, saliency_HW: MapArray | None) -> NDArray[np.bool_]:
-        """See `Background.cues`."""
-        import numpy as np
-
-        return np.asarray(~(peak_CHW > self.threshold).any(axis=0), np.bool_)
-
-
-class DsrgSegmenter(Segmenter):
+class DsrgSegmenter(SegNetLearner):
     """DeepLab trained with the balanced seed loss, the boundary loss and seeded region growing (sections 3.1 to 3.3).
 
     Images with human masks add `full_weight` times their cross-entropy (FickleNet, Eq. 2 and 3).
     """
 
-    trunk: Trunk = Vgg16(pool5=True)
-    head: Head = Aspp()
     batch_size: int = Field(default=20, ge=1)
     steps: int | None = 8000
     augment: Augment = Warp(size=321)
     optimizer: Optimizer = Sgd(lr=5e-4, weight_decay=5e-4)
     schedule: Schedule = Decay(gamma=0.33, every_steps=1000)
-    head_lr_scale: float = Field(default=10.0, gt=0)
     foreground_threshold: float = Field(default=0.85, ge=0, le=1, description="Probability above which a seed grows.")
     background_threshold: float = Field(default=0.99, ge=0, le=1, description="The same for background.")
     crf: DenseCrf = DenseCrf(scale=12.0)
     floor: float = Field(default=1e-4, ge=0, lt=0.01, description="Added to every probability.")
     full_weight: float = Field(default=2.0, ge=0, description="alpha of FickleNet's Eq. 2.")
 
-    def build(self, num_classes: int) -> nn.Module:
-        """See `Learner.build`."""
-        return build_segmenter(self.trunk, self.head, num_classes)
-
     def loss(self, net: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Terms seed and boundary, and full for images with human masks."""
         import torch
 
-        from wsss_ray.nets.modules import set_dropout_keys
         from wsss_ray.ops import losses
 
-        set_dropout_keys(net, batch.keys_B)
-        logits_BLHW = net(batch.image_BCHW)
+        logits_BLHW, seeds_BEHW = self.scored(net, batch)
+        image_BCHW = self.on_grid(net, batch.image_BCHW, logits_BLHW)
         prob_BLHW = losses.softmax_floor(logits_BLHW, self.floor)
-        seeds_BHW = losses.shrink_labels(batch.seeds_BEHW[:, 0], logits_BLHW)
+        seeds_BHW = seeds_BEHW[:, 0]
         grown, refined = zip(
-            *(
-                self._targets(*one)
-                for one in zip(batch.image_BCHW, prob_BLHW.detach(), seeds_BHW, batch.tags_BK, strict=True)
-            ),
+            *(self._targets(*one) for one in zip(image_BCHW, prob_BLHW.detach(), seeds_BHW, batch.tags_BK, strict=True)),
             strict=True,
         )
         terms = {
@@ -133,8 +96,7 @@ class DsrgSegmenter(Segmenter):
 
         from wsss_ray.ops.growing import grow
 
-        small = torch.nn.functional.interpolate(image_CHW[None], prob_LHW.shape[1:], mode="bilinear", align_corners=False)[0]
-        image_HWC = small.permute(1, 2, 0).round().clamp(0, 255).byte().cpu().numpy()
+        image_HWC = image_CHW.permute(1, 2, 0).byte().cpu().numpy()
         refined = self.crf.refine(image_HWC, prob_LHW.float().cpu().numpy())
         refined = np.maximum(refined, max(self.floor, 1e-8))
         refined /= refined.sum(axis=0, keepdims=True)
@@ -148,18 +110,6 @@ class DsrgSegmenter(Segmenter):
         )
         return torch.from_numpy(grown), torch.from_numpy(refined.astype(np.float32))
 
-    def predict(self, net: nn.Module, image_BCHW: Tensor) -> Tensor:
-        """See `Segmenter.predict`."""
-        logits: Tensor = net(image_BCHW)
-        return logits
-
-    def param_groups(self, net: nn.Module) -> list[dict[str, object]]:
-        """New layers and biases faster than pretrained ones, no weight decay on biases."""
-        from wsss_ray.nets.segnet import param_groups_deeplab
-
-        return param_groups_deeplab(net, head_scale=self.head_lr_scale)
-
-
 class DsrgRelabel(Relabel):
     """The trained segmenter's labels for the retrain stage: whole-image warps, summed scores, dense CRF on log p."""
 
@@ -170,21 +120,55 @@ class DsrgRelabel(Relabel):
 
     def label(self, segmenter: Segmenter, net: nn.Module, image_HWC: ImageArray, classes: Sequence[int]) -> LabelArray:
         """See `Relabel.label`."""
-        import numpy as np
+        sizes = [(size, size) for size in self.sizes]
+        only = classes if self.only_tags else None
+        return label_image(segmenter, net, image_HWC, sizes=sizes, flip=self.flip, crf=self.crf, only=only)
 
-        from wsss_ray.ops.multiscale import sum_logits
 
-        logits_LHW = sum_logits(
-            lambda image: segmenter.predict(net, image),
-            image_HWC,
-            sizes=[(size, size) for size in self.sizes],
-            flip=self.flip,
-            device=next(net.parameters()).device,
+def segmentation(
+    data: Data,
+    seeds: Stage,
+    *,
+    segmenter: Segmenter,
+    init: Stage | None,
+    relabel_rule: Relabel | None,
+    retrain: Segmenter,
+    metric: Metric,
+) -> tuple[Stage, ...]:
+    """From seeds to a score: train, and if there is a rule for it, label the training images anew and train again on that."""
+    wanted = [evaluate_seeds(SeedScore(), seeds, data.weak)] if data.weak_has_masks else []
+    final = train(segmenter, data.weak, seeds=(seeds,), strong=data.strong, init=init, name="segmenter")
+    if relabel_rule is not None:
+        labels = relabel(relabel_rule, final, data.weak)
+        final = train(retrain, data.weak, seeds=(labels,), strong=data.strong, init=final, name="retrain")
+        if data.weak_has_masks:
+            wanted.append(evaluate_seeds(SeedScore(), labels, data.weak, name="relabel_quality"))
+    return (*wanted, evaluate(metric, final, data.val) if data.val else final)
+
+
+class Dsrg(Method):
+    """Image tags to a segmentation model: classifier, class activation maps, seeds, region growing, and training again."""
+
+    classifier: Learner = CamClassifier(hidden=1024, layers=2, dropout=0.5)
+    localizer: Localizer = CamLocalizer(size=321)
+    seed_rule: SeedRule = ThresholdSeeds(theta=0.2)
+    segmenter: Segmenter = DsrgSegmenter()
+    segmenter_init: Init = "trunk"
+    relabel: Relabel | None = Field(default=DsrgRelabel(), description="The segmenter's own pseudo-labels; null skips retrain.")
+    retrain: Segmenter = DeeplabSegmenter()
+    metric: Metric = MultiScale()
+
+    def plan(self, data: Data) -> Sequence[Stage]:
+        """Classifier, maps, seeds, segmenter, its labels, the segmenter retrained, the score."""
+        classifier = train(self.classifier, data.weak, name="classifier")
+        maps = localize(self.localizer, classifier, data.weak)
+        seeds = seed(self.seed_rule, maps, data.weak, saliency=data.saliency)
+        return segmentation(
+            data,
+            seeds,
+            segmenter=self.segmenter,
+            init=classifier if self.segmenter_init == "classifier" else None,
+            relabel_rule=self.relabel,
+            retrain=self.retrain,
+            metric=self.metric,
         )
-        labels = [0, *(k + 1 for k in classes)] if self.only_tags else list(range(len(logits_LHW)))
-        prob_CHW = logits_LHW[labels].softmax(dim=0).cpu().numpy()
-        if self.crf is not None:
-            prob_CHW = self.crf.refine(image_HWC, prob_CHW)
-        label_HW: LabelArray = np.asarray(labels, np.uint8)[prob_CHW.argmax(axis=0)]
-        return label_HW
-

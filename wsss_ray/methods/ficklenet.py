@@ -18,7 +18,6 @@ from pydantic import Field, field_validator
 
 from wsss_ray.contracts import (
     Augment,
-    Axis,
     Batch,
     Learner,
     Localizer,
@@ -27,24 +26,23 @@ from wsss_ray.contracts import (
     Metric,
     Relabel,
     SeedRule,
-    SeedScore,
     Segmenter,
     Trunk,
 )
 from wsss_ray.data.transforms import RandomCrop
+from wsss_ray.methods.cam import ThresholdSeeds
 from wsss_ray.methods.deeplab import DeeplabSegmenter, MultiScale
-from wsss_ray.methods.dsrg import Background, DsrgRelabel, DsrgSegmenter, SaliencyBackground
+from wsss_ray.methods.dsrg import DsrgRelabel, DsrgSegmenter, Init, segmentation
 from wsss_ray.nets.vgg16 import Vgg16
 from wsss_ray.nets.weights import Weights, copy_weights, load_weights
-from wsss_ray.ops.crf import DenseCrf
 from wsss_ray.optim import Adam, Decay, Optimizer, Schedule
-from wsss_ray.plan import Data, Stage, evaluate, evaluate_seeds, localize, relabel, seed, train
+from wsss_ray.plan import Data, Stage, localize, seed, train
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from wsss_ray.contracts import ImageArray, LabelArray, MapArray
+    from wsss_ray.contracts import ImageArray
     from wsss_ray.nets.selection import SelectionClassifier
 
 _MASK_ELEMENTS = 100_000_000  # of the keep masks that are held at a time; the paper's size needs 27 million
@@ -86,8 +84,10 @@ class StochasticClassifier(Learner):
 
     def loss(self, net: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Sigmoid cross-entropy, the mean over classes."""
+        from wsss_ray.nets.modules import set_dropout_keys
         from wsss_ray.ops.losses import multilabel_bce
 
+        set_dropout_keys(net, batch.keys_B)
         return {"classification": multilabel_bce(net(batch.image_BCHW, batch.keys_B), batch.tags_BK)}
 
     def param_groups(self, net: nn.Module) -> list[dict[str, object]]:
@@ -114,6 +114,7 @@ class StochasticGradCam(Localizer):
         import torch
 
         from wsss_ray.nets.selection import draw_keep
+        from wsss_ray.ops.grid import axes
         from wsss_ray.ops.multiscale import resize_image, to_tensor
         from wsss_ray.ops.selection import selection_cams
 
@@ -144,51 +145,10 @@ class StochasticGradCam(Localizer):
             if self.normalize == "per_image" and len(classes):
                 highest = peak_CHW.amax(dim=(-2, -1), keepdim=True).clamp_min(1e-12)
                 peak_CHW, mean_CHW = peak_CHW / highest, mean_CHW / highest
-        rows, columns = (_axis(classifier.trunk, size) for size in image.shape[:2])
+        rows, columns = axes(classifier.trunk, image.shape[0], image.shape[1])
         return Maps(
             tuple(classes), peak_CHW=peak_CHW.cpu().numpy(), mean_CHW=mean_CHW.cpu().numpy(), rows=rows, columns=columns
         )
-
-
-class ThresholdSeeds(SeedRule):
-    """The aggregation of section 3.2.2 at the image's resolution, background cues, and optionally a dense CRF."""
-
-    theta: float = Field(default=0.35, ge=0, le=1, description="A pixel belongs to a class where some map exceeds theta.")
-    background: Background | None = Field(default=SaliencyBackground(), description="Background cues; null for none.")
-    conflict: Literal["class", "background", "ignore"] = Field(
-        default="class", description="Who wins where a pixel is both a class and a background cue."
-    )
-    crf: DenseCrf | None = Field(default=None, description="Refine with a dense CRF over the labels present; null for none.")
-    crf_confidence: float = Field(default=0.7, gt=0, lt=1, description="Probability of a seed's own label in the CRF's unary.")
-
-    @property
-    def needs_saliency(self) -> bool:
-        """See `SeedRule.needs_saliency`."""
-        return self.background is not None and self.background.needs_saliency
-
-    def seed(self, image_HWC: ImageArray, maps: Maps, saliency_HW: MapArray | None) -> LabelArray:
-        """See `SeedRule.seed`."""
-        import numpy as np
-
-        from wsss_ray.ops import seeds
-
-        height, width = image_HWC.shape[:2]
-        peak, mean = (
-            seeds.resize_maps(part, height, width, maps.rows, maps.columns) for part in (maps.peak_CHW, maps.mean_CHW)
-        )
-        label_HW = seeds.any_above(peak, mean, maps.classes, self.theta)
-        if self.background is not None:
-            label_HW = seeds.add_background(label_HW, self.background.cues(peak, saliency_HW), self.conflict)
-        if self.crf is None:
-            return label_HW
-        present, prob_CHW = self.crf.refine_labels(image_HWC, label_HW, self.crf_confidence)
-        return np.asarray(present, np.uint8)[prob_CHW.argmax(axis=0)] if present else label_HW
-
-
-def _axis(trunk: nn.Module, size: int) -> Axis:
-    """Where the trunk's features lie along a side of `size` pixels."""
-    first, step = trunk.centres(size)  # type: ignore[operator]
-    return Axis(first=(first + 0.5) / size, step=step / size)
 
 
 class FickleNet(Method):
@@ -198,9 +158,7 @@ class FickleNet(Method):
     localizer: Localizer = StochasticGradCam()
     seed_rule: SeedRule = ThresholdSeeds()
     segmenter: Segmenter = DsrgSegmenter()
-    segmenter_init: Literal["trunk", "classifier"] = Field(
-        default="trunk", description="Start the segmenter from its trunk's own weights, or from the classifier's trunk."
-    )
+    segmenter_init: Init = "trunk"
     relabel: Relabel | None = Field(default=DsrgRelabel(), description="The segmenter's own pseudo-labels; null skips retrain.")
     retrain: Segmenter = DeeplabSegmenter()
     metric: Metric = MultiScale()
@@ -210,13 +168,12 @@ class FickleNet(Method):
         classifier = train(self.classifier, data.weak, name="classifier")
         maps = localize(self.localizer, classifier, data.weak)
         seeds = seed(self.seed_rule, maps, data.weak, saliency=data.saliency)
-        init = classifier if self.segmenter_init == "classifier" else None
-        segmenter = train(self.segmenter, data.weak, seeds=(seeds,), strong=data.strong, init=init, name="segmenter")
-        final = segmenter
-        wanted = [evaluate_seeds(SeedScore(), seeds, data.weak)] if data.weak_has_masks else []
-        if self.relabel is not None:
-            labels = relabel(self.relabel, segmenter, data.weak)
-            final = train(self.retrain, data.weak, seeds=(labels,), strong=data.strong, init=segmenter, name="retrain")
-            if data.weak_has_masks:
-                wanted.append(evaluate_seeds(SeedScore(), labels, data.weak, name="relabel_quality"))
-        return (*wanted, evaluate(self.metric, final, data.val) if data.val else final)
+        return segmentation(
+            data,
+            seeds,
+            segmenter=self.segmenter,
+            init=classifier if self.segmenter_init == "classifier" else None,
+            relabel_rule=self.relabel,
+            retrain=self.retrain,
+            metric=self.metric,
+        )

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from wsss_ray.contracts import Learner, Localizer, Method, SeedRule, SeedScore
-from wsss_ray.methods.ficklenet import StochasticClassifier, StochasticGradCam, ThresholdSeeds
+from wsss_ray.methods.cam import ThresholdSeeds
+from wsss_ray.methods.ficklenet import StochasticClassifier, StochasticGradCam
 from wsss_ray.plan import Data, Stage, evaluate_seeds, localize, seed, train
 
 

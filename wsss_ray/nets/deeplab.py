@@ -1,4 +1,4 @@
-"""The heads of DeepLab: LargeFOV (Chen et al., ICLR 2015) and ASPP (TPAMI 2017)."""
+"""The heads of DeepLab: LargeFOV (Chen et al., ICLR 2015) and ASPP (TPAMI 2017); and the one of RRM."""
 
 from __future__ import annotations
 
@@ -19,6 +19,11 @@ class Head(Component):
 
     hidden: int | None
 
+    @property
+    def pretrained_width(self) -> int | None:
+        """Channels of the hidden layers that a VGG classifier's fc6 and fc7 can start (`Trunk.hidden_layers`), if any."""
+        return self.hidden
+
     @abstractmethod
     def build(self, channels: int, num_labels: int) -> AtrousHead:
         """A module features_BCHW -> logits_BLHW at the same resolution."""
@@ -33,10 +38,9 @@ class LargeFov(Head):
 
     def build(self, channels: int, num_labels: int) -> AtrousHead:
         """See `Head.build`."""
-        from wsss_ray.nets.segnet import AtrousHead
+        from wsss_ray.nets.segnet import AtrousHead, fov_branch
 
-        rates = (self.dilation,)
-        return AtrousHead(channels=channels, num_labels=num_labels, rates=rates, hidden=self.hidden, dropout=self.dropout)
+        return AtrousHead([fov_branch(channels, num_labels, rate=self.dilation, hidden=self.hidden, dropout=self.dropout)])
 
 
 class Aspp(Head):
@@ -52,17 +56,38 @@ class Aspp(Head):
 
     def build(self, channels: int, num_labels: int) -> AtrousHead:
         """See `Head.build`."""
-        from wsss_ray.nets.segnet import AtrousHead
+        from wsss_ray.nets.segnet import AtrousHead, fov_branch
 
-        return AtrousHead(channels=channels, num_labels=num_labels, rates=self.rates, hidden=self.hidden, dropout=self.dropout)
+        return AtrousHead(
+            [fov_branch(channels, num_labels, rate=rate, hidden=self.hidden, dropout=self.dropout) for rate in self.rates]
+        )
 
 
-def build_segmenter(trunk: Trunk, head: Head, num_classes: int) -> SegNet:
+class DilatedPair(Head):
+    """Two dilated 3x3 convolutions (RRM's segmentation branch: dilation 12, 512 channels between them)."""
+
+    dilation: int = Field(default=12, ge=1)
+    hidden: int = Field(default=512, ge=1, description="Channels between the two.")
+
+    @property
+    def pretrained_width(self) -> int | None:
+        """None: there is nothing to start them from."""
+        return None
+
+    def build(self, channels: int, num_labels: int) -> AtrousHead:
+        """See `Head.build`."""
+        from wsss_ray.nets.segnet import AtrousHead, pair_branch
+
+        return AtrousHead([pair_branch(channels, num_labels, rate=self.dilation, hidden=self.hidden)])
+
+
+def build_segmenter(trunk: Trunk, head: Head, num_classes: int, *, scales: tuple[float, ...] = (1.0,)) -> SegNet:
     """A trunk with a head for `num_classes` and background, the head's hidden layers pretrained where the trunk has them."""
-    from wsss_ray.nets.segnet import SegNet
+    from wsss_ray.nets.segnet import MultiInputSegNet, SegNet
 
     body = trunk.build()
-    net = SegNet(body, head.build(body.channels, num_classes + 1))  # type: ignore[arg-type]
-    if head.hidden is not None and (state := trunk.hidden_layers(head.hidden)):
+    top = head.build(body.channels, num_classes + 1)  # type: ignore[arg-type]
+    net = SegNet(body, top) if scales == (1.0,) else MultiInputSegNet(body, top, scales=scales)
+    if head.pretrained_width is not None and (state := trunk.hidden_layers(head.pretrained_width)):
         net.head.start_hidden(state)
     return net

@@ -13,6 +13,30 @@ IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 _VGG16 = (64, 64, "pool", 128, 128, "pool", 256, 256, 256, "pool", 512, 512, 512, "pool", 512, 512, 512)
 
 
+class Normalize(nn.Module):
+    """(image_BCHW - mean) / std, each of three colours for itself."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
+
+    def forward(self, image_BCHW: Tensor) -> Tensor:
+        """Normalise."""
+        return (image_BCHW - self.mean) / self.std
+
+
+def fix_batch_norms(net: nn.Module) -> None:
+    """Put all batch norms of `net` in evaluation and train none of them: statistics of a batch would couple its images."""
+    for module in net.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eval()
+            module.requires_grad_(False)
+
+
 class ConvTrunk(nn.Module):
     """image_BCHW (RGB, 0..255) -> features_BCHW: normalise each colour, then a plain sequence of layers."""
 
@@ -129,32 +153,82 @@ class EfficientNetTrunk(nn.Module):
         return first, step
 
 
+class TimmTrunk(nn.Module):
+    """image_BCHW (RGB, 0..255) -> one feature map of timm's feature extractor `net`, as BCHW, always in evaluation.
+
+    Evaluation keeps batch norms fixed and leaves out dropout and stochastic depth, whose randomness would not come from the
+    images' keys. One small image is passed through `net` here: ValueError unless the features have the stride that timm says.
+
+    With `alignment` "corner" feature i lies at pixel i * stride. With "cell" it lies in the middle of the i-th stride pixels,
+    and images are continued to the right and below to whole cells, with the mean colour.
+    """
+
+    def __init__(self, net: Any, *, alignment: Literal["corner", "cell"]) -> None:
+        super().__init__()
+        mean, std = ([255.0 * value for value in net.pretrained_cfg[name]] for name in ("mean", "std"))
+        net.pretrained_cfg = net.default_cfg = None  # may hold a second copy of the weights
+        self.normalize, self.net, self.alignment = Normalize(mean, std), net, alignment
+        self.channels, self.stride = int(net.feature_info.channels()[-1]), int(net.feature_info.reduction()[-1])
+        self.channels_last = getattr(net, "output_fmt", "NCHW") == "NHWC"
+        self.train()
+        side = 4 * self.stride + 1
+        x_BCHW = self(torch.zeros(1, 3, side, side))
+        if x_BCHW.shape != (1, self.channels, 5, 5):
+            expected = f"(1, {self.channels}, 5, 5) at stride {self.stride}"
+            raise ValueError(f"an image of {side} x {side} has features {tuple(x_BCHW.shape)}, not {expected}")
+        parameters = list(net.parameters())
+        reached = torch.autograd.grad(x_BCHW.sum(), parameters, allow_unused=True)
+        for parameter, grad in zip(parameters, reached, strict=True):
+            parameter.requires_grad_(grad is not None)  # unused parameters would stop distributed training
+        fix_batch_norms(net)
+
+    def train(self, mode: bool = True) -> TimmTrunk:
+        """Set the mode of this module; `net` stays in evaluation."""
+        super().train(mode)
+        self.net.eval()
+        return self
+
+    def forward(self, image_BCHW: Tensor) -> Tensor:
+        """The chosen features."""
+        x_BCHW: Tensor = self.normalize(image_BCHW)
+        if self.alignment == "cell":
+            height, width = x_BCHW.shape[-2:]
+            x_BCHW = nn.functional.pad(x_BCHW, (0, -width % self.stride, 0, -height % self.stride))
+        x_BCHW = self.net(x_BCHW)[-1]
+        return x_BCHW.permute(0, 3, 1, 2).contiguous() if self.channels_last else x_BCHW
+
+    def centres(self, size: int) -> tuple[float, float]:
+        """Pixel of feature 0 and pixels per feature."""
+        return (self.stride - 1) / 2 if self.alignment == "cell" else 0.0, float(self.stride)
+
+
 class KeyedDropout(nn.Module):
-    """Element-wise dropout (Caffe's: kept values grow by 1 / (1 - p)) whose masks come from one key per image.
+    """Dropout (Caffe's: kept values grow by 1 / (1 - p)) of elements or whole channels, its masks from one key per image.
 
     An image's mask depends on its key, the layer and the feature's shape, on nothing else: not on the batch around it, the
     worker, the device, or torch's global generator. Call `set_dropout_keys` before each forward pass in training. In evaluation,
     or with p 0, it does nothing.
     """
 
-    def __init__(self, p: float) -> None:
+    def __init__(self, p: float, *, whole_channels: bool = False) -> None:
         super().__init__()
-        self.p, self.layer = p, 0
+        self.p, self.whole_channels, self.layer = p, whole_channels, 0
         self.keys: tuple[int, ...] | None = None
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        """Zero the dropped elements."""
+        """Zero the dropped elements or channels."""
         if not self.training or self.p == 0:
             return x_BCHW
         assert self.keys is not None, "KeyedDropout in training without keys: call set_dropout_keys(net, batch.keys_B) first"
         assert len(self.keys) == len(x_BCHW), f"{len(self.keys)} dropout keys for {len(x_BCHW)} images"
-        bits = random_bits(self.keys, stream=self.layer, count=x_BCHW[0].numel(), device=x_BCHW.device)
-        keep_BCHW = (bits >= round(self.p * 2**16) - 2**15).view(x_BCHW.shape)
+        shape = (*x_BCHW.shape[:2], 1, 1) if self.whole_channels else x_BCHW.shape
+        bits = random_bits(self.keys, stream=self.layer, count=math.prod(shape[1:]), device=x_BCHW.device)
+        keep_BCHW = (bits >= round(self.p * 2**16) - 2**15).view(shape)
         return x_BCHW * keep_BCHW / (1.0 - self.p)
 
     def extra_repr(self) -> str:
         """For print(net)."""
-        return f"p={self.p}"
+        return f"p={self.p}" + (", whole_channels=True" if self.whole_channels else "")
 
 
 def set_dropout_keys(net: nn.Module, keys: Sequence[int]) -> None:
@@ -206,3 +280,9 @@ def init_he(layers: Sequence[nn.Module]) -> None:
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
+
+
+def bare(net: nn.Module) -> nn.Module:
+    """The network itself, where `net` may be wrapped for distributed training."""
+    inner = getattr(net, "module", None)
+    return inner if isinstance(inner, nn.Module) else net

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import reduce
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from wsss_ray.nets.modules import KeyedDropout, init_he
 from wsss_ray.nets.weights import copy_weights
+from wsss_ray.ops import grid
 
 
 class AtrousHead(nn.Module):
-    """features_BCHW -> logits_BLHW: one branch per rate, summed (DeepLab; one rate is LargeFOV, several are ASPP).
+    """features_BCHW -> logits_BLHW: branches, summed (DeepLab; one is LargeFOV, several are ASPP).
 
-    A branch is fc6 (3x3, dilated), ReLU, dropout, fc7 (1x1), ReLU, dropout, fc8 (1x1); with `hidden` None, dropout and one
-    dilated 3x3. The scoring layers start at N(0, 0.01) with bias 0, the others at He's unless `hidden_layers` gives them.
+    The scoring layers start at N(0, 0.01) with bias 0, the others at He's unless `hidden_layers` gives them.
     """
 
-    def __init__(self, *, channels: int, num_labels: int, rates: Sequence[int], hidden: int | None, dropout: float) -> None:
+    def __init__(self, branches: Sequence[nn.Sequential]) -> None:
         super().__init__()
-        self.branches = nn.ModuleList(_branch(channels, num_labels, rate=rate, hidden=hidden, dropout=dropout) for rate in rates)
+        self.branches = nn.ModuleList(branches)
         self.hidden_pretrained = False
 
     def start_hidden(self, state: Mapping[str, Tensor]) -> None:
@@ -44,7 +45,7 @@ class AtrousHead(nn.Module):
 
 
 class SegNet(nn.Module):
-    """image_BCHW -> logits_BLHW at the trunk's stride."""
+    """image_BCHW -> logits_BLhw at the trunk's stride."""
 
     head: AtrousHead
 
@@ -53,9 +54,41 @@ class SegNet(nn.Module):
         self.trunk, self.head = trunk, head
 
     def forward(self, image_BCHW: Tensor) -> Tensor:
-        """Logits; resize them, not their softmax."""
+        """Logits; enlarge them, not their softmax."""
         logits_BLHW: Tensor = self.head(self.trunk(image_BCHW))
         return logits_BLHW
+
+    def enlarge(self, logits_BLhw: Tensor, height: int, width: int) -> Tensor:
+        """Logits_BLHW at the pixels of the image they were made from."""
+        return grid.enlarge(logits_BLhw, height, width, *grid.axes(self.trunk, height, width))
+
+    def under(self, pixel_BHW: Tensor, logits_BLhw: Tensor) -> Tensor:
+        """Labels (or any other pixels, (..., H, W)) under the centres of the features, (..., h, w)."""
+        height, width = logits_BLhw.shape[-2:]
+        return grid.at_features(pixel_BHW, (height, width), *grid.axes(self.trunk, *pixel_BHW.shape[-2:]))
+
+
+class MultiInputSegNet(SegNet):
+    """The same network on several sizes of its input (DeepLab v2's "MSC"), its scores fused by their maximum."""
+
+    def __init__(self, trunk: nn.Module, head: AtrousHead, *, scales: Sequence[float]) -> None:
+        super().__init__(trunk, head)
+        self.scales = tuple(scales)
+
+    def forward(self, image_BCHW: Tensor) -> Tensor:
+        """Logits_SBLhw on the grid of the first scale: those of every scale, and their maximum at the end."""
+        height, width = image_BCHW.shape[-2:]
+        axes = grid.axes(self.trunk, height, width)
+        scores: list[Tensor] = []
+        for scale in self.scales:
+            rows, columns = (max(1, round(side * scale)) for side in (height, width))
+            scaled = image_BCHW if scale == 1 else functional.interpolate(image_BCHW, (rows, columns), mode="bilinear")
+            logits = super().forward(scaled)
+            if scores:
+                shape = (scores[0].shape[-2], scores[0].shape[-1])
+                logits = grid.resample(logits, shape, source=grid.axes(self.trunk, rows, columns), target=axes)
+            scores.append(logits)
+        return torch.stack([*scores, torch.stack(scores).amax(dim=0)])
 
 
 def decimate(state: Mapping[str, Tensor], hidden: int) -> dict[str, Tensor]:
@@ -77,36 +110,45 @@ def decimate(state: Mapping[str, Tensor], hidden: int) -> dict[str, Tensor]:
     }
 
 
-def param_groups_deeplab(net: nn.Module, *, head_scale: float = 10.0, bias_scale: float = 2.0) -> list[dict[str, object]]:
+def param_groups_deeplab(
+    net: nn.Module, new: Iterable[nn.Parameter], *, head_scale: float = 10.0, bias_scale: float = 2.0
+) -> list[dict[str, object]]:
     """Optimiser groups as DeepLab trains: what is pretrained and what is new, weights and biases.
 
-    Learning rates are 1 for the weights of the trunk and of a head's hidden layers if they are pretrained, `head_scale` for what
-    starts at random, `bias_scale` times that for biases, which take no weight decay. Frozen parameters and empty groups are
-    left out.
+    Learning rates are 1 for what is pretrained, `head_scale` for the parameters that start at random (`new`), `bias_scale` times
+    that for biases, which take no weight decay. Frozen parameters and empty groups are left out.
     """
-    assert isinstance(net, SegNet)
-    head = {id(parameter) for parameter in net.head.new_parameters()}
+    fresh = {id(parameter) for parameter in new}
     groups: list[dict[str, object]] = []
-    for in_head, is_bias in ((False, False), (False, True), (True, False), (True, True)):
+    for is_new, is_bias in ((False, False), (False, True), (True, False), (True, True)):
         chosen = [
             parameter
             for name, parameter in net.named_parameters()
-            if parameter.requires_grad and (id(parameter) in head) == in_head and name.endswith("bias") == is_bias
+            if parameter.requires_grad and (id(parameter) in fresh) == is_new and name.endswith("bias") == is_bias
         ]
-        scale = (head_scale if in_head else 1.0) * (bias_scale if is_bias else 1.0)
+        scale = (head_scale if is_new else 1.0) * (bias_scale if is_bias else 1.0)
         if chosen:
             groups.append({"params": chosen, "lr_scale": scale} | ({"weight_decay": 0.0} if is_bias else {}))
     return groups
 
 
-def _branch(channels: int, num_labels: int, *, rate: int, hidden: int | None, dropout: float) -> nn.Sequential:
+def fov_branch(channels: int, num_labels: int, *, rate: int, hidden: int | None, dropout: float) -> nn.Sequential:
+    """fc6 (3x3, dilated), ReLU, dropout, fc7 (1x1), ReLU, dropout, fc8 (1x1); with `hidden` None, dropout and one dilated 3x3."""
     if hidden is None:
-        score = nn.Conv2d(channels, num_labels, 3, padding=rate, dilation=rate)
-        layers: list[nn.Module] = [KeyedDropout(dropout), score]
-    else:
-        fc6, fc7 = nn.Conv2d(channels, hidden, 3, padding=rate, dilation=rate), nn.Conv2d(hidden, hidden, 1)
-        score = nn.Conv2d(hidden, num_labels, 1)
-        layers = [fc6, nn.ReLU(inplace=True), KeyedDropout(dropout), fc7, nn.ReLU(inplace=True), KeyedDropout(dropout), score]
+        return _started([KeyedDropout(dropout), nn.Conv2d(channels, num_labels, 3, padding=rate, dilation=rate)])
+    fc6, fc7 = nn.Conv2d(channels, hidden, 3, padding=rate, dilation=rate), nn.Conv2d(hidden, hidden, 1)
+    behind = [nn.ReLU(inplace=True), KeyedDropout(dropout)]
+    again = [nn.ReLU(inplace=True), KeyedDropout(dropout)]
+    return _started([fc6, *behind, fc7, *again, nn.Conv2d(hidden, num_labels, 1)])
+
+
+def pair_branch(channels: int, num_labels: int, *, rate: int, hidden: int) -> nn.Sequential:
+    """Two dilated 3x3 convolutions with ReLU between them."""
+    first, score = (nn.Conv2d(i, o, 3, padding=rate, dilation=rate) for i, o in ((channels, hidden), (hidden, num_labels)))
+    return _started([first, nn.ReLU(inplace=True), score])
+
+
+def _started(layers: list[nn.Module]) -> nn.Sequential:
     init_he(layers)
-    nn.init.normal_(score.weight, std=0.01)
+    nn.init.normal_(layers[-1].weight, std=0.01)  # type: ignore[arg-type]
     return nn.Sequential(*layers)

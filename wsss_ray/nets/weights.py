@@ -15,7 +15,7 @@ from wsss_ray.component import Component
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-_SUFFIXES = (".pt", ".pth", ".safetensors")
+_SUFFIXES = (".pt", ".pth", ".safetensors", ".params")
 
 
 class Weights(Component):
@@ -26,14 +26,16 @@ class Weights(Component):
     """
 
     source: str = Field(
-        default="none", min_length=1, description="none, imagenet, or a state dict's file (.pt, .pth, .safetensors)."
+        default="none",
+        min_length=1,
+        description="none, imagenet, or a state dict's file (.pt, .pth, .safetensors; mxnet's .params).",
     )
     sha256: str | None = Field(default=None, description="Digest that the file must have; only with a file.")
 
-    @model_validator(mode="before")
     @classmethod
-    def _plain_string(cls, value: Any) -> Any:
-        return {"source": value} if isinstance(value, str) else value
+    def from_text(cls, text: str) -> dict[str, str]:
+        """See `Component.from_text`: the source."""
+        return {"source": text}
 
     @field_validator("sha256")
     @classmethod
@@ -125,6 +127,10 @@ def _read(path: str) -> dict[str, Tensor]:
 
     if not Path(path).is_file():
         raise ValueError(f"weights.source: there is no file {path} on this machine; every worker must see it")
+    if path.endswith(".params"):
+        from wsss_ray.nets.mxnet_params import read_params
+
+        return read_params(path)
     try:
         state = load_file(path) if path.endswith(".safetensors") else torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, pickle.UnpicklingError, SafetensorError) as error:

@@ -36,7 +36,10 @@ def sum_logits(
     flip: bool,
     device: torch.device,
 ) -> Tensor:
-    """The sum over `sizes` (height, width) of the logits, each with `flip` the mean of both mirror images: logits_LHW."""
+    """The sum over `sizes` (height, width) of the logits, each with `flip` the mean of both mirror images: logits_LHW.
+
+    `predict` gives logits at the resolution of the image that it is handed (`Segmenter.predict`).
+    """
     height, width = image_HWC.shape[:2]
     total: Tensor | None = None
     for rows, columns in sizes:

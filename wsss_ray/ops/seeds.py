@@ -56,3 +56,26 @@ def add_background(seed_HW: LabelArray, background_HW: NDArray[np.bool_], confli
     if conflict != "class":
         seed[background_HW & (seed_HW != IGNORE)] = 0 if conflict == "background" else IGNORE
     return seed
+
+
+def top_region(map_CHW: MapArray, share: float, reading: str) -> NDArray[np.bool_]:
+    """The object region of each map in three readings of MDC's "top 30 % of the unique largest value" (`share` .3).
+
+    `of_maximum`: values above share * max; `below_maximum`: above (1 - share) * max; `of_pixels`: above all but the highest
+    `share` of the pixels. A map that is 0 everywhere has no region.
+    """
+    if not map_CHW.size:
+        return np.zeros(map_CHW.shape, np.bool_)
+    if reading == "of_pixels":
+        bound = np.quantile(map_CHW, 1 - share, axis=(1, 2), keepdims=True, method="lower")
+    else:
+        bound = map_CHW.max(axis=(1, 2), keepdims=True) * (share if reading == "of_maximum" else 1 - share)
+    return np.asarray((map_CHW > bound) & (map_CHW > 0), np.bool_)
+
+
+def undisputed(region_CHW: NDArray[np.bool_], background_HW: NDArray[np.bool_], classes: Sequence[int]) -> LabelArray:
+    """Labels where exactly one of the classes (0-based) and background claims a pixel; `IGNORE` elsewhere."""
+    claims_LHW = np.concatenate([background_HW[None], region_CHW])
+    labels = np.array([0, *(tag + 1 for tag in classes)], np.uint8)
+    seed: LabelArray = np.where(claims_LHW.sum(axis=0) == 1, labels[claims_LHW.argmax(axis=0)], np.uint8(IGNORE))
+    return seed

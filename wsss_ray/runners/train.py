@@ -50,6 +50,7 @@ def run_train(store: RunStore, stage: Stage, run: Execution, have: Resources, di
         "threads": max(1, int(cpus)),
         "micro_batch": run.micro_batch,
         "loader_workers": run.loader_workers,
+        "label_workers": run.label_workers,
         "checkpoint_every": run.checkpoint_every,
         "log_every": run.log_every,
     }
@@ -102,6 +103,7 @@ def train_worker(config: dict[str, Any]) -> dict[str, Any]:
             world=context.get_world_size(),
             micro_batch=config["micro_batch"],
             loader_workers=config["loader_workers"],
+            label_workers=config["label_workers"],
             checkpoint_every=config["checkpoint_every"],
             log_every=config["log_every"],
             wrap=prepare_model,

@@ -1,0 +1,152 @@
+"""MDC: Revisiting Dilated Convolution for weakly- and semi-supervised semantic segmentation (Wei et al., CVPR 2018).
+
+A classifier with convolutional blocks of several dilations behind conv5, each with its own class layer: the large ones carry what
+the small one found to the rest of the object. Their maps are fused, H = H0 + mean of the dilated ones (3.2), a share of the
+maximum makes seeds, saliency makes background. DeepLab is trained on the seeds and on its own masks of the moment (3.3.1).
+
+Where the paper is silent: a block is one 3x3 layer of 1024 channels; each map is divided by its maximum before it is fused, the
+fused one again; "the top 30 % of the unique largest value" is read as more than .3 of the maximum (`reading` has two others). In
+the printed equation of J_w both sums run over the online mask; the first is over the seeds, as the text around it says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from wsss_ray.contracts import (
+    Augment,
+    Batch,
+    Learner,
+    Localizer,
+    Maps,
+    Method,
+    Metric,
+    SeedRule,
+    SeedScore,
+    Segmenter,
+)
+from wsss_ray.data.transforms import RandomCrop
+from wsss_ray.methods.cam import CamClassifier, at_scales, one_map
+from wsss_ray.methods.deeplab import MultiScale, SegNetLearner
+from wsss_ray.nets.deeplab import Head, LargeFov
+from wsss_ray.ops.background import Background, SaliencyBackground
+from wsss_ray.ops.crf import DenseCrf
+from wsss_ray.optim import Decay, Schedule, Sgd
+from wsss_ray.plan import Data, Stage, evaluate, evaluate_seeds, localize, seed, train
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from wsss_ray.contracts import ImageArray, LabelArray, MapArray
+    from wsss_ray.nets.cam import CamNet
+
+
+class DilatedCam(Localizer):
+    """The class activation maps of every block, fused (section 3.2)."""
+
+    fusion: Literal["anti_noise", "average"] = Field(
+        default="anti_noise", description="H0 + mean of the dilated maps, or the plain average of all (section 4.3.2)."
+    )
+    blocks: tuple[int, ...] | None = Field(
+        default=None, min_length=1, description="Places of the blocks to use; null: all. One place is a row of Table 3."
+    )
+    size: int | None = Field(default=None, ge=8, description="Side the image is warped to; null keeps the native size.")
+
+    def localize(self, net: nn.Module, image_HWC: ImageArray, classes: Sequence[int], rng: torch.Generator) -> Maps:
+        """See `Localizer.localize`. ValueError if there is no such block."""
+        import torch
+
+        from wsss_ray.ops.cam import anti_noise, normalise
+
+        camnet: CamNet = net  # type: ignore[assignment]
+        places = list(range(len(camnet.blocks)) if self.blocks is None else self.blocks)
+        if not all(0 <= place < len(camnet.blocks) for place in places):
+            raise ValueError(f"method.localizer.blocks: {places}, but the classifier has {len(camnet.blocks)} blocks, from 0 on")
+        (image,) = at_scales(image_HWC, self.size, (1.0,), next(net.parameters()).device)
+        with torch.inference_mode():
+            each_GCHW = normalise(camnet.cams(image)[0][places][:, list(classes)])
+            fused = anti_noise(each_GCHW) if self.fusion == "anti_noise" else each_GCHW.mean(dim=0)
+            return one_map(normalise(fused), camnet.trunk, image, classes)
+
+
+class RegionSeeds(SeedRule):
+    """Object regions by a share of the maximum, background by cues; what is claimed twice or by nobody is undecided (4.1)."""
+
+    share: float = Field(default=0.3, gt=0, lt=1)
+    reading: Literal["of_maximum", "below_maximum", "of_pixels"] = Field(
+        default="of_maximum",
+        description="More than `share` of the maximum, more than 1 - `share` of it, or the top `share` of the pixels.",
+    )
+    background: Background = SaliencyBackground()
+
+    @property
+    def needs_saliency(self) -> bool:
+        """See `SeedRule.needs_saliency`."""
+        return self.background.needs_saliency
+
+    def seed(self, image_HWC: ImageArray, maps: Maps, saliency_HW: MapArray | None) -> LabelArray:
+        """See `SeedRule.seed`."""
+        from wsss_ray.ops import seeds
+
+        height, width = image_HWC.shape[:2]
+        map_CHW = seeds.resize_maps(maps.peak_CHW, height, width, maps.rows, maps.columns)
+        region_CHW = seeds.top_region(map_CHW, self.share, self.reading)
+        return seeds.undisputed(region_CHW, self.background.cues(map_CHW, saliency_HW), maps.classes)
+
+
+class OnlineMaskSegmenter(SegNetLearner):
+    """J_w (section 3.3.1): cross-entropy on the seeds, and on the network's own labels among background and the image's tags.
+
+    Each is a mean over its own pixels. An image with a human mask has J_s in place of both (3.3.2): cross-entropy on its mask.
+    """
+
+    head: Head = LargeFov()
+    batch_size: int = Field(default=30, ge=1)
+    epochs: float | None = 15.0
+    steps: int | None = None
+    augment: Augment = RandomCrop(size=321)
+    schedule: Schedule = Decay(gamma=0.1, every_epochs=6)
+    online_weight: float = Field(default=1.0, ge=0, description="Weight of the online term; 0 leaves it out.")
+
+    def loss(self, net: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        """Terms seed and online."""
+        from wsss_ray.ops.losses import cross_entropy, online_labels
+
+        logits_BLHW, label_BEHW = self.scored(net, batch)
+        terms = {"seed": cross_entropy(logits_BLHW, label_BEHW[:, 0])}
+        if self.online_weight:
+            valid_BHW = self.on_grid(net, batch.valid_BHW, logits_BLHW)
+            own_B = cross_entropy(logits_BLHW, online_labels(logits_BLHW, batch.tags_BK, valid_BHW))
+            terms["online"] = self.online_weight * own_B * ~batch.strong_B
+        return terms
+
+
+class Mdc(Method):
+    """Image tags to a segmentation model: the dilated classifier, its fused maps, seeds, and DeepLab with an online term."""
+
+    classifier: Learner = CamClassifier(
+        rates=(1, 3, 6, 9),
+        hidden=1024,
+        batch_size=30,
+        epochs=15.0,
+        augment=RandomCrop(size=321),
+        optimizer=Sgd(lr=1e-3, weight_decay=5e-4),
+        schedule=Decay(gamma=0.1, every_epochs=6),
+    )
+    localizer: Localizer = DilatedCam()
+    seed_rule: SeedRule = RegionSeeds()
+    segmenter: Segmenter = OnlineMaskSegmenter()
+    metric: Metric = MultiScale(scales=(1.0,), crf=DenseCrf(bilateral_weight=4.0, bilateral_sxy=49.0, bilateral_srgb=5.0))
+
+    def plan(self, data: Data) -> Sequence[Stage]:
+        """Classifier, maps, seeds, segmenter, the score."""
+        classifier = train(self.classifier, data.weak, name="classifier")
+        maps = localize(self.localizer, classifier, data.weak)
+        seeds = seed(self.seed_rule, maps, data.weak, saliency=data.saliency)
+        wanted = [evaluate_seeds(SeedScore(), seeds, data.weak)] if data.weak_has_masks else []
+        segmenter = train(self.segmenter, data.weak, seeds=(seeds,), strong=data.strong, name="segmenter")
+        return (*wanted, evaluate(self.metric, segmenter, data.val) if data.val else segmenter)
