@@ -40,11 +40,14 @@ def submit(
         Literal["localize", "seed", "train"] | None, typer.Option(help="Stop after the last stage of this kind.")
     ] = None,
 ) -> None:
-    """Run a job: every stage that is not done yet. Submit again to resume."""
+    """Run a job, or the trials of its sweep: every stage that is not done yet. Submit again to resume."""
     from wsss_ray.progress import Display
     from wsss_ray.records import StageError
 
     loaded, plan, run_store = _plan(job, override, store, until)
+    if loaded.sweep is not None:
+        _submit_sweep(job, override, loaded, run_store, until)
+        return
     display = Display()
     display.say(f"{loaded.name}: {len(plan.stages)} stages, {_count_done(plan, run_store)} done, store {run_store.uri}")
     _print_data(plan)
@@ -71,9 +74,12 @@ def plan(
         Literal["localize", "seed", "train"] | None, typer.Option(help="Stop after the last stage of this kind.")
     ] = None,
 ) -> None:
-    """Show a job's stages, done and missing. Starts nothing."""
-    _, stages, run_store = _plan(job, override, store, until)
+    """Show a job's stages, done and missing, or the trials of its sweep. Starts nothing."""
+    loaded, stages, run_store = _plan(job, override, store, until)
     _print_data(stages)
+    if loaded.sweep is not None:
+        _print_trials(_trials(job, override, until), run_store)
+        return
     rows = []
     for stage in stages:
         done = run_store.record(stage) is not None
@@ -170,6 +176,55 @@ def _plan(job: Path, override: list[str] | None, store: str | None, until: str |
     except (ValueError, OSError) as error:
         _fail(f"{job}: {error}")
     return loaded, Plan.of(cut(full.targets, until)) if until else full, run_store  # type: ignore[arg-type]
+
+
+def _trials(job: Path, override: list[str] | None, until: str | None) -> list[tuple[Any, Any]]:
+    """Every job of the sweep with its plan."""
+    from wsss_ray.job import JobError, load_trials
+    from wsss_ray.plan import Plan
+    from wsss_ray.plan import until as cut
+
+    found = []
+    try:
+        for one in load_trials(job, override or ()):
+            full = one.job.plan()
+            found.append((one, Plan.of(cut(full.targets, until)) if until else full))  # type: ignore[arg-type]
+    except JobError as error:
+        _fail(str(error))
+    except (ValueError, OSError) as error:
+        _fail(f"{job}: {error}")
+    return found
+
+
+def _submit_sweep(job: Path, override: list[str] | None, loaded: Any, store: Any, until: str | None) -> None:
+    from wsss_ray.progress import Display
+    from wsss_ray.runners.sweep import run_trials, scores
+    from wsss_ray.sweep import result_table
+
+    trials = _trials(job, override, until)
+    _print_trials(trials, store)
+    try:
+        failed = run_trials(trials, store, Display())
+    except OSError as error:
+        _fail(f"store {store.uri}: {error}")
+    except KeyboardInterrupt:
+        _fail("interrupted; what was done is kept, submit again to go on", code=130)
+    header, rows = result_table(loaded.sweep, [(one.trial, scores(plan, store)) for one, plan in trials])
+    if loaded.sweep.paper:
+        typer.echo(loaded.sweep.paper)
+    _table(header, rows)
+    if failed:
+        _fail("\n".join(f"trial {one.trial.name!r}, seed {one.seed}: {error}" for one, error in failed))
+
+
+def _print_trials(trials: list[tuple[Any, Any]], store: Any) -> None:
+    rows, seen = [], set()
+    for one, plan in trials:
+        new = [stage for stage in plan if stage.id not in seen]
+        seen |= {stage.id for stage in plan}
+        rows.append([one.trial.name, str(one.seed), f"{_count_done(plan, store)}/{len(plan.stages)}", str(len(new))])
+    _table(["trial", "seed", "stages done", "stages of its own"], rows)
+    typer.echo(f"{len(trials)} jobs, {sum(len(plan.stages) for _, plan in trials)} stages, {len(seen)} of them distinct")
 
 
 def _store(uri: str, *, must_exist: bool = False) -> Any:

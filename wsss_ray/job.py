@@ -1,27 +1,25 @@
-"""Job files: YAML to a validated value, with errors that name the line, the field, and what is allowed."""
+"""Jobs: from a document to a validated value, with errors that name the line, the field, and what is allowed."""
 
 from __future__ import annotations
 
-import os
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from wsss_ray.component import Component
 from wsss_ray.contracts import Method
 from wsss_ray.data import load_sources
 from wsss_ray.data.source import Source, stages_of
+from wsss_ray.jobfile import Document, JobError, read_document
 from wsss_ray.methods import methods
 from wsss_ray.nets import load_trunks
 from wsss_ray.plan import Plan, reseed
+from wsss_ray.sweep import Sweep, Trial, slug
 
-
-class JobError(ValueError):
-    """A job file that cannot run: one line per mistake, ready to print."""
+__all__ = ["Execution", "JobConfig", "JobError", "TrialJob", "load_job", "load_trials", "register"]
 
 
 class Execution(BaseModel):
@@ -53,6 +51,7 @@ class JobConfig(BaseModel):
     method: Method
     data: Source
     run: Execution = Execution()
+    sweep: Sweep | None = Field(default=None, description="Variants of this job; they share stages.")
 
     @field_validator("method", "data", mode="before")
     @classmethod
@@ -75,48 +74,58 @@ class JobConfig(BaseModel):
 
     def spec(self) -> dict[str, Any]:
         """The whole job with every default spelt out."""
-        return {
-            "name": self.name,
-            "method": self.method.spec(),
-            "data": self.data.spec(),
-            "run": self.run.model_dump(),
-        }
+        sweep = {"sweep": self.sweep.model_dump(mode="json", exclude_none=True)} if self.sweep else {}
+        parts = {"name": self.name, "method": self.method.spec(), "data": self.data.spec(), "run": self.run.model_dump()}
+        return parts | sweep
+
+
+@dataclass(frozen=True)
+class TrialJob:
+    """One job of a sweep."""
+
+    trial: Trial
+    seed: int
+    job: JobConfig
 
 
 def load_job(path: str | Path, overrides: Sequence[str] = ()) -> JobConfig:
     """Read and validate a job file. Raises JobError with a line per mistake."""
+    return validated(read_document(path, overrides))
+
+
+def load_trials(path: str | Path, overrides: Sequence[str] = ()) -> tuple[TrialJob, ...]:
+    """The jobs of a file's sweep, in order, each trial with each seed; empty without a sweep. Raises JobError."""
+    document = read_document(path, overrides)
+    job = validated(document)
+    if job.sweep is None:
+        return ()
+    found = []
+    for place, trial in enumerate(job.sweep.trials):
+        for seed in job.sweep.seeds or (job.run.seed,):
+            one = document.with_value("sweep", None, where=str(path))
+            where = document.sources.get(("sweep", "trials", str(place)), str(path))
+            for name, value in trial.set.items():
+                one = one.with_value(name, value, where=f"{where}: trial {trial.name!r}")
+            one = one.with_value("run.seed", seed, where=where)
+            one = one.with_value("name", f"{job.name}.{slug(trial.name)}.{seed}"[:100], where=where)
+            found.append(TrialJob(trial=trial, seed=seed, job=validated(one)))
+    return tuple(found)
+
+
+def validated(document: Document) -> JobConfig:
+    """The job of a document. Raises JobError with a line per mistake."""
     register()
-    file = Path(path)
     try:
-        text = file.read_text(encoding="utf-8")
-        document = yaml.safe_load(text)
-        lines = dict(_lines(yaml.compose(text), ()))
-    except OSError as error:
-        raise JobError(f"{path}: cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise JobError(f"{path}: is not UTF-8 text") from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        problem = getattr(error, "problem", None) or "is not YAML"
-        tab = " (YAML wants spaces, not tabs)" if "\\t" in problem else ""
-        raise JobError(f"{path}:{mark.line + 1 if mark else 1}: {problem}{tab}") from error
-    except RecursionError as error:
-        raise JobError(f"{path}: an alias (*name) refers to itself") from error
-    if not isinstance(document, dict):
-        raise JobError(f"{path}:1: a job file is a mapping with the blocks name, method, data and run")
-    duplicate = next((key for key in _duplicates(yaml.compose(text), ())), None)
-    if duplicate is not None:
-        raise JobError(f"{path}:{duplicate[1]}: {duplicate[0]}: is there twice")
-    sources = {where: f"{path}:{line}" for where, line in lines.items()}
-    for override in overrides:
-        sources |= dict.fromkeys(_override(document, override), f"--set {override}")
-    try:
-        return JobConfig.model_validate(_expand_environment(document))
+        return JobConfig.model_validate(document.expanded())
     except ValidationError as error:
-        problems = [_explain(problem, sources, str(path), document) for problem in error.errors(include_url=False)]
+        problems = [
+            _explain(problem, document.sources, document.path, document.values) for problem in error.errors(include_url=False)
+        ]
         raise JobError("\n".join(dict.fromkeys(problems))) from error
+    except JobError:
+        raise
     except ValueError as error:
-        raise JobError(f"{path}: {error}") from error
+        raise JobError(f"{document.path}: {error}") from error
 
 
 def register() -> None:
@@ -124,71 +133,6 @@ def register() -> None:
     methods()
     load_trunks()
     load_sources()
-
-
-def _override(document: dict[str, Any], text: str) -> list[tuple[str, ...]]:
-    """Apply one `a.b=value`, the value being YAML. Returns the path, and those of the blocks it made on the way."""
-    name, equals, value = text.partition("=")
-    path = tuple(name.strip().split("."))
-    if not equals or not all(path):
-        raise JobError(f"--set {text}: write it as field.field=value")
-    try:
-        parsed = yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise JobError(f"--set {text}: the value is not YAML") from error
-    block: Any = document
-    made = [path]
-    for depth, key in enumerate(path[:-1], start=1):
-        inner = block.get(key)
-        if not isinstance(inner, dict):
-            inner = block[key] = {}
-            made.append(path[:depth])
-        block = inner
-    block[path[-1]] = parsed
-    return made
-
-
-def _expand_environment(value: Any) -> Any:
-    """Replace ${NAME} in strings. Raises ValueError if a variable is not set."""
-    if isinstance(value, dict):
-        return {key: _expand_environment(part) for key, part in value.items()}
-    if isinstance(value, list):
-        return [_expand_environment(part) for part in value]
-    if not isinstance(value, str):
-        return value
-
-    def replace(match: re.Match[str]) -> str:
-        if match[1] not in os.environ:
-            raise ValueError(f"environment variable {match[1]} is not set (used as {match[0]})")
-        return os.environ[match[1]]
-
-    return re.sub(r"\$\{(\w+)\}", replace, value)
-
-
-def _lines(node: yaml.Node | None, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], int]]:
-    """The line of every key, by path."""
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            where = (*path, str(key.value))
-            yield where, key.start_mark.line + 1
-            yield from _lines(value, where)
-    elif isinstance(node, yaml.SequenceNode):
-        for index, value in enumerate(node.value):
-            where = (*path, str(index))
-            yield where, value.start_mark.line + 1
-            yield from _lines(value, where)
-
-
-def _duplicates(node: yaml.Node | None, path: tuple[str, ...]) -> Iterator[tuple[str, int]]:
-    """Keys given twice in one mapping, which YAML readers let pass."""
-    if isinstance(node, yaml.MappingNode):
-        seen: set[str] = set()
-        for key, value in node.value:
-            where = (*path, str(key.value))
-            if str(key.value) in seen:
-                yield ".".join(where), key.start_mark.line + 1
-            seen.add(str(key.value))
-            yield from _duplicates(value, where)
 
 
 def _explain(problem: Any, sources: dict[tuple[str, ...], str], file: str, document: Any) -> str:

@@ -57,7 +57,7 @@ def test_equals_torchvisions_own_forward(file, stride):
 
 
 def test_dilation_keeps_the_features(theirs, file):
-    """A dropped stride computes more positions. Only layer4's first 3x3 is not what it was: torchvision dilates from the next on."""
+    """A dropped stride computes more positions; at the old ones nothing changes, and the next block looks as far as before."""
     trunk = ResNet(weights=file).build()
     x = torch.rand(1, 1024, 6, 6)
     fine, coarse = trunk.layer4, theirs.layer4

@@ -25,6 +25,7 @@ class Item:
     """One image of a split before ingest. `path` and `mask` are files, or None for sources that make their images.
 
     `tags` are 0-based class indices, sorted. `size` is the sum of the bytes of the files behind it: part of the data's identity.
+    `annotation` is a digest of what the mask is drawn from where it is no file, and then part of the identity too.
     """
 
     image_id: str
@@ -32,6 +33,7 @@ class Item:
     path: str | None = None
     mask: str | None = None
     size: int = 0
+    annotation: str | None = None
 
 
 @dataclass(frozen=True)
@@ -135,8 +137,8 @@ def describe(source: Source, split: Split) -> DataSplit:
 
 
 def listing_digest(items: Iterable[Item]) -> str:
-    """The digest of a listing: ids, tags and the byte size of every file."""
-    return digest([[item.image_id, item.tags, item.size] for item in items])
+    """The digest of a listing: ids, tags, the byte size of every file, and the digests of annotations where there are any."""
+    return digest([[item.image_id, item.tags, item.size, *([item.annotation] if item.annotation else [])] for item in items])
 
 
 def check_items(items: Iterable[Item], split: str, num_classes: int) -> None:

@@ -4,8 +4,8 @@ Instead of one perfect seed, many: two types (4.2) x three scales (4.3) x two ar
 truth. The segmentation network learns from all at once, each pixel's seeds weighted by whether they agree with the network's own
 label (4.5). Table 3's merged maps are a localizer with several scales, `merge: max` or `mean`.
 
-Where the paper is silent: VGG16's CAM network is that of the authors' later code (fc6 and fc7 of 1024 channels, dropout .5), ResNet38
-has its class layer alone; the CRF of type C is 10 iterations, 3 / 3 and 10 / 80 / 13, on [1 - saliency, maps]; a seed that is
+Where the paper is silent: VGG16's CAM network is that of SEC (two 3x3 layers of 1024 channels, dropout .5), ResNet38 has its
+class layer alone; the CRF of type C is 10 iterations, 3 / 3 and 10 / 80 / 13, on [1 - saliency, maps]; a seed that is
 undecided at a pixel has no part in it, neither in the softmax nor in the sum, and the loss is the mean over decided pixels.
 """
 

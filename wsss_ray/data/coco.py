@@ -1,0 +1,206 @@
+"""MS COCO 2014 as weakly supervised segmentation uses it, and any other set annotated in the same JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from wsss_ray.component import NotIdentity
+from wsss_ray.data.coco_json import Instances, Picture, read_instances
+from wsss_ray.data.coco_masks import Crowd, draw_labels, pycocotools
+from wsss_ray.data.source import Item, Raw, Source, Split, expand
+from wsss_ray.data.tags import check_classes, numbered_lines
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One of the set's two parts: its JSON, and the folders of its images and of its masks, if these are not drawn."""
+
+    side: Literal["train", "val"]
+    annotations: Path
+    images: Path
+    masks: Path | None
+
+    def read(self) -> Instances:
+        return read_instances(self.annotations, f"{self.side}_annotations")
+
+    def item(self, picture: Picture, where: str) -> Item:
+        path = self.images / picture.file_name
+        size = _size(path, f"data.{self.side}_images: {path} is missing ({where})")
+        if self.masks is None:
+            return Item(picture.name, picture.tags, str(path), None, size, picture.digest)
+        mask = self.masks / f"{picture.name}.png"
+        missing = f"data.{self.side}_masks: {mask} is missing ({where}); every image needs one, or set it to null to draw them"
+        return Item(picture.name, picture.tags, str(path), str(mask), size + _size(mask, missing))
+
+
+class Coco(Source):
+    """COCO's folders of images, and its JSON of object annotations, from which tags and masks are made.
+
+    Classes are the categories in the order of their ids: COCO's 80, ids 1 to 90, become the labels 1 to 80. An image's tags are
+    the categories of its objects; crowds do not count, and images without objects are left out, listed or not. So the default is
+    the 82,081 and 40,137 images of the papers. A later object covers an earlier one in a mask, and no pixel is 255.
+
+    Lists name one image a line, by its file with or without folder and extension (`COCO_train2014_000000000009`), or by its id
+    (`9`); what stands behind that, as the class indices in CLIP-ES's lists, is not read. All paths are absolute or relative to
+    `root`.
+    """
+
+    root: Annotated[str, NotIdentity()] = Field(description="Folder of the set, such as coco2014.")
+    train_annotations: Annotated[str, NotIdentity()] = Field(
+        default="annotations/instances_train2014.json", description="JSON of the objects in the images with tags."
+    )
+    val_annotations: Annotated[str | None, NotIdentity()] = Field(
+        default="annotations/instances_val2014.json", description="JSON of the objects in the images to score on; null for none."
+    )
+    train_images: Annotated[str, NotIdentity()] = Field(default="train2014", description="Folder of the images with tags.")
+    val_images: Annotated[str, NotIdentity()] = Field(default="val2014", description="Folder of the images to score on.")
+    train: Annotated[str | None, NotIdentity()] = Field(
+        default=None, description="List of the images with tags; null: all of train_annotations."
+    )
+    val: Annotated[str | None, NotIdentity()] = Field(
+        default=None, description="List of the images to score on; null: all of val_annotations."
+    )
+    strong: Annotated[str | None, NotIdentity()] = Field(
+        default=None, description="List of images of train_annotations whose masks are trained on."
+    )
+    train_masks: Annotated[str | None, NotIdentity()] = Field(
+        default=None, description="Folder of ready masks, <name>.png, such as SegmentationClass/train2014; null: they are drawn."
+    )
+    val_masks: Annotated[str | None, NotIdentity()] = Field(default=None, description="Folder of val's masks; null: drawn.")
+    saliency: Annotated[str | None, NotIdentity()] = Field(default=None, description="Folder of saliency maps, <name>.png.")
+    crowd: Crowd = Field(
+        default="background", description="What crowds are in drawn masks: left out, or `ignore`, 255 where no object is."
+    )
+
+    @model_validator(mode="after")
+    def _val_is_annotated(self) -> Coco:
+        if self.val_annotations is None and (self.val is not None or self.val_masks is not None):
+            given = "val" if self.val is not None else "val_masks"
+            raise ValueError(f"{given} is set but val_annotations is null; set val_annotations to the JSON, or {given} to null")
+        return self
+
+    def class_names(self) -> tuple[str, ...]:
+        """List the categories of train_annotations in the order of their ids."""
+        part = self._part("train")
+        return check_classes(tuple(part.read().categories.values()), f"data.train_annotations: {part.annotations}: categories")
+
+    def splits(self) -> tuple[Split, ...]:
+        """`weak`, and those of val, strong and saliency that have annotations, a list or a folder."""
+        given: tuple[tuple[Split, str | None], ...]
+        given = (("val", self.val_annotations), ("strong", self.strong), ("saliency", self.saliency))
+        return ("weak", *(split for split, path in given if path is not None))
+
+    def has_masks(self, split: Split) -> bool:
+        """Whether weak, val or strong: every image has its mask."""
+        return split != "saliency"
+
+    def items(self, split: Split) -> list[Item]:
+        """List a split from its JSON and its list; the saliency maps in the order of the weak images."""
+        if split == "saliency":
+            folder = self._path(self.saliency or "", "saliency")
+            return [_with_map(item, folder / f"{item.image_id}.png") for item in self.items("weak")]
+        if split not in self.splits():
+            raise ValueError(f"data.{'val_annotations' if split == 'val' else split}: there is no such file; set it to one")
+        part = self._part("val" if split == "val" else "train")
+        if part.masks is None:
+            pycocotools()  # if it is missing, say so before the first image
+        file = part.read()
+        if split == "val":
+            _check_categories(self._part("train").read(), file)
+        field, listed = {"weak": ("train", self.train), "val": ("val", self.val)}.get(split, ("strong", self.strong))
+        found = _all(file) if listed is None else _listed(file, self._path(listed, field), field)
+        return [part.item(picture, where) for picture, where in found if picture.tags]
+
+    def load(self, item: Item) -> Raw:
+        """Read the image, and read or draw the mask."""
+        if item.path is None:
+            raise ValueError(f"image {item.image_id} has no file")
+        image = Path(item.path).read_bytes()
+        if item.annotation is not None:
+            return Raw(image, self._draw(item))
+        return Raw(image, Path(item.mask).read_bytes() if item.mask else None)
+
+    def _path(self, name: str, field: str) -> Path:
+        root = expand(self.root)
+        if not root.is_dir():
+            raise ValueError(f"data.root: {root} is no folder (asked for data.{field}); set it to the folder of the set")
+        return root / expand(name)
+
+    def _part(self, side: Literal["train", "val"]) -> _Part:
+        annotations, images, masks = self.train_annotations, self.train_images, self.train_masks
+        if side == "val":
+            assert self.val_annotations is not None
+            annotations, images, masks = self.val_annotations, self.val_images, self.val_masks
+        folder = None if masks is None else self._path(masks, f"{side}_masks")
+        return _Part(side, self._path(annotations, f"{side}_annotations"), self._path(images, f"{side}_images"), folder)
+
+    def _draw(self, item: Item) -> bytes:
+        """Draw the mask of an image, as PNG."""
+        from wsss_ray.artifacts import encode_labels
+
+        file, picture = self._listed_as(item)
+        height, width = picture.height, picture.width
+        if height * width > self.max_pixels:
+            raise ValueError(f"{width}x{height} is more than {self.max_pixels} pixels; raise data.max_pixels to take it")
+        labels = {category: label for label, category in enumerate(file.categories, start=1)}
+        annotations = file.annotations(picture)
+        return encode_labels(draw_labels(annotations, height=height, width=width, labels=labels, crowd=self.crowd))
+
+    def _listed_as(self, item: Item) -> tuple[Instances, Picture]:
+        """Find what was listed, known by its digest. Train and val may hold images of one name, or lie in one folder."""
+        parts = [self._part("train"), *([self._part("val")] if self.val_annotations is not None else [])]
+        for part in parts:
+            if item.path is not None and Path(item.path).is_relative_to(part.images):
+                file = part.read()
+                picture = file.find(item.image_id)
+                if picture is not None and picture.digest == item.annotation:
+                    return file, picture
+        raise ValueError("the plan saw other annotations of this image: they changed; submit again")
+
+
+def _all(file: Instances) -> Iterator[tuple[Picture, str]]:
+    """All images of a file, each with where it stands, for messages."""
+    for picture in file.images.values():
+        yield picture, f"{file.path}: image {picture.image_id}"
+
+
+def _listed(file: Instances, path: Path, field: str) -> Iterator[tuple[Picture, str]]:
+    """The images that a list names."""
+    for number, line in numbered_lines(path, field):
+        found = (file.find(word) for text in (line, line.split()[0]) for word in _spellings(text))
+        picture = next((picture for picture in found if picture is not None), None)
+        if picture is None:
+            raise ValueError(f"{path}:{number}: image {line.split()[0]!r} is not in {file.path}; expected a file's name or an id")
+        yield picture, f"{path}:{number}"
+
+
+def _spellings(text: str) -> tuple[str, ...]:
+    """A name as it stands, without extension, and without folder too."""
+    path = PurePosixPath(text)
+    return text, str(path.parent / path.stem), path.stem
+
+
+def _check_categories(train: Instances, val: Instances) -> None:
+    for category in sorted({*train.categories, *val.categories}):
+        ours, theirs = (file.categories.get(category, "missing") for file in (train, val))
+        if ours != theirs:
+            different = f"category {category} is {theirs}, in {train.path} {ours}"
+            raise ValueError(f"data.val_annotations: {val.path}: {different}; both files need the same categories")
+
+
+def _with_map(item: Item, path: Path) -> Item:
+    size = _size(path, f"data.saliency: {path} is missing; every image with tags needs a map")
+    return Item(item.image_id, item.tags, str(path), None, size)
+
+
+def _size(path: Path, missing: str) -> int:
+    """Look up the size of a file. Raises ValueError with this text where there is none."""
+    try:
+        return path.stat().st_size
+    except OSError as err:
+        raise ValueError(missing) from err

@@ -1,0 +1,119 @@
+"""Masks of labels from COCO's shapes. Polygons are drawn by pycocotools, so that every pixel is as in the papers' masks.
+
+Runs are decoded here: pycocotools 2.0.11 returns memory that was never written, or crashes, when they do not fit the image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Literal
+
+from wsss_ray.contracts import IGNORE
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from wsss_ray.data.coco_json import Annotation
+
+Crowd = Literal["background", "ignore"]
+
+
+def pycocotools() -> Any:
+    """Import `pycocotools.mask`. Raises ValueError that says how to install it."""
+    try:
+        return import_module("pycocotools.mask")
+    except ImportError as err:
+        raise ValueError("data: drawing masks needs pycocotools; run `pip install 'wsss-ray[coco]'`") from err
+
+
+def draw_labels(
+    annotations: Sequence[Annotation], *, height: int, width: int, labels: Mapping[int, int], crowd: Crowd
+) -> NDArray[np.uint8]:
+    """Draw an image's annotations, category id -> label by `labels`: (H, W), background 0.
+
+    A later object covers an earlier one, as in ReCAM's `mscoco/annToMask.py`. Crowds are left out, or say 255 ("ignore") where no
+    object is. Raises ValueError that names the annotation on a shape that is none or does not fit the image.
+    """
+    import numpy as np
+
+    label_HW = np.zeros((height, width), dtype=np.uint8)
+    crowds = [annotation for annotation in annotations if annotation.get("iscrowd")]
+    for annotation in crowds if crowd == "ignore" else ():
+        label_HW[_inside(annotation, height, width)] = IGNORE
+    for annotation in annotations:
+        if not annotation.get("iscrowd"):
+            label_HW[_inside(annotation, height, width)] = labels[annotation["category_id"]]
+    return label_HW
+
+
+def _inside(annotation: Annotation, height: int, width: int) -> NDArray[np.bool_]:
+    """The pixels of one annotation, (H, W)."""
+    import numpy as np
+
+    shape = annotation["segmentation"]
+    try:
+        runs = _polygon_runs(shape, height, width) if isinstance(shape, list) else _runs(shape, height, width)
+    except ValueError as err:
+        raise ValueError(f"annotation {annotation['id']}: {err}") from err
+    inside_P = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
+    inside_HW: NDArray[np.bool_] = inside_P.reshape(width, height).T  # runs go down the columns
+    return inside_HW
+
+
+def _polygon_runs(polygons: Sequence[Any], height: int, width: int) -> list[int]:
+    """Draw the union of polygons [x, y, x, y, ...], which may have other forms for pycocotools if they are too short."""
+    if not polygons:
+        raise ValueError("it has no polygon")
+    side = max(height, width)
+    for place, polygon in enumerate(polygons):
+        if not isinstance(polygon, list) or not all(_is_number(value) for value in polygon):
+            raise ValueError(f"polygon {place} is no list of numbers")
+        if len(polygon) < 6 or len(polygon) % 2:
+            raise ValueError(f"polygon {place} has {len(polygon)} numbers; expected x and y of three points or more")
+        if not all(-side <= value <= 2 * side for value in polygon):  # or pycocotools takes memory for every pixel on the way
+            raise ValueError(f"polygon {place} goes far beyond the image, which is {width}x{height}")
+    mask = pycocotools()
+    return _runs(mask.merge(mask.frPyObjects(polygons, height, width)), height, width)
+
+
+def _runs(shape: Any, height: int, width: int) -> list[int]:
+    """The lengths of runs outside and inside by turns, from a run-length encoding as a list or as COCO's text."""
+    counts = shape.get("counts") if isinstance(shape, dict) else None
+    if not isinstance(counts, list | str | bytes):
+        raise ValueError("its segmentation is neither polygons nor run lengths (size and counts)")
+    if shape.get("size") != [height, width]:
+        raise ValueError(f"its run lengths are for the size {shape.get('size')!r}, expected [{height}, {width}] (height, width)")
+    runs = counts if isinstance(counts, list) else _decoded(counts.encode() if isinstance(counts, str) else counts)
+    if not all(_is_number(run) and isinstance(run, int) and run >= 0 for run in runs) or sum(runs) != height * width:
+        raise ValueError(f"its run lengths are not whole numbers that add up to {height} * {width} pixels")
+    return runs
+
+
+def _decoded(text: bytes) -> list[int]:
+    """The run lengths in COCO's text: five bits a character, the lowest first, from the fourth run on less the run two before.
+
+    See rleToString in https://github.com/cocodataset/cocoapi/blob/master/common/maskApi.c.
+    """
+    runs: list[int] = []
+    value = shift = 0
+    for code in text:
+        bits = code - 48
+        if not 0 <= bits < 64 or shift > 60:
+            raise ValueError("its run lengths are no text of COCO's")
+        value |= (bits & 31) << shift
+        shift += 5
+        if bits & 32:  # more to come
+            continue
+        if bits & 16:
+            value -= 1 << shift
+        runs.append(value + (runs[-2] if len(runs) > 2 else 0))
+        value = shift = 0
+    if shift:
+        raise ValueError("its run lengths end in the middle of a number")
+    return runs
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

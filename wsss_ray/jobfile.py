@@ -1,0 +1,177 @@
+"""Job files as documents: YAML, the file that one builds on (`base`), overrides, environment variables, lines for messages."""
+
+from __future__ import annotations
+
+import copy
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+Place = tuple[str, ...]
+
+
+class JobError(ValueError):
+    """A job file that cannot run: one line per mistake, ready to print."""
+
+
+@dataclass(frozen=True)
+class Document:
+    """A job file before it is validated; `sources` says for each field in which line, or by which override, it is set."""
+
+    path: str
+    values: dict[str, Any]
+    sources: dict[Place, str]
+
+    def with_override(self, text: str) -> Document:
+        """The same with `a.b=value`, the value being YAML, as `--set` has it."""
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise JobError(f"--set {text}: write it as field.field=value")
+        try:
+            parsed = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise JobError(f"--set {text}: the value is not YAML") from error
+        return self.with_value(name, parsed, where=f"--set {text}")
+
+    def with_value(self, name: str, value: Any, *, where: str) -> Document:
+        """The same with the field at the dotted path `name` set; missing blocks are made, a number is a place in a list."""
+        path = tuple(name.strip().split("."))
+        if not all(path):
+            raise JobError(f"{where}: write the field as field.field")
+        values = copy.deepcopy(self.values)
+        made = [path]
+        block: Any = values
+        for depth, key in enumerate(path[:-1], start=1):
+            if isinstance(block, list):
+                block = block[_index(block, key, where)]
+                continue
+            if not isinstance(block.get(key), dict | list):
+                block[key] = {}
+                made.append(path[:depth])
+            block = block[key]
+        if isinstance(block, list):
+            block[_index(block, path[-1], where)] = value
+        elif isinstance(block, dict):
+            block[path[-1]] = value
+        else:
+            raise JobError(f"{where}: {'.'.join(path[:-1])} is no block")
+        kept = {place: source for place, source in self.sources.items() if place[: len(path)] != path}
+        return Document(self.path, values, kept | dict.fromkeys(made, where))
+
+    def expanded(self) -> dict[str, Any]:
+        """The values with ${NAME} replaced from the environment. Raises JobError if a variable is not set."""
+        try:
+            found: dict[str, Any] = _expand_environment(self.values)
+        except ValueError as error:
+            raise JobError(f"{self.path}: {error}") from error
+        return found
+
+
+def read_document(path: str | Path, overrides: Sequence[str] = (), *, _above: tuple[Path, ...] = ()) -> Document:
+    """Read a job file, laid over the one that its `base` names, if any. Raises JobError with file and line."""
+    file = Path(path)
+    try:
+        text = file.read_text(encoding="utf-8")
+        document = yaml.safe_load(text)
+        tree = yaml.compose(text)
+        sources = {where: f"{path}:{line}" for where, line in _lines(tree, ())}
+    except OSError as error:
+        raise JobError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise JobError(f"{path}: is not UTF-8 text") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        problem = getattr(error, "problem", None) or "is not YAML"
+        tab = " (YAML wants spaces, not tabs)" if "\\t" in problem else ""
+        raise JobError(f"{path}:{mark.line + 1 if mark else 1}: {problem}{tab}") from error
+    except RecursionError as error:
+        raise JobError(f"{path}: an alias (*name) refers to itself") from error
+    if not isinstance(document, dict):
+        raise JobError(f"{path}:1: a job file is a mapping with the blocks name, method, data and run")
+    duplicate = next(_duplicates(tree, ()), None)
+    if duplicate is not None:
+        raise JobError(f"{path}:{duplicate[1]}: {duplicate[0]}: is there twice")
+    base = document.pop("base", None)
+    found = Document(str(path), document, sources)
+    if base is not None:
+        found = _over_base(found, base, file, (*_above, file.resolve()))
+    for override in overrides:
+        found = found.with_override(override)
+    return found
+
+
+def _over_base(document: Document, base: Any, file: Path, above: tuple[Path, ...]) -> Document:
+    where = document.sources.get(("base",), str(file))
+    if not isinstance(base, str):
+        raise JobError(f"{where}: base: is the path of another job file, relative to this one")
+    under = file.parent / base
+    if under.resolve() in above:
+        raise JobError(f"{where}: base: {base} builds on this file")
+    below = read_document(under, _above=above)
+    return Document(document.path, _merge(below.values, document.values), below.sources | document.sources)
+
+
+def _merge(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """Lay a block over another, field by field; one that names another kind replaces it."""
+    for tag in ("kind", "name"):
+        if tag in over and tag in under and over[tag] != under[tag] and not {"method", "data"} <= set(under):
+            return over
+    merged = dict(under)
+    for key, value in over.items():
+        below = merged.get(key)
+        merged[key] = _merge(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def _index(block: list[Any], key: str, where: str) -> int:
+    if not key.isdigit() or int(key) >= len(block):
+        raise JobError(f"{where}: {key} is no place in a list of {len(block)}; they count from 0")
+    return int(key)
+
+
+def _expand_environment(value: Any) -> Any:
+    """Replace ${NAME} in strings. Raises ValueError if a variable is not set."""
+    if isinstance(value, dict):
+        return {key: _expand_environment(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_expand_environment(part) for part in value]
+    if not isinstance(value, str):
+        return value
+
+    def replace(match: re.Match[str]) -> str:
+        if match[1] not in os.environ:
+            raise ValueError(f"environment variable {match[1]} is not set (used as {match[0]})")
+        return os.environ[match[1]]
+
+    return re.sub(r"\$\{(\w+)\}", replace, value)
+
+
+def _lines(node: yaml.Node | None, path: Place) -> Iterator[tuple[Place, int]]:
+    """The line of every key, by path."""
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            where = (*path, str(key.value))
+            yield where, key.start_mark.line + 1
+            yield from _lines(value, where)
+    elif isinstance(node, yaml.SequenceNode):
+        for index, value in enumerate(node.value):
+            where = (*path, str(index))
+            yield where, value.start_mark.line + 1
+            yield from _lines(value, where)
+
+
+def _duplicates(node: yaml.Node | None, path: Place) -> Iterator[tuple[str, int]]:
+    """Keys given twice in one mapping, which YAML readers let pass."""
+    if isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key, value in node.value:
+            where = (*path, str(key.value))
+            if str(key.value) in seen:
+                yield ".".join(where), key.start_mark.line + 1
+            seen.add(str(key.value))
+            yield from _duplicates(value, where)
