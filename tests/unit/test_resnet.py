@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -24,6 +26,13 @@ def shallow(trunk):
     for stage in STAGES:
         setattr(trunk, stage, getattr(trunk, stage)[:1])
     return trunk
+
+
+def test_planning_needs_no_torch():
+    lines = ["import sys", *(f"import wsss_ray.nets.{name}" for name in ("resnet", "resnet38", "timm_trunk"))]
+    lines.append("print([m for m in ('torch', 'torchvision', 'timm') if m in sys.modules])")
+    done = subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 @pytest.fixture(scope="module")

@@ -112,7 +112,7 @@ def test_centres(size):
 
 
 def test_names_and_sizes():
-    """105,070,912 parameters has the network of jiwoon-ahn/psa, counted there; with mxnet's classifier of 1000 it is 109,167,912."""
+    """The network of jiwoon-ahn/psa has 105,070,912 parameters, counted there; with mxnet's classifier it is 109,167,912."""
     with torch.device("meta"):
         trunk = ResNet38().build()
     shapes = {name: tuple(value.shape) for name, value in trunk.named_parameters()}
@@ -133,7 +133,9 @@ def test_names_and_sizes():
 
 def test_what_is_trained():
     trained = {
-        frozen: {name for name, value in THIN.model_copy(update={"frozen": frozen}).build().named_parameters() if value.requires_grad}
+        frozen: {
+            name for name, value in THIN.model_copy(update={"frozen": frozen}).build().named_parameters() if value.requires_grad
+        }
         for frozen in ("none", "stem", "all")
     }
     convolutions = {name for name, value in THIN.build().named_parameters() if value.ndim == 4}

@@ -130,6 +130,8 @@ def test_what_no_feature_depends_on_is_not_trained(timm):
         ({"name": "no_such_net", "alignment": "cell"}, "name is 'no_such_net', which timm .* does not know"),
         ({"name": "test_resnet", "alignment": "corner", "out_index": 7}, "timm cannot build .* out_index 7: IndexError"),
         ({"name": "test_vit", "alignment": "corner", "output_stride": 8}, "timm cannot build .*output_stride 8 .*: TypeError"),
+        ({"name": "vgg11", "alignment": "corner", "output_stride": 8, "weights": "a.pt"}, "timm cannot build .*: AssertionError"),
+        ({"name": "test_vit.no_such_tag", "alignment": "cell"}, "timm cannot build .*Invalid pretrained tag"),
         ({"name": "test_convnext", "alignment": "corner"}, r"alignment corner: .* 129 x 129 has features \(1, 64, 4, 4\), not"),
         ({"name": "mixer_s32_224", "alignment": "cell"}, "does not take images of any size .* doesn't match model"),
     ],
@@ -143,7 +145,7 @@ def test_weights_that_do_not_fit(timm, tmp_path):
     """timm itself would leave at random what a file lacks."""
     path = str(tmp_path / "net.pth")
     torch.save(SmallNet().build().state_dict(), path)
-    with pytest.raises(ValueError, match="weights.source does not fit the network"):
+    with pytest.raises(ValueError, match=r"weights.source does not fit the network"):
         CORNER.model_copy(update={"weights": Weights(source=path)}).build()
     state = timm.create_model("test_resnet").state_dict()
     del state["layer2.0.conv1.weight"]

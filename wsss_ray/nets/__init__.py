@@ -1,10 +1,10 @@
-"""Networks. Components (configuration, no torch) in one file per family, torch modules in `modules`, `segnet` and `selection`."""
+"""Networks. Components (no torch) in one file per family, torch modules in `modules`, `residual`, `segnet` and `selection`."""
 
 from __future__ import annotations
 
 import importlib
 
-_TRUNKS = ("efficientnet_lite", "small", "vgg16")
+_TRUNKS = ("efficientnet_lite", "resnet", "resnet38", "small", "timm_trunk", "vgg16")
 
 
 def load_trunks() -> None:

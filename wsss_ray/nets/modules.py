@@ -171,13 +171,13 @@ class TimmTrunk(nn.Module):
         self.channels, self.stride = int(net.feature_info.channels()[-1]), int(net.feature_info.reduction()[-1])
         self.channels_last = getattr(net, "output_fmt", "NCHW") == "NHWC"
         self.train()
-        side = 4 * self.stride + 1
-        x_BCHW = self(torch.zeros(1, 3, side, side))
+        side, parameters = 4 * self.stride + 1, list(net.parameters())
+        with torch.enable_grad():
+            x_BCHW = self(torch.zeros(1, 3, side, side))
+            reached = torch.autograd.grad(x_BCHW.sum(), parameters, allow_unused=True)
         if x_BCHW.shape != (1, self.channels, 5, 5):
             expected = f"(1, {self.channels}, 5, 5) at stride {self.stride}"
             raise ValueError(f"an image of {side} x {side} has features {tuple(x_BCHW.shape)}, not {expected}")
-        parameters = list(net.parameters())
-        reached = torch.autograd.grad(x_BCHW.sum(), parameters, allow_unused=True)
         for parameter, grad in zip(parameters, reached, strict=True):
             parameter.requires_grad_(grad is not None)  # unused parameters would stop distributed training
         fix_batch_norms(net)
@@ -195,7 +195,7 @@ class TimmTrunk(nn.Module):
             height, width = x_BCHW.shape[-2:]
             x_BCHW = nn.functional.pad(x_BCHW, (0, -width % self.stride, 0, -height % self.stride))
         x_BCHW = self.net(x_BCHW)[-1]
-        return x_BCHW.permute(0, 3, 1, 2).contiguous() if self.channels_last else x_BCHW
+        return (x_BCHW.permute(0, 3, 1, 2) if self.channels_last else x_BCHW).contiguous()
 
     def centres(self, size: int) -> tuple[float, float]:
         """Pixel of feature 0 and pixels per feature."""

@@ -1,0 +1,110 @@
+"""Class activation maps against what they are defined by, computed another way."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from wsss_ray.methods.cam import CamClassifier, CamLocalizer
+from wsss_ray.methods.mdc import DilatedCam
+from wsss_ray.nets.modules import set_dropout_keys
+from wsss_ray.nets.small import SmallNet
+from wsss_ray.ops.cam import anti_noise, merge_scales, normalise
+
+TRUNK = SmallNet(widths=(8, 12), strides=(2, 1))
+
+
+def network(**fields):
+    torch.manual_seed(0)
+    net = CamClassifier(trunk=TRUNK, **fields).build(4).double()
+    for block in net.blocks:
+        torch.nn.init.normal_(block[-1].weight)
+    return net.eval()
+
+
+def picture(size=24):
+    return torch.randint(0, 256, (size, size, 3), generator=torch.Generator().manual_seed(1)).byte().numpy()
+
+
+@pytest.mark.parametrize("hidden", [None, 6])
+def test_the_map_is_the_gradient_of_the_score(hidden):
+    """Grad-CAM with pooled gradients is CAM where a class layer follows global average pooling (Selvaraju et al., 2017)."""
+    net = network(hidden=hidden)
+    image = torch.rand(2, 3, 20, 20, dtype=torch.float64) * 255
+    x = net.trunk(image)
+    features = net.blocks[0][:-1](x).detach().requires_grad_()
+    scores = F.linear(features.mean(dim=(-2, -1)), net.blocks[0][-1].weight[:, :, 0, 0])
+    torch.testing.assert_close(net(image)[:, 0], scores)
+    for k in range(4):
+        (gradient,) = torch.autograd.grad(scores[:, k].sum(), features, retain_graph=True)
+        weights = gradient.mean(dim=(-2, -1), keepdim=True) * features[0, 0].numel()
+        torch.testing.assert_close(net.cams(image)[:, 0, k], (weights * features).sum(dim=1).detach())
+
+
+def test_multi_scale_maps_are_the_mean_of_what_each_size_gives():
+    net = network()
+    images = [torch.rand(1, 3, side, side, dtype=torch.float64) * 255 for side in (24, 12, 36)]
+    found = merge_scales(lambda image: net.cams(image)[:, 0], net.trunk, images)
+    expected = []
+    for image in images:
+        raw = F.relu(net.cams(image)[:, 0])
+        cells = raw.shape[-1]
+        centre = (torch.arange(12) * 2 + 0.5) / 24  # of the features of the first size, as shares of the side
+        place = ((centre * image.shape[-1] - 0.5) / 2).clamp(0, cells - 1)
+        at = 2 * place / (cells - 1) - 1
+        grid = torch.stack(torch.meshgrid(at, at, indexing="ij")[::-1], dim=-1).double()
+        expected.append(F.grid_sample(raw, grid[None], mode="bilinear", align_corners=True, padding_mode="border"))
+    torch.testing.assert_close(found, torch.stack(expected).mean(dim=0), rtol=0, atol=2e-6)
+    largest = merge_scales(lambda image: net.cams(image)[:, 0], net.trunk, images, merge="max")
+    torch.testing.assert_close(largest, torch.stack(expected).amax(dim=0), rtol=0, atol=2e-6)
+
+
+def test_mirroring_an_image_mirrors_its_map():
+    net, image = network().float(), picture(25)
+    one = CamLocalizer(flip=True).localize(net, image, [0, 2], torch.Generator())
+    other = CamLocalizer(flip=True).localize(net, image[:, ::-1].copy(), [0, 2], torch.Generator())
+    torch.testing.assert_close(torch.from_numpy(one.peak_CHW), torch.from_numpy(other.peak_CHW).flip(-1), rtol=0, atol=1e-5)
+
+
+def test_normalised_maps():
+    maps = torch.tensor([[[-1.0, 2.0, 4.0]], [[-3.0, -2.0, -1.0]]])
+    assert torch.equal(normalise(maps), torch.tensor([[[0, 0.5, 1]], [[0.0, 0, 0]]]))
+    assert normalise(torch.zeros(0, 2, 2)).shape == (0, 2, 2)
+
+
+def test_fusion_of_dilated_blocks():
+    """H = H0 + 1/n sum H_i (MDC, 3.2), each divided by its maximum, and the sum again."""
+    net, image = network(rates=(1, 2, 3), hidden=5).float(), picture()
+    raw = net.cams(torch.from_numpy(image).permute(2, 0, 1)[None].float())[0][:, [1, 3]].detach()
+    each = [normalise(block) for block in raw]
+    fused = normalise(each[0] + (each[1] + each[2]) / 2)
+    found = DilatedCam().localize(net, image, [1, 3], torch.Generator())
+    torch.testing.assert_close(torch.from_numpy(found.peak_CHW), fused)
+    average = DilatedCam(fusion="average").localize(net, image, [1, 3], torch.Generator())
+    torch.testing.assert_close(torch.from_numpy(average.peak_CHW), normalise(sum(each) / 3))
+    single = DilatedCam(blocks=(1,)).localize(net, image, [1, 3], torch.Generator())
+    torch.testing.assert_close(torch.from_numpy(single.peak_CHW), each[1])
+    assert torch.equal(anti_noise(raw[:1]), raw[0])
+    with pytest.raises(ValueError, match=r"blocks: \[3\], but the classifier has 3 blocks"):
+        DilatedCam(blocks=(3,)).localize(net, image, [1], torch.Generator())
+    with pytest.raises(ValueError, match="use kind: dilated_cam"):
+        CamLocalizer().localize(net, image, [1], torch.Generator())
+
+
+def test_an_image_without_tags_has_no_maps():
+    assert CamLocalizer(scales=(1.0, 0.5)).localize(network().float(), picture(), [], torch.Generator()).peak_CHW.shape[0] == 0
+
+
+def test_the_loss_is_the_mean_over_the_blocks():
+    from types import SimpleNamespace
+
+    learner = CamClassifier(trunk=TRUNK, rates=(1, 2), hidden=5)
+    net = learner.build(4).eval()
+    image, tags = torch.rand(3, 3, 16, 16) * 255, torch.randint(0, 2, (3, 4)).float()
+    set_dropout_keys(net, (1, 2, 3))
+    batch = SimpleNamespace(image_BCHW=image, tags_BK=tags, keys_B=(1, 2, 3))
+    expected = sum(
+        F.multilabel_soft_margin_loss(logits, tags, reduction="none") for logits in net(image).unbind(dim=1)
+    ) / 2
+    torch.testing.assert_close(learner.loss(net, batch)["classification"], expected)

@@ -1,0 +1,158 @@
+"""Residual networks as torch modules: the wide ResNet38, and torchvision's ResNets without their classifier."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+from wsss_ray.nets.modules import IMAGENET_MEAN, IMAGENET_STD, KeyedDropout, Normalize, fix_batch_norms, init_he
+
+# Units of a stage, channels of a unit's convolutions, stride of the first unit, dilations of the first unit's convolutions
+# (of all convolutions of the later units: the last one), dropout. Stage 6 and 7 are bottlenecks.
+_WIDE = {
+    "b2": (3, (128, 128), 2, (1, 1), 0.0),
+    "b3": (3, (256, 256), 2, (1, 1), 0.0),
+    "b4": (6, (512, 512), 2, (1, 1), 0.0),
+    "b5": (3, (512, 1024), 1, (1, 2), 0.0),
+    "b6": (1, (512, 1024, 2048), 1, (1, 4, 1), 0.3),
+    "b7": (1, (1024, 2048, 4096), 1, (1, 4, 1), 0.5),
+}
+_BRANCH = ("branch2a", "branch2b1", "branch2b2")
+_STEM = ("conv1a", "b2", "b2_1", "b2_2")
+_RESNET = (("conv1", "bn1", "relu", "maxpool"), ("layer1",), ("layer2",), ("layer3",), ("layer4",))
+
+
+class WideUnit(nn.Module):
+    """A residual unit with pre-activation: batch norm, ReLU, [dropout of whole channels,] convolution, two or three times.
+
+    Where shape or channels change, the shortcut is a 1x1 convolution of the first activation. Two convolutions are 3x3, of three
+    only the middle one is. Names as in PSA's `resnet38d.py`.
+    """
+
+    def __init__(
+        self, channels: int, outs: tuple[int, ...], *, stride: int, dilations: tuple[int, ...], dropout: float, shortcut: bool
+    ) -> None:
+        super().__init__()
+        kernels = (3, 3) if len(outs) == 2 else (1, 3, 1)
+        self.branch = _BRANCH[: len(outs)]
+        ins = (channels, *outs[:-1])
+        for index, (name, kernel, dilation) in enumerate(zip(self.branch, kernels, dilations, strict=True)):
+            self.add_module(f"bn_{name}", nn.BatchNorm2d(ins[index]))
+            if dropout and index:
+                self.add_module(f"dropout_{name}", KeyedDropout(dropout, whole_channels=True))
+            conv = nn.Conv2d(
+                ins[index],
+                outs[index],
+                kernel,
+                stride=stride if index == 0 else 1,
+                padding=dilation * (kernel // 2),
+                dilation=dilation,
+                bias=False,
+            )
+            self.add_module(f"conv_{name}", conv)
+        self.conv_branch1 = nn.Conv2d(channels, outs[-1], 1, stride=stride, bias=False) if shortcut else None
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """The shortcut plus the branch."""
+        parts = dict(self.named_children())
+        skip_BCHW = branch_BCHW = x_BCHW
+        for name in self.branch:
+            branch_BCHW = nn.functional.relu(parts[f"bn_{name}"](branch_BCHW), inplace=True)
+            if self.conv_branch1 is not None and name == self.branch[0]:
+                skip_BCHW = self.conv_branch1(branch_BCHW)
+            if dropout := parts.get(f"dropout_{name}"):
+                branch_BCHW = dropout(branch_BCHW)
+            branch_BCHW = parts[f"conv_{name}"](branch_BCHW)
+        return skip_BCHW + branch_BCHW
+
+
+class WideResNet(nn.Module):
+    """ResNet38 (Model A1) at stride 8: image_BCHW (RGB, 0..255) -> features_BCHW behind the last batch norm and ReLU.
+
+    Batch norms are fixed, statistics and affine part alike. In training the bottlenecks drop whole channels: call
+    `set_dropout_keys` before each forward pass.
+    """
+
+    def __init__(self, *, width: float, frozen: Literal["none", "stem", "all"]) -> None:
+        super().__init__()
+        self.normalize = Normalize(IMAGENET_MEAN, IMAGENET_STD)
+        channels = _scaled(64, width)
+        self.conv1a = nn.Conv2d(3, channels, 3, padding=1, bias=False)
+        self.units: list[str] = []
+        for stage, (count, wide, stride, dilations, dropout) in _WIDE.items():
+            outs = tuple(_scaled(out, width) for out in wide)
+            for index in range(count):
+                unit = WideUnit(
+                    channels,
+                    outs,
+                    stride=1 if index else stride,
+                    dilations=(dilations[-1],) * 2 if index else dilations,
+                    dropout=dropout,
+                    shortcut=index == 0,
+                )
+                self.units.append(f"{stage}_{index}" if index else stage)
+                self.add_module(self.units[-1], unit)
+                channels = outs[-1]
+        self.bn7, self.channels = nn.BatchNorm2d(channels), channels
+        init_he(list(self.modules()))
+        for name in {"none": (), "stem": _STEM, "all": ("conv1a", *self.units)}[frozen]:
+            self.get_submodule(name).requires_grad_(False)
+        self.train()
+
+    def train(self, mode: bool = True) -> WideResNet:
+        """Set the mode; the batch norms stay in evaluation."""
+        super().train(mode)
+        fix_batch_norms(self)
+        return self
+
+    def forward(self, image_BCHW: Tensor) -> Tensor:
+        """Features at stride 8."""
+        x_BCHW: Tensor = self.conv1a(self.normalize(image_BCHW))
+        for name in self.units:
+            x_BCHW = self.get_submodule(name)(x_BCHW)
+        return nn.functional.relu(self.bn7(x_BCHW), inplace=True)
+
+    def centres(self, size: int) -> tuple[float, float]:
+        """Pixel of feature 0 and pixels per feature: odd kernels with their own padding start at pixel 0, whatever the size."""
+        return 0.0, 8.0
+
+
+class ResNetTrunk(nn.Module):
+    """torchvision's ResNet `net` without its classifier: image_BCHW (RGB, 0..255) -> features_BCHW of the last stage.
+
+    Batch norms are fixed, statistics and affine part alike. Of the parts stem, layer1, ..., layer4 the first `frozen` are not
+    trained. Names as torchvision's.
+    """
+
+    def __init__(self, net: Any, *, stride: int, frozen: int) -> None:
+        super().__init__()
+        self.normalize = Normalize(IMAGENET_MEAN, IMAGENET_STD)
+        self.stride, self.channels = stride, int(net.fc.in_features)
+        self.parts = [name for part in _RESNET for name in part]
+        for name in self.parts:
+            self.add_module(name, getattr(net, name))
+        for name in (name for part in _RESNET[:frozen] for name in part):
+            self.get_submodule(name).requires_grad_(False)
+        self.train()
+
+    def train(self, mode: bool = True) -> ResNetTrunk:
+        """Set the mode; the batch norms stay in evaluation."""
+        super().train(mode)
+        fix_batch_norms(self)
+        return self
+
+    def forward(self, image_BCHW: Tensor) -> Tensor:
+        """Features of layer4."""
+        x_BCHW: Tensor = self.normalize(image_BCHW)
+        for name in self.parts:
+            x_BCHW = self.get_submodule(name)(x_BCHW)
+        return x_BCHW
+
+    def centres(self, size: int) -> tuple[float, float]:
+        """Pixel of feature 0 and pixels per feature: odd kernels with their own padding start at pixel 0, whatever the size."""
+        return 0.0, float(self.stride)
+
+
+def _scaled(channels: int, width: float) -> int:
+    return max(1, round(channels * width))
