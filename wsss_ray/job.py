@@ -34,7 +34,7 @@ class Execution(BaseModel):
     gpu: bool | None = Field(default=None, description="Use GPUs; null: if the cluster has any.")
     micro_batch: int = Field(default=64, ge=1, description="Images that a worker holds at a time; changes memory, not results.")
     loader_workers: int = Field(default=0, ge=0, description="Processes that decode images ahead of each training worker.")
-    label_workers: int = Field(default=0, ge=0, description="Processes that make online labels (RRM) beside each training worker.")
+    label_workers: int = Field(default=0, ge=0, description="Processes that make labels online (RRM) beside each worker.")
     image_workers: int | None = Field(default=None, ge=1, description="Actors of a per-image stage; null: by the cluster's size.")
     checkpoint_every: int = Field(default=200, ge=1, description="Steps between training checkpoints.")
     log_every: int = Field(default=20, ge=1, description="Steps between lines of metrics.jsonl.")
@@ -51,7 +51,7 @@ class JobConfig(BaseModel):
     method: Method
     data: Source
     run: Execution = Execution()
-    sweep: Sweep | None = Field(default=None, description="Variants of this job; they share stages.")
+    sweep: Sweep | None = Field(default=None, description="Variants of this job.")
 
     @field_validator("method", "data", mode="before")
     @classmethod

@@ -117,15 +117,17 @@ def _over_base(document: Document, base: Any, file: Path, above: tuple[Path, ...
 
 
 def _merge(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """Lay a block over another, field by field; one that names another kind replaces it."""
-    for tag in ("kind", "name"):
-        if tag in over and tag in under and over[tag] != under[tag] and not {"method", "data"} <= set(under):
-            return over
+    """Lay a block over another, field by field; an inner block that names another kind replaces the one below."""
     merged = dict(under)
     for key, value in over.items():
         below = merged.get(key)
-        merged[key] = _merge(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+        same = isinstance(below, dict) and isinstance(value, dict) and not _differ(below, value)
+        merged[key] = _merge(below, value) if same else value
     return merged
+
+
+def _differ(under: dict[str, Any], over: dict[str, Any]) -> bool:
+    return any(tag in over and tag in under and over[tag] != under[tag] for tag in ("kind", "name"))
 
 
 def _index(block: list[Any], key: str, where: str) -> int:

@@ -86,7 +86,9 @@ class ReliableRegions(SeedRule):
 class DenseEnergy(Component):
     """The dense energy loss (Eqs. 10 to 14): neighbours of like colour want like labels, most where there is no label."""
 
-    weight: float = Field(default=1e-7, gt=0)
+    weight: float = Field(
+        default=1e-7, gt=0, description="The sum runs over pairs of pixels: for another crop multiply by (321 / crop) ** 4."
+    )
     sigma_rgb: float = Field(default=15.0, gt=0, description="Colours, 0..255.")
     sigma_xy: float = Field(default=100.0, gt=0, description="Positions, pixels of the crop.")
     scale: float = Field(default=0.5, gt=0, le=1, description="The loss is computed on a crop shrunk by it.")
@@ -108,7 +110,7 @@ class JointSegmenter(SegNetLearner):
 class RrmSegmenter(SegNetLearner, OnlineSegmenter):
     """Both branches at once: the tags' cross-entropy, and the joint loss on labels made from the present maps."""
 
-    trunk: Trunk = ResNet38()
+    trunk: Trunk = ResNet38(frozen="none")
     head: Head = DilatedPair()
     dropout: float = Field(default=0.5, ge=0, lt=1, description="Before the class layer.")
     scales: tuple[float, ...] = Field(default=(1.0, 0.5, 1.5, 2.0), min_length=1, description="Of the maps (Eq. 2).")
