@@ -27,7 +27,16 @@ def one_hot(label):
     return label[:, None] == torch.arange(L)[:, None, None]
 
 
+def three_seeds(label):
+    """The label, one shifted, and one that knows nothing in the upper half."""
+    blind = label.clone()
+    blind[:, : H // 2] = IGNORE
+    return torch.stack([label, label.roll(1, dims=-1), blind], dim=1)
+
+
 TERMS = {
+    "selective": lambda logits, label, crf: losses.selective_cross_entropy(logits, three_seeds(label), sharpness=1.0)[0],
+    "two_sided": lambda logits, label, crf: sum(losses.two_sided_cross_entropy(logits, label)),
     "seed": lambda logits, label, crf: losses.seed_loss(losses.softmax_floor(logits).log(), one_hot(label)),
     "boundary": lambda logits, label, crf: losses.boundary_loss(losses.softmax_floor(logits), crf),
     "cross_entropy": lambda logits, label, crf: losses.cross_entropy(logits, label),
@@ -143,3 +152,65 @@ def test_full_loss_is_the_papers_sum_over_classes(case):
 def test_multilabel_bce_by_hand():
     value = losses.multilabel_bce(torch.tensor([[0.0, 2.0]]), torch.tensor([[1, 0]], dtype=torch.uint8))
     assert value.item() == pytest.approx((math.log(2) + math.log(1 + math.exp(2))) / 2)
+
+
+def test_selective_training_with_sharpness_0_is_the_plain_mean(case):
+    """L_plain (Multi-Estimations, Eq. 4) where every seed decides every pixel."""
+    logits, label, _ = case
+    label = label.masked_fill(label == IGNORE, 1)
+    seeds = torch.stack([label, label.roll(1, dims=-1), label.roll(2, dims=1)], dim=1)
+    found, weights = losses.selective_cross_entropy(logits, seeds, sharpness=0.0)
+    each = [torch.nn.functional.cross_entropy(logits, seeds[:, k].long(), reduction="none").mean(dim=(1, 2)) for k in range(3)]
+    torch.testing.assert_close(found, sum(each) / 3)
+    assert torch.allclose(weights, torch.full_like(weights, 1 / 3))
+    for over in ("labelled", "pixels"):
+        torch.testing.assert_close(losses.selective_cross_entropy(logits, seeds, sharpness=0.0, over=over)[0], found)
+
+
+def test_selective_weights_by_hand():
+    """One pixel, the network says 1; seeds 1, 2, 1, undecided; s = 1 (Eqs. 6 and 7)."""
+    logits = torch.tensor([0.0, 2.0, 1.0])[None, :, None, None]
+    seeds = torch.tensor([1, 2, 1, IGNORE], dtype=torch.uint8)[None, :, None, None]
+    found, weights = losses.selective_cross_entropy(logits, seeds, sharpness=1.0)
+    e, log_p = math.e, torch.log_softmax(logits.flatten(), dim=0)
+    torch.testing.assert_close(weights.flatten(), torch.tensor([e, 1, e, 0]) / (2 * e + 1))
+    torch.testing.assert_close(found[0], -(2 * e * log_p[1] + log_p[2]) / (2 * e + 1))
+    nothing, _ = losses.selective_cross_entropy(logits, torch.full_like(seeds, IGNORE), sharpness=1.0)
+    assert nothing.item() == 0
+    half = torch.cat([seeds, torch.full_like(seeds, IGNORE)], dim=-1)
+    wide = logits.expand(1, 3, 1, 2)
+    torch.testing.assert_close(losses.selective_cross_entropy(wide, half, sharpness=1.0)[0], found)
+    torch.testing.assert_close(losses.selective_cross_entropy(wide, half, sharpness=1.0, over="pixels")[0], found / 2)
+
+
+def test_sharp_weights_choose_the_seeds_that_agree(case):
+    logits, label, _ = case
+    own = logits.argmax(dim=1).to(torch.uint8)
+    seeds = torch.stack([own, (own + 1) % L], dim=1)
+    _, weights = losses.selective_cross_entropy(logits, seeds, sharpness=50.0)
+    assert weights[:, 0].min() > 1 - 1e-9
+
+
+def test_background_and_foreground_are_averaged_apart(case):
+    logits, label, _ = case
+    every = torch.nn.functional.cross_entropy(logits, label.long(), ignore_index=IGNORE, reduction="none")
+    bg, fg = losses.two_sided_cross_entropy(logits, label)
+    for b in range(B):
+        torch.testing.assert_close(bg[b], every[b][label[b] == 0].mean())
+        torch.testing.assert_close(fg[b], every[b][(label[b] != 0) & (label[b] != IGNORE)].mean())
+    for only in (0, 1, IGNORE):
+        terms = losses.two_sided_cross_entropy(logits, torch.full_like(label, only))
+        assert all(torch.isfinite(term).all() for term in terms)
+        assert (terms[0] == 0).all() == (only != 0)
+        assert (terms[1] == 0).all() == (only != 1)
+
+
+def test_online_labels_are_the_best_of_tags_and_background():
+    logits = torch.tensor([[1.0, 5.0, 3.0, 2.0], [4.0, 9.0, 0.0, 3.0]]).T[None, :, None, :].requires_grad_()
+    tags = torch.tensor([[0.0, 1.0, 1.0]])
+    label = losses.online_labels(logits, tags, torch.tensor([[[True, True]]]))
+    assert label.tolist() == [[[2, 0]]], "class 0 is not in the image, though it scores highest"
+    assert label.dtype == torch.uint8
+    assert not label.requires_grad
+    assert losses.online_labels(logits, tags, torch.tensor([[[True, False]]])).tolist() == [[[2, IGNORE]]]
+    assert losses.online_labels(logits, torch.zeros(1, 3), torch.tensor([[[True, True]]])).tolist() == [[[0, 0]]]
