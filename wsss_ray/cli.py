@@ -99,13 +99,15 @@ def validate(job: JobFile, override: Override = None) -> None:
 
 @app.command()
 def methods() -> None:
-    """List the methods that a job file can name."""
+    """List the methods that a job file can name: paper, stages that train or label, and the job with the paper's settings."""
     from wsss_ray.methods import methods as all_methods
+    from wsss_ray.methods import outline
 
-    _table(
-        ["method", "paper"],
-        [[name, (sys.modules[method.__module__].__doc__ or "").splitlines()[0]] for name, method in all_methods().items()],
-    )
+    rows = []
+    for name, method in all_methods().items():
+        paper = (sys.modules[method.__module__].__doc__ or "").splitlines()[0]
+        rows.append([name, ", ".join(outline(method())), f"jobs/{name}.yaml", paper])
+    _table(["method", "stages", "job", "paper"], rows)
 
 
 @app.command()

@@ -50,16 +50,16 @@ class Document:
             if isinstance(block, list):
                 block = block[_index(block, key, where)]
                 continue
-            if not isinstance(block.get(key), dict | list):
+            if block.get(key) is None:
                 block[key] = {}
                 made.append(path[:depth])
             block = block[key]
+            if not isinstance(block, dict | list):
+                raise JobError(f"{where}: {'.'.join(path[:depth])} is {block!r}, no block; set it as a block first")
         if isinstance(block, list):
             block[_index(block, path[-1], where)] = value
-        elif isinstance(block, dict):
-            block[path[-1]] = value
         else:
-            raise JobError(f"{where}: {'.'.join(path[:-1])} is no block")
+            block[path[-1]] = value
         kept = {place: source for place, source in self.sources.items() if place[: len(path)] != path}
         return Document(self.path, values, kept | dict.fromkeys(made, where))
 

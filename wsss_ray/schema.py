@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_origin
 
 from pydantic.fields import FieldInfo
 
@@ -10,12 +10,13 @@ from wsss_ray.component import Component
 from wsss_ray.contracts import Method
 from wsss_ray.data.source import Source
 from wsss_ray.job import Execution, JobConfig, register
+from wsss_ray.sweep import Sweep, Trial
 
 
 def job_schema() -> dict[str, Any]:
     """Draft 2020-12. A role (a localizer, a trunk) is one of its installed implementations, picked by `kind`."""
     register()
-    definitions: dict[str, Any] = {}
+    definitions: dict[str, Any] = {"Trial": Trial.model_json_schema()}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "wsss-ray job",
@@ -27,13 +28,15 @@ def job_schema() -> dict[str, Any]:
             "method": _role(Method, definitions) | {"required": [Method.tag]},
             "data": _role(Source, definitions) | {"required": [Source.tag]},
             "run": Execution.model_json_schema(),
+            "sweep": {"anyOf": [Sweep.model_json_schema(ref_template="#/$defs/{model}"), {"type": "null"}]},
+            "base": {"type": "string", "description": "A job file that this one is laid over, relative to it."},
         },
         "$defs": definitions,
     }
 
 
-def _role(role: type[Component], definitions: dict[str, Any], default: Component | None = None) -> dict[str, Any]:
-    """A block of the job file: without its tag the fields of the default, with it those of the kind it names."""
+def _role(role: type[Component], definitions: dict[str, Any], default: type[Component] | None = None) -> dict[str, Any]:
+    """A block of the job file: without its tag the fields of the default's class, with it those of the kind it names."""
     kinds = role.kinds()
     for component in kinds.values():
         _define(component, definitions)
@@ -41,8 +44,8 @@ def _role(role: type[Component], definitions: dict[str, Any], default: Component
         {"if": {"required": [role.tag], "properties": {role.tag: {"const": kind}}}, "then": _ref(component)}
         for kind, component in kinds.items()
     ]
-    if default is not None:
-        cases.append({"if": {"not": {"required": [role.tag]}}, "then": _ref(type(default))})
+    if default is not None and not default.is_abstract():
+        cases.append({"if": {"not": {"required": [role.tag]}}, "then": _ref(default)})
     return {"type": "object", "properties": {role.tag: {"enum": list(kinds)}}, "allOf": cases}
 
 
@@ -57,8 +60,11 @@ def _define(component: type[Component], definitions: dict[str, Any]) -> None:
         if role is None:
             properties[field_name] = _plain(component, field_name)
             continue
+        if get_origin(field.annotation) is tuple:
+            properties[field_name] = {"type": "array", "items": _role(role, definitions, role)}
+            continue
         default = None if field.is_required() else field.get_default(call_default_factory=True)
-        block = _role(role, definitions, default)
+        block = _role(role, definitions, type(default) if default is not None else None)
         has_text = role.from_text.__func__ is not Component.from_text.__func__  # type: ignore[attr-defined]
         shorthand = [{"type": "string"}] if has_text else []
         optional = [{"type": "null"}] if type(None) in getattr(field.annotation, "__args__", ()) else []
@@ -73,7 +79,7 @@ def _define(component: type[Component], definitions: dict[str, Any]) -> None:
 
 
 def _role_of(field: FieldInfo) -> type[Component] | None:
-    """The component type of a field, also of an optional one."""
+    """The component type of a field, also of an optional one, or of the items of a list."""
     options = getattr(field.annotation, "__args__", None) or (field.annotation,)
     return next((option for option in options if isinstance(option, type) and issubclass(option, Component)), None)
 

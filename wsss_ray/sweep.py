@@ -41,7 +41,7 @@ class Sweep(BaseModel):
 
 def slug(name: str) -> str:
     """A trial's name as part of a run's name."""
-    return re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-").lower() or "trial"
+    return re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-").lower() or "trial"
 
 
 def result_table(sweep: Sweep, results: Sequence[tuple[Trial, dict[str, float]]]) -> tuple[list[str], list[list[str]]]:

@@ -4,41 +4,84 @@ from __future__ import annotations
 
 import gc
 import pickle
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import jsonschema
 import pytest
-import yaml
 
 from tests.local import job_of
 from tests.shapes import Shapes, tiny_job
 from wsss_ray.component import canonical
-from wsss_ray.contracts import Augment
+from wsss_ray.contracts import Augment, SeedScore
 from wsss_ray.data.source import stages_of
-from wsss_ray.job import Execution, JobConfig, load_job, register
+from wsss_ray.job import Execution, JobConfig, load_job, load_trials, register
+from wsss_ray.jobfile import read_document
 from wsss_ray.methods import methods
-from wsss_ray.plan import Plan, reseed, until
+from wsss_ray.plan import Data, Plan, Stage, reseed, until
+from wsss_ray.randomness import random_key
 from wsss_ray.schema import job_schema
 
-JOBS = sorted(Path(__file__).parents[2].glob("jobs/*.yaml"))
+SCHEMA = job_schema()
+
+ROOT = Path(__file__).parents[2]
+BENCHMARKS = sorted(path for path in ROOT.glob("benchmarks/stamps/*.yaml") if path.stem != "common")
+JOBS = [*sorted(ROOT.glob("jobs/**/*.yaml")), *BENCHMARKS]
 NAMES = sorted(methods())
 
 
-@pytest.mark.parametrize("path", JOBS, ids=lambda path: path.stem)
-def test_a_job_file_is_valid_and_fits_the_schema(path):
-    schema = job_schema()
-    jsonschema.Draft202012Validator.check_schema(schema)
-    document = yaml.safe_load(path.read_text())
-    jsonschema.validate(document, schema)
+def name_of(path):
+    return str(path.relative_to(ROOT).with_suffix(""))
+
+
+def planned(job):
+    """The stages of a job on data that nobody has listed: with all splits that it names."""
+    weak, val, strong, saliency = (
+        Stage("ingest", name, SeedScore(), seed=place) for place, name in enumerate(("weak", "val", "strong", "saliency"))
+    )
+    listed = getattr(job.data, "strong", None)
+    strong = replace(strong, seed=random_key(listed)) if listed else None
+    data = Data(("object",), weak, val, strong, saliency, weak_has_masks=True)
+    return Plan.of(reseed(job.method.plan(data), job.run.seed))
+
+
+@pytest.mark.parametrize("path", JOBS, ids=name_of)
+def test_a_job_file_is_valid_fits_the_schema_and_plans(path):
+    document = read_document(path).expanded()
+    jsonschema.validate(document, SCHEMA)
     if path.stem == "seeds":
         document["method"]["classifier"]["weights"] = "none"  # its file is the user's
-        register()
-        job = JobConfig.model_validate(document)
-    else:
-        job = load_job(path)
+    register()
+    job = JobConfig.model_validate(document)
     again = JobConfig.model_validate(job.spec())
     assert again == job, "what validate prints is the same job"
     assert again.method.identity() == job.method.identity(), "and has the same stages"
+    assert planned(job).targets
+
+
+@pytest.mark.parametrize("path", [path for path in JOBS if "\nsweep:" in path.read_text()], ids=name_of)
+def test_every_trial_of_a_table_plans_and_is_another_one(path):
+    trials = load_trials(path)
+    assert trials
+    finals = [planned(one.job).targets[-1].id for one in trials]
+    assert len(set(finals)) == len(finals), [one.trial.name for one in trials]
+    job = load_job(path)
+    made = {stage.name for one in trials for stage in planned(one.job)}
+    assert set(job.sweep.metrics) <= made, "the scores that the table shows are made"
+    if path.parent.name == "tables":
+        assert job.sweep.paper
+        assert all(one.trial.published is None or 20 < one.trial.published < 80 for one in trials), "per cent"
+
+
+def test_every_method_has_its_job_and_shows_in_the_list():
+    shown = subprocess.run([sys.executable, "-m", "wsss_ray.cli", "methods"], capture_output=True, text=True, check=True).stdout
+    for name, line in zip(NAMES, shown.splitlines()[1:], strict=True):
+        assert line.split()[0] == name
+        assert read_document(ROOT / "jobs" / f"{name}.yaml").values["method"]["name"] == name
+        assert f"jobs/{name}.yaml" in line
+    assert "classifier x 2, maps x 6, seeds x 12, segmenter" in shown
 
 
 def plan_of(name, seed=0, **data):

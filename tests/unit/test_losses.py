@@ -184,7 +184,7 @@ def test_selective_weights_by_hand():
 
 
 def test_sharp_weights_choose_the_seeds_that_agree(case):
-    logits, label, _ = case
+    logits, *_ = case
     own = logits.argmax(dim=1).to(torch.uint8)
     seeds = torch.stack([own, (own + 1) % L], dim=1)
     _, weights = losses.selective_cross_entropy(logits, seeds, sharpness=50.0)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib
 import pkgutil
 
-from wsss_ray.contracts import Method
+from wsss_ray.contracts import Method, SeedScore
+from wsss_ray.plan import Data, Stage, walk
 
 
 def names() -> list[str]:
@@ -22,3 +23,12 @@ def methods() -> dict[str, type[Method]]:
             if isinstance(value, type) and issubclass(value, Method) and value.__module__ == loaded.__name__:
                 found[value.kind()] = value
     return found
+
+
+def outline(method: Method) -> list[str]:
+    """The stages that a method plans on data with tags, masks and saliency maps, in order; alike ones counted: `seeds x 12`."""
+    weak, val, saliency = (Stage("ingest", name, SeedScore(), seed=k) for k, name in enumerate(("weak", "val", "saliency")))
+    data = Data(classes=("object",), weak=weak, val=val, saliency=saliency, weak_has_masks=True)
+    names = [stage.name.partition("-")[0] for stage in walk(method.plan(data)) if stage.kind not in ("ingest", "evaluate")]
+    counts = {name: names.count(name) for name in names}
+    return [name if count == 1 else f"{name} x {count}" for name, count in counts.items()]

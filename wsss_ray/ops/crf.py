@@ -5,8 +5,8 @@
 
 with positions p in pixels and colours I in 0..255. Only the classes handed in take part: twenty absent ones would cost time and
 change nothing but rounding. pydensecrf holds the interpreter lock: run it in processes, never in threads. `backend: lattice` does
-the same in torch (lattice_crf.py): for three labels about as fast on one core and twice as fast on two idle ones (on busy ones the
-threads wait for each other: give torch one), or on a GPU.
+the same in torch (lattice_crf.py): for three labels about as fast on one core and twice as fast on two idle ones (on busy ones
+the threads wait for each other: give torch one), or on a GPU.
 """
 
 from __future__ import annotations

@@ -1,0 +1,140 @@
+"""Job files that build on others, and sweeps of trials."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.tiny import tiny_job_of
+from wsss_ray.job import JobError, load_job, load_trials
+from wsss_ray.jobfile import read_document
+from wsss_ray.runners.sweep import scores
+from wsss_ray.sweep import Sweep, Trial, result_table, slug
+
+THETA = "method.seed_rule.theta"
+
+
+def write(folder: Path, name: str, document: dict | str) -> Path:
+    text = document if isinstance(document, str) else yaml.safe_dump(document, sort_keys=False)
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text(text)
+    return folder / name
+
+
+@pytest.fixture
+def base(tmp_path):
+    return write(tmp_path, "base.yaml", tiny_job_of("cam"))
+
+
+def test_a_job_may_build_on_another(tmp_path, base):
+    over = write(tmp_path, "tables/over.yaml", "base: ../base.yaml\nname: over\nmethod:\n  seed_rule: {theta: 0.7}\n")
+    job, under = load_job(over), load_job(base)
+    assert job.name == "over"
+    assert job.method.seed_rule.theta == 0.7
+    assert job.method.classifier == under.method.classifier
+    assert job.method.seed_rule.background == under.method.seed_rule.background
+    third = write(tmp_path, "tables/third.yaml", "base: over.yaml\nmethod:\n  seed_rule: {kind: crf_seeds}\n")
+    assert load_job(third, ["method.seed_rule.background={kind: cam_background}"]).method.seed_rule.kind() == "crf_seeds"
+    lists = write(tmp_path, "lists.yaml", "base: base.yaml\nmethod:\n  localizer: {scales: [2.0]}\n")
+    assert load_job(lists).method.localizer.scales == (2.0,)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("base: nowhere.yaml\nname: x\n", r"nowhere.yaml: cannot be read"),
+        ("base: [a]\nname: x\n", r"job.yaml:1: base: is the path of another job file"),
+        ("base: job.yaml\nname: x\n", r"job.yaml:1: base: job.yaml builds on this file"),
+        ("base: base.yaml\nmethod:\n  seed_rule: {theta: 7}\n", r"job.yaml:3: method.seed_rule.theta: .* equal to 1"),
+        ("base: base.yaml\nsweep: {trials: []}\n", r"job.yaml:2: sweep.trials: .*at least 1"),
+        ("base: base.yaml\nsweep: {trials: [{name: a}, {name: 'A'}]}\n", r"job.yaml:2: sweep: trials: two are called 'a'"),
+    ],
+)
+def test_mistakes_name_file_and_line(tmp_path, base, text, message):
+    with pytest.raises(JobError, match=message):
+        load_job(write(tmp_path, "job.yaml", text))
+
+
+@pytest.mark.parametrize(
+    ("trial", "message"),
+    [
+        ("{name: a, set: {method.seed_rule.theta: 3}}", r"trial 'a': method.seed_rule.theta: "),
+        ("{name: a, set: {method.seed_rule.tehta: 1}}", r"trial 'a': method.seed_rule.tehta: there is no such field"),
+        ("{name: a, set: {method.localizer.scales.5: 1}}", r"5 is no place in a list of 1"),
+        ("{name: a, set: {name.x.y: 1}}", r"trial 'a': name is 'tiny-cam', no block"),
+    ],
+)
+def test_a_mistake_in_a_trial_names_it(tmp_path, trial, message):
+    job = tiny_job_of("cam")
+    job["method"]["localizer"]["scales"] = [1.0]
+    write(tmp_path, "base.yaml", job)
+    file = write(tmp_path, "job.yaml", f"base: base.yaml\nsweep:\n  trials:\n    - {trial}\n")
+    load_job(file)
+    with pytest.raises(JobError, match=message):
+        load_trials(file)
+
+
+def test_trials_with_seeds(tmp_path, base):
+    trials = [{"name": "as is"}, {"name": ".7 of it", "set": {THETA: 0.7}}]
+    file = write(tmp_path, "job.yaml", {"base": "base.yaml", "sweep": {"seeds": [3, 4], "trials": trials}})
+    found = load_trials(file, [f"{THETA}=0.2", "name=t"])
+    assert [(one.trial.name, one.seed, one.job.method.seed_rule.theta) for one in found] == [
+        ("as is", 3, 0.2), ("as is", 4, 0.2), (".7 of it", 3, 0.7), (".7 of it", 4, 0.7)]  # fmt: skip
+    assert [one.job.name for one in found] == ["t.as-is.3", "t.as-is.4", "t..7-of-it.3", "t..7-of-it.4"]
+    assert [one.job.run.seed for one in found] == [3, 4, 3, 4]
+    assert all(one.job.sweep is None for one in found)
+    assert load_trials(base) == ()
+    plans = [one.job.plan() for one in found]
+    shared = {stage.id for stage in plans[0]} & {stage.id for stage in plans[2]}
+    assert [stage.name for stage in plans[0] if stage.id in shared] == ["images-weak", "classifier", "maps", "images-val"]
+
+
+def test_a_place_in_a_list_is_a_number(base):
+    document = read_document(base).with_value("method.localizer.scales", [1.0, 0.5], where="here")
+    assert document.with_override("method.localizer.scales.1=0.75").values["method"]["localizer"]["scales"] == [1.0, 0.75]
+    assert document.values["method"]["localizer"]["scales"] == [1.0, 0.5], "the first document stays"
+
+
+def test_names_of_runs():
+    assert [slug(name) for name in ("d = 1", ".3, joint", "p=0.9", "  ")] == ["d-1", ".3-joint", "p-0.9", "trial"]
+
+
+def test_the_table_has_means_deviations_and_the_published_figure():
+    a, b, c = Trial(name="a", published=61.2), Trial(name="b"), Trial(name="c")
+    sweep = Sweep(metrics=("seed_quality", "miou"), trials=(a, b, c))
+    results = [(a, {"miou": 0.5}), (a, {"miou": 0.6}), (b, {"miou": 0.4, "seed_quality": 0.25})]
+    header, rows = result_table(sweep, results)
+    assert header == ["trial", "seed_quality", "miou", "published"]
+    assert rows == [["a", "-", "55.0 ± 7.1", "61.2"], ["b", "25.0", "40.0", "-"], ["c", "-", "-", "-"]]
+    assert result_table(Sweep(trials=(b,)), [])[0] == ["trial", "miou"]
+
+
+def test_plan_lists_the_trials_and_what_they_share(tmp_path):
+    images = tmp_path / "photos" / "dog"
+    images.mkdir(parents=True)
+    from PIL import Image
+
+    Image.new("RGB", (40, 40), (90, 80, 70)).save(images / "a.png")
+    job = tiny_job_of("cam") | {"data": {"kind": "folder", "root": str(tmp_path / "photos")}}
+    job["sweep"] = {"trials": [{"name": "low"}, {"name": "high", "set": {THETA: 0.9}}]}
+    file = write(tmp_path, "job.yaml", job)
+    command = [sys.executable, "-m", "wsss_ray.cli", "plan", str(file), "--store", str(tmp_path / "runs")]
+    shown = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert shown.returncode == 0, shown.stderr
+    lines = [line.split() for line in shown.stdout.splitlines()]
+    assert ["low", "0", "0/5", "5"] in lines
+    assert ["high", "0", "0/5", "2"] in lines
+    assert shown.stdout.splitlines()[-1] == "2 jobs, 10 stages, 7 of them distinct"
+
+
+def test_scores_of_a_plan_by_name(tmp_path):
+    from tests.local import job_of, run_plan
+    from wsss_ray.store import RunStore
+
+    plan, store = job_of(tiny_job_of("cam")).plan(), RunStore(str(tmp_path))
+    run_plan(store, plan, last="seed_quality")
+    assert scores(plan, store).keys() == {"seed_quality"}
