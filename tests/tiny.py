@@ -17,7 +17,7 @@ from wsss_ray.ops.crf import DenseCrf
 from wsss_ray.optim import Adam, Constant, Optimizer, Schedule
 
 TRUNK = SmallNet(widths=(8, 16), strides=(2, 1))
-PLAIN = {"selections": 8, "kernel_size": 5, "sizes": (32,), "theta": 0.35, "background_floor": 0.3, "gamma": 4.0, "crf_floor": 0.3}
+PLAIN = {"selections": 8, "kernel_size": 5, "sizes": (32,), "background_floor": 0.3, "gamma": 4.0, "crf_floor": 0.3}
 
 
 def shrink(part: Any, *, size: int = 32, steps: int = 6, batch: int = 8) -> Any:
@@ -29,7 +29,8 @@ def shrink(part: Any, *, size: int = 32, steps: int = 6, batch: int = 8) -> Any:
     if isinstance(part, Trunk):
         return TRUNK
     if isinstance(part, Head):
-        return DilatedPair(dilation=2, hidden=16) if isinstance(part, DilatedPair) else LargeFov(dilation=2, hidden=16, dropout=0.1)
+        pair = isinstance(part, DilatedPair)
+        return DilatedPair(dilation=2, hidden=16) if pair else LargeFov(dilation=2, hidden=16, dropout=0.1)
     if isinstance(part, RandomCrop | Warp):
         return type(part)(size=size)
     if isinstance(part, Background) and part.needs_saliency:

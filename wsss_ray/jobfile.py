@@ -121,13 +121,14 @@ def _merge(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     merged = dict(under)
     for key, value in over.items():
         below = merged.get(key)
-        same = isinstance(below, dict) and isinstance(value, dict) and not _differ(below, value)
-        merged[key] = _merge(below, value) if same else value
+        if isinstance(below, dict) and isinstance(value, dict) and _same_kind(below, value):
+            value = _merge(below, value)
+        merged[key] = value
     return merged
 
 
-def _differ(under: dict[str, Any], over: dict[str, Any]) -> bool:
-    return any(tag in over and tag in under and over[tag] != under[tag] for tag in ("kind", "name"))
+def _same_kind(under: dict[str, Any], over: dict[str, Any]) -> bool:
+    return not any(tag in over and tag in under and over[tag] != under[tag] for tag in ("kind", "name"))
 
 
 def _index(block: list[Any], key: str, where: str) -> int:

@@ -18,7 +18,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from wsss_ray.artifacts import decode_gray, decode_rgb
-from wsss_ray.contracts import IGNORE, Augment, Batch
+from wsss_ray.contracts import IGNORE, Augment, Batch, OnlineSegmenter
 from wsss_ray.plan import Stage
 from wsss_ray.randomness import epoch_order, random_key
 from wsss_ray.store import RunStore
@@ -70,7 +70,8 @@ class ShardedImages(Dataset[Sample]):
                     self.ids.append(image_id)
                     self.places.append(place)
         self.masked = masked
-        if self.strong is not None and not self.seeds:  # full supervision: an image without a mask has nothing to teach
+        online = isinstance(stage.component, OnlineSegmenter)  # its images without a mask have labels made as it trains
+        if self.strong is not None and not self.seeds and not online:  # full supervision: no mask, nothing to teach
             kept = [(image_id, place) for image_id, place in zip(self.ids, self.places, strict=True) if image_id in masked]
             self.ids, self.places = [image_id for image_id, _ in kept], [place for _, place in kept]
         self._open: OrderedDict[str, pq.ParquetFile] = OrderedDict()

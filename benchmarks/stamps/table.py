@@ -1,9 +1,10 @@
-"""Run the stamps benchmark and print its table: three jobs, several seeds, both test splits.
+"""Run the stamps benchmark and print its tables as Markdown.
 
-    python benchmarks/stamps/table.py OUT [--seeds 0 1 2] [--store runs]
+    python benchmarks/stamps/table.py OUT [JOB ...] [--store runs] [--print-only]
 
-Every run is a `wsss-ray submit`, as a user would type it. Finished stages are used again, so a table that was made once is
-printed in seconds, and the second test split costs only its own score.
+JOB is the stem of a job file beside this script (all of them by default). Every run is a `wsss-ray submit` of such a file, a sweep
+over its trials and three seeds, as a user would type it. What is done is not done again: tables that were made once are printed in
+seconds, and the second list of test scenes costs only its own scores.
 """
 
 from __future__ import annotations
@@ -14,65 +15,65 @@ import sys
 from pathlib import Path
 from statistics import mean, stdev
 
-from wsss_ray.job import load_job
-from wsss_ray.plan import Plan
+from wsss_ray.job import load_trials
+from wsss_ray.runners.sweep import scores
 from wsss_ray.store import RunStore
 
 HERE = Path(__file__).parent
-JOBS = {"plain CAM": "cam.yaml", "FickleNet": "ficklenet.yaml", "full masks": "full.yaml"}
-SPLITS = ("test_seen", "test_unseen")
+METHODS = ("cam", "mdc", "dsrg", "ficklenet", "rrm", "multi_estimations", "full")
+ABLATIONS = ("selection", "rrm_ratio", "noisy_masks")
+COLUMNS = {"seed_quality": "seeds", "relabel_quality": "relabelled", "seen": "test, seen objects", "unseen": "test, unseen objects"}
 
 
-def overrides(job: str, data: Path, split: str, seed: int) -> list[str]:
-    """What distinguishes one run from the job file."""
-    return [
-        f"name=stamps-{Path(job).stem}-{split.removeprefix('test_')}-{seed}",
-        f"data.root={data}",
-        f"data.val=ImageSets/Segmentation/{split}.txt",
-        f"run.seed={seed}",
-    ]
+def settings(data: Path, split: str) -> list[str]:
+    """What distinguishes a run from the job file."""
+    return [f"data.root={data}", f"data.val=ImageSets/Segmentation/test_{split}.txt"]
 
 
-def submit(job: str, changes: list[str], store: str) -> tuple[Plan, RunStore]:
+def submit(job: Path, changes: list[str], store: str) -> None:
     """Run a job through the command line."""
-    settings = [part for change in changes for part in ("--set", change)]
-    subprocess.run([sys.executable, "-m", "wsss_ray.cli", "submit", str(HERE / job), *settings, "--store", store], check=True)
-    return load_job(HERE / job, changes).plan(), RunStore(store)
+    command = [sys.executable, "-m", "wsss_ray.cli", "submit", str(job), "--store", store]
+    subprocess.run([*command, *(part for change in changes for part in ("--set", change))], check=True)
 
 
-def figures(plan: Plan, store: RunStore) -> dict[str, float]:
-    """The mIoU of every score of a plan by name, and the minutes that its stages took."""
-    records = {stage.name: store.record(stage) for stage in plan}
-    scores = {name: r["metrics"]["miou"] for name, r in records.items() if r and r["kind"] == "evaluate"}
-    return scores | {"minutes": sum(r["seconds"] for r in records.values() if r) / 60}
+def rows(job: Path, data: Path, store: RunStore) -> list[list[str]]:
+    """A row for each trial that has a score: its name and the mean and deviation over the seeds of every column."""
+    found: dict[str, dict[str, list[float]]] = {}
+    for split in ("seen", "unseen"):
+        for one in load_trials(job, settings(data, split)):
+            columns = found.setdefault(one.trial.name, {name: [] for name in COLUMNS})
+            for name, value in scores(one.job.plan(), store).items():
+                column = split if name == "miou" else name
+                if column in columns and (split == "seen" or column == "unseen"):
+                    columns[column].append(value)
+    return [[name, *(cell(values) for values in columns.values())] for name, columns in found.items() if any(columns.values())]
 
 
 def cell(values: list[float]) -> str:
-    """Mean and sample standard deviation."""
-    return f"{mean(values):.3f}" + (f" ± {stdev(values):.3f}" if len(values) > 1 else "")
+    """Mean and sample standard deviation, and how many runs if they are not three."""
+    if not values:
+        return "-"
+    few = "" if len(values) == 3 else f" (n={len(values)})"
+    return f"{mean(values):.3f}" + (f" ± {stdev(values):.3f}" if len(values) > 1 else "") + few
 
 
 def main() -> None:
-    """Submit all runs, then print the table as Markdown."""
+    """Submit all runs, then print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, metavar="OUT", help="the built benchmark")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("jobs", nargs="*", metavar="JOB", default=[*METHODS, *ABLATIONS])
     parser.add_argument("--store", default="runs")
+    parser.add_argument("--print-only", action="store_true", help="print what there is, run nothing")
     options = parser.parse_args()
-    rows = []
-    for label, job in JOBS.items():
-        found: dict[str, list[dict[str, float]]] = {split: [] for split in SPLITS}
-        for seed in options.seeds:
-            for split in SPLITS:
-                found[split].append(figures(*submit(job, overrides(job, options.data, split, seed), options.store)))
-        seen = found["test_seen"]
-        quality = [cell([f[key] for f in seen]) if key in seen[0] else "-" for key in ("seed_quality", "relabel_quality")]
-        tests = [cell([f["miou"] for f in found[split]]) for split in SPLITS]
-        rows.append([label, *quality, *tests, f"{min(f['minutes'] for f in seen):.1f}"])  # other work only adds to a time
-    print("| | seeds | relabelled | test, seen objects | test, unseen objects | minutes, quickest seed |")
-    print("|---|---|---|---|---|---|")
-    for row in rows:
-        print(f"| {' | '.join(row)} |")
+    for name in options.jobs:
+        job = HERE / f"{name}.yaml"
+        if not options.print_only:
+            for split in ("seen", "unseen") if name in METHODS else ("seen",):
+                submit(job, settings(options.data, split), options.store)
+        print(f"\n{name}\n\n| | {' | '.join(COLUMNS.values())} |")
+        print("|---" * (len(COLUMNS) + 1) + "|")
+        for row in rows(job, options.data, RunStore(options.store)):
+            print(f"| {' | '.join(row)} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""One suite over every method: a small version of it, whole, on shapes. A new file in wsss_ray/methods/ is covered by being there."""
+"""One suite over every method: a small version of it, whole, on shapes. A new file in wsss_ray/methods/ is covered."""
 
 from __future__ import annotations
 

@@ -112,7 +112,7 @@ class RrmSegmenter(SegNetLearner, OnlineSegmenter):
 
     trunk: Trunk = ResNet38(frozen="none")
     head: Head = DilatedPair()
-    dropout: float = Field(default=0.5, ge=0, lt=1, description="Before the class layer.")
+    dropout: float = Field(default=0.5, ge=0, lt=1, description="Of whole channels, before the class layer.")
     scales: tuple[float, ...] = Field(default=(1.0, 0.5, 1.5, 2.0), min_length=1, description="Of the maps (Eq. 2).")
     labels: SeedRule = ReliableRegions()
     energy: DenseEnergy | None = Field(default=DenseEnergy(), description="null: cross-entropy alone.")

@@ -33,17 +33,26 @@ class CamNet(nn.Module):
         return torch.stack([block(x_BCHW) for block in self.blocks], dim=1)
 
 
-def cam_block(channels: int, num_classes: int, *, rate: int, hidden: int | None, layers: int, dropout: float) -> nn.Sequential:
+def cam_block(
+    channels: int,
+    num_classes: int,
+    *,
+    rate: int = 1,
+    hidden: int | None = None,
+    layers: int = 1,
+    dropout: float,
+    whole_channels: bool = False,
+) -> nn.Sequential:
     """`layers` times (3x3 convolution to `hidden` channels at dilation `rate`, ReLU), dropout, and the class layer without bias.
 
-    With `hidden` None there is nothing but the class layer. New layers start at N(0, 0.01).
+    With `hidden` None there is nothing but the class layer, which starts at N(0, 0.01).
     """
     stack: list[nn.Module] = []
     for _ in range(layers if hidden is not None else 0):
         assert hidden is not None
         stack += [nn.Conv2d(channels, hidden, 3, padding=rate, dilation=rate), nn.ReLU(inplace=True)]
         channels = hidden
-    stack += [KeyedDropout(dropout), nn.Conv2d(channels, num_classes, 1, bias=False)]
+    stack += [KeyedDropout(dropout, whole_channels=whole_channels), nn.Conv2d(channels, num_classes, 1, bias=False)]
     init_he(stack)
     nn.init.normal_(stack[-1].weight, std=0.01)  # type: ignore[arg-type]
     return nn.Sequential(*stack)

@@ -15,7 +15,7 @@ class RrmNet(SegNet):
     def __init__(self, trunk: nn.Module, head: AtrousHead, *, num_classes: int, dropout: float) -> None:
         super().__init__(trunk, head)
         channels: int = trunk.channels  # type: ignore[assignment]
-        self.blocks = nn.ModuleList([cam_block(channels, num_classes, rate=1, hidden=None, layers=1, dropout=dropout)])
+        self.blocks = nn.ModuleList([cam_block(channels, num_classes, dropout=dropout, whole_channels=True)])
 
     def forward(self, image_BCHW: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
         """Both branches on the same features."""
