@@ -22,11 +22,15 @@ def job_schema() -> dict[str, Any]:
         "title": "wsss-ray job",
         "type": "object",
         "additionalProperties": False,
-        "required": ["name", "method", "data"],
+        "if": {"not": {"required": ["base"]}},
+        "then": {
+            "required": ["name", "method", "data"],
+            "properties": {"method": {"required": [Method.tag]}, "data": {"required": [Source.tag]}},
+        },
         "properties": {
             "name": _plain(JobConfig, "name"),
-            "method": _role(Method, definitions) | {"required": [Method.tag]},
-            "data": _role(Source, definitions) | {"required": [Source.tag]},
+            "method": _role(Method, definitions),
+            "data": _role(Source, definitions),
             "run": Execution.model_json_schema(),
             "sweep": {"anyOf": [Sweep.model_json_schema(ref_template="#/$defs/{model}"), {"type": "null"}]},
             "base": {"type": "string", "description": "A job file that this one is laid over, relative to it."},

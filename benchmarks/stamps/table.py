@@ -3,8 +3,8 @@
     python benchmarks/stamps/table.py OUT [JOB ...] [--store runs] [--print-only]
 
 JOB is the stem of a job file beside this script (all of them by default). Every run is a `wsss-ray submit` of such a file, a sweep
-over its trials and three seeds, as a user would type it. What is done is not done again: tables that were made once are printed in
-seconds, and the second list of test scenes costs only its own scores.
+over its trials and seeds, as a user would type it. What is done is not done again: tables made once are printed in seconds, and
+the second list of test scenes costs only its own scores.
 """
 
 from __future__ import annotations
@@ -22,7 +22,12 @@ from wsss_ray.store import RunStore
 HERE = Path(__file__).parent
 METHODS = ("cam", "mdc", "dsrg", "ficklenet", "rrm", "multi_estimations", "full")
 ABLATIONS = ("selection", "rrm_ratio", "noisy_masks")
-COLUMNS = {"seed_quality": "seeds", "relabel_quality": "relabelled", "seen": "test, seen objects", "unseen": "test, unseen objects"}
+COLUMNS = {
+    "seed_quality": "seeds",
+    "relabel_quality": "relabelled",
+    "seen": "test, seen objects",
+    "unseen": "test, unseen objects",
+}
 
 
 def settings(data: Path, split: str) -> list[str]:

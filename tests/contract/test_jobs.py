@@ -11,6 +11,7 @@ from pathlib import Path
 
 import jsonschema
 import pytest
+import yaml
 
 from tests.local import job_of
 from tests.shapes import Shapes, tiny_job
@@ -49,6 +50,7 @@ def planned(job):
 
 @pytest.mark.parametrize("path", JOBS, ids=name_of)
 def test_a_job_file_is_valid_fits_the_schema_and_plans(path):
+    jsonschema.validate(yaml.safe_load(path.read_text()), SCHEMA)
     document = read_document(path).expanded()
     jsonschema.validate(document, SCHEMA)
     if path.stem == "seeds":
@@ -82,6 +84,19 @@ def test_every_method_has_its_job_and_shows_in_the_list():
         assert read_document(ROOT / "jobs" / f"{name}.yaml").values["method"]["name"] == name
         assert f"jobs/{name}.yaml" in line
     assert "classifier x 2, maps x 6, seeds x 12, segmenter" in shown
+
+
+@pytest.mark.parametrize("name", sorted(set(NAMES) - {"rrm", "seeds"}))
+def test_a_methods_defaults_are_those_of_its_job(name):
+    """RRM's job starts from a classifier, as its authors advise; that of `seeds` has a file of weights and no saliency."""
+    assert load_job(ROOT / "jobs" / f"{name}.yaml").method.spec() == methods()[name]().spec()
+
+
+def test_the_job_of_rrm_has_its_defaults_but_for_the_classifier():
+    ours, job = methods()["rrm"]().spec(), load_job(ROOT / "jobs" / "rrm.yaml").method.spec()
+    assert job.pop("classifier") is not None
+    assert ours.pop("classifier") is None
+    assert job == ours
 
 
 def plan_of(name, seed=0, **data):

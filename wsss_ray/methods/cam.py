@@ -26,10 +26,10 @@ from wsss_ray.contracts import (
     Trunk,
 )
 from wsss_ray.data.transforms import RandomCrop
-from wsss_ray.methods.deeplab import DeeplabSegmenter, MultiScale
+from wsss_ray.methods.deeplab import LARGE_FOV, LARGE_FOV_CRF
 from wsss_ray.nets.vgg16 import Vgg16
 from wsss_ray.nets.weights import Weights, copy_weights, load_weights
-from wsss_ray.ops.background import Background, SaliencyBackground
+from wsss_ray.ops.background import Background, CamBackground, SaliencyBackground
 from wsss_ray.ops.crf import DenseCrf
 from wsss_ray.optim import Optimizer, Poly, Schedule, Sgd
 from wsss_ray.plan import Data, Stage, evaluate, evaluate_seeds, localize, seed, train
@@ -190,11 +190,11 @@ class CrfSeeds(SeedRule):
 class Cam(Method):
     """Image tags to a segmentation model the shortest way: classifier, class activation maps, seeds, DeepLab."""
 
-    classifier: Learner = CamClassifier()
+    classifier: Learner = CamClassifier(hidden=1024)
     localizer: Localizer = CamLocalizer()
-    seed_rule: SeedRule = ThresholdSeeds(theta=0.2)
-    segmenter: Segmenter = DeeplabSegmenter()
-    metric: Metric = MultiScale()
+    seed_rule: SeedRule = ThresholdSeeds(theta=0.2, background=CamBackground(threshold=0.2))
+    segmenter: Segmenter = LARGE_FOV
+    metric: Metric = LARGE_FOV_CRF
 
     def plan(self, data: Data) -> Sequence[Stage]:
         """Classifier, maps, seeds, segmenter, the score."""

@@ -14,10 +14,10 @@ from pydantic import Field
 
 from wsss_ray.contracts import Augment, Batch, Learner, Method, Metric, Relabel, Segmenter, Trunk
 from wsss_ray.data.transforms import RandomCrop
-from wsss_ray.nets.deeplab import Aspp, Head, build_segmenter
+from wsss_ray.nets.deeplab import Aspp, Head, LargeFov, build_segmenter
 from wsss_ray.nets.vgg16 import Vgg16
 from wsss_ray.ops.crf import DenseCrf
-from wsss_ray.optim import Optimizer, Poly, Schedule, Sgd
+from wsss_ray.optim import Decay, Optimizer, Poly, Schedule, Sgd
 from wsss_ray.plan import Data, Stage, evaluate, train
 
 if TYPE_CHECKING:
@@ -164,13 +164,20 @@ def label_image(
     return label_HW
 
 
+LARGE_FOV = DeeplabSegmenter(head=LargeFov(), batch_size=20, steps=6000, schedule=Decay(gamma=0.1, every_steps=2000))
+"""DeepLab-CRF-LargeFOV as released (ICLR 2015)."""
+
+LARGE_FOV_CRF = MultiScale(scales=(1.0,), crf=DenseCrf(bilateral_weight=4.0, bilateral_sxy=49.0, bilateral_srgb=5.0))
+"""How its released scripts score."""
+
+
 class DeepLab(Method):
     """Fully supervised training on the human masks of one split: the ceiling of the weakly supervised methods."""
 
     classifier: Learner | None = Field(default=None, description="Train this first and start from its trunk; null: do not.")
-    segmenter: Segmenter = DeeplabSegmenter()
+    segmenter: Segmenter = LARGE_FOV
     masks: Literal["weak", "strong"] = Field(default="weak", description="The split whose masks are used.")
-    metric: Metric = MultiScale()
+    metric: Metric = LARGE_FOV_CRF
 
     def plan(self, data: Data) -> Sequence[Stage]:
         """One training, one score. Raises ValueError if the split has no masks."""

@@ -149,7 +149,16 @@ def segmentation(
 class Dsrg(Method):
     """Image tags to a segmentation model: classifier, class activation maps, seeds, region growing, and training again."""
 
-    classifier: Learner = CamClassifier(hidden=1024, layers=2, dropout=0.5)
+    classifier: Learner = CamClassifier(
+        hidden=1024,
+        layers=2,
+        dropout=0.5,
+        batch_size=15,
+        epochs=None,
+        steps=8000,
+        augment=Warp(size=321),
+        schedule=Decay(gamma=0.1, every_steps=4000),
+    )
     localizer: Localizer = CamLocalizer(size=321)
     seed_rule: SeedRule = ThresholdSeeds(theta=0.2)
     segmenter: Segmenter = DsrgSegmenter()

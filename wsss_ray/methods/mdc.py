@@ -30,10 +30,9 @@ from wsss_ray.contracts import (
 )
 from wsss_ray.data.transforms import RandomCrop
 from wsss_ray.methods.cam import CamClassifier, at_scales, one_map
-from wsss_ray.methods.deeplab import MultiScale, SegNetLearner
+from wsss_ray.methods.deeplab import LARGE_FOV_CRF, SegNetLearner
 from wsss_ray.nets.deeplab import Head, LargeFov
 from wsss_ray.ops.background import Background, SaliencyBackground
-from wsss_ray.ops.crf import DenseCrf
 from wsss_ray.optim import Decay, Schedule, Sgd
 from wsss_ray.plan import Data, Stage, evaluate, evaluate_seeds, localize, seed, train
 
@@ -140,7 +139,7 @@ class Mdc(Method):
     localizer: Localizer = DilatedCam()
     seed_rule: SeedRule = RegionSeeds()
     segmenter: Segmenter = OnlineMaskSegmenter()
-    metric: Metric = MultiScale(scales=(1.0,), crf=DenseCrf(bilateral_weight=4.0, bilateral_sxy=49.0, bilateral_srgb=5.0))
+    metric: Metric = LARGE_FOV_CRF
 
     def plan(self, data: Data) -> Sequence[Stage]:
         """Classifier, maps, seeds, segmenter, the score."""

@@ -15,6 +15,7 @@ from pydantic import Field
 from wsss_ray.contracts import IGNORE, MaskNoise, Method, Metric, SeedScore, Segmenter
 from wsss_ray.methods.deeplab import MultiScale
 from wsss_ray.methods.multi_estimations import WeightedSegmenter
+from wsss_ray.ops.crf import DenseCrf
 from wsss_ray.plan import Data, Stage, evaluate, evaluate_seeds, spoil, train
 
 if TYPE_CHECKING:
@@ -50,9 +51,9 @@ class NoisyMasks(Method):
     """Human masks of the weak split, spoilt `labels` times over, into one training."""
 
     noise: BlockNoise = BlockNoise()
-    labels: int = Field(default=1, ge=1, description="Sets of labels, each with its own blocks (Table 1: one, two).")
+    labels: int = Field(default=2, ge=1, description="Sets of labels, each with its own blocks (Table 1: one, two).")
     segmenter: Segmenter = WeightedSegmenter(sharpness=0.0)
-    metric: Metric = MultiScale()
+    metric: Metric = MultiScale(flip=True, crf=DenseCrf(iterations=5))
 
     def plan(self, data: Data) -> Sequence[Stage]:
         """Spoilt labels, one training, the score. Raises ValueError if there are no masks to spoil."""
