@@ -2,9 +2,9 @@
 
     python benchmarks/stamps/table.py OUT [JOB ...] [--store runs] [--print-only]
 
-JOB is the stem of a job file beside this script (all of them by default). Every run is a `wsss-ray submit` of such a file, a sweep
-over its trials and seeds, as a user would type it. What is done is not done again: tables made once are printed in seconds, and
-the second list of test scenes costs only its own scores.
+JOB is the stem of a job file beside this script (all of them by default). Every run is a `wsss-ray submit` of such a file, a
+sweep over its trials and seeds, as a user would type it. What is done is not done again: tables made once are printed in seconds,
+and the second list of test scenes costs only its own scores.
 """
 
 from __future__ import annotations
