@@ -17,7 +17,7 @@ import wsss_ray
 from wsss_ray.data.source import Item
 from wsss_ray.ops.confusion import dense, scores
 from wsss_ray.plan import Stage
-from wsss_ray.stages import IngestWorker, data_split, num_classes, worker_class
+from wsss_ray.stages import IngestWorker, data_split, worker_class
 from wsss_ray.store import RunStore
 
 _PACKAGES = ("ray", "torch", "torchvision", "numpy", "pyarrow", "pillow", "pydensecrf2", "scipy")
@@ -109,7 +109,7 @@ def score(store: RunStore, stage: Stage) -> dict[str, Any]:
     `scored` is the number of images that have a mask; precision and recall are means over the labels that have one, per label
     they are class_precision and class_recall.
     """
-    classes = num_classes(stage)
+    classes = len(data_split(stage).classes)
     rows = store.read_shards(stage, "scores", columns=["cells", "counts"])
     cells = rows["cells"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
     counts = rows["counts"].combine_chunks().flatten().to_numpy(zero_copy_only=False)

@@ -295,9 +295,3 @@ def data_split(stage: Stage) -> DataSplit:
     source = stage if stage.kind == "ingest" else stage.input("data")
     assert isinstance(source.component, DataSplit)
     return source.component
-
-
-def num_classes(stage: Stage) -> int:
-    """K of the data that a stage reads."""
-    return len(data_split(stage).classes)
-

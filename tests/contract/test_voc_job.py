@@ -1,4 +1,4 @@
-"""jobs/ficklenet.yaml as it is, but for fewer steps and a thinner network, on a folder laid out like VOC 2012."""
+"""Job files as they are, but for fewer steps and thinner networks, on a folder laid out like VOC 2012."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.local import run_plan, stage_named
+from tests.local import job_of, run_plan, stage_named
 from wsss_ray.data.images import voc_palette
 from wsss_ray.job import load_job
+from wsss_ray.jobfile import read_document
 from wsss_ray.store import RunStore
 
 JOB = Path(__file__).parents[2] / "jobs" / "ficklenet.yaml"
@@ -85,3 +86,46 @@ def test_human_masks_of_some_images_are_trained_on(voc, tmp_path):
 def test_without_saliency_it_says_so_before_it_starts(voc):
     with pytest.raises(ValueError, match=r"set data\.saliency"):
         load_job(JOB, [*SMALL, f"data.root={voc}"]).plan()
+
+
+def thin(block):
+    """The same job with two steps of two images a training, and VGG16 and ResNet38 of an eighth of their channels."""
+    if isinstance(block, list):
+        return [thin(part) for part in block]
+    if not isinstance(block, dict):
+        return block
+    small = {key: thin(value) for key, value in block.items()}
+    if small.get("kind") in ("vgg16", "resnet38"):
+        small |= {"weights": "none", "width": 0.125}
+    if small.get("kind") == "resnet":
+        small |= {"weights": "none"}
+    if "batch_size" in small:
+        small |= {"batch_size": 2, "steps": 2, "epochs": None}
+        small["optimizer"] |= {"lr": 1e-6}  # nets that start at random with fixed batch norms bear no more
+    if "iterations" in small:
+        small |= {"iterations": 2}
+    for key, value in (("selections", 10), ("size", 161), ("sizes", [161]), ("hidden", 16)):
+        if small.get(key):
+            small[key] = value
+    return small
+
+
+WHOLE = ["mdc", "rrm_two_step_vgg16", "multi_estimations", "dsrg", "cam", "ficklenet_rrm", "ficklenet_estimates",
+         "noisy_masks", "mdc_semi"]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [*WHOLE, pytest.param("deeplab_resnet101", marks=pytest.mark.slow)])
+def test_jobs_run_whole_on_a_voc_folder(voc, tmp_path, name):
+    document = thin(read_document(JOB.parent / f"{name}.yaml").expanded())
+    document["data"] |= {"root": str(voc), "saliency": str(voc / "Saliency")}
+    if name.endswith("semi"):
+        document["data"]["strong"] = "ImageSets/Segmentation/strong.txt"
+    plan, store = job_of(document).plan(), RunStore(str(tmp_path))
+    run_plan(store, plan)
+    final = store.record(plan.targets[-1])
+    assert final["counts"] == {"images": 2, "errors": 0, "shards": 1}
+    assert len(final["metrics"]["iou"]) == 21
+    assert all(store.record(stage)["counts"]["errors"] == 0 for stage in plan)
+    if name == "multi_estimations":
+        assert sum(stage.name.startswith("seeds-") for stage in plan) == 12
+        assert sum(stage.name.startswith("classifier-") for stage in plan) == 2

@@ -157,7 +157,6 @@ def test_weights_that_do_not_fit(timm, tmp_path):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"name": "x"}, "alignment"),
         ({"name": "x", "alignment": "middle"}, "'corner' or 'cell'"),
         ({"name": "x", "alignment": "cell", "output_stride": 8}, "leave it out with alignment cell"),
     ],
@@ -177,3 +176,17 @@ def test_without_the_package(monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)  # as if it were not installed
     with pytest.raises(ValueError, match=r"pip install 'wsss-ray\[timm\]'"):
         CORNER.build()
+
+
+@pytest.mark.parametrize(
+    ("name", "alignment"), [("resnet18d", "corner"), ("mobilenetv3_small_050", "corner"), ("convnext_atto", "cell"), ("vgg11", "cell")]
+)
+def test_the_layers_tell_where_features_lie(name, alignment):
+    trunk = Trunk.model_validate(f"timm:{name}").model_copy(update={"weights": Weights()})
+    assert isinstance(trunk, Timm)
+    assert trunk.build().alignment == alignment
+
+
+def test_patches_found_by_their_layers_are_not_dilated():
+    with pytest.raises(ValueError, match="dilated patches"):
+        Timm(name="convnext_atto", output_stride=16, weights=Weights()).build()

@@ -160,11 +160,14 @@ class TimmTrunk(nn.Module):
     images' keys. One small image is passed through `net` here: ValueError unless the features have the stride that timm says.
 
     With `alignment` "corner" feature i lies at pixel i * stride. With "cell" it lies in the middle of the i-th stride pixels,
-    and images are continued to the right and below to whole cells, with the mean colour.
+    and images are continued to the right and below to whole cells, with the mean colour. "auto" is "cell" where a convolution or
+    a maximum moves by its whole size.
     """
 
-    def __init__(self, net: Any, *, alignment: Literal["corner", "cell"]) -> None:
+    def __init__(self, net: Any, *, alignment: Literal["auto", "corner", "cell"]) -> None:
         super().__init__()
+        if alignment == "auto":
+            alignment = "cell" if any(_moves_by_its_size(module) for module in net.modules()) else "corner"
         mean, std = ([255.0 * value for value in net.pretrained_cfg[name]] for name in ("mean", "std"))
         net.pretrained_cfg = net.default_cfg = None  # may hold a second copy of the weights
         self.normalize, self.net, self.alignment = Normalize(mean, std), net, alignment
@@ -200,6 +203,13 @@ class TimmTrunk(nn.Module):
     def centres(self, size: int) -> tuple[float, float]:
         """Pixel of feature 0 and pixels per feature."""
         return (self.stride - 1) / 2 if self.alignment == "cell" else 0.0, float(self.stride)
+
+
+def _moves_by_its_size(module: nn.Module) -> bool:
+    if not isinstance(module, nn.Conv2d | nn.MaxPool2d):
+        return False
+    kernel, stride = (size if isinstance(size, tuple) else (size, size) for size in (module.kernel_size, module.stride))
+    return kernel == stride and kernel[0] > 1
 
 
 class KeyedDropout(nn.Module):

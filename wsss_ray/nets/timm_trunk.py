@@ -16,20 +16,25 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+_DILATED_CELLS = "output_stride: dilated patches leave the middle of their cells; leave it out with alignment cell"
+
+
 class Timm(Trunk):
     """One feature map of a timm model that supports `features_only`, normalised as its pretrained weights want it.
 
     The network always runs as in evaluation: batch norms are fixed, there is no dropout and no stochastic depth. Transformers
     with a fixed input size are built for any size where timm can do that; others are refused.
 
-    `alignment` must be known, since half a stride hangs on it: convolutions of odd size with padding on both sides put feature i
-    at pixel i * stride (ResNet, RegNet, EfficientNet, MobileNet; of the tf_ ones only on sides of 32 m + 1); patches put it in
-    the middle of its cell (ViT, Swin, ConvNeXt, and VGG with its 2x2 pools).
+    Half a stride hangs on `alignment`: convolutions of odd size with padding on both sides put feature i at pixel i * stride
+    (ResNet, RegNet, EfficientNet, MobileNet; of the tf_ ones only on sides of 32 m + 1); patches put it in the middle of its cell
+    (ViT, Swin, ConvNeXt, and VGG with its 2x2 pools). By default that is told by the layers: cells where a convolution or a
+    maximum moves by its whole size. Where the way is through other layers (the mean pools of DenseNet), say it.
     """
 
     name: str = Field(min_length=1, description="Of the model, as timm.list_models() has it; with a tag to pin its weights.")
-    alignment: Literal["corner", "cell"] = Field(
-        description="Where features lie: at every stride-th pixel (corner), or in the middle of cells of that size (cell)."
+    alignment: Literal["auto", "corner", "cell"] = Field(
+        default="auto",
+        description="Where features lie: at every stride-th pixel (corner), in the middle of cells of that size (cell).",
     )
     output_stride: int | None = Field(default=None, ge=1, description="Pixels per feature by dilation, if the model can do that.")
     out_index: int = Field(default=-1, description="Which of the model's feature maps; -1 is the last, the coarsest.")
@@ -40,7 +45,7 @@ class Timm(Trunk):
     @model_validator(mode="after")
     def _consistent(self) -> Timm:
         if self.alignment == "cell" and self.output_stride is not None:
-            raise ValueError("output_stride: dilated patches leave the middle of their cells; leave it out with alignment cell")
+            raise ValueError(_DILATED_CELLS)
         return self
 
     def build(self) -> nn.Module:
@@ -59,9 +64,12 @@ class Timm(Trunk):
         except (TypeError, AssertionError, RuntimeError, NotImplementedError, IndexError, AttributeError) as error:
             raise ValueError(f"timm cannot build {wanted}: {type(error).__name__}: {error}") from error
         try:
-            return TimmTrunk(net, alignment=self.alignment)
+            trunk = TimmTrunk(net, alignment=self.alignment)
         except (ValueError, AssertionError, RuntimeError) as error:
             raise ValueError(f"{wanted} does not take images of any size with alignment {self.alignment}: {error}") from error
+        if trunk.alignment == "cell" and self.output_stride is not None:
+            raise ValueError(_DILATED_CELLS)
+        return trunk
 
     def _create(self, timm: ModuleType, **how: Any) -> Any:
         """The model, for images of any size. timm says how by trying: models take one of these arguments, or none."""
