@@ -175,9 +175,9 @@ def _plan(job: Path, override: list[str] | None, store: str | None, until: str |
     run_store = _store(store or loaded.run.store)
     try:
         full = loaded.plan()
+        return loaded, Plan.of(cut(full.targets, until)) if until else full, run_store  # type: ignore[arg-type]
     except (ValueError, OSError) as error:
         _fail(f"{job}: {error}")
-    return loaded, Plan.of(cut(full.targets, until)) if until else full, run_store  # type: ignore[arg-type]
 
 
 def _trials(job: Path, override: list[str] | None, until: str | None) -> list[tuple[Any, Any]]:

@@ -15,7 +15,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field, model_validator
 
@@ -167,7 +167,9 @@ class Learner(Component):
 
 
 class Segmenter(Learner):
-    """A learner whose network scores every pixel."""
+    """A learner whose network scores every pixel. `reads_seeds`: how many sets of seeds its loss looks at; None for any."""
+
+    reads_seeds: ClassVar[int | None] = 1
 
     @abstractmethod
     def predict(self, net: nn.Module, image_BCHW: Tensor) -> Tensor:
@@ -181,6 +183,7 @@ class OnlineSegmenter(Segmenter):
     state; with 1 the CPUs make them while step t - 1 trains. They stand in the one channel of `batch.seeds_BEHW`.
     """
 
+    reads_seeds: ClassVar[int | None] = 0
     ahead: int = Field(default=1, ge=0, le=8, description="Steps between a network's state and the labels made from it.")
 
     @abstractmethod
@@ -194,6 +197,10 @@ class OnlineSegmenter(Segmenter):
 
 class Localizer(Component):
     """From a trained classifier and one image with its tags to localization maps."""
+
+    def check(self, classifier: Learner) -> None:
+        """Raise ValueError if it cannot work with that classifier; asked when the plan is made, before anything is trained."""
+        return
 
     @abstractmethod
     def localize(self, net: nn.Module, image_HWC: ImageArray, classes: Sequence[int], rng: torch.Generator) -> Maps:

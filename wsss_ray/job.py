@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -17,7 +17,7 @@ from wsss_ray.jobfile import Document, JobError, read_document
 from wsss_ray.methods import methods
 from wsss_ray.nets import load_trunks
 from wsss_ray.plan import Plan, reseed
-from wsss_ray.sweep import Sweep, Trial, slug
+from wsss_ray.sweep import Sweep, Trial, trial_name
 
 __all__ = ["Execution", "JobConfig", "JobError", "TrialJob", "load_job", "load_trials", "register"]
 
@@ -99,6 +99,8 @@ def load_trials(path: str | Path, overrides: Sequence[str] = ()) -> tuple[TrialJ
     job = validated(document)
     if job.sweep is None:
         return ()
+    if job.sweep.seeds and document.sources.get(("run", "seed"), "").startswith("--set"):
+        raise JobError("--set run.seed: the sweep has seeds of its own; set sweep.seeds=[...]")
     found = []
     for place, trial in enumerate(job.sweep.trials):
         for seed in job.sweep.seeds or (job.run.seed,):
@@ -107,7 +109,7 @@ def load_trials(path: str | Path, overrides: Sequence[str] = ()) -> tuple[TrialJ
             for name, value in trial.set.items():
                 one = one.with_value(name, value, where=f"{where}: trial {trial.name!r}")
             one = one.with_value("run.seed", seed, where=where)
-            one = one.with_value("name", f"{job.name}.{slug(trial.name)}.{seed}"[:100], where=where)
+            one = one.with_value("name", trial_name(job.name, trial, seed), where=where)
             found.append(TrialJob(trial=trial, seed=seed, job=validated(one)))
     return tuple(found)
 
@@ -118,9 +120,10 @@ def validated(document: Document) -> JobConfig:
     try:
         return JobConfig.model_validate(document.expanded())
     except ValidationError as error:
-        problems = [
-            _explain(problem, document.sources, document.path, document.values) for problem in error.errors(include_url=False)
-        ]
+        found = error.errors(include_url=False)
+        inner = {problem["loc"][:end] for problem in found for end in range(len(problem["loc"]))}
+        kept = [problem for problem in found if not (problem["type"] == "too_short" and problem["loc"] in inner)]
+        problems = [_explain(problem, document.sources, document.path, document.values) for problem in kept]
         raise JobError("\n".join(dict.fromkeys(problems))) from error
     except JobError:
         raise
@@ -161,12 +164,25 @@ def _explain(problem: Any, sources: dict[tuple[str, ...], str], file: str, docum
 def _allowed(path: tuple[str, ...], document: Any) -> list[str]:
     """The fields of the block at `path`: of the kind that the document names, or of the default that stands there."""
     model: type[BaseModel] = JobConfig
+    role: type[BaseModel] = JobConfig
     for part in path:
-        field = model.model_fields[part]
-        document = document.get(part, {}) if isinstance(document, dict) else {}
-        role = next((t for t in (field.annotation, *get_args(field.annotation)) if isinstance(t, type)), None)
-        default = None if field.is_required() else field.get_default(call_default_factory=True)
-        assert role is not None
-        named = role.kinds().get(document.get(role.tag)) if issubclass(role, Component) else None
+        default = None
+        if part.isdigit():  # an item of a list of such blocks
+            document = document[int(part)] if isinstance(document, list) else {}
+        else:
+            field = model.model_fields[part]
+            role = next(_blocks_of(field.annotation))
+            default = None if field.is_required() else field.get_default(call_default_factory=True)
+            document = document.get(part, {}) if isinstance(document, dict) else {}
+        given = document if isinstance(document, dict) else {}
+        named = role.kinds().get(str(given.get(role.tag))) if issubclass(role, Component) else None
         model = named or (type(default) if isinstance(default, BaseModel) else role)
     return list(model.model_fields)
+
+
+def _blocks_of(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The block types in a field's annotation: itself, of an optional one, of the items of a list."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _blocks_of(part)

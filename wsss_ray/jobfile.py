@@ -49,11 +49,12 @@ class Document:
         for depth, key in enumerate(path[:-1], start=1):
             if isinstance(block, list):
                 block = block[_index(block, key, where)]
-                continue
-            if block.get(key) is None:
+            elif block.get(key) is None:
                 block[key] = {}
                 made.append(path[:depth])
-            block = block[key]
+                block = block[key]
+            else:
+                block = block[key]
             if not isinstance(block, dict | list):
                 raise JobError(f"{where}: {'.'.join(path[:depth])} is {block!r}, no block; set it as a block first")
         if isinstance(block, list):

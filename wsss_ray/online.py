@@ -93,7 +93,12 @@ class OnlineBatches(Iterator[list[Batch]]):
     def _begin(self, micros: list[Batch]) -> list[Future[LabelArray] | Tensor]:
         if self.pulled in self.made:
             return list(self.made.pop(self.pulled))
-        return [self.makers.start(one) for micro in micros for one in self.learner.evidence(self.net, micro.to(self.device))]
+        begun: list[Future[LabelArray] | Tensor] = []
+        for micro in micros:
+            evidence = self.learner.evidence(self.net, micro.to(self.device))
+            for row, one in enumerate(evidence):  # an image with a human mask needs no other label
+                begun.append(micro.seeds_BEHW[row, 0] if micro.strong_B[row] else self.makers.start(one))
+        return begun
 
     def pending(self) -> Labels:
         """The labels of the steps to come, as far as they are begun."""
@@ -120,9 +125,6 @@ def _labels(micros: list[Batch], made: list[Future[LabelArray] | Tensor]) -> lis
     found = []
     places = [(micro, row) for micro in micros for row in range(len(micro.ids))]
     for (micro, row), one in zip(places, made, strict=True):
-        if micro.strong_B[row]:
-            found.append(micro.seeds_BEHW[row, 0])
-            continue
         label_HW = one if isinstance(one, Tensor) else torch.from_numpy(one.result())
         found.append(label_HW.masked_fill(~micro.valid_BHW[row], IGNORE))
     return found

@@ -80,13 +80,30 @@ def train(
     strong: Stage | None = None,
     init: Stage | None = None,
 ) -> Stage:
-    """Train on the images of `data` with the label maps of `seeds`, the human masks of `strong`, from `init`'s weights."""
+    """Train on the images of `data` with the label maps of `seeds`, the human masks of `strong`, from `init`'s weights.
+
+    Raises ValueError if the learner does not learn from such labels.
+    """
+    if isinstance(learner, Segmenter):
+        _check_labels(learner, len(seeds), strong)
     inputs = [("data", data), *(("seeds", stage) for stage in seeds)]
     return Stage("train", name, learner, (*inputs, *_inputs(strong=strong, init=init)))
 
 
+def _check_labels(segmenter: Segmenter, seeds: int, strong: Stage | None) -> None:
+    reads, kind = segmenter.reads_seeds, segmenter.kind()
+    if reads == 0 and seeds:
+        raise ValueError(f"method.segmenter: {kind} makes its labels as it trains and takes no seeds; it goes with method rrm")
+    if reads != 0 and not seeds and strong is None:
+        raise ValueError(f"method.segmenter: {kind} learns from seeds, and this method makes none; it wants kind: rrm_segmenter")
+    if reads is not None and seeds > max(reads, 1):
+        raise ValueError(f"method.segmenter: {kind} learns from one set of seeds, here are {seeds}; use kind: weighted_segmenter")
+
+
 def localize(localizer: Localizer, classifier: Stage, data: Stage, *, name: str = "maps") -> Stage:
-    """Localization maps of every image of `data` for its tags."""
+    """Localization maps of every image of `data` for its tags. Raises ValueError if the localizer does not fit the classifier."""
+    assert isinstance(classifier.component, Learner)
+    localizer.check(classifier.component)
     return Stage("localize", name, localizer, _inputs(data=data, model=classifier))
 
 
@@ -157,6 +174,8 @@ def until(targets: Iterable[Stage], kind: Literal["localize", "seed", "train"]) 
     if kind == "train":
         return tuple(s for s in stages if not (s.kind == "evaluate" and s.optional("model")))
     wanted = [s for s in stages if s.kind == kind and not (kind == "seed" and s.optional("model"))]
+    if not wanted:
+        raise ValueError(f"--until {kind}: this method has no such stage")
     made = {s.id for s in walk(wanted)}
     scores = [s for s in stages if s.kind == "evaluate" and all(source.id in made for _, source in s.inputs)]
     return (*wanted, *scores) if kind == "seed" else tuple(wanted)

@@ -24,7 +24,11 @@ _PACKAGES = ("ray", "torch", "torchvision", "numpy", "pyarrow", "pillow", "pyden
 
 
 class StageError(RuntimeError):
-    """A stage that could not be made; the message names the cause, the stage and where its log is."""
+    """A stage that could not be made; the message names the cause, the stage and where its log is. `stages` are their ids."""
+
+    def __init__(self, message: str, stages: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.stages = tuple(stages)
 
 
 def make_record(

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from statistics import mean, stdev
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from wsss_ray.component import digest
 
 
 class Trial(BaseModel):
@@ -18,6 +20,14 @@ class Trial(BaseModel):
     name: str = Field(min_length=1, description="What the paper's table calls the row.")
     set: dict[str, Any] = Field(default={}, description="Fields to change, as a.b.c: value.")
     published: float | None = Field(default=None, description="The paper's figure in per cent, to stand beside ours.")
+
+    @field_validator("set")
+    @classmethod
+    def _of_the_method_or_data(cls, value: dict[str, Any]) -> dict[str, Any]:
+        for name in value:
+            if name.partition(".")[0] in ("name", "sweep") or name in ("run", "run.seed", "run.store"):
+                raise ValueError(f"{name} is not a trial's to set; seeds are the sweep's, one store serves all its trials")
+        return value
 
 
 class Sweep(BaseModel):
@@ -36,12 +46,20 @@ class Sweep(BaseModel):
         twice = next((name for name in slugs if slugs.count(name) > 1), None)
         if twice is not None:
             raise ValueError(f"trials: two are called {twice!r}; give each a name of its own")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds: {list(self.seeds)} has one twice")
         return self
 
 
 def slug(name: str) -> str:
     """A trial's name as part of a run's name."""
     return re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-").lower() or "trial"
+
+
+def trial_name(job: str, trial: Trial, seed: int) -> str:
+    """The name of a trial's run; where it would be too long, shortened and told apart by a digest."""
+    name = f"{job}.{slug(trial.name)}.{seed}"
+    return name if len(name) <= 100 else f"{name[:80]}.{digest(name)[:8]}.{seed}"
 
 
 def result_table(sweep: Sweep, results: Sequence[tuple[Trial, dict[str, float]]]) -> tuple[list[str], list[list[str]]]:

@@ -49,6 +49,34 @@ def test_a_method_runs_on_the_sprites_to_a_scored_model(ray_session, tmp_path, n
     assert 0 <= record["metrics"]["miou"] <= 1
 
 
+def test_a_sweep_goes_on_past_a_trial_that_fails_and_prints_its_table(tmp_path):
+    job = tiny_job_of("cam", run={"cpus_per_worker": 1, "max_failures": 0})
+    broken = {"kind": "broken_classifier", "trunk": job["method"]["classifier"]["trunk"], "steps": 2, "epochs": None}
+    localizer = {"kind": "stochastic_grad_cam", "size": None, "selections": 2}
+    trials = [
+        {"name": "as it is", "published": 61.2},
+        {"name": "broken", "set": {"method.classifier": broken, "method.localizer": localizer}},
+        {"name": "broken too", "set": {"method.classifier": broken, "method.localizer": localizer | {"selections": 3}}},
+        {"name": "other theta", "set": {"method.seed_rule.theta": 0.6}},
+    ]
+    file = tmp_path / "job.yaml"
+    file.write_text(yaml.safe_dump(job | {"sweep": {"paper": "Ours, Table 0", "trials": trials}}))
+    code = "import tests.shapes; from wsss_ray.cli import main; main()"
+    command = [sys.executable, "-c", code, "submit", str(file), "--store", str(tmp_path / "runs")]
+    environment = os.environ | {"RAY_AUTH_MODE": "disabled", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=ROOT, env=environment, text=True, timeout=500, capture_output=True, check=False)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    table = {line.split("  ")[0]: line.split() for line in done.stdout.split("Ours, Table 0")[1].splitlines() if line}
+    assert table["as it is"][-1] == "61.2"
+    assert float(table["as it is"][-2]) > 0
+    assert float(table["other theta"][-2]) > 0
+    assert table["broken"][-2:] == ["-", "-"]
+    assert "trial 'broken', seed 0: stage classifier: RuntimeError: the mistake" in done.stderr
+    assert "trial 'broken too', seed 0: as before: stage classifier" in done.stderr
+    assert (tmp_path / "runs" / "runs" / "tiny-cam.other-theta.0" / "report.html").exists()
+
+
 def terms(store, stage):
     text = store.read(store.stage_path(stage, "metrics.jsonl")).decode()
     return [json.loads(line)["terms"] for line in text.splitlines()]

@@ -183,12 +183,14 @@ def test_selective_weights_by_hand():
     torch.testing.assert_close(losses.selective_cross_entropy(wide, half, sharpness=1.0, over="pixels")[0], found / 2)
 
 
-def test_sharp_weights_choose_the_seeds_that_agree(case):
+@pytest.mark.parametrize("sharpness", [50.0, 1e4])
+def test_sharp_weights_choose_the_seeds_that_agree(case, sharpness):
     logits, *_ = case
     own = logits.argmax(dim=1).to(torch.uint8)
     seeds = torch.stack([own, (own + 1) % L], dim=1)
-    _, weights = losses.selective_cross_entropy(logits, seeds, sharpness=50.0)
+    found, weights = losses.selective_cross_entropy(logits, seeds, sharpness=sharpness)
     assert weights[:, 0].min() > 1 - 1e-9
+    assert torch.isfinite(found).all()
 
 
 def test_background_and_foreground_are_averaged_apart(case):

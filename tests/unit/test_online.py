@@ -13,7 +13,7 @@ from tests.tiny import tiny_job_of
 from wsss_ray.contracts import IGNORE, Batch
 from wsss_ray.loader import ShardedImages, micro_batches
 from wsss_ray.models import build_model, load_checkpoint
-from wsss_ray.online import OnlineBatches, label_makers
+from wsss_ray.online import OnlineBatches, gather, label_makers
 from wsss_ray.store import RunStore
 
 CPU = torch.device("cpu")
@@ -92,7 +92,7 @@ def test_nothing_is_labelled_outside_an_image_and_masks_stay(data):
     with label_makers(stage.component, 0) as makers:
         online = OnlineBatches(build_model(stage), stage.component, iter([[batch]]), makers, start=0, device=CPU, made={})
         (labelled,) = next(online)
-    assert (labelled.seeds_BEHW[0] == 2).all(), "a human mask is not made anew"
+    assert (labelled.seeds_BEHW[0, :, 5:] == 2).all(), "a human mask is not made anew"
     assert (labelled.seeds_BEHW[1:, 0, :5] == IGNORE).all()
     for label, tags in zip(labelled.seeds_BEHW[1:], batch.tags_BK[1:], strict=True):
         assert set(np.unique(label).tolist()) <= {0, IGNORE, *(int(k) + 1 for k in tags.nonzero())}
@@ -134,6 +134,34 @@ def test_both_branches_reach_the_trunk_and_labels_carry_no_gradient(data):
         of_head = [p.grad is not None and bool(p.grad.abs().sum()) for p in net.head.parameters()]
         assert any(of_blocks) == (name == "classification"), name
         assert any(of_head) == (name != "classification"), name
+
+
+@pytest.mark.parametrize("world", [1, 2, 3])
+def test_labels_begun_by_some_workers_go_on_with_others(data, monkeypatch, world):
+    """Pending labels of two workers, gathered as for a checkpoint, are what one, two or three workers go on with."""
+    stage = stage_named(rrm(1), "segmenter")
+    net, learner = build_model(stage).eval(), stage.component
+
+    def begun(rank, size, made, start):
+        source = batches(data, stage, start=start, micro=2, rank=rank, world=size)
+        with label_makers(learner, 0) as makers:
+            online = OnlineBatches(net, learner, source, makers, start=start, device=CPU, made=made)
+            return torch.cat([batch.seeds_BEHW[:, 0] for batch in next(online)]), online.pending()
+
+    parts = [begun(rank, 2, {}, 0)[1] for rank in range(2)]
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.distributed, "is_initialized", lambda: True)
+        patch.setattr(torch.distributed, "get_world_size", lambda: 2)
+        patch.setattr(torch.distributed, "all_gather_object", lambda found, mine: found.__setitem__(slice(None), parts))
+        whole = gather(parts[0])
+    assert whole.keys() == {1}
+    marked = {1: torch.arange(8, dtype=torch.uint8)[:, None, None].expand(8, 32, 32).contiguous() + 100}
+    expected = torch.cat([part[1] for part in (begun(0, 1, {}, 0)[1],)])
+    assert torch.equal(whole[1], expected)
+    for rank in range(world):
+        seen, _ = begun(rank, world, {1: marked[1][rank::world]}, 1)
+        inside = torch.where(seen == IGNORE, 0, seen).flatten(1).amax(dim=1)
+        assert inside.tolist() == [100 + k for k in range(rank, 8, world)]
 
 
 def test_evidence_leaves_the_mode_of_the_network(data):

@@ -92,6 +92,18 @@ def test_two_crfs_agree():
     assert strict.tolist() == [[True, False, False, True]]
 
 
+def test_a_class_that_the_crf_dropped_is_sure_nowhere():
+    """A faint second map wins a few pixels; the CRF gives them to the first class, and they are left undecided."""
+    image, maps = scene()
+    faint = np.zeros_like(maps.peak_CHW)
+    faint[0, 15:17, 15:17] = 0.98
+    strong = np.where(faint > 0, 0.9, np.maximum(maps.peak_CHW, 0.0)).astype(np.float32)
+    both = np.concatenate([strong, faint])
+    label = ReliableRegions(gamma=4.0, background_floor=0.5).seed(image, Maps((2, 5), both, both, PIXELS, PIXELS), None)
+    assert 6 not in label
+    assert (label[15:17, 15:17] == IGNORE).all()
+
+
 def test_reliable_regions_are_few_and_right():
     image, maps = scene()
     rule = ReliableRegions(gamma=4.0, background_floor=0.5)

@@ -60,12 +60,51 @@ def test_mistakes_name_file_and_line(tmp_path, base, text, message):
 
 
 @pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "method: {name: multi_estimations, classifiers: [{kind: cam_classifier, epoch: 3}]}",
+            "epoch: there is no such field; allowed: .*epochs",
+        ),
+        (
+            "method: {name: multi_estimations, seed_rules: [{kind: crf_seeds, background: {kind: cam_background, treshold: 1}}]}",
+            "treshold: there is no such field; allowed: threshold",
+        ),
+        ("sweep: {trials: [{name: a, publised: 3}]}", "publised: there is no such field; allowed: name, set, published"),
+        ("sweep: {trials: [{name: a, set: {run.seed: 3}}]}", "run.seed is not a trial's to set"),
+        ("sweep: {trials: [{name: a, set: {name: b}}]}", "name is not a trial's to set"),
+        ("sweep: {seeds: [1, 1], trials: [{name: a}]}", "has one twice"),
+    ],
+)
+def test_mistakes_in_lists_and_sweeps(tmp_path, base, text, message):
+    with pytest.raises(JobError, match=rf"job.yaml:2: .*{message}"):
+        load_job(write(tmp_path, "job.yaml", f"base: base.yaml\n{text}\n"))
+
+
+def test_seeds_of_the_command_line_do_not_vanish(tmp_path, base):
+    file = write(tmp_path, "job.yaml", {"base": "base.yaml", "sweep": {"seeds": [1, 2], "trials": [{"name": "a"}]}})
+    with pytest.raises(JobError, match=r"set sweep.seeds="):
+        load_trials(file, ["run.seed=9"])
+    assert [one.seed for one in load_trials(file, ["sweep.seeds=[9]"])] == [9]
+
+
+def test_long_names_stay_apart(tmp_path, base):
+    trials = [{"name": "x" * 90 + end} for end in "ab"]
+    file = write(tmp_path, "job.yaml", {"base": "base.yaml", "name": "j" * 70, "sweep": {"seeds": [1, 2], "trials": trials}})
+    names = [one.job.name for one in load_trials(file)]
+    assert len(set(names)) == 4
+    assert max(map(len, names)) <= 100
+
+
+@pytest.mark.parametrize(
     ("trial", "message"),
     [
         ("{name: a, set: {method.seed_rule.theta: 3}}", r"trial 'a': method.seed_rule.theta: "),
         ("{name: a, set: {method.seed_rule.tehta: 1}}", r"trial 'a': method.seed_rule.tehta: there is no such field"),
         ("{name: a, set: {method.localizer.scales.5: 1}}", r"5 is no place in a list of 1"),
-        ("{name: a, set: {name.x.y: 1}}", r"trial 'a': name is 'tiny-cam', no block"),
+        ("{name: a, set: {method.localizer.scales.0.x: 1}}", r"method.localizer.scales.0 is 1.0, no block"),
+        ("{name: a, set: {method.localizer.scales.0.x.y: 1}}", r"method.localizer.scales.0 is 1.0, no block"),
+        ("{name: a, set: {name.x.y: 1}}", r"name.x.y is not a trial's to set"),
     ],
 )
 def test_a_mistake_in_a_trial_names_it(tmp_path, trial, message):
@@ -73,9 +112,9 @@ def test_a_mistake_in_a_trial_names_it(tmp_path, trial, message):
     job["method"]["localizer"]["scales"] = [1.0]
     write(tmp_path, "base.yaml", job)
     file = write(tmp_path, "job.yaml", f"base: base.yaml\nsweep:\n  trials:\n    - {trial}\n")
-    load_job(file)
-    with pytest.raises(JobError, match=message):
+    with pytest.raises(JobError, match=message) as raised:
         load_trials(file)
+    assert "\n" not in str(raised.value)
 
 
 def test_trials_with_seeds(tmp_path, base):

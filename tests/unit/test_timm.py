@@ -179,7 +179,8 @@ def test_without_the_package(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("name", "alignment"), [("resnet18d", "corner"), ("mobilenetv3_small_050", "corner"), ("convnext_atto", "cell"), ("vgg11", "cell")]
+    ("name", "alignment"),
+    [("resnet18d", "corner"), ("mobilenetv3_small_050", "corner"), ("convnext_atto", "cell"), ("vgg11", "cell")],
 )
 def test_the_layers_tell_where_features_lie(name, alignment):
     trunk = Trunk.model_validate(f"timm:{name}").model_copy(update={"weights": Weights()})

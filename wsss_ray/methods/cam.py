@@ -102,15 +102,20 @@ class CamLocalizer(Localizer):
     merge: Literal["mean", "max"] = Field(default="mean", description="How the maps of several scales become one.")
     flip: bool = Field(default=False, description="Take the mean with the mirror image.")
 
+    def check(self, classifier: Learner) -> None:
+        """See `Localizer.check`."""
+        if not isinstance(classifier, CamClassifier):
+            raise ValueError(f"method.localizer: cam_localizer wants a cam_classifier, not {classifier.kind()}")
+        if len(classifier.rates) > 1:
+            raise ValueError("method.localizer: the classifier has several blocks; use kind: dilated_cam")
+
     def localize(self, net: nn.Module, image_HWC: ImageArray, classes: Sequence[int], rng: torch.Generator) -> Maps:
-        """See `Localizer.localize`. ValueError if the classifier has several blocks (`dilated_cam` fuses them)."""
+        """See `Localizer.localize`."""
         import torch
 
         from wsss_ray.ops.cam import merge_scales, normalise
 
         camnet: CamNet = net  # type: ignore[assignment]
-        if len(camnet.blocks) > 1:
-            raise ValueError("method.localizer: the classifier has several blocks; use kind: dilated_cam")
         images = at_scales(image_HWC, self.size, self.scales, next(net.parameters()).device)
         with torch.inference_mode():
             cams = merge_scales(

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from wsss_ray.contracts import Augment, Batch, Learner, Method, Metric, Relabel, Segmenter, Trunk
 from wsss_ray.data.transforms import RandomCrop
@@ -25,6 +25,13 @@ if TYPE_CHECKING:
 
     from wsss_ray.contracts import ImageArray, LabelArray
     from wsss_ray.nets.segnet import SegNet
+
+
+def begins_with_one(scales: tuple[float, ...]) -> tuple[float, ...]:
+    """The scales, if the first is 1. Raises ValueError otherwise: what the others give is brought to the grid of the first."""
+    if scales[0] != 1.0:
+        raise ValueError(f"must begin with 1.0, to whose grid the others are brought; their order plays no other part: {scales}")
+    return scales
 
 
 class SegNetLearner(Segmenter):
@@ -87,6 +94,11 @@ class DeeplabSegmenter(SegNetLearner):
     input_scales: tuple[float, ...] = Field(
         default=(1.0,), min_length=1, description="Sizes of the input that the network sees at once; v2 has 1, .75 and .5."
     )
+
+    @field_validator("input_scales")
+    @classmethod
+    def _from_one(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        return begins_with_one(value)
 
     def build(self, num_classes: int) -> nn.Module:
         """See `Learner.build`."""

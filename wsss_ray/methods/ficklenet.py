@@ -109,6 +109,11 @@ class StochasticGradCam(Localizer):
         default="per_map", description="Divide by the maximum of each map, or of all maps of the class in this image."
     )
 
+    def check(self, classifier: Learner) -> None:
+        """See `Localizer.check`."""
+        if not isinstance(classifier, StochasticClassifier):
+            raise ValueError(f"method.localizer: stochastic_grad_cam wants a stochastic_classifier, not {classifier.kind()}")
+
     def localize(self, net: nn.Module, image_HWC: ImageArray, classes: Sequence[int], rng: torch.Generator) -> Maps:
         """See `Localizer.localize`."""
         import torch

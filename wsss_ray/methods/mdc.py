@@ -55,16 +55,22 @@ class DilatedCam(Localizer):
     )
     size: int | None = Field(default=None, ge=8, description="Side the image is warped to; null keeps the native size.")
 
+    def check(self, classifier: Learner) -> None:
+        """See `Localizer.check`."""
+        if not isinstance(classifier, CamClassifier):
+            raise ValueError(f"method.localizer: dilated_cam wants a cam_classifier, not {classifier.kind()}")
+        count = len(classifier.rates)
+        if self.blocks is not None and not all(0 <= place < count for place in self.blocks):
+            raise ValueError(f"method.localizer.blocks: {list(self.blocks)}, but the classifier has {count} blocks, from 0 on")
+
     def localize(self, net: nn.Module, image_HWC: ImageArray, classes: Sequence[int], rng: torch.Generator) -> Maps:
-        """See `Localizer.localize`. ValueError if there is no such block."""
+        """See `Localizer.localize`."""
         import torch
 
         from wsss_ray.ops.cam import anti_noise, normalise
 
         camnet: CamNet = net  # type: ignore[assignment]
         places = list(range(len(camnet.blocks)) if self.blocks is None else self.blocks)
-        if not all(0 <= place < len(camnet.blocks) for place in places):
-            raise ValueError(f"method.localizer.blocks: {places}, but the classifier has {len(camnet.blocks)} blocks, from 0 on")
         (image,) = at_scales(image_HWC, self.size, (1.0,), next(net.parameters()).device)
         with torch.inference_mode():
             each_GCHW = normalise(camnet.cams(image)[0][places][:, list(classes)])

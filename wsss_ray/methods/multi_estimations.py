@@ -12,7 +12,7 @@ undecided at a pixel has no part in it, neither in the softmax nor in the sum, a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 class WeightedSegmenter(SegNetLearner):
     """Weighted selective training on all seeds of an image (Eqs. 5 to 7); with `sharpness` 0 their plain mean (Eq. 4)."""
 
+    reads_seeds: ClassVar[int | None] = None
     head: Head = LargeFov()
     batch_size: int = Field(default=16, ge=1)
     epochs: float | None = 20.0

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from wsss_ray.component import Component
 from wsss_ray.contracts import (
@@ -35,7 +35,7 @@ from wsss_ray.contracts import (
     Trunk,
 )
 from wsss_ray.data.transforms import RandomCrop
-from wsss_ray.methods.deeplab import MultiScale, PredictedLabels, SegNetLearner
+from wsss_ray.methods.deeplab import MultiScale, PredictedLabels, SegNetLearner, begins_with_one
 from wsss_ray.nets.deeplab import DilatedPair, Head
 from wsss_ray.nets.resnet38 import ResNet38
 from wsss_ray.ops.background import PowerBackground
@@ -78,6 +78,7 @@ class ReliableRegions(SeedRule):
                 self.crf.refine(image_HWC, np.concatenate([PowerBackground(gamma=g).score(cam_CHW, None)[None], cam_CHW]))
                 for g in self.crf_gammas
             )
+            keep_HW &= np.isin(places_HW, np.unique(low.argmax(axis=0)))  # a class that the CRF dropped is not sure anywhere
             places_HW, decided_HW = reliable.agreed(low, high, self.crf_floor)
             keep_HW &= decided_HW
         return reliable.combine(places_HW, keep_HW, maps.classes)
@@ -97,14 +98,13 @@ class DenseEnergy(Component):
 class JointSegmenter(SegNetLearner):
     """The joint loss of the segmentation branch (Eq. 8) on seeds made beforehand, for any network."""
 
-    loss_at: Literal["stride", "image"] = "image"
+    loss_at: Literal["image"] = "image"
     energy: DenseEnergy | None = Field(default=DenseEnergy(), description="null: cross-entropy alone.")
 
     def loss(self, net: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Terms background, foreground and energy."""
         logits_BLHW, label_BEHW = self.scored(net, batch)
-        image_BCHW, valid_BHW = (self.on_grid(net, part, logits_BLHW) for part in (batch.image_BCHW, batch.valid_BHW))
-        return joint_terms(logits_BLHW, label_BEHW[:, 0], image_BCHW, valid_BHW, self.energy)
+        return joint_terms(logits_BLHW, label_BEHW[:, 0], batch.image_BCHW, batch.valid_BHW, self.energy)
 
 
 class RrmSegmenter(SegNetLearner, OnlineSegmenter):
@@ -121,6 +121,18 @@ class RrmSegmenter(SegNetLearner, OnlineSegmenter):
     optimizer: Optimizer = Sgd(lr=7e-4, momentum=0.0, weight_decay=1e-5)
     schedule: Schedule = Poly(power=0.9)
     loss_at: Literal["image"] = "image"
+
+    @field_validator("scales")
+    @classmethod
+    def _from_one(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        return begins_with_one(value)
+
+    @field_validator("labels")
+    @classmethod
+    def _from_maps_alone(cls, value: SeedRule) -> SeedRule:
+        if value.needs_saliency:
+            raise ValueError("labels made online have no saliency map; give the rule another background")
+        return value
 
     def build(self, num_classes: int) -> nn.Module:
         """See `Learner.build`."""

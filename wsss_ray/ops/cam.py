@@ -33,11 +33,15 @@ def merge_scales(
     target = grid.axes(trunk, *images[0].shape[-2:])
     for image in images:
         maps = cams(image).relu()
-        if flip:
-            maps = (maps + cams(image.flip(-1)).relu().flip(-1)) / 2
+        rows, columns = grid.axes(trunk, *image.shape[-2:])
+        if flip:  # the features of the mirror image lie elsewhere, unless the side is a multiple of the stride and one
+            size = (maps.shape[-2], maps.shape[-1])
+            there = grid.mirrored(columns, size[1])
+            other = grid.resample(cams(image.flip(-1)).relu().flip(-1), size, source=(rows, there), target=(rows, columns))
+            maps = (maps + other) / 2
         if found:
             size = (found[0].shape[-2], found[0].shape[-1])
-            maps = grid.resample(maps, size, source=grid.axes(trunk, *image.shape[-2:]), target=target)
+            maps = grid.resample(maps, size, source=(rows, columns), target=target)
         found.append(maps)
     stack = torch.stack(found)
     return stack.mean(dim=0) if merge == "mean" else stack.amax(dim=0)

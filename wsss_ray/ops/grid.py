@@ -28,6 +28,11 @@ def _axis(trunk: nn.Module, size: int) -> Axis:
     return Axis(first=(first + 0.5) / size, step=step / size)
 
 
+def mirrored(axis: Axis, cells: int) -> Axis:
+    """Where the features of a mirror image lie once they are mirrored back."""
+    return Axis(first=1 - axis.first - (cells - 1) * axis.step, step=axis.step)
+
+
 def at_features(pixel_BHW: Tensor, features: tuple[int, int], rows: Axis, columns: Axis) -> Tensor:
     """The pixel under the centre of each feature: (..., H, W) -> (..., h, w), of the type it had; `features` is (h, w)."""
     under = [

@@ -102,8 +102,8 @@ def selective_cross_entropy(
     """
     known_BEHW = seeds_BEHW != IGNORE
     match_BEHW = (logits_BLHW.detach().argmax(dim=1)[:, None] == seeds_BEHW) & known_BEHW
-    power_BEHW = (sharpness * match_BEHW.to(logits_BLHW.dtype)).exp() * known_BEHW
-    weight_BEHW = power_BEHW / power_BEHW.sum(dim=1, keepdim=True).clamp(min=1e-12)
+    score_BEHW = (sharpness * match_BEHW.to(logits_BLHW.dtype)).masked_fill(~known_BEHW, -1e30)
+    weight_BEHW = score_BEHW.softmax(dim=1) * known_BEHW
     log_prob_BLHW = logits_BLHW.log_softmax(dim=1)
     picked_BEHW = log_prob_BLHW.gather(1, seeds_BEHW.long().masked_fill(~known_BEHW, 0))
     loss_BHW = -(weight_BEHW * picked_BEHW).sum(dim=1)

@@ -22,7 +22,10 @@ def execute(job: JobConfig, plan: Plan, store: RunStore, display: Display) -> st
     begin_run(job, plan, store)
     for stage in plan:
         if stage.kind == "ingest":
-            check_unchanged(store, stage)
+            try:
+                check_unchanged(store, stage)
+            except ValueError as error:
+                raise StageError(f"stage {stage.name}: {error}", [stage.id]) from error
     groups = pending(plan, store)
     if groups:
         needs = job.run.workers * (job.run.cpus_per_worker or 1)
@@ -86,12 +89,13 @@ def _run(group: Sequence[Stage], job: JobConfig, store: RunStore, have: Resource
         else:
             run_shards(store, group, job.run, have, display)
     except StageError as error:
-        raise StageError(f"{error}\nlogs: {store.run_path(job.name, 'logs')}") from error
+        raise StageError(f"{error}\nlogs: {store.run_path(job.name, 'logs')}", _missing(group, store)) from error
     except KeyboardInterrupt:
         raise
     except Exception as error:
         raise StageError(
-            f"stage {names}: {_cause(error)}\nlogs: {store.run_path(job.name, 'logs')}; what was done is kept"
+            f"stage {names}: {_cause(error)}\nlogs: {store.run_path(job.name, 'logs')}; what was done is kept",
+            _missing(group, store),
         ) from error
     for stage in group:
         record = store.record(stage)
@@ -100,6 +104,10 @@ def _run(group: Sequence[Stage], job: JobConfig, store: RunStore, have: Resource
         note = f", {errors} failed (see errors/)" if errors else ""
         unit = f"{record['counts']['steps']} steps" if stage.kind == "train" else f"{record['counts']['images']} images"
         display.say(f"{stage.name:<16} {stage.id}  {unit}, {record['seconds']:.1f} s{note}")
+
+
+def _missing(group: Sequence[Stage], store: RunStore) -> list[str]:
+    return [stage.id for stage in group if store.record(stage) is None]
 
 
 def _cause(error: BaseException) -> str:

@@ -17,17 +17,27 @@ Planned = tuple[TrialJob, Plan]
 
 
 def run_trials(trials: Sequence[Planned], store: RunStore, display: Display) -> list[tuple[TrialJob, str]]:
-    """Make every missing stage of every trial. A trial that fails does not stop the others; returns those with their errors."""
-    failed = []
+    """Make every missing stage of every trial. A trial that fails does not stop the others; returns those with their errors.
+
+    A stage that failed is not tried again by the trials that share it.
+    """
+    failed: list[tuple[TrialJob, str]] = []
+    broken: dict[str, str] = {}  # stage id -> what was wrong
     needs = max(one.job.run.workers * (one.job.run.cpus_per_worker or 1) for one, _ in trials)
     with ray_session(needs_cpus=needs) if any(pending(plan, store) for _, plan in trials) else nullcontext():
         for place, (one, plan) in enumerate(trials, start=1):
             display.say(f"trial {place} of {len(trials)}: {one.trial.name}, seed {one.seed}")
+            known = next((broken[stage.id] for stage in plan if stage.id in broken), None)
+            if known is not None:
+                failed.append((one, f"as before: {known}"))
+                continue
             try:
                 execute(one.job, plan, store, display)
             except StageError as error:
                 display.say(f"failed: {error}")
-                failed.append((one, str(error).splitlines()[0]))
+                what = str(error).splitlines()[0]
+                broken |= dict.fromkeys(error.stages, what)
+                failed.append((one, what))
     return failed
 
 

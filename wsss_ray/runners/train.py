@@ -160,4 +160,4 @@ class _Watch(threading.Thread):
         lines = self.store.read(self.path).splitlines()
         if lines:
             last = json.loads(lines[-1])
-            self.meter.to(last["step"], f"loss {last['loss']:.4f}")
+            self.meter.to(last["step"], f"loss {last['loss']:.4f}, waiting {last['wait_share']:.0%}")

@@ -1,0 +1,62 @@
+"""Parts that do not go together are refused when the plan is made, before anything is trained."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.local import job_of
+from tests.shapes import tiny_job
+from tests.tiny import tiny_job_of
+from wsss_ray.methods.deeplab import DeeplabSegmenter
+from wsss_ray.methods.rrm import ReliableRegions, RrmSegmenter
+from wsss_ray.plan import Plan, until
+
+
+def job_with(name, **parts):
+    job = tiny_job_of(name)
+    job["method"] |= parts
+    return job_of(job)
+
+
+@pytest.mark.parametrize(
+    ("name", "parts", "message"),
+    [
+        ("cam", {"segmenter": {"kind": "rrm_segmenter"}}, "makes its labels as it trains and takes no seeds"),
+        ("rrm", {"segmenter": {"kind": "deeplab_segmenter"}}, "learns from seeds, and this method makes none"),
+        ("multi_estimations", {"segmenter": {"kind": "deeplab_segmenter"}}, "one set of seeds, here are 12; .*weighted_segmenter"),
+        ("ficklenet", {"localizer": {"kind": "cam_localizer"}}, "wants a cam_classifier, not stochastic_classifier"),
+        ("cam", {"localizer": {"kind": "stochastic_grad_cam"}}, "wants a stochastic_classifier, not cam_classifier"),
+        ("mdc", {"localizer": {"kind": "cam_localizer"}}, "the classifier has several blocks; use kind: dilated_cam"),
+        ("mdc", {"localizer": {"kind": "dilated_cam", "blocks": [4]}}, r"blocks: \[4\], but the classifier has 4 blocks"),
+    ],
+)
+def test_a_plan_refuses_what_does_not_fit(name, parts, message):
+    with pytest.raises(ValueError, match=message):
+        job_with(name, **parts).plan()
+
+
+def test_a_segmenter_that_fits_is_taken():
+    assert job_with("multi_estimations", extra=[], localizers=[{"kind": "cam_localizer"}]).plan().targets
+    assert job_with("cam", segmenter={"kind": "weighted_segmenter"}).plan().targets
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: DeeplabSegmenter(input_scales=(0.5, 1.0)), "must begin with 1.0"),
+        (lambda: RrmSegmenter(scales=(0.5, 1.0, 1.5, 2.0)), "must begin with 1.0"),
+        (lambda: RrmSegmenter.model_validate({"labels": {"kind": "threshold_seeds"}}), "have no saliency map"),
+    ],
+)
+def test_a_part_refuses_what_it_cannot_do(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+    assert isinstance(RrmSegmenter().labels, ReliableRegions)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("rrm", "seed"), ("deeplab", "localize"), ("noisy_masks", "localize")])
+def test_until_a_stage_that_is_not_there_is_a_mistake(name, kind):
+    plan = job_of(tiny_job_of(name)).plan()
+    with pytest.raises(ValueError, match=f"--until {kind}: this method has no such stage"):
+        until(plan.targets, kind)
+    assert Plan.of(until(job_of(tiny_job()).plan().targets, "seed")).stages
