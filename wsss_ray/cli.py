@@ -182,20 +182,20 @@ def _plan(job: Path, override: list[str] | None, store: str | None, until: str |
 
 def _trials(job: Path, override: list[str] | None, until: str | None) -> list[tuple[Any, Any]]:
     """Every job of the sweep with its plan."""
-    from wsss_ray.job import JobError, load_trials
+    from wsss_ray.job import JobError, load_trials, plans_of
     from wsss_ray.plan import Plan
     from wsss_ray.plan import until as cut
 
-    found = []
     try:
-        for one in load_trials(job, override or ()):
-            full = one.job.plan()
-            found.append((one, Plan.of(cut(full.targets, until)) if until else full))  # type: ignore[arg-type]
+        trials = load_trials(job, override or ())
+        plans = plans_of(one.job for one in trials)
+        if until:
+            plans = [Plan.of(cut(plan.targets, until)) for plan in plans]  # type: ignore[arg-type]
     except JobError as error:
         _fail(str(error))
     except (ValueError, OSError) as error:
         _fail(f"{job}: {error}")
-    return found
+    return list(zip(trials, plans, strict=True))
 
 
 def _submit_sweep(job: Path, override: list[str] | None, loaded: Any, store: Any, until: str | None) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -16,10 +16,10 @@ from wsss_ray.data.source import Source, stages_of
 from wsss_ray.jobfile import Document, JobError, read_document
 from wsss_ray.methods import methods
 from wsss_ray.nets import load_trunks
-from wsss_ray.plan import Plan, reseed
+from wsss_ray.plan import Data, Plan, reseed
 from wsss_ray.sweep import Sweep, Trial, trial_name
 
-__all__ = ["Execution", "JobConfig", "JobError", "TrialJob", "load_job", "load_trials", "register"]
+__all__ = ["Execution", "JobConfig", "JobError", "TrialJob", "load_job", "load_trials", "plans_of", "register"]
 
 
 class Execution(BaseModel):
@@ -68,9 +68,9 @@ class JobConfig(BaseModel):
     def _empty(cls, value: Any) -> Any:
         return {} if value is None else value
 
-    def plan(self) -> Plan:
-        """List the data and lay out the stages. Reads directories and lists, no image. Raises ValueError."""
-        return Plan.of(reseed(self.method.plan(stages_of(self.data)), self.run.seed))
+    def plan(self, data: Data | None = None) -> Plan:
+        """List the data, unless it is given, and lay out the stages. Reads directories and lists, no image. Raises ValueError."""
+        return Plan.of(reseed(self.method.plan(data or stages_of(self.data)), self.run.seed))
 
     def spec(self) -> dict[str, Any]:
         """The whole job with every default spelt out."""
@@ -112,6 +112,17 @@ def load_trials(path: str | Path, overrides: Sequence[str] = ()) -> tuple[TrialJ
             one = one.with_value("name", trial_name(job.name, trial, seed), where=where)
             found.append(TrialJob(trial=trial, seed=seed, job=validated(one)))
     return tuple(found)
+
+
+def plans_of(jobs: Iterable[JobConfig]) -> list[Plan]:
+    """The plan of each job, every data set listed once. Raises ValueError."""
+    listed: dict[Source, Data] = {}
+    plans = []
+    for job in jobs:
+        if job.data not in listed:
+            listed[job.data] = stages_of(job.data)
+        plans.append(job.plan(listed[job.data]))
+    return plans
 
 
 def validated(document: Document) -> JobConfig:

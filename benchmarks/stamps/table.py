@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from statistics import mean, stdev
 
-from wsss_ray.job import load_trials
+from wsss_ray.job import load_trials, plans_of
 from wsss_ray.runners.sweep import scores
 from wsss_ray.store import RunStore
 
@@ -45,9 +45,10 @@ def rows(job: Path, data: Path, store: RunStore) -> list[list[str]]:
     """A row for each trial that has a score: its name and the mean and deviation over the seeds of every column."""
     found: dict[str, dict[str, list[float]]] = {}
     for split in ("seen", "unseen"):
-        for one in load_trials(job, settings(data, split)):
+        trials = load_trials(job, settings(data, split))
+        for one, plan in zip(trials, plans_of(one.job for one in trials), strict=True):
             columns = found.setdefault(one.trial.name, {name: [] for name in COLUMNS})
-            for name, value in scores(one.job.plan(), store).items():
+            for name, value in scores(plan, store).items():
                 column = split if name == "miou" else name
                 if column in columns and (split == "seen" or column == "unseen"):
                     columns[column].append(value)

@@ -170,6 +170,25 @@ def test_plan_lists_the_trials_and_what_they_share(tmp_path):
     assert shown.stdout.splitlines()[-1] == "2 jobs, 10 stages, 7 of them distinct"
 
 
+def test_the_data_of_all_trials_is_listed_once(tmp_path, base):
+    from tests.shapes import Shapes
+    from wsss_ray.job import plans_of
+
+    class Counted(Shapes):
+        def items(self, split):
+            calls.append(split)
+            return super().items(split)
+
+    calls = []
+    job = load_job(base)
+    jobs = [job.model_copy(update={"data": Counted(train=16), "name": name}) for name in "abc"]
+    plans = plans_of(jobs)
+    once = list(calls)
+    jobs[0].plan()
+    assert calls == once * 2
+    assert len({plan.targets[-1].id for plan in plans}) == 1
+
+
 def test_scores_of_a_plan_by_name(tmp_path):
     from tests.local import job_of, run_plan
     from wsss_ray.store import RunStore

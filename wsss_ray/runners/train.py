@@ -19,7 +19,7 @@ import torch
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer, get_device, prepare_model
 
-from wsss_ray.contracts import Learner
+from wsss_ray.contracts import Learner, OnlineSegmenter
 from wsss_ray.job import Execution
 from wsss_ray.plan import Stage
 from wsss_ray.progress import Display, Meter
@@ -47,7 +47,7 @@ def run_train(store: RunStore, stage: Stage, run: Execution, have: Resources, di
     config = {
         "store": store,
         "stage": stage,
-        "threads": max(1, int(cpus)),
+        "threads": max(1, int(cpus) - (run.label_workers if isinstance(learner, OnlineSegmenter) else 0)),
         "micro_batch": run.micro_batch,
         "loader_workers": run.loader_workers,
         "label_workers": run.label_workers,
