@@ -229,7 +229,6 @@ class SeedWorker(ShardWorker):
             saliency_HW = decode_gray(saliency["saliency"]).astype(np.float32) / np.float32(255)
         return {"seed": encode_labels(rule.seed(image_HWC, decode_maps(maps), saliency_HW))}
 
-
     def spoilt(self, noise: MaskNoise, image: Row, image_HWC: ImageArray) -> LabelArray:
         """The human mask with its noise, randomness keyed by the image."""
         if image["mask"] is None:

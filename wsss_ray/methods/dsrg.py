@@ -110,6 +110,7 @@ class DsrgSegmenter(SegNetLearner):
         )
         return torch.from_numpy(grown), torch.from_numpy(refined.astype(np.float32))
 
+
 class DsrgRelabel(Relabel):
     """The trained segmenter's labels for the retrain stage: whole-image warps, summed scores, dense CRF on log p."""
 
