@@ -21,18 +21,17 @@ from wsss_ray.contracts import (
     Method,
     Metric,
     SeedRule,
-    SeedScore,
     Segmenter,
     Trunk,
 )
 from wsss_ray.data.transforms import RandomCrop
-from wsss_ray.methods.deeplab import LARGE_FOV, LARGE_FOV_CRF
+from wsss_ray.methods.deeplab import LARGE_FOV, LARGE_FOV_CRF, from_tags
 from wsss_ray.nets.vgg16 import Vgg16
 from wsss_ray.nets.weights import Weights, copy_weights, load_weights
 from wsss_ray.ops.background import Background, CamBackground, SaliencyBackground
 from wsss_ray.ops.crf import DenseCrf
 from wsss_ray.optim import Optimizer, Poly, Schedule, Sgd
-from wsss_ray.plan import Data, Stage, evaluate, evaluate_seeds, localize, seed, train
+from wsss_ray.plan import Data, Stage
 
 if TYPE_CHECKING:
     import torch
@@ -203,21 +202,22 @@ class Cam(Method):
 
     def plan(self, data: Data) -> Sequence[Stage]:
         """Classifier, maps, seeds, segmenter, the score."""
-        classifier = train(self.classifier, data.weak, name="classifier")
-        maps = localize(self.localizer, classifier, data.weak)
-        seeds = seed(self.seed_rule, maps, data.weak, saliency=data.saliency)
-        wanted = [evaluate_seeds(SeedScore(), seeds, data.weak)] if data.weak_has_masks else []
-        segmenter = train(self.segmenter, data.weak, seeds=(seeds,), strong=data.strong, name="segmenter")
-        return (*wanted, evaluate(self.metric, segmenter, data.val) if data.val else segmenter)
+        return from_tags(
+            data,
+            classifier=self.classifier,
+            localizer=self.localizer,
+            seed_rule=self.seed_rule,
+            segmenter=self.segmenter,
+            metric=self.metric,
+        )
 
 
 def at_scales(image_HWC: ImageArray, size: int | None, scales: Sequence[float], device: torch.device) -> list[Tensor]:
     """The image, warped to `size` if given, at each of `scales`, as batches of one."""
-    from wsss_ray.ops.multiscale import resize_image, to_tensor
+    from wsss_ray.ops.multiscale import resize_image, scaled_sizes, to_tensor
 
     base = image_HWC if size is None else resize_image(image_HWC, size, size)
-    height, width = base.shape[:2]
-    return [to_tensor(resize_image(base, max(1, round(height * s)), max(1, round(width * s))), device) for s in scales]
+    return [to_tensor(resize_image(base, *at), device) for at in scaled_sizes(base.shape[0], base.shape[1], scales)]
 
 
 def one_map(map_CHW: Tensor, trunk: nn.Module, image_1CHW: Tensor, classes: Sequence[int]) -> Maps:

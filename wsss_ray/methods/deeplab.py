@@ -12,13 +12,25 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, field_validator
 
-from wsss_ray.contracts import Augment, Batch, Learner, Method, Metric, Relabel, Segmenter, Trunk
+from wsss_ray.contracts import (
+    Augment,
+    Batch,
+    Learner,
+    Localizer,
+    Method,
+    Metric,
+    Relabel,
+    SeedRule,
+    SeedScore,
+    Segmenter,
+    Trunk,
+)
 from wsss_ray.data.transforms import RandomCrop
 from wsss_ray.nets.deeplab import Aspp, Head, LargeFov, build_segmenter
 from wsss_ray.nets.vgg16 import Vgg16
 from wsss_ray.ops.crf import DenseCrf
 from wsss_ray.optim import Decay, Optimizer, Poly, Schedule, Sgd
-from wsss_ray.plan import Data, Stage, evaluate, train
+from wsss_ray.plan import Data, Stage, evaluate, evaluate_seeds, localize, relabel, seed, train
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -129,8 +141,9 @@ class MultiScale(Metric):
 
     def predict(self, segmenter: Segmenter, net: nn.Module, image_HWC: ImageArray) -> LabelArray:
         """See `Metric.predict`."""
-        height, width = image_HWC.shape[:2]
-        sizes = [(max(1, round(height * s)), max(1, round(width * s))) for s in self.scales]
+        from wsss_ray.ops.multiscale import scaled_sizes
+
+        sizes = scaled_sizes(image_HWC.shape[0], image_HWC.shape[1], self.scales)
         return label_image(segmenter, net, image_HWC, sizes=sizes, flip=self.flip, crf=self.crf, only=None)
 
 
@@ -144,8 +157,9 @@ class PredictedLabels(Relabel):
 
     def label(self, segmenter: Segmenter, net: nn.Module, image_HWC: ImageArray, classes: Sequence[int]) -> LabelArray:
         """See `Relabel.label`."""
-        height, width = image_HWC.shape[:2]
-        sizes = [(max(1, round(height * s)), max(1, round(width * s))) for s in self.scales]
+        from wsss_ray.ops.multiscale import scaled_sizes
+
+        sizes = scaled_sizes(image_HWC.shape[0], image_HWC.shape[1], self.scales)
         only = classes if self.only_tags else None
         return label_image(segmenter, net, image_HWC, sizes=sizes, flip=self.flip, crf=self.crf, only=only)
 
@@ -160,7 +174,7 @@ def label_image(
     crf: DenseCrf | None,
     only: Sequence[int] | None,
 ) -> LabelArray:
-    """Labels of an image from scores summed over `sizes`; `only` names the tags (0-based) that are allowed beside background."""
+    """Labels of an image from scores summed over `sizes`; `only` names the tags (0-based) allowed beside background."""
     import numpy as np
 
     from wsss_ray.ops.multiscale import sum_logits
@@ -174,6 +188,37 @@ def label_image(
         place_HW = crf.refine(image_HWC, logits_LHW[labels].softmax(dim=0).cpu().numpy()).argmax(axis=0)
     label_HW: LabelArray = np.asarray(labels, np.uint8)[place_HW]
     return label_HW
+
+
+def from_tags(
+    data: Data,
+    *,
+    classifier: Learner,
+    localizer: Localizer,
+    seed_rule: SeedRule,
+    segmenter: Segmenter,
+    from_classifier: bool = False,
+    relabel_rule: Relabel | None = None,
+    retrain: Segmenter | None = None,
+    metric: Metric,
+) -> tuple[Stage, ...]:
+    """The chain that most papers share: classifier, maps, seeds, segmenter, score.
+
+    `from_classifier` starts the segmenter from the classifier's trunk. With a `relabel_rule` the training images are labelled
+    anew by the segmenter, and `retrain` is trained on that, from its weights.
+    """
+    tagged = train(classifier, data.weak, name="classifier")
+    seeds = seed(seed_rule, localize(localizer, tagged, data.weak), data.weak, saliency=data.saliency)
+    wanted = [evaluate_seeds(SeedScore(), seeds, data.weak)] if data.weak_has_masks else []
+    init = tagged if from_classifier else None
+    final = train(segmenter, data.weak, seeds=(seeds,), strong=data.strong, init=init, name="segmenter")
+    if relabel_rule is not None:
+        assert retrain is not None
+        labels = relabel(relabel_rule, final, data.weak)
+        final = train(retrain, data.weak, seeds=(labels,), strong=data.strong, init=final, name="retrain")
+        if data.weak_has_masks:
+            wanted.append(evaluate_seeds(SeedScore(), labels, data.weak, name="relabel_quality"))
+    return (*wanted, evaluate(metric, final, data.val) if data.val else final)
 
 
 LARGE_FOV = DeeplabSegmenter(head=LargeFov(), batch_size=20, steps=6000, schedule=Decay(gamma=0.1, every_steps=2000))

@@ -2,7 +2,7 @@
 
 Seeds from class activation maps and saliency; then every step of the segmentation network grows the static seeds into its own
 CRF-refined prediction, trains on the grown seeds (balanced seed loss) and towards the CRF (boundary loss); then the network is
-trained again on its own predictions. FickleNet has the same second half (`segmentation`). Values and orders of operations follow
+trained again on its own predictions. FickleNet has the same second half. Values and orders of operations follow
 the authors' released configuration where the paper leaves them out: four ASPP branches, softmax with a floor of 1e-4, the CRF on
 the reduced grid with its spatial widths divided by 12.
 
@@ -27,15 +27,14 @@ from wsss_ray.contracts import (
     Metric,
     Relabel,
     SeedRule,
-    SeedScore,
     Segmenter,
 )
 from wsss_ray.data.transforms import Warp
 from wsss_ray.methods.cam import CamClassifier, CamLocalizer, ThresholdSeeds
-from wsss_ray.methods.deeplab import DeeplabSegmenter, MultiScale, SegNetLearner, label_image
+from wsss_ray.methods.deeplab import DeeplabSegmenter, MultiScale, SegNetLearner, from_tags, label_image
 from wsss_ray.ops.crf import DenseCrf
 from wsss_ray.optim import Decay, Optimizer, Schedule, Sgd
-from wsss_ray.plan import Data, Stage, evaluate, evaluate_seeds, localize, relabel, seed, train
+from wsss_ray.plan import Data, Stage
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -126,27 +125,6 @@ class DsrgRelabel(Relabel):
         return label_image(segmenter, net, image_HWC, sizes=sizes, flip=self.flip, crf=self.crf, only=only)
 
 
-def segmentation(
-    data: Data,
-    seeds: Stage,
-    *,
-    segmenter: Segmenter,
-    init: Stage | None,
-    relabel_rule: Relabel | None,
-    retrain: Segmenter,
-    metric: Metric,
-) -> tuple[Stage, ...]:
-    """From seeds to a score: train, and if there is a rule for it, label the training images anew and train again on that."""
-    wanted = [evaluate_seeds(SeedScore(), seeds, data.weak)] if data.weak_has_masks else []
-    final = train(segmenter, data.weak, seeds=(seeds,), strong=data.strong, init=init, name="segmenter")
-    if relabel_rule is not None:
-        labels = relabel(relabel_rule, final, data.weak)
-        final = train(retrain, data.weak, seeds=(labels,), strong=data.strong, init=final, name="retrain")
-        if data.weak_has_masks:
-            wanted.append(evaluate_seeds(SeedScore(), labels, data.weak, name="relabel_quality"))
-    return (*wanted, evaluate(metric, final, data.val) if data.val else final)
-
-
 class Dsrg(Method):
     """Image tags to a segmentation model: classifier, class activation maps, seeds, region growing, and training again."""
 
@@ -170,14 +148,13 @@ class Dsrg(Method):
 
     def plan(self, data: Data) -> Sequence[Stage]:
         """Classifier, maps, seeds, segmenter, its labels, the segmenter retrained, the score."""
-        classifier = train(self.classifier, data.weak, name="classifier")
-        maps = localize(self.localizer, classifier, data.weak)
-        seeds = seed(self.seed_rule, maps, data.weak, saliency=data.saliency)
-        return segmentation(
+        return from_tags(
             data,
-            seeds,
+            classifier=self.classifier,
+            localizer=self.localizer,
+            seed_rule=self.seed_rule,
             segmenter=self.segmenter,
-            init=classifier if self.segmenter_init == "classifier" else None,
+            from_classifier=self.segmenter_init == "classifier",
             relabel_rule=self.relabel,
             retrain=self.retrain,
             metric=self.metric,

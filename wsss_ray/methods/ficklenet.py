@@ -31,12 +31,12 @@ from wsss_ray.contracts import (
 )
 from wsss_ray.data.transforms import RandomCrop
 from wsss_ray.methods.cam import ThresholdSeeds
-from wsss_ray.methods.deeplab import DeeplabSegmenter, MultiScale
-from wsss_ray.methods.dsrg import DsrgRelabel, DsrgSegmenter, Init, segmentation
+from wsss_ray.methods.deeplab import DeeplabSegmenter, MultiScale, from_tags
+from wsss_ray.methods.dsrg import DsrgRelabel, DsrgSegmenter, Init
 from wsss_ray.nets.vgg16 import Vgg16
 from wsss_ray.nets.weights import Weights, copy_weights, load_weights
 from wsss_ray.optim import Adam, Decay, Optimizer, Schedule
-from wsss_ray.plan import Data, Stage, localize, seed, train
+from wsss_ray.plan import Data, Stage
 
 if TYPE_CHECKING:
     import torch
@@ -170,14 +170,13 @@ class FickleNet(Method):
 
     def plan(self, data: Data) -> Sequence[Stage]:
         """Classifier, maps, seeds, segmenter, its labels, the segmenter retrained, the score."""
-        classifier = train(self.classifier, data.weak, name="classifier")
-        maps = localize(self.localizer, classifier, data.weak)
-        seeds = seed(self.seed_rule, maps, data.weak, saliency=data.saliency)
-        return segmentation(
+        return from_tags(
             data,
-            seeds,
+            classifier=self.classifier,
+            localizer=self.localizer,
+            seed_rule=self.seed_rule,
             segmenter=self.segmenter,
-            init=classifier if self.segmenter_init == "classifier" else None,
+            from_classifier=self.segmenter_init == "classifier",
             relabel_rule=self.relabel,
             retrain=self.retrain,
             metric=self.metric,

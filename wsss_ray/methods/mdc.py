@@ -25,16 +25,15 @@ from wsss_ray.contracts import (
     Method,
     Metric,
     SeedRule,
-    SeedScore,
     Segmenter,
 )
 from wsss_ray.data.transforms import RandomCrop
 from wsss_ray.methods.cam import CamClassifier, at_scales, one_map
-from wsss_ray.methods.deeplab import LARGE_FOV_CRF, SegNetLearner
+from wsss_ray.methods.deeplab import LARGE_FOV_CRF, SegNetLearner, from_tags
 from wsss_ray.nets.deeplab import Head, LargeFov
 from wsss_ray.ops.background import Background, SaliencyBackground
 from wsss_ray.optim import Decay, Schedule, Sgd
-from wsss_ray.plan import Data, Stage, evaluate, evaluate_seeds, localize, seed, train
+from wsss_ray.plan import Data, Stage
 
 if TYPE_CHECKING:
     import torch
@@ -149,9 +148,11 @@ class Mdc(Method):
 
     def plan(self, data: Data) -> Sequence[Stage]:
         """Classifier, maps, seeds, segmenter, the score."""
-        classifier = train(self.classifier, data.weak, name="classifier")
-        maps = localize(self.localizer, classifier, data.weak)
-        seeds = seed(self.seed_rule, maps, data.weak, saliency=data.saliency)
-        wanted = [evaluate_seeds(SeedScore(), seeds, data.weak)] if data.weak_has_masks else []
-        segmenter = train(self.segmenter, data.weak, seeds=(seeds,), strong=data.strong, name="segmenter")
-        return (*wanted, evaluate(self.metric, segmenter, data.val) if data.val else segmenter)
+        return from_tags(
+            data,
+            classifier=self.classifier,
+            localizer=self.localizer,
+            seed_rule=self.seed_rule,
+            segmenter=self.segmenter,
+            metric=self.metric,
+        )

@@ -38,14 +38,10 @@ def class_maps(net: RrmNet, image_BCHW: Tensor, scales: tuple[float, ...]) -> Te
     from torch.nn.functional import interpolate
 
     from wsss_ray.ops.cam import merge_scales
+    from wsss_ray.ops.multiscale import scaled_sizes
 
-    height, width = image_BCHW.shape[-2:]
-    images = [
-        image_BCHW
-        if scale == 1
-        else interpolate(image_BCHW, (max(1, round(height * scale)), max(1, round(width * scale))), mode="bilinear")
-        for scale in scales
-    ]
+    size = (image_BCHW.shape[-2], image_BCHW.shape[-1])
+    images = [image_BCHW if at == size else interpolate(image_BCHW, at, mode="bilinear") for at in scaled_sizes(*size, scales)]
     training = net.training
     net.eval()
     try:

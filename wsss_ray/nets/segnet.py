@@ -12,6 +12,7 @@ from torch.nn import functional
 from wsss_ray.nets.modules import KeyedDropout, init_he
 from wsss_ray.nets.weights import copy_weights
 from wsss_ray.ops import grid
+from wsss_ray.ops.multiscale import scaled_sizes
 
 
 class AtrousHead(nn.Module):
@@ -77,12 +78,12 @@ class MultiInputSegNet(SegNet):
 
     def forward(self, image_BCHW: Tensor) -> Tensor:
         """Logits_SBLhw on the grid of the first scale: those of every scale, and their maximum at the end."""
-        height, width = image_BCHW.shape[-2:]
-        axes = grid.axes(self.trunk, height, width)
+        size = (image_BCHW.shape[-2], image_BCHW.shape[-1])
+        axes = grid.axes(self.trunk, *size)
         scores: list[Tensor] = []
-        for scale in self.scales:
-            rows, columns = (max(1, round(side * scale)) for side in (height, width))
-            scaled = image_BCHW if scale == 1 else functional.interpolate(image_BCHW, (rows, columns), mode="bilinear")
+        for rows, columns in scaled_sizes(*size, self.scales):
+            same = (rows, columns) == size
+            scaled = image_BCHW if same else functional.interpolate(image_BCHW, (rows, columns), mode="bilinear")
             logits = super().forward(scaled)
             if scores:
                 shape = (scores[0].shape[-2], scores[0].shape[-1])

@@ -20,6 +20,11 @@ def to_tensor(image_HWC: ImageArray, device: torch.device) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(image_HWC)).to(device).permute(2, 0, 1).unsqueeze(0).float()
 
 
+def scaled_sizes(height: int, width: int, scales: Sequence[float]) -> list[tuple[int, int]]:
+    """The size (height, width) at each scale, at least a pixel."""
+    return [(max(1, round(height * scale)), max(1, round(width * scale))) for scale in scales]
+
+
 def resize_image(image_HWC: ImageArray, height: int, width: int) -> ImageArray:
     """Bilinear resize, smoothed when it shrinks."""
     if image_HWC.shape[:2] == (height, width):
