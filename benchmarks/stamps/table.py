@@ -37,7 +37,7 @@ def settings(data: Path, split: str) -> list[str]:
 
 def submit(job: Path, changes: list[str], store: str) -> None:
     """Run a job through the command line."""
-    command = [sys.executable, "-m", "wsss_ray.cli", "submit", str(job), "--store", store]
+    command = [sys.executable, "-m", "wsss_ray", "submit", str(job), "--store", store]
     subprocess.run([*command, *(part for change in changes for part in ("--set", change))], check=True)
 
 

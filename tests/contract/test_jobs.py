@@ -78,7 +78,7 @@ def test_every_trial_of_a_table_plans_and_is_another_one(path):
 
 
 def test_every_method_has_its_job_and_shows_in_the_list():
-    shown = subprocess.run([sys.executable, "-m", "wsss_ray.cli", "methods"], capture_output=True, text=True, check=True).stdout
+    shown = subprocess.run([sys.executable, "-m", "wsss_ray", "methods"], capture_output=True, text=True, check=True).stdout
     for name, line in zip(NAMES, shown.splitlines()[1:], strict=True):
         assert line.split()[0] == name
         assert read_document(ROOT / "jobs" / f"{name}.yaml").values["method"]["name"] == name

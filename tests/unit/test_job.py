@@ -95,7 +95,7 @@ def test_overrides(tmp_path):
 
 def cli(*arguments, cwd=None):
     return subprocess.run(
-        [sys.executable, "-m", "wsss_ray.cli", *arguments], capture_output=True, text=True, timeout=60, cwd=cwd, check=False
+        [sys.executable, "-m", "wsss_ray", *arguments], capture_output=True, text=True, timeout=60, cwd=cwd, check=False
     )
 
 

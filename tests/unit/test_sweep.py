@@ -161,7 +161,7 @@ def test_plan_lists_the_trials_and_what_they_share(tmp_path):
     job = tiny_job_of("cam") | {"data": {"kind": "folder", "root": str(tmp_path / "photos")}}
     job["sweep"] = {"trials": [{"name": "low"}, {"name": "high", "set": {THETA: 0.9}}]}
     file = write(tmp_path, "job.yaml", job)
-    command = [sys.executable, "-m", "wsss_ray.cli", "plan", str(file), "--store", str(tmp_path / "runs")]
+    command = [sys.executable, "-m", "wsss_ray", "plan", str(file), "--store", str(tmp_path / "runs")]
     shown = subprocess.run(command, capture_output=True, text=True, check=False)
     assert shown.returncode == 0, shown.stderr
     lines = [line.split() for line in shown.stdout.splitlines()]

@@ -1,0 +1,29 @@
+"""The command line: parse, call, print. One file per family of commands; the heavy imports are inside the commands."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from wsss_ray.cli import look, submit
+
+app = typer.Typer(no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+for command in (submit.submit, look.plan, look.validate, look.methods, look.schema, look.status, look.show):
+    app.command()(command)
+
+
+def main() -> None:
+    """Run the command line: exit code 2 and one clear message for what a user can mend."""
+    app()
+
+
+@app.callback(invoke_without_command=True)
+def _options(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
+    """Weakly supervised semantic segmentation from image-level tags, on a laptop or on a Ray cluster."""
+    if version:
+        import wsss_ray
+
+        typer.echo(f"wsss-ray {wsss_ray.__version__}")
+        raise typer.Exit

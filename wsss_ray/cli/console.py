@@ -1,0 +1,127 @@
+"""What the commands share: loading jobs and stores with one clear message on mistakes, printing tables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, NoReturn
+
+import typer
+
+JobFile = Annotated[Path, typer.Argument(metavar="JOB", help="Job file (YAML).")]
+RunName = Annotated[str, typer.Argument(metavar="RUN", help="Name of the run.")]
+Override = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override a field; may be repeated.")]
+StoreUri = Annotated[str | None, typer.Option("--store", metavar="URI", help="Run store; overrides run.store.")]
+OpenStore = Annotated[str, typer.Option("--store", metavar="URI", help="Run store.")]
+Until = Annotated[Literal["localize", "seed", "train"] | None, typer.Option(help="Stop after the last stage of this kind.")]
+
+INTERRUPTED = "interrupted; what was done is kept, submit again to go on"
+
+
+def load(job: Path, override: list[str] | None) -> Any:
+    """The job of a file. Exits with a line per mistake."""
+    from wsss_ray.job import JobError, load_job
+
+    try:
+        return load_job(job, override or ())
+    except JobError as error:
+        fail(str(error))
+
+
+def load_plan(job: Path, override: list[str] | None, store: str | None, until: str | None) -> tuple[Any, Any, Any]:
+    """A file's job, its plan and its store."""
+    from wsss_ray.plan import Plan
+    from wsss_ray.plan import until as cut
+
+    loaded = load(job, override)
+    run_store = open_store(store or loaded.run.store)
+    try:
+        full = loaded.plan()
+        return loaded, Plan.of(cut(full.targets, until)) if until else full, run_store  # type: ignore[arg-type]
+    except (ValueError, OSError) as error:
+        fail(f"{job}: {error}")
+
+
+def load_sweep(job: Path, override: list[str] | None, until: str | None) -> list[tuple[Any, Any]]:
+    """Every job of the sweep with its plan."""
+    from wsss_ray.job import JobError, load_trials, plans_of
+    from wsss_ray.plan import Plan
+    from wsss_ray.plan import until as cut
+
+    try:
+        trials = load_trials(job, override or ())
+        plans = plans_of(one.job for one in trials)
+        if until:
+            plans = [Plan.of(cut(plan.targets, until)) for plan in plans]  # type: ignore[arg-type]
+    except JobError as error:
+        fail(str(error))
+    except (ValueError, OSError) as error:
+        fail(f"{job}: {error}")
+    return list(zip(trials, plans, strict=True))
+
+
+def open_store(uri: str, *, must_exist: bool = False) -> Any:
+    """A run store. Exits if it is none."""
+    import pyarrow
+    import pyarrow.fs
+
+    from wsss_ray.store import RunStore
+
+    try:
+        store = RunStore(uri)
+        kind = store.fs.get_file_info(store.path()).type
+    except (OSError, ValueError, pyarrow.ArrowException) as error:
+        fail(f"store {uri}: {error}")
+    if kind == pyarrow.fs.FileType.File:
+        fail(f"store {uri}: is a file; give a folder")
+    if must_exist and kind == pyarrow.fs.FileType.NotFound:
+        fail(f"store {uri}: there is no store there; give the folder by --store")
+    return store
+
+
+def known_run(store: Any, run: str) -> dict[str, Any]:
+    """What `run.json` says of a run. Exits if there is no such run."""
+    names = store.names(store.path("runs"))
+    path = store.run_path(run, "run.json")
+    if run not in names or not store.exists(path):
+        fail(f"no run {run!r} in {store.uri}; `wsss-ray status --store {store.uri}` lists them")
+    about: dict[str, Any] = store.read_json(path)
+    return about
+
+
+def say_data(plan: Any) -> None:
+    """What was found where the job file points: the first thing to look at."""
+    for stage in plan:
+        if stage.kind == "ingest":
+            typer.echo(f"{stage.name}: {stage.component.summary()}")
+
+
+def count_done(plan: Any, store: Any) -> int:
+    """Stages of a plan that are done."""
+    return sum(store.record(stage) is not None for stage in plan)
+
+
+def score_table(scores: list[tuple[str, Any]]) -> None:
+    """The scores of evaluate stages by their records."""
+    if not scores:
+        return
+    names = ("miou", "precision", "recall", "coverage")
+    rows = [[name, str(r["metrics"]["scored"]), *(figure(r["metrics"][key]) for key in names)] for name, r in scores]
+    table(["score", "images", "mIoU", "precision", "recall", "coverage"], rows)
+
+
+def figure(value: float | None) -> str:
+    """A share with three digits."""
+    return "-" if value is None else f"{value:.3f}"
+
+
+def table(header: list[str], rows: list[list[str]]) -> None:
+    """Aligned columns, two spaces apart."""
+    widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
+    for row in [header, *rows]:
+        typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def fail(message: str, code: int = 2) -> NoReturn:
+    """End with one clear message."""
+    typer.echo(f"error: {message}" if "\n" not in message else message, err=True)
+    raise SystemExit(code)

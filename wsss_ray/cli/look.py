@@ -1,0 +1,112 @@
+"""Commands that look and start nothing: plan, validate, methods, schema, status, show."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+import typer
+
+from wsss_ray.cli.console import (
+    JobFile,
+    OpenStore,
+    Override,
+    RunName,
+    StoreUri,
+    Until,
+    count_done,
+    known_run,
+    load,
+    load_plan,
+    load_sweep,
+    open_store,
+    say_data,
+    score_table,
+    table,
+)
+
+
+def plan(job: JobFile, override: Override = None, store: StoreUri = None, until: Until = None) -> None:
+    """Show a job's stages, done and missing, or the trials of its sweep. Starts nothing."""
+    loaded, stages, run_store = load_plan(job, override, store, until)
+    say_data(stages)
+    if loaded.sweep is not None:
+        say_trials(load_sweep(job, override, until), run_store)
+        return
+    rows = []
+    for stage in stages:
+        done = run_store.record(stage) is not None
+        made = len(run_store.shards(stage))
+        reads = ", ".join(source.name for _, source in stage.inputs)
+        rows.append([stage.name, stage.kind, stage.id, "done" if done else f"{made} shards" if made else "missing", reads])
+    table(["stage", "kind", "id", "state", "reads"], rows)
+
+
+def say_trials(trials: list[tuple[Any, Any]], store: Any) -> None:
+    """The trials of a sweep, and how much they share."""
+    rows, seen = [], set()
+    for one, plan in trials:
+        new = [stage for stage in plan if stage.id not in seen]
+        seen |= {stage.id for stage in plan}
+        rows.append([one.trial.name, str(one.seed), f"{count_done(plan, store)}/{len(plan.stages)}", str(len(new))])
+    table(["trial", "seed", "stages done", "stages of its own"], rows)
+    typer.echo(f"{len(trials)} jobs, {sum(len(plan.stages) for _, plan in trials)} stages, {len(seen)} of them distinct")
+
+
+def validate(job: JobFile, override: Override = None) -> None:
+    """Check a job file, not its data, and print it with every default spelt out."""
+    import yaml
+
+    typer.echo(yaml.safe_dump(load(job, override).spec(), sort_keys=False, allow_unicode=True), nl=False)
+
+
+def methods() -> None:
+    """List the methods that a job file can name: paper, stages that train or label, and the job with the paper's settings."""
+    from wsss_ray.methods import methods as all_methods
+    from wsss_ray.methods import outline
+
+    rows = []
+    for name, method in all_methods().items():
+        paper = (sys.modules[method.__module__].__doc__ or "").splitlines()[0]
+        rows.append([name, ", ".join(outline(method())), f"jobs/{name}.yaml", paper])
+    table(["method", "stages", "job", "paper"], rows)
+
+
+def schema() -> None:
+    """Print the JSON Schema of job files, for editors."""
+    from wsss_ray.schema import job_schema
+
+    typer.echo(json.dumps(job_schema(), indent=2))
+
+
+def status(store: OpenStore = "runs") -> None:
+    """List the runs of a store and how far they are."""
+    run_store = open_store(store, must_exist=True)
+    rows = []
+    for name in run_store.names(run_store.path("runs")):
+        if not run_store.exists(run_store.run_path(name, "run.json")):
+            continue  # submitted this moment, or killed in it
+        stages = run_store.read_json(run_store.run_path(name, "run.json"))["stages"]
+        missing = [s["name"] for s in stages if not run_store.exists(run_store.path("stages", s["id"], "record.json"))]
+        rows.append([name, f"{len(stages) - len(missing)}/{len(stages)}", missing[0] if missing else "done"])
+    table(["run", "stages", "next"], rows)
+
+
+def show(run: RunName, store: OpenStore = "runs") -> None:
+    """Show a run: its stages, times and scores."""
+    run_store = open_store(store, must_exist=True)
+    rows, scores = [], []
+    for stage in known_run(run_store, run)["stages"]:
+        record_path = run_store.path("stages", stage["id"], "record.json")
+        record = run_store.read_json(record_path) if run_store.exists(record_path) else None
+        counts = record["counts"] if record else {}
+        made = f"{counts['steps']} steps" if "steps" in counts else f"{counts['images']} images" if counts else ""
+        seconds = f"{record['seconds']:.1f} s" if record else ""
+        rows.append([stage["name"], stage["id"], "done" if record else "missing", made, seconds, str(counts.get("errors", ""))])
+        if record and record["kind"] == "evaluate":
+            scores.append((stage["name"], record))
+    table(["stage", "id", "state", "made", "time", "errors"], rows)
+    score_table(scores)
+    if run_store.exists(run_store.run_path(run, "report.html")):
+        typer.echo(f"report: {run_store.run_path(run, 'report.html')}")
