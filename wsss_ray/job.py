@@ -29,17 +29,36 @@ class Execution(BaseModel):
 
     seed: int = Field(default=0, ge=0, description="The job's random seed; part of the identity of train and localize stages.")
     store: str = Field(default="runs", min_length=1, description="Folder or URI (s3://, gs://) of the run store.")
-    workers: int = Field(default=1, ge=1, description="Training workers (processes, one GPU each where there are GPUs).")
+    workers: int | tuple[int, int] = Field(
+        default=1, description="Training workers (processes, one GPU each if there are any); [min, max]: as machines come and go."
+    )
     cpus_per_worker: float | None = Field(default=None, gt=0, description="CPUs of a training worker; null: an even share.")
     gpu: bool | None = Field(default=None, description="Use GPUs; null: if the cluster has any.")
     micro_batch: int = Field(default=64, ge=1, description="Images that a worker holds at a time; changes memory, not results.")
     loader_workers: int = Field(default=0, ge=0, description="Processes that decode images ahead of each training worker.")
     label_workers: int = Field(default=0, ge=0, description="Processes that make labels online (RRM) beside each worker.")
-    image_workers: int | None = Field(default=None, ge=1, description="Actors of a per-image stage; null: by the cluster's size.")
+    image_workers: int | tuple[int, int] | None = Field(
+        default=None, description="Actors of a per-image stage, or [min, max]; null: as many as the cluster holds, as it grows."
+    )
+    gpus_per_image_worker: float = Field(default=1.0, gt=0, le=1, description="Share of a GPU that a localizing actor takes.")
+    in_flight: int = Field(default=2, ge=1, description="Shards that are handed to an actor at a time.")
     checkpoint_every: int = Field(default=200, ge=1, description="Steps between training checkpoints.")
     log_every: int = Field(default=20, ge=1, description="Steps between lines of metrics.jsonl.")
     max_bad_fraction: float = Field(default=0.01, ge=0, le=1, description="Share of images that may fail in a stage.")
     max_failures: int = Field(default=3, ge=0, description="Worker failures that a training survives.")
+
+    @field_validator("workers", "image_workers")
+    @classmethod
+    def _in_order(cls, value: int | tuple[int, int] | None) -> int | tuple[int, int] | None:
+        low, high = value if isinstance(value, tuple) else (value, value)
+        if low is not None and high is not None and not 1 <= low <= high:
+            raise ValueError("is a number of at least 1, or a range [min, max]")
+        return value
+
+    @property
+    def worker_range(self) -> tuple[int, int]:
+        """The fewest and the most training workers."""
+        return self.workers if isinstance(self.workers, tuple) else (self.workers, self.workers)
 
 
 class JobConfig(BaseModel):

@@ -86,6 +86,10 @@ class DataSplit(Component):
     tagged: Annotated[tuple[int, ...], NotIdentity()] = ()
     num_masks: Annotated[int, NotIdentity()] = 0
     num_untagged: Annotated[int, NotIdentity()] = 0
+    num_bytes: Annotated[int, NotIdentity()] = 0
+    samples: Annotated[tuple[str, ...], NotIdentity()] = Field(
+        default=(), description="Some of its files, to look for on every machine."
+    )
 
     def identity(self) -> dict[str, Any]:
         """The data's identity is what is in it (ids, tags, sizes, classes) and how it is sharded, not how it was found."""
@@ -133,6 +137,8 @@ def describe(source: Source, split: Split) -> DataSplit:
         tagged=tuple(tags[place] for place in range(len(classes))),
         num_masks=masks or (len(items) if source.has_masks(split) else 0),
         num_untagged=sum(not item.tags for item in items),
+        num_bytes=sum(item.size for item in items),
+        samples=tuple(item.path for item in (items[0], items[len(items) // 2], items[-1]) if item.path and item.size),
     )
 
 

@@ -27,15 +27,39 @@ _ENVIRONMENT = {
 
 
 @dataclass(frozen=True)
-class Resources:
-    """What the cluster has: CPUs that may be planned with, one held back for readers, and GPUs.
+class Node:
+    """A machine of the cluster."""
 
-    `node_cpus`: CPUs for one training worker that any node can give (a GPU's share of the smallest node that has GPUs).
-    """
-
+    id: str
+    address: str
     cpus: float
-    gpus: int
-    node_cpus: float
+    gpus: float
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What the cluster has, of which one job may take the `at_once`-th part. One CPU is held back for readers."""
+
+    nodes: tuple[Node, ...]
+    object_store: float = 0.0
+    grows: bool = False  # whether machines may join
+    at_once: int = 1
+
+    @property
+    def cpus(self) -> float:
+        """CPUs that may be planned with."""
+        return max(1.0, (sum(node.cpus for node in self.nodes) - 1) / self.at_once)
+
+    @property
+    def gpus(self) -> int:
+        """GPUs that may be planned with."""
+        return int(sum(node.gpus for node in self.nodes)) // self.at_once
+
+    @property
+    def node_cpus(self) -> float:
+        """CPUs for one training worker that any node can give: a GPU's share of the smallest node that has GPUs."""
+        with_gpus = [node.cpus / node.gpus for node in self.nodes if node.gpus]
+        return max(1.0, min([*(with_gpus or [node.cpus for node in self.nodes if node.cpus]), self.cpus]))
 
 
 @contextmanager
@@ -51,7 +75,7 @@ def ray_session(*, needs_cpus: float = 0) -> Iterator[Resources]:
     import ray
 
     if ray.is_initialized():
-        yield _resources()
+        yield resources()
         return
     previous = os.environ.get("RAY_ADDRESS")
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
@@ -65,7 +89,7 @@ def ray_session(*, needs_cpus: float = 0) -> Iterator[Resources]:
     os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address  # Ray Train's own clients must find this one
     try:
         _quiet()
-        yield _resources()
+        yield resources()
     finally:
         ray.shutdown()
         os.environ.pop("RAY_ADDRESS", None)
@@ -94,14 +118,30 @@ def keep_logs(target: Path) -> None:
                 shutil.copyfile(file, target / file.name)
 
 
-def _resources() -> Resources:
+def resources() -> Resources:
+    """What the cluster has at this moment."""
     import ray
 
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    cpus = max(1.0, sum(node.get("CPU", 0.0) for node in nodes) - 1)
-    gpus = int(sum(node.get("GPU", 0.0) for node in nodes))
-    shares = [node.get("CPU", 0.0) / max(1.0, node.get("GPU", 1.0)) for node in nodes if node.get("GPU" if gpus else "CPU", 0.0)]
-    return Resources(cpus=cpus, gpus=gpus, node_cpus=max(1.0, min([*shares, cpus])))
+    nodes = [
+        Node(
+            id=node["NodeID"],
+            address=node["NodeManagerAddress"],
+            cpus=node["Resources"].get("CPU", 0.0),
+            gpus=node["Resources"].get("GPU", 0.0),
+        )
+        for node in ray.nodes()
+        if node["Alive"]
+    ]
+    store = ray.cluster_resources().get("object_store_memory", 0.0)
+    return Resources(nodes=tuple(nodes), object_store=store, grows=not _is_private())
+
+
+def _is_private() -> bool:
+    """Whether this process has started the Ray that it uses."""
+    import ray
+
+    node = ray._private.worker._global_node
+    return node is not None and bool(node.head)
 
 
 @contextmanager

@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import yaml
 
+from wsss_ray.claims import Claims
+from wsss_ray.contracts import Learner
 from wsss_ray.job import JobConfig
 from wsss_ray.plan import Plan, Stage
 from wsss_ray.progress import Display
 from wsss_ray.records import StageError, check_unchanged, git_commit, versions
 from wsss_ray.report import build
 from wsss_ray.runners.cluster import Resources, keep_logs, ray_session
+from wsss_ray.runners.preflight import preflight
+from wsss_ray.stages import data_split
 from wsss_ray.store import RunStore
 
+_POLL_S = 1.0
 
-def execute(job: JobConfig, plan: Plan, store: RunStore, display: Display) -> str:
-    """Make every missing stage of a plan. Returns the path of the report. Raises StageError."""
+
+def execute(job: JobConfig, plan: Plan, store: RunStore, display: Display, *, at_once: int = 1) -> str:
+    """Make every missing stage of a plan. Returns the path of the report. Raises StageError.
+
+    A stage that another submit or trial is making is waited for. `at_once`: jobs that share the cluster with this one.
+    """
     begin_run(job, plan, store)
     for stage in plan:
         if stage.kind == "ingest":
@@ -26,25 +38,47 @@ def execute(job: JobConfig, plan: Plan, store: RunStore, display: Display) -> st
                 check_unchanged(store, stage)
             except ValueError as error:
                 raise StageError(f"stage {stage.name}: {error}", [stage.id]) from error
-    groups = pending(plan, store)
-    if groups:
-        needs = job.run.workers * (job.run.cpus_per_worker or 1)
-        with ray_session(needs_cpus=needs) as have, display.meters():
+    if pending(plan, store):
+        needs = at_once * job.run.worker_range[1] * (job.run.cpus_per_worker or 1)
+        with ray_session(needs_cpus=needs) as all_there, Claims(store, attempt()) as claims, display.meters():
+            have = replace(all_there, at_once=at_once)
+            preflight(store, [stage for group in pending(plan, store) for stage in group], job.run, have)
+            claims.sweep()
             try:
-                for group in groups:
-                    _run(group, job, store, have, display)
+                while groups := pending(plan, store):
+                    _run_claimed(groups[0], claims, job, store, have, display)
             finally:
                 if store.is_local:
                     keep_logs(Path(store.run_path(job.name, "logs")))
     return write_report(job, plan, store)
 
 
+def attempt() -> str:
+    """Who is running: the submission of Ray Jobs, or this process."""
+    return os.environ.get("WSSS_RAY_ATTEMPT") or f"process {os.getpid()} on {socket.gethostname()}"
+
+
 def begin_run(job: JobConfig, plan: Plan, store: RunStore) -> None:
     """Write down what this run is, before anything starts."""
     store.write(store.run_path(job.name, "job.yaml"), yaml.safe_dump(job.spec(), sort_keys=False, allow_unicode=True).encode())
-    stages = [{"id": stage.id, "name": stage.name, "kind": stage.kind} for stage in plan]
-    about = {"name": job.name, "stages": stages, "submitted": time.time(), "versions": versions(), "git": git_commit()}
+    stages = [{"id": stage.id, "name": stage.name, "kind": stage.kind, "work": _work(stage)} for stage in plan]
+    about = {
+        "name": job.name,
+        "stages": stages,
+        "submitted": time.time(),
+        "attempt": attempt(),
+        "versions": versions(),
+        "git": git_commit(),
+    }
     store.write_json(store.run_path(job.name, "run.json"), about)
+
+
+def _work(stage: Stage) -> int:
+    """What a stage has to do: steps of a training (as far as the plan can tell), shards of any other."""
+    if stage.kind != "train":
+        return data_split(stage).num_shards
+    assert isinstance(stage.component, Learner)
+    return stage.component.total_steps(data_split(stage).num_images)
 
 
 def write_report(job: JobConfig, plan: Plan, store: RunStore) -> str:
@@ -76,6 +110,31 @@ def _same_shards(group: Sequence[Stage], stage: Stage) -> bool:
         and group[-1].kind in mergeable
         and stage.input("data").id == group[-1].input("data").id
     )
+
+
+def _run_claimed(
+    group: Sequence[Stage], claims: Claims, job: JobConfig, store: RunStore, have: Resources, display: Display
+) -> None:
+    """Make the stages of a group that nobody else is making; if that is none, wait until the first is free or done."""
+    mine: list[Stage] = []
+    holder = None
+    for stage in group:
+        holder = claims.take(stage)
+        if holder is not None:
+            break
+        mine.append(stage)
+    try:
+        missing = [stage for stage in mine if store.record(stage) is None]  # done by another just before it was ours
+        if missing:
+            _run(missing, job, store, have, display)
+    finally:
+        for stage in mine:
+            claims.free(stage)
+    if not mine and holder is not None:
+        display.say(f"{group[0].name:<16} {group[0].id}  waiting: {holder['attempt']} is making it")
+        while store.record(group[0]) is None and claims.take(group[0]) is not None:
+            time.sleep(_POLL_S)
+        claims.free(group[0])
 
 
 def _run(group: Sequence[Stage], job: JobConfig, store: RunStore, have: Resources, display: Display) -> None:

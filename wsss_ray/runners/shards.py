@@ -6,6 +6,7 @@ shard k. Artifacts go to the store and not through the object store, so that mem
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -49,18 +50,8 @@ def run_shards(store: RunStore, stages: Sequence[Stage], run: Execution, have: R
     }
     if todo:
         dataset = ray.data.from_items([{"shard": shard} for shard in todo], override_num_blocks=len(todo))
-        gpus = have.gpus if run.gpu is not False else 0
         for stage in stages:
-            on_gpu = needs_model(stage) and gpus > 0
-            most = gpus if on_gpu else max(1, int(have.cpus))
-            pool = min(run.image_workers or most, len(todo), gpus if on_gpu else len(todo))
-            dataset = dataset.map(
-                ShardOperator,
-                fn_constructor_kwargs={"store": store, "stage": stage, "device": "cuda" if on_gpu else "cpu"},
-                compute=ActorPoolStrategy(size=pool),
-                num_cpus=min(1.0, max(0.05, round(have.cpus / (pool * len(stages)), 2) - 0.01)),
-                num_gpus=1 if on_gpu else 0,
-            )
+            dataset = _with_operator(dataset, store, stage, run, have, shards=len(todo), stages=len(stages))
         first = dict.fromkeys(began, float("inf"))
         for row in dataset.iter_rows():
             for stage in stages:
@@ -77,6 +68,35 @@ def run_shards(store: RunStore, stages: Sequence[Stage], run: Execution, have: R
             max_bad_fraction=run.max_bad_fraction,
             readers=stages[place + 1 :],
         )
+
+
+def _with_operator(
+    dataset: ray.data.Dataset, store: RunStore, stage: Stage, run: Execution, have: Resources, *, shards: int, stages: int
+) -> ray.data.Dataset:
+    """Put a stage's actors behind the operators before it.
+
+    The pool of a cluster grows with it, up to an actor for each shard. On CPUs every operator of the pipeline may have as many
+    actors as there are CPUs, each claiming its part of one, since those that wait for shards need none.
+    """
+    on_gpu = needs_model(stage) and have.gpus > 0 and run.gpu is not False
+    each = run.gpus_per_image_worker if on_gpu else 1.0
+    fit = max(1, int(have.gpus / each if on_gpu else have.cpus))
+    asked = run.image_workers
+    fewest, most = asked if isinstance(asked, tuple) else (asked, asked) if asked else (1, shards if have.grows else fit)
+    most = min(most, shards)
+    fewest = min(fewest, most)
+    return dataset.map(
+        ShardOperator,
+        fn_constructor_kwargs={"store": store, "stage": stage, "device": "cuda" if on_gpu else "cpu"},
+        compute=ActorPoolStrategy(
+            min_size=fewest,
+            max_size=most,
+            initial_size=max(fewest, min(fit, most)),
+            max_tasks_in_flight_per_actor=run.in_flight,
+        ),
+        num_cpus=max(0.01, math.floor(100 * min(1.0, have.cpus / (fit * stages))) / 100),
+        num_gpus=each if on_gpu else 0,
+    )
 
 
 def _already(store: RunStore, stage: Stage) -> int:

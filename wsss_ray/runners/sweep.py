@@ -23,7 +23,7 @@ def run_trials(trials: Sequence[Planned], store: RunStore, display: Display) -> 
     """
     failed: list[tuple[TrialJob, str]] = []
     broken: dict[str, str] = {}  # stage id -> what was wrong
-    needs = max(one.job.run.workers * (one.job.run.cpus_per_worker or 1) for one, _ in trials)
+    needs = max(one.job.run.worker_range[1] * (one.job.run.cpus_per_worker or 1) for one, _ in trials)
     with ray_session(needs_cpus=needs) if any(pending(plan, store) for _, plan in trials) else nullcontext():
         for place, (one, plan) in enumerate(trials, start=1):
             display.say(f"trial {place} of {len(trials)}: {one.trial.name}, seed {one.seed}")

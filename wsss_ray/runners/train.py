@@ -6,7 +6,6 @@ driver died must find them by stage id alone. A worker that dies is replaced, an
 
 from __future__ import annotations
 
-import math
 import os
 import threading
 import time
@@ -25,6 +24,7 @@ from wsss_ray.plan import Stage
 from wsss_ray.progress import Display, Meter
 from wsss_ray.records import StageError, make_record
 from wsss_ray.runners.cluster import Resources
+from wsss_ray.runners.preflight import training_share
 from wsss_ray.store import RunStore
 from wsss_ray.training import TrainingError, run_training
 
@@ -37,17 +37,15 @@ def run_train(store: RunStore, stage: Stage, run: Execution, have: Resources, di
     assert isinstance(learner, Learner)
     record = store.record(stage.input("data"))
     assert record is not None
-    gpu = have.gpus > 0 if run.gpu is None else run.gpu
-    cpus = run.cpus_per_worker or max(1, math.floor(min(have.cpus / run.workers, have.node_cpus)))
-    if run.workers * cpus > have.cpus or (gpu and run.workers > have.gpus):
-        raise StageError(
-            f"stage {stage.name}: run.workers = {run.workers} needs {run.workers * cpus:g} CPUs"
-            f"{f' and {run.workers} GPUs' if gpu else ''}, there are {have.cpus:g} and {have.gpus}; lower run.workers"
-        )
+    try:
+        share = training_share(run, have)
+    except ValueError as error:
+        raise StageError(f"stage {stage.name}: {error}", [stage.id]) from error
+    fewest, most = share.workers
     config = {
         "store": store,
         "stage": stage,
-        "threads": max(1, int(cpus) - (run.label_workers if isinstance(learner, OnlineSegmenter) else 0)),
+        "threads": max(1, int(share.cpus) - (run.label_workers if isinstance(learner, OnlineSegmenter) else 0)),
         "micro_batch": run.micro_batch,
         "loader_workers": run.loader_workers,
         "label_workers": run.label_workers,
@@ -58,9 +56,11 @@ def run_train(store: RunStore, stage: Stage, run: Execution, have: Resources, di
     trainer = TorchTrainer(
         train_worker,
         train_loop_config=config,
-        torch_config=TorchConfig(backend="nccl" if gpu else "gloo", timeout_s=1800),
+        torch_config=TorchConfig(backend="nccl" if share.gpu else "gloo", timeout_s=1800),
         scaling_config=ScalingConfig(
-            num_workers=run.workers, use_gpu=gpu, resources_per_worker={"CPU": cpus, **({"GPU": 1} if gpu else {})}
+            num_workers=most if fewest == most else (fewest, most),
+            use_gpu=share.gpu,
+            resources_per_worker={"CPU": share.cpus, **({"GPU": 1} if share.gpu else {})},
         ),
         run_config=RunConfig(
             name=attempt,
@@ -81,7 +81,12 @@ def run_train(store: RunStore, stage: Stage, run: Execution, have: Resources, di
         raise StageError(f"stage {stage.name}: {outcome['error']}")
     metrics: dict[str, Any] = {"final_loss": outcome["final_loss"]}
     counts = {"images": outcome["images"], "steps": outcome["steps"], "errors": 0}
-    execution = {"workers": run.workers, "cpus_per_worker": cpus, "gpu": gpu, "micro_batch": run.micro_batch}
+    execution = {
+        "workers": outcome["workers"],  # at its end, where they may come and go
+        "cpus_per_worker": share.cpus,
+        "gpu": share.gpu,
+        "micro_batch": run.micro_batch,
+    }
     store.commit(
         stage,
         make_record(stage, started=started, finished=time.time(), counts=counts, metrics=metrics, execution=execution),
@@ -95,7 +100,7 @@ def train_worker(config: dict[str, Any]) -> dict[str, Any]:
     torch.set_num_threads(config["threads"])
     torch.use_deterministic_algorithms(mode=True, warn_only=True)
     try:
-        return run_training(
+        metrics = run_training(
             config["store"],
             config["stage"],
             device=get_device(),
@@ -108,6 +113,7 @@ def train_worker(config: dict[str, Any]) -> dict[str, Any]:
             log_every=config["log_every"],
             wrap=prepare_model,
         )
+        return metrics | {"workers": context.get_world_size()}
     except (TrainingError, FloatingPointError) as error:
         return {"error": str(error)}
 

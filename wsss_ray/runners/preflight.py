@@ -1,0 +1,177 @@
+"""Before anything starts: what can't be met is an error at once, with the numbers, and never a job that waits for ever.
+
+Checked are the CPUs and GPUs of trainings, the store from every machine (so that a folder that is not shared is found), the data
+from every machine, the package's version, and the disk that the missing stages will take, by rough upper estimates.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import wsss_ray
+from wsss_ray.contracts import Learner
+from wsss_ray.data.source import DataSplit
+from wsss_ray.job import Execution
+from wsss_ray.plan import Stage
+from wsss_ray.records import StageError
+from wsss_ray.runners.cluster import Node, Resources
+from wsss_ray.stages import data_split
+from wsss_ray.store import RunStore
+
+_ANSWER_S = 120.0
+_OBJECT_STORE = 70e6  # bytes; rows are shard numbers, but Ray's own start needs some
+_MAP_BYTES = 30_000  # of an image's maps: two tags, 41 x 41, maximum and mean in half precision
+_LABEL_BYTES = 20_000  # of a label map or a prediction as PNG
+_TRAINING_BYTES = 1.5e9  # two checkpoints with optimizer state, and the weights, of a ResNet38
+
+
+@dataclass(frozen=True)
+class TrainingShare:
+    """What a training gets: workers (fewest, most), CPUs for each, and whether a GPU each."""
+
+    workers: tuple[int, int]
+    cpus: float
+    gpu: bool
+
+
+def training_share(run: Execution, have: Resources) -> TrainingShare:
+    """Divide a cluster among training workers. Raises ValueError if there is not enough for the fewest of them."""
+    fewest, most = run.worker_range
+    gpu = have.gpus > 0 if run.gpu is None else run.gpu
+    cpus = run.cpus_per_worker or max(1, math.floor(min(have.cpus / most, have.node_cpus)))
+    shared = f" (a sweep runs {have.at_once} trials at once, each with its part)" if have.at_once > 1 else ""
+    if fewest * cpus > have.cpus or (gpu and fewest > have.gpus):
+        raise ValueError(
+            f"run.workers = {fewest} needs {fewest * cpus:g} CPUs{f' and {fewest} GPUs' if gpu else ''}, "
+            f"there are {have.cpus:g} and {have.gpus}{shared}; lower run.workers"
+        )
+    places = sum(int(min(node.cpus // cpus, node.gpus if gpu else math.inf)) for node in have.nodes)
+    if places < fewest:
+        largest = max(node.cpus for node in have.nodes)
+        raise ValueError(
+            f"run.workers = {fewest} with {cpus:g} CPUs each find only {places} places: the largest machine has "
+            f"{largest:g} CPUs; lower run.cpus_per_worker"
+        )
+    return TrainingShare((fewest, most), cpus, gpu)
+
+
+def preflight(store: RunStore, stages: Sequence[Stage], run: Execution, have: Resources) -> None:
+    """Check that the missing stages of a plan can be made here. Raises StageError with what cannot be met and the mend."""
+    ids = [stage.id for stage in stages]
+    try:
+        if run.gpu and not have.gpus:
+            raise ValueError("run.gpu is true and there is no GPU; leave it out, or add machines that have one")
+        if any(stage.kind == "train" for stage in stages):
+            training_share(run, have)
+        if 0 < have.object_store < _OBJECT_STORE:
+            raise ValueError(
+                f"Ray's object store has {have.object_store / 1e6:.0f} MB, at least {_OBJECT_STORE / 1e6:.0f} MB are needed; "
+                "start Ray with a larger --object-store-memory"
+            )
+        _check_disk(store, stages)
+        _check_machines(store, [stage for stage in stages if stage.kind == "ingest"], have.nodes)
+    except ValueError as error:
+        raise StageError(f"before the start: {error}", ids) from error
+
+
+def estimate_bytes(stages: Sequence[Stage]) -> float:
+    """Roughly what stages will take on disk at most."""
+    total = 0.0
+    for stage in stages:
+        if stage.kind == "train":
+            total += _TRAINING_BYTES if isinstance(stage.component, Learner) else 0
+            continue
+        split = data_split(stage)
+        each = {"ingest": 0, "localize": _MAP_BYTES}.get(stage.kind, _LABEL_BYTES)
+        total += split.num_images * each + (split.num_bytes if stage.kind == "ingest" else 0)
+    return total
+
+
+def look_from_here(store: RunStore, probe: str, token: bytes, ingests: Sequence[Stage]) -> str | None:
+    """What is wrong with the store or the data as this machine sees them; None if nothing is."""
+    try:
+        seen = store.read(probe)
+    except OSError:
+        seen = b""
+    if seen != token:
+        return f"does not see the store {store.uri}; give a folder that all machines share, or s3:// or gs://"
+    for stage in ingests:
+        split = stage.component
+        assert isinstance(split, DataSplit)
+        missing = next((path for path in split.samples if not Path(path).is_file()), None)
+        if missing is not None:
+            return f"does not see {missing} of {stage.name}; all machines must see the data under the same path"
+    return None
+
+
+def _check_disk(store: RunStore, stages: Sequence[Stage]) -> None:
+    if not store.is_local:
+        return
+    folder = Path(store.path())
+    while not folder.exists():
+        folder = folder.parent
+    free, need = shutil.disk_usage(folder).free, estimate_bytes([stage for stage in stages if stage.kind != "train"])
+    if need > free:
+        raise ValueError(
+            f"the store {store.uri} has {free / 1e9:.1f} GB free, the missing stages may need {need / 1e9:.1f} GB; "
+            "free some, or put the store elsewhere by --store"
+        )
+
+
+def _check_machines(store: RunStore, ingests: Sequence[Stage], nodes: Sequence[Node]) -> None:
+    """Write a probe, and have every machine read it back and look for some of the images."""
+    token = uuid.uuid4().hex.encode()
+    probe = store.path("claims", f".tmp-{token.decode()}")
+    try:
+        store.write(probe, token)
+    except OSError as error:
+        raise ValueError(f"store {store.uri} cannot be written: {error}") from error
+    try:
+        problems = {"this machine": look_from_here(store, probe, token, ingests)}
+        if len(nodes) > 1:
+            problems |= _ask_machines(store, probe, token, ingests, nodes)
+    finally:
+        store.delete(probe)
+    for machine, problem in problems.items():
+        if problem is not None:
+            raise ValueError(f"{machine} {problem}")
+
+
+def _ask_machines(
+    store: RunStore, probe: str, token: bytes, ingests: Sequence[Stage], nodes: Sequence[Node]
+) -> dict[str, str | None]:
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    def look() -> tuple[str, str | None]:
+        import wsss_ray as package
+
+        return package.__version__, look_from_here(store, probe, token, ingests)
+
+    asked = {}
+    for node in nodes:
+        there = NodeAffinitySchedulingStrategy(node.id, soft=False)
+        asked[node.address] = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=there)(look).remote()
+    ready, _ = ray.wait(list(asked.values()), num_returns=len(asked), timeout=_ANSWER_S)
+    answers: dict[str, str | None] = {}
+    for address, reference in asked.items():
+        machine = f"machine {address}"
+        if reference not in ready:
+            answers[machine] = f"does not answer within {_ANSWER_S:.0f} s; see `ray status`"
+            continue
+        try:
+            version, problem = ray.get(reference)
+        except ray.exceptions.RayError as error:
+            cause = str(error).strip().splitlines()[-1]
+            if "wsss_ray" in cause:
+                answers[machine] = f"cannot import the package ({cause}); install wsss-ray there, or submit by http://"
+            continue  # a machine that leaves meanwhile is not needed
+        if version != wsss_ray.__version__:
+            problem = f"has wsss-ray {version}, here is {wsss_ray.__version__}; install one version on all machines"
+        answers[machine] = problem
+    return answers
