@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +19,24 @@ from wsss_ray.jobfile import Document, JobError, read_document
 from wsss_ray.methods import methods
 from wsss_ray.nets import load_trunks
 from wsss_ray.plan import Data, Plan, reseed
-from wsss_ray.sweep import Sweep, Trial, trial_name
+from wsss_ray.sweep import Sweep, Trial, trial_name, trials_of
 
-__all__ = ["Execution", "JobConfig", "JobError", "TrialJob", "load_job", "load_trials", "plans_of", "register"]
+__all__ = [
+    "Execution",
+    "JobConfig",
+    "JobError",
+    "SweepJob",
+    "TrialJob",
+    "load_job",
+    "load_sweep",
+    "load_trials",
+    "plans_of",
+    "register",
+    "validated",
+]
+
+PLUGINS = "WSSS_RAY_PLUGINS"
+"""The environment variable with the modules, comma-separated, that add methods or data sources of a user's own."""
 
 
 class Execution(BaseModel):
@@ -116,21 +133,49 @@ def load_trials(path: str | Path, overrides: Sequence[str] = ()) -> tuple[TrialJ
     """The jobs of a file's sweep, in order, each trial with each seed; empty without a sweep. Raises JobError."""
     document = read_document(path, overrides)
     job = validated(document)
+    return SweepJob(document, job).trials() if job.sweep is not None else ()
+
+
+def load_sweep(path: str | Path, overrides: Sequence[str] = ()) -> SweepJob:
+    """Read a job file that has a sweep. Raises JobError."""
+    document = read_document(path, overrides)
+    job = validated(document)
     if job.sweep is None:
-        return ()
-    if job.sweep.seeds and document.sources.get(("run", "seed"), "").startswith("--set"):
-        raise JobError("--set run.seed: the sweep has seeds of its own; set sweep.seeds=[...]")
-    found = []
-    for place, trial in enumerate(job.sweep.trials):
-        for seed in job.sweep.seeds or (job.run.seed,):
-            one = document.with_value("sweep", None, where=str(path))
-            where = document.sources.get(("sweep", "trials", str(place)), str(path))
-            for name, value in trial.set.items():
-                one = one.with_value(name, value, where=f"{where}: trial {trial.name!r}")
-            one = one.with_value("run.seed", seed, where=where)
-            one = one.with_value("name", trial_name(job.name, trial, seed), where=where)
-            found.append(TrialJob(trial=trial, seed=seed, job=validated(one)))
-    return tuple(found)
+        raise JobError(f"{path}: has no sweep")
+    return SweepJob(document, job)
+
+
+@dataclass(frozen=True)
+class SweepJob:
+    """A job with a sweep, and the document that its trials are variants of."""
+
+    document: Document
+    job: JobConfig
+
+    @property
+    def sweep(self) -> Sweep:
+        """The sweep block."""
+        assert self.job.sweep is not None
+        return self.job.sweep
+
+    def trials(self) -> tuple[TrialJob, ...]:
+        """Every trial with every seed; none where the search chooses them as it learns. Raises JobError."""
+        if self.sweep.seeds and self.document.sources.get(("run", "seed"), "").startswith("--set"):
+            raise JobError("--set run.seed: the sweep has seeds of its own; set sweep.seeds=[...]")
+        seeds = self.sweep.seeds or (self.job.run.seed,)
+        return tuple(self.variant(trial, seed) for trial in trials_of(self.sweep, self.job.run.seed) for seed in seeds)
+
+    def variant(self, trial: Trial, seed: int) -> TrialJob:
+        """The job of one trial. Raises JobError."""
+        path, sources = self.document.path, self.document.sources
+        place = self.sweep.trials.index(trial) if trial in self.sweep.trials else None
+        where = sources.get(("sweep", "trials", str(place)), path)
+        one = self.document.with_value("sweep", None, where=path)
+        for name, value in trial.set.items():
+            one = one.with_value(name, value, where=f"{where}: trial {trial.name!r}")
+        one = one.with_value("run.seed", seed, where=where)
+        one = one.with_value("name", trial_name(self.job.name, trial, seed), where=where)
+        return TrialJob(trial=trial, seed=seed, job=validated(one))
 
 
 def plans_of(jobs: Iterable[JobConfig]) -> list[Plan]:
@@ -162,10 +207,15 @@ def validated(document: Document) -> JobConfig:
 
 
 def register() -> None:
-    """Import every method, network and data source, so that job files can name them."""
+    """Import every method, network and data source, and what WSSS_RAY_PLUGINS names, so that job files can name them."""
     methods()
     load_trunks()
     load_sources()
+    for name in filter(None, os.environ.get(PLUGINS, "").split(",")):
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            raise JobError(f"{PLUGINS}: {error}") from error
 
 
 def _explain(problem: Any, sources: dict[tuple[str, ...], str], file: str, document: Any) -> str:

@@ -23,8 +23,8 @@ class Meter:
         self._spoke = time.monotonic()
         self._bar = display.bars.add_task(label, total=total, completed=already, note="") if display.bars else None
 
-    def to(self, done: int, note: str = "") -> None:
-        """So many are done by now."""
+    def to(self, done: int, note: str = "", loss: float | None = None) -> None:
+        """So many are done by now; a training's loss is for those who steer by it."""
         self.done = done
         now = time.monotonic()
         began, before = self._first = self._first or (now, done)

@@ -1,15 +1,21 @@
-"""A sweep: variants of one job, such as the rows of a paper's table. Stages that they share are made once, being found by id."""
+"""A sweep: variants of one job, the rows of a paper's table or points of a search space. Stages that they share are made once.
+
+Points are drawn from the job's seed, each by itself: a sweep that is submitted again, or with more samples, has the same points.
+"""
 
 from __future__ import annotations
 
+import itertools
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from statistics import mean, stdev
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from wsss_ray.component import digest
+from wsss_ray.component import canonical, digest
+from wsss_ray.randomness import random_key
 
 
 class Trial(BaseModel):
@@ -24,10 +30,52 @@ class Trial(BaseModel):
     @field_validator("set")
     @classmethod
     def _of_the_method_or_data(cls, value: dict[str, Any]) -> dict[str, Any]:
-        for name in value:
-            if name.partition(".")[0] in ("name", "sweep") or name in ("run", "run.seed", "run.store"):
-                raise ValueError(f"{name} is not a trial's to set; seeds are the sweep's, one store serves all its trials")
+        _check_names(value)
         return value
+
+
+class Domain(BaseModel):
+    """The values of one field of a search space: exactly one of these."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    grid: tuple[Any, ...] | None = Field(default=None, min_length=1, description="Each of these, with every draw of the others.")
+    choice: tuple[Any, ...] | None = Field(default=None, min_length=1, description="One of these, all as likely; blocks too.")
+    uniform: tuple[float, float] | None = Field(default=None, description="A number between the two.")
+    loguniform: tuple[float, float] | None = Field(default=None, description="A number between the two, its logarithm uniform.")
+
+    @model_validator(mode="after")
+    def _one(self) -> Domain:
+        if len(self.model_fields_set) != 1:
+            raise ValueError("give one of grid, choice, uniform, loguniform")
+        bounds = self.uniform or self.loguniform
+        if bounds is not None and not (bounds[0] < bounds[1] and (self.loguniform is None or bounds[0] > 0)):
+            positive = " and positive" if self.loguniform else ""
+            raise ValueError(f"[{bounds[0]:g}, {bounds[1]:g}]: the first is to be less{positive}")
+        return self
+
+    def draw(self, key: int) -> Any:
+        """The value of a 63-bit random key; None for a grid."""
+        if self.choice is not None:
+            return self.choice[key % len(self.choice)]
+        share = key / 2**63
+        if self.uniform is not None:
+            return _rounded(self.uniform[0] + share * (self.uniform[1] - self.uniform[0]))
+        if self.loguniform is not None:
+            low, high = map(math.log, self.loguniform)
+            return _rounded(math.exp(low + share * (high - low)))
+        return None
+
+
+class Asha(BaseModel):
+    """Asynchronous successive halving (Li et al., MLSys 2020) on the loss of one training, at equal shares of its steps."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["asha"]
+    stage: str | None = Field(default=None, description="Name of the train stage; null: the plan's last.")
+    grace: float = Field(default=0.2, gt=0, lt=1, description="Share of the training that every trial takes.")
+    reduction: int = Field(default=3, ge=2, description="One of so many goes on at each rung.")
 
 
 class Sweep(BaseModel):
@@ -36,9 +84,30 @@ class Sweep(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     paper: str = Field(default="", description="Paper and table that the trials are from.")
-    metrics: tuple[str, ...] = Field(default=("miou",), min_length=1, description="Scores to show, by stage.")
+    metrics: tuple[str, ...] = Field(
+        default=("miou",), min_length=1, description="Scores to show, by stage; trials are ranked by the first."
+    )
     seeds: tuple[int, ...] = Field(default=(), description="Values of run.seed, each for every trial; empty: the job's own.")
-    trials: tuple[Trial, ...] = Field(min_length=1)
+    trials: tuple[Trial, ...] = Field(default=(), description="The variants one by one; or give a space.")
+    space: dict[str, Domain] = Field(default={}, description="Fields to search over, as a.b.c: {uniform: [0, 1]}.")
+    samples: int = Field(default=1, ge=1, description="Draws from the space, each with every point of its grids.")
+    search: Literal["random", "optuna"] = Field(default="random", description="How draws are chosen; optuna learns from results.")
+    scheduler: Asha | None = Field(default=None, description="What ends trials early; null: nothing does.")
+    max_concurrent: int = Field(default=1, ge=1, description="Trials that run at a time and share the cluster.")
+
+    @field_validator("space")
+    @classmethod
+    def _names(cls, value: dict[str, Domain]) -> dict[str, Domain]:
+        _check_names(value)
+        return value
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Sweep:
+        if bool(self.trials) == bool(self.space):
+            raise ValueError("give either trials, at least one, or a space")
+        if self.search == "optuna" and (not self.space or any(domain.grid for domain in self.space.values()) or self.seeds):
+            raise ValueError("search: optuna draws from a space without grids, and has no sweep.seeds")
+        return self
 
     @model_validator(mode="after")
     def _distinct(self) -> Sweep:
@@ -49,6 +118,53 @@ class Sweep(BaseModel):
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds: {list(self.seeds)} has one twice")
         return self
+
+
+def trials_of(sweep: Sweep, seed: int) -> tuple[Trial, ...]:
+    """The trials, given or drawn; none where the search learns from results. A point that is drawn twice is one trial."""
+    if sweep.trials or sweep.search == "optuna":
+        return sweep.trials
+    points: dict[str, dict[str, Any]] = {}
+    grids = {name: domain.grid for name, domain in sweep.space.items() if domain.grid}
+    for sample in range(sweep.samples):
+        drawn = {name: domain.draw(random_key("sweep", seed, sample, name)) for name, domain in sweep.space.items()}
+        for values in itertools.product(*grids.values()):
+            point = drawn | dict(zip(grids, values, strict=True))
+            points.setdefault(canonical(point), point)
+    return tuple(trial_of(point) for point in points.values())
+
+
+def trial_of(point: dict[str, Any]) -> Trial:
+    """The trial of one point of a space, named by its values."""
+    return Trial(name=", ".join(_labels(point)), set=point)
+
+
+def _labels(point: dict[str, Any]) -> Iterator[str]:
+    for name, value in point.items():
+        last = name.rpartition(".")[2]
+        alike = sum(other.rpartition(".")[2] == last for other in point)
+        short = last if alike == 1 else ".".join(name.split(".")[-2:])
+        tags = [value[tag] for tag in ("name", "kind") if isinstance(value, dict) and tag in value]
+        if tags:
+            alone = {key: part for key, part in value.items() if key not in ("name", "kind")}
+            yield f"{tags[0]} {digest(alone)[:4]}" if alone else str(tags[0])
+        elif name == "method.name":
+            yield str(value)
+        elif isinstance(value, dict | list):
+            yield f"{short} {digest(value)[:6]}"
+        else:
+            yield f"{short} {value:.6g}" if isinstance(value, float) else f"{short} {value}"
+
+
+def _rounded(value: float) -> float:
+    """Six digits: enough to search, and short enough to read."""
+    return float(f"{value:.6g}")
+
+
+def _check_names(fields: dict[str, Any]) -> None:
+    for name in fields:
+        if name.partition(".")[0] in ("name", "sweep") or name in ("run", "run.seed", "run.store"):
+            raise ValueError(f"{name} is not a trial's to set; seeds are the sweep's, one store serves all its trials")
 
 
 def slug(name: str) -> str:

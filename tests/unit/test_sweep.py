@@ -12,7 +12,7 @@ import yaml
 from tests.tiny import tiny_job_of
 from wsss_ray.job import JobError, load_job, load_trials
 from wsss_ray.jobfile import read_document
-from wsss_ray.runners.sweep import scores
+from wsss_ray.runners.trial import scores
 from wsss_ray.sweep import Sweep, Trial, result_table, slug
 
 THETA = "method.seed_rule.theta"
@@ -50,7 +50,7 @@ def test_a_job_may_build_on_another(tmp_path, base):
         ("base: [a]\nname: x\n", r"job.yaml:1: base: is the path of another job file"),
         ("base: job.yaml\nname: x\n", r"job.yaml:1: base: job.yaml builds on this file"),
         ("base: base.yaml\nmethod:\n  seed_rule: {theta: 7}\n", r"job.yaml:3: method.seed_rule.theta: .* equal to 1"),
-        ("base: base.yaml\nsweep: {trials: []}\n", r"job.yaml:2: sweep.trials: .*at least 1"),
+        ("base: base.yaml\nsweep: {trials: []}\n", r"job.yaml:2: sweep: give either trials, at least one, or a space"),
         ("base: base.yaml\nsweep: {trials: [{name: a}, {name: 'A'}]}\n", r"job.yaml:2: sweep: trials: two are called 'a'"),
     ],
 )

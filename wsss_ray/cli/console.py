@@ -41,14 +41,16 @@ def load_plan(job: Path, override: list[str] | None, store: str | None, until: s
         fail(f"{job}: {error}")
 
 
-def load_sweep(job: Path, override: list[str] | None, until: str | None) -> list[tuple[Any, Any]]:
-    """Every job of the sweep with its plan."""
-    from wsss_ray.job import JobError, load_trials, plans_of
+def load_sweep(job: Path, override: list[str] | None, until: str | None) -> tuple[Any, list[tuple[Any, Any]]]:
+    """A file's sweep, and every job of it with its plan, as far as they are known before the start."""
+    from wsss_ray.job import JobError, plans_of
+    from wsss_ray.job import load_sweep as read_sweep
     from wsss_ray.plan import Plan
     from wsss_ray.plan import until as cut
 
     try:
-        trials = load_trials(job, override or ())
+        sweep_job = read_sweep(job, override or ())
+        trials = sweep_job.trials()
         plans = plans_of(one.job for one in trials)
         if until:
             plans = [Plan.of(cut(plan.targets, until)) for plan in plans]  # type: ignore[arg-type]
@@ -56,7 +58,7 @@ def load_sweep(job: Path, override: list[str] | None, until: str | None) -> list
         fail(str(error))
     except (ValueError, OSError) as error:
         fail(f"{job}: {error}")
-    return list(zip(trials, plans, strict=True))
+    return sweep_job, list(zip(trials, plans, strict=True))
 
 
 def open_store(uri: str, *, must_exist: bool = False) -> Any:

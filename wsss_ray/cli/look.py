@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import Any
 
 import typer
 
@@ -15,7 +14,6 @@ from wsss_ray.cli.console import (
     RunName,
     StoreUri,
     Until,
-    count_done,
     known_run,
     load,
     load_plan,
@@ -25,6 +23,7 @@ from wsss_ray.cli.console import (
     score_table,
     table,
 )
+from wsss_ray.cli.sweep import say_trials
 
 
 def plan(job: JobFile, override: Override = None, store: StoreUri = None, until: Until = None) -> None:
@@ -32,7 +31,7 @@ def plan(job: JobFile, override: Override = None, store: StoreUri = None, until:
     loaded, stages, run_store = load_plan(job, override, store, until)
     say_data(stages)
     if loaded.sweep is not None:
-        say_trials(load_sweep(job, override, until), run_store)
+        say_trials(*load_sweep(job, override, until), run_store)
         return
     rows = []
     for stage in stages:
@@ -41,17 +40,6 @@ def plan(job: JobFile, override: Override = None, store: StoreUri = None, until:
         reads = ", ".join(source.name for _, source in stage.inputs)
         rows.append([stage.name, stage.kind, stage.id, "done" if done else f"{made} shards" if made else "missing", reads])
     table(["stage", "kind", "id", "state", "reads"], rows)
-
-
-def say_trials(trials: list[tuple[Any, Any]], store: Any) -> None:
-    """The trials of a sweep, and how much they share."""
-    rows, seen = [], set()
-    for one, plan in trials:
-        new = [stage for stage in plan if stage.id not in seen]
-        seen |= {stage.id for stage in plan}
-        rows.append([one.trial.name, str(one.seed), f"{count_done(plan, store)}/{len(plan.stages)}", str(len(new))])
-    table(["trial", "seed", "stages done", "stages of its own"], rows)
-    typer.echo(f"{len(trials)} jobs, {sum(len(plan.stages) for _, plan in trials)} stages, {len(seen)} of them distinct")
 
 
 def validate(job: JobFile, override: Override = None) -> None:

@@ -7,10 +7,15 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
 
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -70,8 +75,7 @@ def ray_session(*, needs_cpus: float = 0) -> Iterator[Resources]:
     CPUs as the machine has cores, or `needs_cpus` if that is more (several workers on a small machine take turns), and one on
     top, so that an actor pool never holds the last one.
     """
-    for name, value in _ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
+    prepare()
     import ray
 
     if ray.is_initialized():
@@ -95,6 +99,29 @@ def ray_session(*, needs_cpus: float = 0) -> Iterator[Resources]:
         os.environ.pop("RAY_ADDRESS", None)
         if previous is not None:
             os.environ["RAY_ADDRESS"] = previous
+
+
+def prepare() -> None:
+    """Set what Ray's libraries read from the environment, before they are imported."""
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+
+
+def in_a_thread(work: Callable[[], T]) -> T:
+    """Run `work` beside this thread and wait for it, so that Ctrl-C is a KeyboardInterrupt here.
+
+    In the main thread Ray Train and Ray Tune take that signal for themselves, and may lose it when they are about to end.
+    """
+    done: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            done.set_result(work())
+        except BaseException as error:  # noqa: BLE001  it is raised again where the result is awaited
+            done.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return done.result()
 
 
 def worker_logs() -> Path | None:

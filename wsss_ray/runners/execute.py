@@ -6,7 +6,8 @@ import os
 import socket
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
@@ -26,10 +27,19 @@ from wsss_ray.store import RunStore
 _POLL_S = 1.0
 
 
-def execute(job: JobConfig, plan: Plan, store: RunStore, display: Display, *, at_once: int = 1) -> str:
+def execute(
+    job: JobConfig,
+    plan: Plan,
+    store: RunStore,
+    display: Display,
+    *,
+    have: Resources | None = None,
+    logs: str | None = None,
+) -> str:
     """Make every missing stage of a plan. Returns the path of the report. Raises StageError.
 
-    A stage that another submit or trial is making is waited for. `at_once`: jobs that share the cluster with this one.
+    A stage that another submit or trial is making is waited for. `have`: what this job may take of the Ray that runs already, as
+    a trial of a sweep, whose logs are kept in `logs`; without it, Ray is started or found, and the logs are kept with the run.
     """
     begin_run(job, plan, store)
     for stage in plan:
@@ -39,17 +49,19 @@ def execute(job: JobConfig, plan: Plan, store: RunStore, display: Display, *, at
             except ValueError as error:
                 raise StageError(f"stage {stage.name}: {error}", [stage.id]) from error
     if pending(plan, store):
-        needs = at_once * job.run.worker_range[1] * (job.run.cpus_per_worker or 1)
-        with ray_session(needs_cpus=needs) as all_there, Claims(store, attempt()) as claims, display.meters():
-            have = replace(all_there, at_once=at_once)
-            preflight(store, [stage for group in pending(plan, store) for stage in group], job.run, have)
+        needs = job.run.worker_range[1] * (job.run.cpus_per_worker or 1)
+        found = nullcontext(have) if have is not None else ray_session(needs_cpus=needs)
+        with found as there, Claims(store, attempt()) as claims, display.meters():
+            here = _Here(job, store, display, there, claims, logs or store.run_path(job.name, "logs"))
+            missing = [stage for group in pending(plan, store) for stage in group]
+            preflight(store, missing, job.run, there)
             claims.sweep()
             try:
                 while groups := pending(plan, store):
-                    _run_claimed(groups[0], claims, job, store, have, display)
+                    here.make_claimed(groups[0])
             finally:
-                if store.is_local:
-                    keep_logs(Path(store.run_path(job.name, "logs")))
+                if store.is_local and have is None:
+                    keep_logs(Path(here.logs))
     return write_report(job, plan, store)
 
 
@@ -112,57 +124,67 @@ def _same_shards(group: Sequence[Stage], stage: Stage) -> bool:
     )
 
 
-def _run_claimed(
-    group: Sequence[Stage], claims: Claims, job: JobConfig, store: RunStore, have: Resources, display: Display
-) -> None:
-    """Make the stages of a group that nobody else is making; if that is none, wait until the first is free or done."""
-    mine: list[Stage] = []
-    holder = None
-    for stage in group:
-        holder = claims.take(stage)
-        if holder is not None:
-            break
-        mine.append(stage)
-    try:
-        missing = [stage for stage in mine if store.record(stage) is None]  # done by another just before it was ours
-        if missing:
-            _run(missing, job, store, have, display)
-    finally:
-        for stage in mine:
-            claims.free(stage)
-    if not mine and holder is not None:
-        display.say(f"{group[0].name:<16} {group[0].id}  waiting: {holder['attempt']} is making it")
-        while store.record(group[0]) is None and claims.take(group[0]) is not None:
+@dataclass(frozen=True)
+class _Here:
+    """One job being run: with what, where to, and who watches."""
+
+    job: JobConfig
+    store: RunStore
+    display: Display
+    have: Resources
+    claims: Claims
+    logs: str
+
+    def make_claimed(self, group: Sequence[Stage]) -> None:
+        """Make the stages of a group that nobody else is making; if that is none, wait until the first is free or done."""
+        mine: list[Stage] = []
+        holder = None
+        for stage in group:
+            holder = self.claims.take(stage)
+            if holder is not None:
+                break
+            mine.append(stage)
+        try:
+            missing = [stage for stage in mine if self.store.record(stage) is None]  # another may just have finished
+            if missing:
+                self.make(missing)
+        finally:
+            for stage in mine:
+                self.claims.free(stage)
+        if not mine and holder is not None:
+            self._wait_for(group[0], holder["attempt"])
+
+    def _wait_for(self, stage: Stage, who: str) -> None:
+        self.display.say(f"{stage.name:<16} {stage.id}  waiting: {who} is making it")
+        while self.store.record(stage) is None and self.claims.take(stage) is not None:
             time.sleep(_POLL_S)
-        claims.free(group[0])
+        self.claims.free(stage)
 
+    def make(self, group: Sequence[Stage]) -> None:
+        """Make a training, or per-image stages of the same data together. Raises StageError."""
+        from wsss_ray.runners.shards import run_shards
+        from wsss_ray.runners.train import run_train
 
-def _run(group: Sequence[Stage], job: JobConfig, store: RunStore, have: Resources, display: Display) -> None:
-    from wsss_ray.runners.shards import run_shards
-    from wsss_ray.runners.train import run_train
-
-    names = ", ".join(stage.name for stage in group)
-    try:
-        if group[0].kind == "train":
-            run_train(store, group[0], job.run, have, display)
-        else:
-            run_shards(store, group, job.run, have, display)
-    except StageError as error:
-        raise StageError(f"{error}\nlogs: {store.run_path(job.name, 'logs')}", _missing(group, store)) from error
-    except KeyboardInterrupt:
-        raise
-    except Exception as error:
-        raise StageError(
-            f"stage {names}: {_cause(error)}\nlogs: {store.run_path(job.name, 'logs')}; what was done is kept",
-            _missing(group, store),
-        ) from error
-    for stage in group:
-        record = store.record(stage)
-        assert record is not None
-        errors = record["counts"]["errors"]
-        note = f", {errors} failed (see errors/)" if errors else ""
-        unit = f"{record['counts']['steps']} steps" if stage.kind == "train" else f"{record['counts']['images']} images"
-        display.say(f"{stage.name:<16} {stage.id}  {unit}, {record['seconds']:.1f} s{note}")
+        names = ", ".join(stage.name for stage in group)
+        try:
+            if group[0].kind == "train":
+                run_train(self.store, group[0], self.job.run, self.have, self.display)
+            else:
+                run_shards(self.store, group, self.job.run, self.have, self.display)
+        except StageError as error:
+            raise StageError(f"{error}\nlogs: {self.logs}", _missing(group, self.store)) from error
+        except KeyboardInterrupt:
+            raise
+        except Exception as error:
+            cause = f"stage {names}: {_cause(error)}\nlogs: {self.logs}; what was done is kept"
+            raise StageError(cause, _missing(group, self.store)) from error
+        for stage in group:
+            record = self.store.record(stage)
+            assert record is not None
+            errors = record["counts"]["errors"]
+            note = f", {errors} failed (see errors/)" if errors else ""
+            unit = f"{record['counts']['steps']} steps" if stage.kind == "train" else f"{record['counts']['images']} images"
+            self.display.say(f"{stage.name:<16} {stage.id}  {unit}, {record['seconds']:.1f} s{note}")
 
 
 def _missing(group: Sequence[Stage], store: RunStore) -> list[str]:

@@ -6,12 +6,11 @@ driver died must find them by stage id alone. A worker that dies is replaced, an
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 import time
-from collections.abc import Callable
-from concurrent.futures import Future
-from typing import Any, TypeVar
+from typing import Any
 
 import ray.train
 import torch
@@ -23,12 +22,10 @@ from wsss_ray.job import Execution
 from wsss_ray.plan import Stage
 from wsss_ray.progress import Display, Meter
 from wsss_ray.records import StageError, make_record
-from wsss_ray.runners.cluster import Resources
+from wsss_ray.runners.cluster import Resources, in_a_thread
 from wsss_ray.runners.preflight import training_share
 from wsss_ray.store import RunStore
 from wsss_ray.training import TrainingError, run_training
-
-T = TypeVar("T")
 
 
 def run_train(store: RunStore, stage: Stage, run: Execution, have: Resources, display: Display) -> None:
@@ -73,7 +70,7 @@ def run_train(store: RunStore, stage: Stage, run: Execution, have: Resources, di
     started = time.time()
     try:
         with _Watch(store, stage, display.meter(stage.name, total, "steps")):
-            result = _in_a_thread(trainer.fit)
+            result = in_a_thread(trainer.fit)
     finally:
         store.delete_folder(f"{scratch}/{attempt}")
     outcome = result.return_value or {}
@@ -118,23 +115,6 @@ def train_worker(config: dict[str, Any]) -> dict[str, Any]:
         return {"error": str(error)}
 
 
-def _in_a_thread(work: Callable[[], T]) -> T:
-    """Run `work` beside this thread and wait for it, so that Ctrl-C is a KeyboardInterrupt here.
-
-    In the main thread Ray Train takes that signal for itself, may lose it when the training is about to end, and keeps it after.
-    """
-    done: Future[T] = Future()
-
-    def run() -> None:
-        try:
-            done.set_result(work())
-        except BaseException as error:  # noqa: BLE001  it is raised again where the result is awaited
-            done.set_exception(error)
-
-    threading.Thread(target=run, daemon=True).start()
-    return done.result()
-
-
 class _Watch(threading.Thread):
     """Reads metrics.jsonl while a training runs, for the progress display."""
 
@@ -142,6 +122,7 @@ class _Watch(threading.Thread):
         super().__init__(daemon=True)
         self.store, self.path, self.meter = store, store.stage_path(stage, "metrics.jsonl"), meter
         self.finished = threading.Event()
+        self._step = -1
 
     def __enter__(self) -> _Watch:
         self.start()
@@ -158,12 +139,11 @@ class _Watch(threading.Thread):
             self.look()
 
     def look(self) -> None:
-        """Show the last line, if there is one."""
+        """Show the lines that have come since the last look."""
         if not self.store.exists(self.path):
             return
-        import json
-
-        lines = self.store.read(self.path).splitlines()
-        if lines:
-            last = json.loads(lines[-1])
-            self.meter.to(last["step"], f"loss {last['loss']:.4f}, waiting {last['wait_share']:.0%}")
+        lines = [json.loads(line) for line in self.store.read(self.path).splitlines()]
+        for line in lines:
+            if line["step"] > self._step:
+                self.meter.to(line["step"], f"loss {line['loss']:.4f}, waiting {line['wait_share']:.0%}", loss=line["loss"])
+        self._step = lines[-1]["step"] if lines else -1

@@ -1,0 +1,75 @@
+"""What the commands do with a job that has a sweep: its trials before, its ranking after."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from wsss_ray.cli.console import INTERRUPTED, count_done, fail, load_sweep, table
+
+
+def submit_sweep(job: Path, override: list[str] | None, store: Any, until: str | None) -> None:
+    """Run the trials of a job's sweep, and print what came of them."""
+    from wsss_ray.data.source import stages_of
+    from wsss_ray.progress import Display
+    from wsss_ray.runners.execute import attempt
+    from wsss_ray.runners.sweep import run_sweep
+    from wsss_ray.runners.trial import Work
+    from wsss_ray.sweep import result_table
+
+    sweep_job, trials = load_sweep(job, override, until)
+    say_trials(sweep_job, trials, store)
+    sweep = sweep_job.sweep
+    try:
+        data = stages_of(sweep_job.job.data) if sweep.search == "optuna" else None
+        work = Work(sweep_job=sweep_job, trials=tuple(trials), store=store, data=data, attempt=attempt(), cut=until)
+        rows = run_sweep(work, Display())
+    except ValueError as error:
+        fail(f"{job}: {error}")
+    except OSError as error:
+        fail(f"store {store.uri}: {error}")
+    except KeyboardInterrupt:
+        fail(INTERRUPTED, code=130)
+    if sweep.trials:
+        by_name = {trial.name: trial for trial in sweep.trials}
+        if sweep.paper:
+            typer.echo(sweep.paper)
+        table(*result_table(sweep, [(by_name[row.name], row.metrics) for row in rows]))
+    else:
+        say_ranking(rows, sweep.metrics)
+    folder = store.run_path(sweep_job.job.name)
+    if store.exists(f"{folder}/best.yaml"):
+        typer.echo(f"best: {folder}/best.yaml")
+    typer.echo(f"table: {folder}/trials.parquet\nreport: {folder}/report.html")
+    failed = [row for row in rows if row.state in ("failed", "missing")]
+    if failed:
+        fail("\n".join(f"trial {row.name!r}, seed {row.seed}: {row.error or 'did not come to its end'}" for row in failed))
+
+
+def say_trials(sweep_job: Any, trials: list[tuple[Any, Any]], store: Any) -> None:
+    """The trials of a sweep, and how much they share."""
+    sweep = sweep_job.sweep
+    if not trials:
+        fields = ", ".join(sweep.space)
+        typer.echo(f"{sweep.samples} trials over {fields}, chosen by {sweep.search} as results come in")
+        return
+    rows, seen = [], set()
+    for one, plan in trials:
+        new = [stage for stage in plan if stage.id not in seen]
+        seen |= {stage.id for stage in plan}
+        rows.append([one.trial.name, str(one.seed), f"{count_done(plan, store)}/{len(plan.stages)}", str(len(new))])
+    table(["trial", "seed", "stages done", "stages of its own"], rows)
+    typer.echo(f"{len(trials)} jobs, {sum(len(plan.stages) for _, plan in trials)} stages, {len(seen)} of them distinct")
+
+
+def say_ranking(rows: list[Any], metrics: tuple[str, ...]) -> None:
+    """Trials from the best to the worst, by the first metric."""
+    from wsss_ray.trials import ranking
+
+    shown = []
+    for place, row in enumerate(ranking(rows, metrics[0]), start=1):
+        scores = [f"{100 * row.metrics[name]:.1f}" if name in row.metrics else "-" for name in metrics]
+        shown.append([str(place), row.name, str(row.seed), *scores, row.state, f"{row.seconds:.0f} s"])
+    table(["rank", "trial", "seed", *metrics, "state", "time"], shown)

@@ -1,0 +1,191 @@
+"""One trial of a sweep, in a process of its own: its plan's missing stages, and what the driver hears of them."""
+
+from __future__ import annotations
+
+import io
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from typing import Any
+
+from rich.console import Console
+
+from wsss_ray.job import SweepJob, TrialJob
+from wsss_ray.plan import Data, Plan, until
+from wsss_ray.progress import Display, Meter
+from wsss_ray.records import StageError
+from wsss_ray.runners.cluster import Resources, prepare
+from wsss_ray.runners.execute import execute
+from wsss_ray.store import RunStore
+from wsss_ray.sweep import trial_of
+from wsss_ray.trials import State, TrialRow
+
+_SPEAK_S = 20.0
+
+
+@dataclass(frozen=True)
+class Work:
+    """A sweep as its trials need it. `trials` is empty where the search chooses them as it learns (`learns`)."""
+
+    sweep_job: SweepJob
+    trials: tuple[tuple[TrialJob, Plan], ...]
+    store: RunStore
+    data: Data | None  # the job's own, where trials are planned as they come
+    attempt: str
+    cut: Any = None  # --until
+    have: Resources | None = None
+
+    @property
+    def learns(self) -> bool:
+        """Whether trials are chosen by the results of others."""
+        return self.sweep_job.sweep.search == "optuna"
+
+    def planned(self, config: dict[str, Any]) -> tuple[TrialJob, Plan]:
+        """The trial of a Tune configuration. Raises JobError or ValueError where a point of the space is no job."""
+        if not self.learns:
+            return self.trials[config["place"]]
+        point = {}
+        for name, domain in self.sweep_job.sweep.space.items():
+            value = config[name]
+            point[name] = domain.choice[int(value)] if domain.choice is not None else float(f"{value:.6g}")
+        one = self.sweep_job.variant(trial_of(point), self.sweep_job.job.run.seed)
+        plan = one.job.plan(self.data if one.job.data == self.sweep_job.job.data else None)
+        return one, Plan.of(until(plan.targets, self.cut)) if self.cut else plan
+
+    def place(self, point: dict[str, Any]) -> dict[str, Any]:
+        """The Tune configuration of a trial that is known."""
+        space = self.sweep_job.sweep.space
+        return {name: value if (choice := space[name].choice) is None else choice.index(value) for name, value in point.items()}
+
+    def reward(self, row: TrialRow) -> float:
+        """What a search learns from: the first metric; 0 for a trial that failed."""
+        return row.metrics.get(self.sweep_job.sweep.metrics[0], 0.0)
+
+
+def run_trial(config: dict[str, Any], *, work: Work) -> None:
+    """The Tune function: run a trial's missing stages, write its row, report that it has ended."""
+    prepare()
+    from ray import tune
+
+    one, plan = work.planned(config)
+    began = time.time()
+    asha = work.sweep_job.sweep.scheduler
+    trains = [stage.name for stage in plan if stage.kind == "train"]
+    display = TrialDisplay(one, watched=(asha.stage or trains[-1]) if asha is not None and trains else None)
+    broken: tuple[str, ...] = ()
+    error = _known_failure(work, plan)
+    if error is None:
+        try:
+            logs = work.store.run_path(work.sweep_job.job.name, "logs")
+            execute(one.job, plan, work.store, display, have=work.have, logs=logs)
+        except StageError as failure:
+            error, broken = str(failure).splitlines()[0], failure.stages
+    state: State = "done" if error is None else "failed"
+    row = trial_row(work, one, plan, state=state, error=error, seconds=time.time() - began, finished=time.time())
+    write_row(work, one, row, broken=broken)
+    tune.report({"ended": True, "reward": work.reward(row), "trial": one.job.name, "said": error and f"failed: {error}"})
+
+
+def trial_row(
+    work: Work,
+    one: TrialJob,
+    plan: Plan,
+    *,
+    state: State,
+    error: str | None = None,
+    seconds: float = 0.0,
+    finished: float | None = None,
+    progress: float | None = None,
+) -> TrialRow:
+    """What the store says of a trial: its scores so far. Times in seconds, `finished` since the epoch."""
+    return TrialRow(
+        name=one.trial.name,
+        run=one.job.name,
+        seed=one.seed,
+        method=one.job.method.kind(),
+        parameters=one.trial.set,
+        state=state,
+        error=error,
+        metrics=scores(plan, work.store),
+        stages=[stage.id for stage in plan],
+        seconds=round(seconds, 3),
+        started=_iso(finished - seconds) if finished is not None else None,
+        finished=_iso(finished) if finished is not None else None,
+        progress=progress,
+        published=one.trial.published,
+    )
+
+
+def scores(plan: Plan, store: RunStore) -> dict[str, float]:
+    """The mIoU of every score of a plan that is done, by the stage's name."""
+    records = [(stage.name, store.record(stage)) for stage in plan if stage.kind == "evaluate"]
+    return {name: record["metrics"]["miou"] for name, record in records if record and record["metrics"]["miou"] is not None}
+
+
+def write_row(work: Work, one: TrialJob, row: TrialRow, *, broken: Sequence[str] = ()) -> None:
+    """Keep a trial's row; `broken` are the stages that failed in it."""
+    work.store.write_json(row_path(work, one), asdict(row) | {"attempt": work.attempt, "broken": list(broken)})
+
+
+def row_path(work: Work, one: TrialJob) -> str:
+    """Where a trial's row lies."""
+    return work.store.run_path(work.sweep_job.job.name, "trials", f"{one.job.name}.json")
+
+
+def _known_failure(work: Work, plan: Plan) -> str | None:
+    """Why a stage of the plan has failed in another trial of this submit: it would fail again."""
+    ids = {stage.id for stage in plan}
+    folder = work.store.run_path(work.sweep_job.job.name, "trials")
+    for name in work.store.names(folder):
+        found = work.store.read_json(f"{folder}/{name}")
+        if found["attempt"] == work.attempt and ids & set(found["broken"]):
+            return f"as before: {found['error']}"
+    return None
+
+
+def _iso(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="seconds")
+
+
+class TrialDisplay(Display):
+    """What a trial says, reported to Tune and so to the driver; the loss of the stage `watched` too, for a scheduler."""
+
+    def __init__(self, one: TrialJob, *, watched: str | None) -> None:
+        super().__init__(Console(file=io.StringIO()))
+        self.run, self.watched = one.job.name, watched
+        self._lock = threading.Lock()
+
+    def say(self, text: str) -> None:
+        """One line for the driver."""
+        self.report({"said": text})
+
+    def meter(self, label: str, total: int, unit: str, already: int = 0) -> Meter:
+        """A new stage's progress."""
+        return TrialMeter(self, label, total, unit, already)
+
+    def report(self, found: dict[str, Any]) -> None:
+        """Tell Tune, which may end the trial here."""
+        from ray import tune
+
+        with self._lock:
+            tune.report({"trial": self.run} | found)
+
+
+class TrialMeter(Meter):
+    """Progress of one stage of a trial, reported now and then; of the watched stage, at every per cent of its steps."""
+
+    display: TrialDisplay
+    _percent = 0
+
+    def to(self, done: int, note: str = "", loss: float | None = None) -> None:
+        """So many are done by now."""
+        self.done = done
+        percent = int(100 * done / max(1, self.total))
+        if self.label == self.display.watched and loss is not None and percent > self._percent:
+            self._percent = percent
+            self.display.report({"percent": percent, "loss": loss, "share": percent / 100})
+        elif time.monotonic() - self._spoke > _SPEAK_S:
+            self._spoke = time.monotonic()
+            self.display.say(f"{self.label}: {done}/{self.total} {self.unit}{', ' if note else ''}{note}")
