@@ -81,8 +81,7 @@ class Claims:
                     self.store.delete(self._path(stage_id))
 
     def _is_void(self, stage_id: str, data: bytes) -> bool:
-        holder = json.loads(data)
-        if holder["host"] == self.holder["host"] and _started(holder["pid"]) != holder["started"]:
+        if is_dead(json.loads(data)):
             return True
         before, since = self._seen.get(stage_id, (b"", 0.0))
         if before != data:
@@ -135,6 +134,11 @@ class Claims:
 
     def _content(self, beat: int) -> bytes:
         return json.dumps(self.holder | {"beat": beat}).encode()
+
+
+def is_dead(holder: dict[str, Any]) -> bool:
+    """Whether the process of a claim is known to be no more, which only its own machine can tell."""
+    return bool(holder["host"] == socket.gethostname() and _started(holder["pid"]) != holder["started"])
 
 
 def _started(pid: int) -> str | None:

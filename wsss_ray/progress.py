@@ -29,7 +29,8 @@ class Meter:
         now = time.monotonic()
         began, before = self._first = self._first or (now, done)
         rate = (done - before) / (now - began) if now > began else 0.0
-        text = f"{rate:.1f} {self.unit}/s {note}".strip() if rate else note
+        pace = f"{rate:.1f} {self.unit}/s" if rate >= 0.1 else f"{60 * rate:.1f} {self.unit}/min"
+        text = f"{pace} {note}".strip() if rate else note
         if self._bar is not None and self.display.bars:
             self.display.bars.update(self._bar, completed=done, note=text)
         elif now - self._spoke > _PLAIN_EVERY_S:

@@ -69,16 +69,22 @@ def schema() -> None:
 
 
 def status(store: OpenStore = "runs") -> None:
-    """List the runs of a store and how far they are."""
+    """List the runs of a store: how far they are, who works on them, and when they last gave a sign of life."""
+    from wsss_ray.status import run_status, sweep_status
+
     run_store = open_store(store, must_exist=True)
     rows = []
     for name in run_store.names(run_store.path("runs")):
-        if not run_store.exists(run_store.run_path(name, "run.json")):
-            continue  # submitted this moment, or killed in it
-        stages = run_store.read_json(run_store.run_path(name, "run.json"))["stages"]
-        missing = [s["name"] for s in stages if not run_store.exists(run_store.path("stages", s["id"], "record.json"))]
-        rows.append([name, f"{len(stages) - len(missing)}/{len(stages)}", missing[0] if missing else "done"])
-    table(["run", "stages", "next"], rows)
+        found, trials = run_status(run_store, name), sweep_status(run_store, name)
+        if trials is not None:
+            rows.append([name, "sweep", f"{trials[0]}/{trials[1]} trials", "", "", ""])
+        if found is None:
+            continue
+        progress = f"{found.made}/{found.work} {found.unit}" if found.now and found.work else ""
+        sign = f"{found.silent_s:.0f} s ago" if found.silent_s is not None else ""
+        stages = f"{found.done}/{found.total}"
+        rows.append([name, found.state, stages, f"{found.now or ''} {progress}".strip(), found.holder or "", sign])
+    table(["run", "state", "stages", "at", "by", "sign of life"], rows)
 
 
 def show(run: RunName, store: OpenStore = "runs") -> None:

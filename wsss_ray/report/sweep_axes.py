@@ -46,7 +46,7 @@ class Axis:
         number = value if self.places is None else self.places[value]
         return ((math.log10(number) if self.logarithmic else number) - self.low) / (self.high - self.low)
 
-    def ticks(self, count: int = 5) -> list[tuple[float, str]]:
+    def ticks(self, count: int = 6) -> list[tuple[float, str]]:
         """Shares of the axis and what stands there, lowest first; of numbers at most `count` and a few."""
         if self.places is not None:
             every = math.ceil(len(self.places) / _LABELS)
@@ -58,13 +58,13 @@ class Axis:
         first, last = math.ceil(self.low - 1e-9), math.floor(self.high + 1e-9)
         decades = last - first + 1
         steps = (1,) if decades >= 4 else (1, 3) if decades >= 3 else (1, 2, 5)
-        every = math.ceil(decades / (count + 1)) if decades > 0 else 1
+        every = max(1, math.ceil(decades / count))
         start = first if steps == (1,) else first - 1
         values = (float(f"{step}e{power}") for power in range(start, last + 1, every) for step in steps)
         return [value for value in values if self.low - 1e-9 <= math.log10(value) <= self.high + 1e-9]
 
 
-def round_values(low: float, high: float, count: int = 5) -> list[float]:
+def round_values(low: float, high: float, count: int = 6) -> list[float]:
     """Values that are multiples of 1, 2, 2.5 or 5 times a power of ten, within [low, high]; `count` and a few at most."""
     power = 10.0 ** math.floor(math.log10((high - low) / count))
     step = next(power * factor for factor in (1, 2, 2.5, 5, 10) if (high - low) / (power * factor) <= count)

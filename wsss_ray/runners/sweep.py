@@ -24,6 +24,7 @@ from wsss_ray.progress import Display, Meter
 from wsss_ray.report.sweep_page import build_sweep
 from wsss_ray.runners.cluster import in_a_thread, keep_logs, ray_session
 from wsss_ray.runners.execute import pending
+from wsss_ray.runners.train import free_place, owner_name
 from wsss_ray.runners.trial import Work, row_path, run_trial, trial_row, write_row
 from wsss_ray.store import RunStore
 from wsss_ray.trials import State, TrialRow, ranking, to_table
@@ -38,8 +39,8 @@ def run_sweep(work: Work, display: Display) -> list[TrialRow]:
     store, name = work.store, work.sweep_job.job.name
     job_yaml = yaml.safe_dump(work.sweep_job.document.expanded(), sort_keys=False, allow_unicode=True)
     store.write(store.run_path(name, "job.yaml"), job_yaml.encode())
-    runs = [one.job.name for one, _ in work.trials]
-    about = {"name": name, "submitted": time.time(), "attempt": work.attempt, "trials": runs}
+    total = work.sweep_job.sweep.samples if work.learns else len(work.trials)
+    about = {"name": name, "submitted": time.time(), "attempt": work.attempt, "total": total}
     store.write_json(store.run_path(name, "sweep.json"), about)
     open_ones = [place for place, (one, plan) in enumerate(work.trials) if _found(work, one, plan) is None]
     samples = max(0, work.sweep_job.sweep.samples - len(_known(work))) if work.learns else 0
@@ -60,7 +61,8 @@ def run_sweep(work: Work, display: Display) -> list[TrialRow]:
 
 def _tune(work: Work, open_ones: Sequence[int], samples: int, display: Display) -> None:
     """Run trials on Ray Tune, and write the rows of those that could not write their own."""
-    os.environ |= {"TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1"}
+    os.environ |= dict.fromkeys(("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "TUNE_DISABLE_STRICT_METRIC_CHECKING"), "1")
+    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the old one can be silenced
     sweep, total = work.sweep_job.sweep, samples if work.learns else len(open_ones)
     watch = _Watch(display, display.meter("trials", total, "trials"))
     scratch, experiment = work.store.path("ray-tune"), f"{work.sweep_job.job.name}-{time.time_ns()}"
@@ -117,10 +119,17 @@ class _Watch(tune.Callback):  # type: ignore[misc]
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         """One more has ended."""
+        self.on_trial_recover(iteration, trials, trial)
         if self.meter is not None:
             self.meter.add(1)
 
     on_trial_error = on_trial_complete
+
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        """A trial's process is no more: what its training held is free."""
+        last = trial.last_result or {}
+        if not last.get("ended") and "pid" in last:
+            free_place(owner_name(last["node_ip"], last["pid"]))
 
 
 def _scheduler(work: Work) -> Any:

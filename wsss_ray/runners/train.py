@@ -14,8 +14,11 @@ from typing import Any
 
 import ray.train
 import torch
+from ray import PlacementGroupID
+from ray.experimental import internal_kv
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer, get_device, prepare_model
+from ray.util.placement_group import PlacementGroup, remove_placement_group
 
 from wsss_ray.contracts import Learner, OnlineSegmenter
 from wsss_ray.job import Execution
@@ -48,6 +51,7 @@ def run_train(store: RunStore, stage: Stage, run: Execution, have: Resources, di
         "label_workers": run.label_workers,
         "checkpoint_every": run.checkpoint_every,
         "log_every": run.log_every,
+        "owner": owner_name(ray.util.get_node_ip_address(), os.getpid()),
     }
     scratch, attempt = store.path("ray-train"), f"{stage.id}-{time.time_ns()}"
     trainer = TorchTrainer(
@@ -93,6 +97,9 @@ def run_train(store: RunStore, stage: Stage, run: Execution, have: Resources, di
 def train_worker(config: dict[str, Any]) -> dict[str, Any]:
     """What every training worker runs. Errors that all workers share are returned, so that they are not tried again."""
     context = ray.train.get_context()
+    place = ray.util.get_current_placement_group()
+    if context.get_world_rank() == 0 and place is not None:
+        internal_kv._internal_kv_put(config["owner"], place.id.hex(), overwrite=True)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what deterministic matrix products on CUDA need
     torch.set_num_threads(config["threads"])
     torch.use_deterministic_algorithms(mode=True, warn_only=True)
@@ -113,6 +120,22 @@ def train_worker(config: dict[str, Any]) -> dict[str, Any]:
         return metrics | {"workers": context.get_world_size()}
     except (TrainingError, FloatingPointError) as error:
         return {"error": str(error)}
+
+
+def owner_name(address: str, pid: int) -> str:
+    """Under which a process that runs a training keeps the name of the training's placement group in Ray's store of keys."""
+    return f"wsss-ray place {address} {pid}"
+
+
+def free_place(owner: str) -> None:
+    """Give back what the training of a process that was ended from outside holds.
+
+    Ray frees the placement group of an actor that dies only with the whole job, and Ray Train's own cleaner needs a dashboard.
+    """
+    found = internal_kv._internal_kv_get(owner)
+    if found is not None:
+        internal_kv._internal_kv_del(owner)
+        remove_placement_group(PlacementGroup(PlacementGroupID(bytes.fromhex(found.decode()))))
 
 
 class _Watch(threading.Thread):

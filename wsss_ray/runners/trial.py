@@ -85,7 +85,7 @@ def run_trial(config: dict[str, Any], *, work: Work) -> None:
     state: State = "done" if error is None else "failed"
     row = trial_row(work, one, plan, state=state, error=error, seconds=time.time() - began, finished=time.time())
     write_row(work, one, row, broken=broken)
-    tune.report({"ended": True, "reward": work.reward(row), "trial": one.job.name, "said": error and f"failed: {error}"})
+    tune.report({"ended": True, "reward": work.reward(row), "trial": display.label, "said": error and f"failed: {error}"})
 
 
 def trial_row(
@@ -154,7 +154,7 @@ class TrialDisplay(Display):
 
     def __init__(self, one: TrialJob, *, watched: str | None) -> None:
         super().__init__(Console(file=io.StringIO()))
-        self.run, self.watched = one.job.name, watched
+        self.label, self.watched = f"{one.trial.name}, seed {one.seed}", watched
         self._lock = threading.Lock()
 
     def say(self, text: str) -> None:
@@ -170,7 +170,7 @@ class TrialDisplay(Display):
         from ray import tune
 
         with self._lock:
-            tune.report({"trial": self.run} | found)
+            tune.report({"trial": self.label} | found)
 
 
 class TrialMeter(Meter):
