@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-all lint clean
+.PHONY: help venv demo test test-all test-faults lint clean
 
 help:  ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -18,7 +18,7 @@ $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 10) <= v <= (3, 12) else f"wsss-ray needs Python 3.10 to 3.12, {sys.executable} is {v[0]}.{v[1]}; call make PYTHON=python3.11")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet 'torch>=2.11,<2.14'
-	$(BIN)/python -m pip install --quiet --editable '.[sprites,efficientnet,coco,timm,dev]'
+	$(BIN)/python -m pip install --quiet --editable '.[sprites,efficientnet,coco,timm,tune,dev]'
 	$(BIN)/python -m pip install --quiet --no-deps 'arcade==3.3.3'
 	touch $@
 
@@ -26,10 +26,14 @@ demo: $(STAMP)  ## Train from tags on the bundled sprites; prints the mIoUs and 
 	$(BIN)/wsss-ray submit jobs/demo.yaml
 
 test: $(STAMP)  ## Fast tests (under 10 minutes on 2 cores).
-	$(BIN)/python -m pytest -q -m 'not slow and not gpu' --durations=10
+	$(BIN)/python -m pytest -q -m 'not slow and not gpu and not faults' --durations=10
 
-test-all: $(STAMP)  ## All tests, the long ones too.
-	$(BIN)/python -m pytest -q --durations=20
+# Slurm's test needs root and: apt-get install --no-install-recommends slurmctld slurmd slurm-client munge
+test-all: $(STAMP)  ## All tests, the long ones too, but for the faults.
+	$(BIN)/python -m pytest -q -m 'not faults' --durations=20
+
+test-faults: $(STAMP)  ## Kill workers, nodes, drivers and heads, cut links, fill disks; prints a table (half an hour, root).
+	$(BIN)/python -m pytest -q -s -m faults tests/faults
 
 lint: $(STAMP)  ## ruff and mypy.
 	$(BIN)/ruff check .

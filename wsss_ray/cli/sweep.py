@@ -14,6 +14,7 @@ def submit_sweep(job: Path, override: list[str] | None, store: Any, until: str |
     """Run the trials of a job's sweep, and print what came of them."""
     from wsss_ray.data.source import stages_of
     from wsss_ray.progress import Display
+    from wsss_ray.records import StageError
     from wsss_ray.runners.execute import attempt
     from wsss_ray.runners.sweep import run_sweep
     from wsss_ray.runners.trial import Work
@@ -28,6 +29,8 @@ def submit_sweep(job: Path, override: list[str] | None, store: Any, until: str |
         rows = run_sweep(work, Display())
     except ValueError as error:
         fail(f"{job}: {error}")
+    except StageError as error:
+        fail(str(error))
     except OSError as error:
         fail(f"store {store.uri}: {error}")
     except KeyboardInterrupt:

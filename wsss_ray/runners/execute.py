@@ -201,6 +201,10 @@ def _cause(error: BaseException) -> str:
         if not isinstance(inner, BaseException):
             break
         error = inner
-    text = str(error).strip()
-    lines = [line for line in text.splitlines() if line.strip()]
+    return last_line(error)
+
+
+def last_line(error: BaseException) -> str:
+    """An error's kind and the last line of its message, where Ray's errors have their cause."""
+    lines = [line for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[-1].strip() if lines else ''}"

@@ -21,9 +21,10 @@ from ray import tune
 from wsss_ray.job import TrialJob
 from wsss_ray.plan import Plan
 from wsss_ray.progress import Display, Meter
+from wsss_ray.records import StageError
 from wsss_ray.report.sweep_page import build_sweep
 from wsss_ray.runners.cluster import in_a_thread, keep_logs, ray_session
-from wsss_ray.runners.execute import pending
+from wsss_ray.runners.execute import last_line, pending
 from wsss_ray.runners.train import free_place, owner_name
 from wsss_ray.runners.trial import Work, row_path, run_trial, trial_row, write_row
 from wsss_ray.store import RunStore
@@ -34,7 +35,7 @@ def run_sweep(work: Work, display: Display) -> list[TrialRow]:
     """Run every trial that has not ended. A trial that fails does not stop the others.
 
     Returns the rows of all, and writes `trials.parquet`, `report.html` and `best.yaml` (the best trial's job, ready to submit) to
-    the sweep's folder. Raises ValueError if the search is not installed.
+    the sweep's folder. Raises ValueError if the search is not installed, StageError if the sweep itself fails.
     """
     store, name = work.store, work.sweep_job.job.name
     job_yaml = yaml.safe_dump(work.sweep_job.document.expanded(), sort_keys=False, allow_unicode=True)
@@ -53,7 +54,7 @@ def run_sweep(work: Work, display: Display) -> list[TrialRow]:
                 _tune(replace(work, have=replace(have, at_once=at_once)), open_ones, samples, display)
             finally:
                 if store.is_local:
-                    keep_logs(Path(store.run_path(name, "logs")))
+                    keep_logs(Path(work.logs))
     rows = _known(work) if work.learns else [_found(work, one, plan) or _missing(work, one, plan) for one, plan in work.trials]
     _write_results(work, rows, job_yaml)
     return rows
@@ -89,6 +90,8 @@ def _tune(work: Work, open_ones: Sequence[int], samples: int, display: Display) 
     )
     try:
         results = in_a_thread(tuner.fit)
+    except RuntimeError as error:
+        raise StageError(f"sweep: {last_line(error)}\nlogs: {work.logs}; what was done is kept") from error
     finally:
         work.store.delete_folder(f"{scratch}/{experiment}")
     for result in results:
@@ -97,9 +100,9 @@ def _tune(work: Work, open_ones: Sequence[int], samples: int, display: Display) 
             continue  # it has written its row
         one, plan = work.planned(config)
         seconds, share = last.get("time_total_s", 0.0), last.get("share")
-        error = str(result.error).strip().splitlines()[-1] if result.error else None
-        state: State = "failed" if error else "stopped"
-        row = trial_row(work, one, plan, state=state, error=error, seconds=seconds, finished=time.time(), progress=share)
+        what = last_line(result.error) if result.error else None
+        state: State = "failed" if what else "stopped"
+        row = trial_row(work, one, plan, state=state, error=what, seconds=seconds, finished=time.time(), progress=share)
         write_row(work, one, row)
 
 

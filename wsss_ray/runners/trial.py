@@ -42,6 +42,11 @@ class Work:
         """Whether trials are chosen by the results of others."""
         return self.sweep_job.sweep.search == "optuna"
 
+    @property
+    def logs(self) -> str:
+        """Where the workers' output is kept, where the store is a folder."""
+        return self.store.run_path(self.sweep_job.job.name, "logs")
+
     def planned(self, config: dict[str, Any]) -> tuple[TrialJob, Plan]:
         """The trial of a Tune configuration. Raises JobError or ValueError where a point of the space is no job."""
         if not self.learns:
@@ -78,8 +83,7 @@ def run_trial(config: dict[str, Any], *, work: Work) -> None:
     error = _known_failure(work, plan)
     if error is None:
         try:
-            logs = work.store.run_path(work.sweep_job.job.name, "logs")
-            execute(one.job, plan, work.store, display, have=work.have, logs=logs)
+            execute(one.job, plan, work.store, display, have=work.have, logs=work.logs)
         except StageError as failure:
             error, broken = str(failure).splitlines()[0], failure.stages
     state: State = "done" if error is None else "failed"
@@ -170,7 +174,7 @@ class TrialDisplay(Display):
         from ray import tune
 
         with self._lock:
-            tune.report({"trial": self.label} | found)
+            tune.report({"trial": self.label, "reward": 0.0} | found)  # a search asks every report for it, and counts the last
 
 
 class TrialMeter(Meter):

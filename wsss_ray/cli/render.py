@@ -1,0 +1,68 @@
+"""The command that writes manifests for clusters: render."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from wsss_ray import __version__
+from wsss_ray.cli.console import JobFile, Override, StoreUri, Until, fail
+
+Target = Annotated[Literal["ray-up", "kuberay", "slurm", "compose"], typer.Argument(help="What the job is to run on.")]
+Out = Annotated[Path | None, typer.Option(metavar="FILE", help="Write to a file instead of the terminal.")]
+Image = Annotated[str | None, typer.Option(help="Container image (kuberay, compose); see cluster/Dockerfile.")]
+Python = Annotated[str, typer.Option(metavar="PATH", help="Interpreter that has this package, on every node (slurm).")]
+Where = Annotated[str, typer.Option(help="aws:REGION, gcp:PROJECT/ZONE or local:USER@HEAD,WORKER,... (ray-up).")]
+VmImage = Annotated[str | None, typer.Option(help="Image of the machines: Ubuntu, with NVIDIA's driver for GPUs (ray-up).")]
+Package = Annotated[str | None, typer.Option(help="What pip installs on the machines: a wheel here, or a requirement (ray-up).")]
+Gpus = Annotated[int | None, typer.Option(min=0, help="GPUs of a worker machine; a training worker takes one. Default: 1.")]
+Cpus = Annotated[int | None, typer.Option(min=1, help="CPUs of a worker machine. Default: what the job's processes take.")]
+
+
+def render(
+    target: Target,
+    job: JobFile,
+    override: Override = None,
+    store: StoreUri = None,
+    until: Until = None,
+    out: Out = None,
+    gpus_per_node: Gpus = None,
+    cpus_per_node: Cpus = None,
+    image: Image = None,
+    python: Python = "python",
+    cloud: Where = "aws:us-west-2",
+    vm_image: VmImage = None,
+    package: Package = None,
+) -> None:
+    """Write what a cluster needs to run a job: ray up's YAML, a RayJob, a Slurm script, a Compose file. Starts nothing."""
+    from wsss_ray import manifests
+    from wsss_ray.jobfile import JobError, read_document
+
+    try:
+        document = read_document(job, override or ())
+        if store is not None:
+            document = document.with_value("run.store", store, where="--store")
+        request = manifests.request_of(document, gpus_per_node=gpus_per_node, cpus_per_node=cpus_per_node, until=until)
+        image = image or f"wsss-ray:{__version__}{'-gpu' if request.machines.gpus else ''}"
+        if target == "ray-up":
+            where = manifests.Cloud.of(cloud, image=vm_image)
+            text = manifests.ray_up(request, cloud=where, package=package or f"wsss-ray[{manifests.EXTRAS}]=={__version__}")
+        elif target == "kuberay":
+            text = manifests.kuberay(request, image=image)
+        elif target == "slurm":
+            text = manifests.slurm(request, python=python)
+        else:
+            text = manifests.compose(request, image=image)
+    except JobError as error:
+        fail(str(error))
+    except ValueError as error:
+        fail(f"{job}: {error}")
+    if out is None:
+        typer.echo(text, nl=False)
+        return
+    try:
+        out.write_text(text, encoding="utf-8")
+    except OSError as error:
+        fail(f"--out {out}: cannot be written: {error.strerror}")
