@@ -22,6 +22,8 @@ from PIL.PngImagePlugin import PngImageFile
 from wsss_ray.contracts import Axis, Maps
 
 VERSION = 1
+MOST_PIXELS = 1 << 30
+"""An image or label map in the store that says it is larger is not decoded."""
 
 _ID = pa.field("image_id", pa.string(), nullable=False)
 _CLASSES = pa.list_(pa.uint16())
@@ -81,6 +83,20 @@ def check_schema(schema: pa.Schema, name: str, path: str) -> None:
             f"{path}: schema version {version}, this wsss-ray reads version {VERSION}; "
             "use the version that wrote the store, or delete the stage's folder to make it again"
         )
+    check_plain(schema, path)
+
+
+def check_plain(schema: pa.Schema, path: str) -> None:
+    """Raise ValueError unless all columns are of plain types: Ray registers extension types whose values are unpickled."""
+    odd = [schema.field(place).name for place in range(len(schema)) if not _is_plain(schema.field(place))]
+    if odd:
+        raise ValueError(f"{path}: column {odd[0]!r} is of an extension type, which may hold code; only plain types are read")
+
+
+def _is_plain(field: pa.Field) -> bool:
+    if isinstance(field.type, pa.BaseExtensionType) or b"ARROW:extension:name" in (field.metadata or {}):
+        return False
+    return all(_is_plain(field.type.field(place)) for place in range(field.type.num_fields))
 
 
 def encode_labels(label_HW: NDArray[np.uint8]) -> bytes:
@@ -95,9 +111,9 @@ def encode_gray(gray_HW: NDArray[np.uint8]) -> bytes:
     return buffer.getvalue()
 
 
-def decode_gray(data: bytes) -> NDArray[np.uint8]:
-    """The array of an 8-bit PNG (H, W); palette images give their indices. Writable."""
-    return np.array(PngImageFile(io.BytesIO(data)), dtype=np.uint8)
+def decode_gray(data: bytes, *, max_pixels: int = MOST_PIXELS) -> NDArray[np.uint8]:
+    """The array of an 8-bit PNG (H, W); palette images give their indices. Writable. Raises ValueError on a larger one."""
+    return np.array(_sized(PngImageFile(io.BytesIO(data)), max_pixels), dtype=np.uint8)
 
 
 def decode_rgb(data: bytes) -> NDArray[np.uint8]:
@@ -106,7 +122,14 @@ def decode_rgb(data: bytes) -> NDArray[np.uint8]:
     Not by Image.open, whose limit on pixels would refuse what ingest took.
     """
     reader = PngImageFile if data.startswith(b"\x89PNG") else JpegImageFile
-    return np.array(reader(io.BytesIO(data)).convert("RGB"), dtype=np.uint8)
+    return np.array(_sized(reader(io.BytesIO(data)), MOST_PIXELS).convert("RGB"), dtype=np.uint8)
+
+
+def _sized(image: Image.Image, max_pixels: int) -> Image.Image:
+    """The image, its header read and its pixels not yet, if it is not too large."""
+    if image.width * image.height > max_pixels:
+        raise ValueError(f"{image.width}x{image.height} is more than {max_pixels} pixels; was the store edited by hand?")
+    return image
 
 
 def encode_maps(maps: Maps) -> dict[str, Any]:

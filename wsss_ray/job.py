@@ -64,12 +64,14 @@ class Execution(BaseModel):
     max_bad_fraction: float = Field(default=0.01, ge=0, le=1, description="Share of images that may fail in a stage.")
     max_failures: int = Field(default=3, ge=0, description="Worker failures that a training survives.")
 
-    @field_validator("workers", "image_workers")
+    wait_s: float = Field(default=0, ge=0, description="Seconds to wait for the machines of a cluster that grows on demand.")
+
+    @field_validator("workers", "image_workers", mode="before")
     @classmethod
-    def _in_order(cls, value: int | tuple[int, int] | None) -> int | tuple[int, int] | None:
-        low, high = value if isinstance(value, tuple) else (value, value)
-        if low is not None and high is not None and not 1 <= low <= high:
-            raise ValueError("is a number of at least 1, or a range [min, max]")
+    def _number_or_range(cls, value: Any) -> Any:
+        ends = value if isinstance(value, list | tuple) and len(value) == 2 else (value, value)
+        if value is not None and not (all(type(end) is int and end >= 1 for end in ends) and ends[0] <= ends[1]):
+            raise ValueError("is a whole number of at least 1, or a range [min, max]")
         return value
 
     @property

@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 Place = tuple[str, ...]
+_MOST_NODES = 100_000
 
 
 class JobError(ValueError):
@@ -78,8 +79,10 @@ def read_document(path: str | Path, overrides: Sequence[str] = (), *, _above: tu
     file = Path(path)
     try:
         text = file.read_text(encoding="utf-8")
-        document = yaml.safe_load(text)
         tree = yaml.compose(text)
+        if _size(tree, {}) > _MOST_NODES:
+            raise JobError(f"{path}: its aliases (*name) multiply to more than {_MOST_NODES} values")
+        document = yaml.safe_load(text)
         sources = {where: f"{path}:{line}" for where, line in _lines(tree, ())}
     except OSError as error:
         raise JobError(f"{path}: cannot be read: {error.strerror}") from error
@@ -153,6 +156,15 @@ def _expand_environment(value: Any) -> Any:
         return os.environ[match[1]]
 
     return re.sub(r"\$\{(\w+)\}", replace, value)
+
+
+def _size(node: yaml.Node | None, known: dict[int, int]) -> int:
+    """The values of a document, those behind aliases each time that they are named; `known` by the id of the node."""
+    if id(node) not in known:
+        below = node.value if isinstance(node, yaml.CollectionNode) else []
+        parts = [part for pair in below for part in (pair if isinstance(pair, tuple) else (pair,))]
+        known[id(node)] = 1 + sum(_size(part, known) for part in parts)
+    return known[id(node)]
 
 
 def _lines(node: yaml.Node | None, path: Place) -> Iterator[tuple[Place, int]]:

@@ -165,7 +165,7 @@ class SaliencyWorker(IngestWorker):
         """The saliency map of one image."""
         source = self.split.source
         size = {"height": image["height"], "width": image["width"], "max_side": source.max_side}
-        return {"saliency": normalise_saliency(source.load(item).image, **size)}
+        return {"saliency": normalise_saliency(source.load(item).image, max_pixels=source.max_pixels, **size)}
 
     def failed(self, image_id: str) -> list[Row]:
         """A row without a map keeps the alignment."""

@@ -15,22 +15,42 @@ import io
 import json
 import os
 import uuid
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from wsss_ray import artifacts
-from wsss_ray.plan import Stage
+from wsss_ray.filesystems import holds_credentials, local_path, open_uri
+
+_TEMPORARY = ".tmp-"
+_STALE = 3600.0  # seconds after which a temporary is taken for a killed writer's
+
+
+class Identified(Protocol):
+    """A stage as far as the store is concerned: its folder's name."""
+
+    @property
+    def id(self) -> str:
+        """See `plan.Stage.id`."""
 
 
 class RunStore:
-    """Reads and writes stages and runs below a path or URI (`runs`, `/nfs/runs`, `s3://bucket/runs`, `gs://...`)."""
+    """Reads and writes stages and runs below a path or URI (`runs`, `/nfs/runs`, `s3://bucket/runs`, `gs://...`).
+
+    Raises ValueError on a URI that holds credentials. A file:// URI is the path that it names.
+    """
 
     def __init__(self, uri: str) -> None:
+        if holds_credentials(uri):
+            raise ValueError("the URI holds credentials; take them out: they come from the environment (AWS_ACCESS_KEY_ID, ...)")
+        if uri.startswith("file:"):
+            uri = local_path(uri)
         self.uri = uri if "://" in uri else str(Path(uri).expanduser().absolute())
 
     def __reduce__(self) -> tuple[type[RunStore], tuple[str]]:
@@ -40,10 +60,7 @@ class RunStore:
     def _root(self) -> tuple[pafs.FileSystem, str]:
         if "://" not in self.uri:
             return pafs.LocalFileSystem(), self.uri
-        fs, path = pafs.FileSystem.from_uri(self.uri)
-        if not path.strip("/"):
-            raise ValueError("names no folder; write it as s3://bucket/folder")
-        return fs, path.rstrip("/")
+        return open_uri(self.uri)
 
     @property
     def fs(self) -> pafs.FileSystem:
@@ -59,7 +76,7 @@ class RunStore:
         """A path below the store's root, in the file system's own form."""
         return "/".join((self._root[1], *parts))
 
-    def stage_path(self, stage: Stage, *parts: str) -> str:
+    def stage_path(self, stage: Identified, *parts: str) -> str:
         """A path in a stage's folder."""
         return self.path("stages", stage.id, *parts)
 
@@ -76,7 +93,7 @@ class RunStore:
     def names(self, folder: str) -> list[str]:
         """The names in a folder, sorted; empty if there is no such folder. Unfinished writes are left out."""
         infos = self.fs.get_file_info(pafs.FileSelector(folder, allow_not_found=True))
-        return sorted(info.base_name for info in infos if not info.base_name.startswith(".tmp-"))
+        return sorted(info.base_name for info in infos if not info.base_name.startswith(_TEMPORARY))
 
     def read(self, path: str) -> bytes:
         """A whole file. Raises FileNotFoundError."""
@@ -84,19 +101,30 @@ class RunStore:
             return bytes(stream.read())
 
     def write(self, path: str, data: bytes) -> None:
-        """Write a whole file atomically, replacing what was there."""
-        folder, name = path.rsplit("/", 1)
+        """Write a whole file atomically, replacing what was there. Raises OSError, and then all is as it was."""
+        memoryview(data)  # what is not bytes must fail before an object store has begun a file
         if not self.is_local:
-            with self.fs.open_output_stream(path) as stream:
-                stream.write(data)
+            # In a thread of its own: whatever interrupts this one, between its beginning and its end the object is not cut short.
+            with ThreadPoolExecutor(1) as pool:
+                pool.submit(self._put, path, data).result()
             return
+        folder, name = path.rsplit("/", 1)
         self.fs.create_dir(folder, recursive=True)
-        temporary = f"{folder}/.tmp-{uuid.uuid4().hex}-{name}"
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        temporary = f"{folder}/{_TEMPORARY}{uuid.uuid4().hex}-{name}"
+        try:
+            with open(temporary, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(temporary)
+            raise
+
+    def _put(self, path: str, data: bytes) -> None:
+        with self.fs.open_output_stream(path) as stream:
+            stream.write(data)
 
     def delete(self, path: str) -> None:
         """Remove a file that exists."""
@@ -117,7 +145,7 @@ class RunStore:
 
     # -- stages ----------------------------------------------------------------------------------------------------------
 
-    def record(self, stage: Stage) -> dict[str, Any] | None:
+    def record(self, stage: Identified) -> dict[str, Any] | None:
         """A stage's record, or None while it is not done."""
         path = self.stage_path(stage, "record.json")
         if not self.exists(path):
@@ -125,32 +153,51 @@ class RunStore:
         record: dict[str, Any] = self.read_json(path)
         return record
 
-    def commit(self, stage: Stage, record: dict[str, Any]) -> None:
+    def commit(self, stage: Identified, record: dict[str, Any]) -> None:
         """Write the record: from now on the stage is done."""
         self.write_json(self.stage_path(stage, "record.json"), record)
+        self.sweep(stage)
 
-    def shard_path(self, stage: Stage, shard: int, folder: str = "shards") -> str:
+    def sweep(self, stage: Identified) -> int:
+        """Remove what killed writers left in a stage's folder, an hour ago or earlier; returns how many files.
+
+        By the clock of the file system, which wrote the record. Object stores show no unfinished files; what interrupted uploads
+        hold there is removed by a lifecycle rule of the bucket.
+        """
+        if not self.is_local:
+            return 0
+        now = os.stat(self.stage_path(stage, "record.json")).st_mtime
+        stale = 0
+        for folder, _, files in os.walk(self.stage_path(stage)):
+            for path in (os.path.join(folder, name) for name in files if name.startswith(_TEMPORARY)):
+                with suppress(OSError):  # another sweep was faster
+                    if now - os.stat(path).st_mtime > _STALE:
+                        os.unlink(path)
+                        stale += 1
+        return stale
+
+    def shard_path(self, stage: Identified, shard: int, folder: str = "shards") -> str:
         """Where shard `shard` of a stage lies."""
         return self.stage_path(stage, folder, f"part-{shard:05d}.parquet")
 
-    def shards(self, stage: Stage, folder: str = "shards") -> list[int]:
+    def shards(self, stage: Identified, folder: str = "shards") -> list[int]:
         """The numbers of the shards that are there."""
         names = self.names(self.stage_path(stage, folder))
         return [int(name.removeprefix("part-").removesuffix(".parquet")) for name in names if name.startswith("part-")]
 
-    def write_shard(self, stage: Stage, shard: int, schema: str, rows: list[dict[str, Any]], folder: str = "shards") -> None:
+    def write_shard(self, stage: Identified, shard: int, schema: str, rows: list[dict[str, Any]], folder: str = "shards") -> None:
         """Commit one shard: one row group per row, zstd, no timestamps, so that equal rows give equal bytes."""
         buffer = io.BytesIO()
         group = 1 if schema in ("images", "seeds") else max(1, len(rows))
         pq.write_table(artifacts.table(schema, rows), buffer, row_group_size=group, compression="zstd")
         self.write(self.shard_path(stage, shard, folder), buffer.getvalue())
 
-    def num_rows(self, stage: Stage, shard: int) -> int:
+    def num_rows(self, stage: Identified, shard: int) -> int:
         """The rows of a shard, from its footer."""
         with self.fs.open_input_file(self.shard_path(stage, shard)) as file:
             return int(pq.ParquetFile(file).metadata.num_rows)
 
-    def open_shard(self, stage: Stage, shard: int, schema: str, folder: str = "shards") -> pq.ParquetFile:
+    def open_shard(self, stage: Identified, shard: int, schema: str, folder: str = "shards") -> pq.ParquetFile:
         """Open a shard for reading row by row; the caller closes it. Raises ValueError on another schema or version."""
         path = self.shard_path(stage, shard, folder)
         file = pq.ParquetFile(self.fs.open_input_file(path))
@@ -158,7 +205,7 @@ class RunStore:
         return file
 
     def read_shard(
-        self, stage: Stage, shard: int, schema: str, columns: list[str] | None = None, folder: str = "shards"
+        self, stage: Identified, shard: int, schema: str, columns: list[str] | None = None, folder: str = "shards"
     ) -> list[dict[str, Any]]:
         """The rows of a shard, optionally only some columns."""
         file = self.open_shard(stage, shard, schema, folder)
@@ -168,7 +215,7 @@ class RunStore:
         finally:
             file.close()
 
-    def read_shards(self, stage: Stage, schema: str, columns: list[str] | None = None, folder: str = "shards") -> pa.Table:
+    def read_shards(self, stage: Identified, schema: str, columns: list[str] | None = None, folder: str = "shards") -> pa.Table:
         """All shards of a stage as one table, in order. For small columns and small artifacts."""
         tables = [artifacts.table(schema, []).select(columns) if columns else artifacts.table(schema, [])]
         for shard in self.shards(stage, folder):

@@ -87,7 +87,7 @@ def test_overrides(tmp_path):
     path = write(tmp_path, GOOD)
     job = load_job(path, ["method.localizer.selections=7", "run.workers=2", "method.relabel=null"])
     assert (job.method.localizer.selections, job.run.workers, job.method.relabel) == (7, 2, None)
-    with pytest.raises(JobError, match=r"--set run.workers=x: run.workers: .*integer"):
+    with pytest.raises(JobError, match=r"--set run.workers=x: run.workers: is a whole number of at least 1, or a range"):
         load_job(path, ["run.workers=x"])
     with pytest.raises(JobError, match="write it as"):
         load_job(path, ["run.workers"])

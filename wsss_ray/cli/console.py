@@ -66,13 +66,14 @@ def open_store(uri: str, *, must_exist: bool = False) -> Any:
     import pyarrow
     import pyarrow.fs
 
+    from wsss_ray.filesystems import shown
     from wsss_ray.store import RunStore
 
     try:
         store = RunStore(uri)
         kind = store.fs.get_file_info(store.path()).type
     except (OSError, ValueError, pyarrow.ArrowException) as error:
-        fail(f"store {uri}: {error}")
+        fail(f"store {shown(uri)}: {error}")
     if kind == pyarrow.fs.FileType.File:
         fail(f"store {uri}: is a file; give a folder")
     if must_exist and kind == pyarrow.fs.FileType.NotFound:

@@ -1,38 +1,166 @@
-"""Commands that make things: submit."""
+"""Commands that make things: submit, and resume, which is submit by a run's name."""
 
 from __future__ import annotations
 
+import json
+import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
+from wsss_ray.cli.attempts import Shipment, send
 from wsss_ray.cli.console import (
     INTERRUPTED,
     JobFile,
     Override,
+    RunName,
     StoreUri,
     Until,
     count_done,
     fail,
+    known_run,
     load_plan,
-    load_sweep,
+    open_store,
     say_data,
     score_table,
-    table,
 )
-from wsss_ray.cli.look import say_trials
+from wsss_ray.cli.sweep import submit_sweep
+
+Where = Annotated[
+    str | None,
+    typer.Option(
+        "--address",
+        metavar="ADDRESS",
+        help="A cluster: http://HEAD:8265 (Ray Jobs, from any machine), auto or HOST:PORT (this process drives it).",
+    ),
+]
+Detach = Annotated[bool, typer.Option("--detach", help="With http://: return when the cluster has the job.")]
+Force = Annotated[bool, typer.Option("--force", help="With http://: also while an attempt of the run goes on.")]
+Python = Annotated[str | None, typer.Option("--python", metavar="PATH", help="With http://: the interpreter there; python.")]
+Include = Annotated[
+    list[Path] | None,
+    typer.Option("--include", metavar="PATH", help="A module or package with methods or data sources of your own."),
+]
+Exclude = Annotated[
+    list[str] | None, typer.Option("--exclude", metavar="GLOB", help="With http://: files that are not shipped, as mine/data/*.")
+]
 
 
-def submit(job: JobFile, override: Override = None, store: StoreUri = None, until: Until = None) -> None:
+def submit(
+    job: JobFile,
+    override: Override = None,
+    store: StoreUri = None,
+    until: Until = None,
+    address: Where = None,
+    detach: Detach = False,
+    force: Force = False,
+    python: Python = None,
+    include: Include = None,
+    exclude: Exclude = None,
+) -> None:
     """Run a job, or the trials of its sweep: every stage that is not done yet. Submit again to resume."""
+    _use(include)
+    if not _is_remote(address, detach=detach):
+        _submit_here(job, override, store, until)
+        return
+    assert address is not None
+    from wsss_ray.bundle import JOB_FILE, BundleError, resolve
+    from wsss_ray.job import JobError
+
+    try:
+        at_store = [f"run.store={json.dumps(store)}"] if store else []
+        loaded, text = resolve(job, [*(override or ()), *at_store])
+    except (JobError, BundleError) as error:
+        fail(str(error))
+    stops = ("--until", until) if until else ()
+    options = (*stops, *_repeated(python, include, exclude))
+    shipment = Shipment(
+        run=loaded.name,
+        store=loaded.run.store,
+        arguments=("submit", JOB_FILE, "--address", "auto", *stops),
+        texts={JOB_FILE: text},
+        includes=tuple(include or ()),
+        excludes=tuple(exclude or ()),
+        python=python,
+        again=("resume", loaded.name, "--store", loaded.run.store, *options) if loaded.sweep is None else None,
+    )
+    send(shipment, address, detach=detach, force=force)
+
+
+def resume(
+    run: RunName,
+    store: Annotated[str, typer.Option("--store", metavar="URI", help="Run store that has it.")] = "runs",
+    until: Until = None,
+    address: Where = None,
+    detach: Detach = False,
+    force: Force = False,
+    python: Python = None,
+    include: Include = None,
+    exclude: Exclude = None,
+) -> None:
+    """Go on with a run of a store, by the job that it was submitted with."""
+    _use(include)
+    if not _is_remote(address, detach=detach):
+        _resume_here(run, store, until)
+        return
+    assert address is not None
+    from wsss_ray.bundle import is_local_store
+
+    if is_local_store(store):
+        fail(f"--store {store} is relative, and the cluster's machines share no working folder; give it as they see it")
+    stops = ("--until", until) if until else ()
+    shipment = Shipment(
+        run=run,
+        store=store,
+        arguments=("resume", run, "--store", store, "--address", "auto", *stops),
+        texts={},
+        includes=tuple(include or ()),
+        excludes=tuple(exclude or ()),
+        python=python,
+        again=("resume", run, "--store", store, *stops, *_repeated(python, include, exclude)),
+    )
+    send(shipment, address, detach=detach, force=force)
+
+
+def _submit_here(job: Path, override: list[str] | None, store: str | None, until: str | None) -> None:
+    loaded, plan, run_store = load_plan(job, override, store, until)
+    if loaded.sweep is not None:
+        submit_sweep(job, override, run_store, until)
+        return
+    _run(loaded, plan, run_store)
+
+
+def _resume_here(run: str, store: str, until: str | None) -> None:
+    import yaml
+
+    from wsss_ray.job import JobError, validated
+    from wsss_ray.jobfile import Document
+    from wsss_ray.plan import Plan
+    from wsss_ray.plan import until as cut
+
+    run_store = open_store(store, must_exist=True)
+    known_run(run_store, run)
+    path = run_store.run_path(run, "job.yaml")
+    try:
+        loaded = validated(Document(path, yaml.safe_load(run_store.read(path)), {}))
+        full = loaded.plan()
+        plan = Plan.of(cut(full.targets, until)) if until else full  # type: ignore[arg-type]
+    except JobError as error:
+        fail(str(error))
+    except (ValueError, OSError, yaml.YAMLError) as error:
+        fail(f"{path}: {error}")
+    if loaded.sweep is not None:
+        fail(f"{run} is a sweep: submit its job file again to go on")
+    _run(loaded, plan, run_store)
+
+
+def _run(loaded: Any, plan: Any, run_store: Any) -> None:
+    """Make every missing stage of a plan in this process, or on the cluster that it drives."""
     from wsss_ray.progress import Display
     from wsss_ray.records import StageError
 
-    loaded, plan, run_store = load_plan(job, override, store, until)
-    if loaded.sweep is not None:
-        _submit_sweep(job, override, loaded, run_store, until)
-        return
     display = Display()
     display.say(f"{loaded.name}: {len(plan.stages)} stages, {count_done(plan, run_store)} done, store {run_store.uri}")
     say_data(plan)
@@ -42,6 +170,9 @@ def submit(job: JobFile, override: Override = None, store: StoreUri = None, unti
         report = execute(loaded, plan, run_store, display)
     except StageError as error:
         fail(str(error))
+    except ConnectionError as error:
+        why = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        fail(f"no Ray cluster lets us in at {os.environ.get('RAY_ADDRESS')} (a token goes into RAY_AUTH_TOKEN_PATH): {why}")
     except OSError as error:
         fail(f"store {run_store.uri}: {error}")
     except KeyboardInterrupt:
@@ -51,22 +182,46 @@ def submit(job: JobFile, override: Override = None, store: StoreUri = None, unti
     typer.echo(f"report: {report}")
 
 
-def _submit_sweep(job: Path, override: list[str] | None, loaded: Any, store: Any, until: str | None) -> None:
-    from wsss_ray.progress import Display
-    from wsss_ray.runners.sweep import run_trials, scores
-    from wsss_ray.sweep import result_table
+def _is_remote(address: str | None, *, detach: bool) -> bool:
+    """Whether the address is a job server. Any other cluster is joined from here: Ray finds it by RAY_ADDRESS."""
+    from wsss_ray.address import AddressError, check_open, find_token, parse_address
 
-    trials = load_sweep(job, override, until)
-    say_trials(trials, store)
     try:
-        failed = run_trials(trials, store, Display())
-    except OSError as error:
-        fail(f"store {store.uri}: {error}")
-    except KeyboardInterrupt:
-        fail(INTERRUPTED, code=130)
-    header, rows = result_table(loaded.sweep, [(one.trial, scores(plan, store)) for one, plan in trials])
-    if loaded.sweep.paper:
-        typer.echo(loaded.sweep.paper)
-    table(header, rows)
-    if failed:
-        fail("\n".join(f"trial {one.trial.name!r}, seed {one.seed}: {error}" for one, error in failed))
+        place = parse_address(address) if address is not None else None
+    except AddressError as error:
+        fail(str(error))
+    if place is not None and place.kind == "jobs":
+        return True
+    if detach:
+        fail("--detach goes with --address http://HEAD:8265: without a job server this process is the run")
+    if place is not None and place.text != "auto":
+        try:
+            check_open(place)  # Ray itself would try for a quarter of an hour
+            if find_token(place, os.environ, home=Path.home()):
+                os.environ.setdefault("RAY_AUTH_MODE", "token")  # for auto Ray does so by itself
+        except AddressError as error:
+            fail(str(error))
+        os.environ["RAY_ADDRESS"] = place.text
+    elif place is not None:
+        os.environ.setdefault("RAY_ADDRESS", "auto")  # in a job, Ray has set it
+    return False
+
+
+def _use(includes: list[Path] | None) -> None:
+    """Import the user's own modules, so that the job can name what is in them."""
+    if not includes:
+        return
+    from wsss_ray.bundle import BundleError, use
+
+    try:
+        use(includes)
+    except BundleError as error:
+        fail(str(error))
+
+
+def _repeated(python: str | None, includes: list[Path] | None, excludes: list[str] | None) -> Sequence[str]:
+    """The options that a further attempt needs as well."""
+    options = [("--python", python)] if python else []
+    options += [("--include", str(path)) for path in includes or ()]
+    options += [("--exclude", pattern) for pattern in excludes or ()]
+    return [part for option in options for part in option]

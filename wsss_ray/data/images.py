@@ -102,13 +102,15 @@ def normalise_mask(
     return encode_labels(label_HW.astype(np.uint8))
 
 
-def normalise_saliency(data: bytes, *, height: int, width: int, max_side: int | None = None) -> bytes:
+def normalise_saliency(
+    data: bytes, *, height: int, width: int, max_side: int | None = None, max_pixels: int = _MASK_PIXELS
+) -> bytes:
     """Turn a saliency map, gray or colour, into an 8-bit gray PNG of its image's size.
 
     Raises ValueError unless it is as large as its image, or becomes so when it is shrunk to `max_side` as that was.
     """
     size = (width, height) if max_side is None else None
-    _, image = _open(data, _MASK_PIXELS, size=size, what="saliency map")
+    _, image = _open(data, max_pixels, size=size, what="saliency map")
     gray = Image.fromarray(_rgb(image)).convert("L")
     if fitted(gray.height, gray.width, max_side) != (height, width):
         raise ValueError(f"the saliency map is {image.width}x{image.height}, its image when shrunk {width}x{height}")

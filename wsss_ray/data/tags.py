@@ -184,8 +184,12 @@ def _from_parquet(path: Path, field: str) -> Iterator[tuple[str, dict[str, Any]]
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    from wsss_ray.artifacts import check_plain
+
     try:
-        records = pq.read_table(path).to_pylist()
+        table = pq.read_table(path)
+        check_plain(table.schema, f"data.{field}: {path}")
+        records = table.to_pylist()
     except (pa.ArrowException, OSError) as err:
         raise ValueError(f"data.{field}: {path} is no readable Parquet file: {' '.join(str(err).split())[:200]}") from err
     for number, record in enumerate(records):

@@ -133,7 +133,10 @@ def _read(path: str) -> dict[str, Tensor]:
         return read_params(path)
     try:
         state = load_file(path) if path.endswith(".safetensors") else torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError, SafetensorError) as error:
+    except pickle.UnpicklingError as error:
+        why = "it is damaged, or holds other objects than tensors, which are never unpickled; save net.state_dict()"
+        raise ValueError(f"weights.source: {path} is not a readable file of tensors: {why}") from error
+    except (RuntimeError, EOFError, SafetensorError) as error:
         raise ValueError(f"weights.source: {path} is not a readable file of tensors: {error}") from error
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import shutil
 import sys
 import tempfile
@@ -81,7 +82,10 @@ def ray_session(*, needs_cpus: float = 0) -> Iterator[Resources]:
     if ray.is_initialized():
         yield resources()
         return
-    previous = os.environ.get("RAY_ADDRESS")
+    before = {name: os.environ.get(name) for name in ("RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN")}
+    previous = before["RAY_ADDRESS"]
+    if not previous and not before["RAY_AUTH_MODE"]:  # a private Ray listens on all interfaces: none but us has its token
+        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
     with _hushed():
         if previous:
@@ -96,9 +100,10 @@ def ray_session(*, needs_cpus: float = 0) -> Iterator[Resources]:
         yield resources()
     finally:
         ray.shutdown()
-        os.environ.pop("RAY_ADDRESS", None)
-        if previous is not None:
-            os.environ["RAY_ADDRESS"] = previous
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
 
 
 def prepare() -> None:

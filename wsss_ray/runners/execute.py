@@ -52,9 +52,9 @@ def execute(
         needs = job.run.worker_range[1] * (job.run.cpus_per_worker or 1)
         found = nullcontext(have) if have is not None else ray_session(needs_cpus=needs)
         with found as there, Claims(store, attempt()) as claims, display.meters():
-            here = _Here(job, store, display, there, claims, logs or store.run_path(job.name, "logs"))
             missing = [stage for group in pending(plan, store) for stage in group]
-            preflight(store, missing, job.run, there)
+            enough = preflight(store, missing, job.run, there)
+            here = _Here(job, store, display, enough, claims, logs or store.run_path(job.name, "logs"))
             claims.sweep()
             try:
                 while groups := pending(plan, store):

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import math
 import shutil
+import time
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import wsss_ray
@@ -19,11 +20,12 @@ from wsss_ray.data.source import DataSplit
 from wsss_ray.job import Execution
 from wsss_ray.plan import Stage
 from wsss_ray.records import StageError
-from wsss_ray.runners.cluster import Node, Resources
+from wsss_ray.runners.cluster import Node, Resources, resources
 from wsss_ray.stages import data_split
 from wsss_ray.store import RunStore
 
 _ANSWER_S = 120.0
+_POLL_S = 1.0
 _OBJECT_STORE = 70e6  # bytes; rows are shard numbers, but Ray's own start needs some
 _MAP_BYTES = 30_000  # of an image's maps: two tags, 41 x 41, maximum and mean in half precision
 _LABEL_BYTES = 20_000  # of a label map or a prediction as PNG
@@ -60,14 +62,14 @@ def training_share(run: Execution, have: Resources) -> TrainingShare:
     return TrainingShare((fewest, most), cpus, gpu)
 
 
-def preflight(store: RunStore, stages: Sequence[Stage], run: Execution, have: Resources) -> None:
-    """Check that the missing stages of a plan can be made here. Raises StageError with what cannot be met and the mend."""
+def preflight(store: RunStore, stages: Sequence[Stage], run: Execution, have: Resources) -> Resources:
+    """Check that the missing stages of a plan can be made here. Raises StageError with what cannot be met and the mend.
+
+    Returns what there is, which may have become more: machines are asked for and waited for up to `run.wait_s`.
+    """
     ids = [stage.id for stage in stages]
     try:
-        if run.gpu and not have.gpus:
-            raise ValueError("run.gpu is true and there is no GPU; leave it out, or add machines that have one")
-        if any(stage.kind == "train" for stage in stages):
-            training_share(run, have)
+        have = _wait_for_machines(stages, run, have)
         if 0 < have.object_store < _OBJECT_STORE:
             raise ValueError(
                 f"Ray's object store has {have.object_store / 1e6:.0f} MB, at least {_OBJECT_STORE / 1e6:.0f} MB are needed; "
@@ -77,6 +79,31 @@ def preflight(store: RunStore, stages: Sequence[Stage], run: Execution, have: Re
         _check_machines(store, [stage for stage in stages if stage.kind == "ingest"], have.nodes)
     except ValueError as error:
         raise StageError(f"before the start: {error}", ids) from error
+    return have
+
+
+def _wait_for_machines(stages: Sequence[Stage], run: Execution, have: Resources) -> Resources:
+    """Raises ValueError when what the stages need is not there in time."""
+    deadline, asked = time.monotonic() + (run.wait_s if have.grows else 0), False
+    while True:
+        try:
+            if run.gpu and not have.gpus:
+                raise ValueError("run.gpu is true and there is no GPU; leave it out, or add machines that have one")
+            if any(stage.kind == "train" for stage in stages):
+                training_share(run, have)
+        except ValueError:
+            if time.monotonic() > deadline:
+                raise
+        else:
+            return have
+        if not asked:
+            from ray.autoscaler.sdk import request_resources
+
+            each = {"CPU": math.ceil(run.cpus_per_worker or 1), **({"GPU": 1} if run.gpu else {})}
+            request_resources(bundles=[each] * (run.worker_range[0] * have.at_once))
+            asked = True
+        time.sleep(_POLL_S)
+        have = replace(resources(), at_once=have.at_once)
 
 
 def estimate_bytes(stages: Sequence[Stage]) -> float:

@@ -1,0 +1,300 @@
+"""Label maps written as files: every pixel as in the artifact, nothing outside the folder, one line for mistakes."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.local import job_of, run_plan, stage_named
+from tests.shapes import tiny_job
+from wsss_ray.artifacts import decode_gray, encode_labels
+from wsss_ray.cli import app
+from wsss_ray.data.folder import Folder
+from wsss_ray.data.images import normalise_mask
+from wsss_ray.data.voc import Voc
+from wsss_ray.export import export, find_labels, read_labels
+from wsss_ray.store import RunStore
+
+NAMES = ("square", "disc", "bar")
+
+
+def begin(store, plan, name="tiny"):
+    stages = [{"id": stage.id, "name": stage.name, "kind": stage.kind} for stage in plan]
+    store.write_json(store.run_path(name, "run.json"), {"name": name, "stages": stages})
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A whole run."""
+    store = RunStore(str(tmp_path_factory.mktemp("store")))
+    plan = job_of(tiny_job(run={"store": store.uri})).plan()
+    begin(store, plan)
+    run_plan(store, plan)
+    return store, plan
+
+
+@pytest.fixture
+def small(tmp_path):
+    """A run whose seeds are given: two shards, a failed image, undecided pixels; and the arrays."""
+    store = RunStore(str(tmp_path / "store"))
+    plan = job_of(tiny_job(data={"kind": "shapes", "train": 4, "shard_size": 2})).plan()
+    begin(store, plan)
+    run_plan(store, plan, last="images-weak")
+    seeds = stage_named(plan, "seeds")
+    rng = np.random.default_rng(3)
+    labels = {f"weak/{k:04d}": rng.choice(np.array([0, 1, 3, 255], np.uint8), (5 + k, 7)) for k in range(4)}
+    labels["weak/0002"][:] = 0
+    rows = [{"image_id": image_id, "seed": encode_labels(label)} for image_id, label in labels.items()]
+    rows[1]["seed"] = None
+    del labels["weak/0001"]
+    for shard in (0, 1):
+        store.write_shard(seeds, shard, "seeds", rows[2 * shard : 2 * shard + 2])
+    store.commit(seeds, {"kind": "seed", "inputs": [[role, stage.id] for role, stage in seeds.inputs]})
+    return store, plan, labels
+
+
+def run_json(store):
+    return store.read_json(store.run_path("tiny", "run.json"))
+
+
+def exported(store, out, form="voc"):
+    return export(store, find_labels(store, run_json(store), "seeds"), out, form=form)
+
+
+def call(*arguments):
+    app(["export", "tiny", *map(str, arguments)], standalone_mode=False)
+
+
+def error_of(capsys, *arguments):
+    with pytest.raises(SystemExit) as end:
+        call(*arguments)
+    assert end.value.code == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1, said
+    return said
+
+
+def test_png_in_the_colours_of_voc(small, tmp_path):
+    store, _, labels = small
+    done = exported(store, tmp_path / "out")
+    assert (done.images, done.skipped) == (3, 1)
+    for image_id, label_HW in labels.items():
+        with Image.open(tmp_path / "out" / f"{image_id}.png") as picture:
+            assert picture.mode == "P"
+            np.testing.assert_array_equal(np.asarray(picture), label_HW)
+            palette = picture.getpalette()
+    colours = {label: tuple(palette[3 * label : 3 * label + 3]) for label in (0, 1, 2, 15, 255)}
+    assert colours == {0: (0, 0, 0), 1: (128, 0, 0), 2: (0, 128, 0), 15: (192, 128, 128), 255: (224, 224, 192)}
+    assert (tmp_path / "out/classes.txt").read_text() == "square\ndisc\nbar\n"
+    assert (tmp_path / "out/list.txt").read_text() == "weak/0000\nweak/0002\nweak/0003\n"
+    files = sorted(path.name for path in (tmp_path / "out").rglob("*") if path.is_file())
+    assert files == ["0000.png", "0002.png", "0003.png", "classes.txt", "list.txt"]
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools 2.0.8 with numpy 2
+def test_coco_is_read_by_pycocotools(small, tmp_path, capsys):
+    from pycocotools.coco import COCO
+
+    store, _, labels = small
+    done = exported(store, tmp_path / "out", form="coco")
+    assert (done.images, done.skipped) == (3, 1)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["instances.json"]
+    coco = COCO(str(done.path))
+    assert [(one["id"], one["name"]) for one in coco.loadCats(coco.getCatIds())] == list(enumerate(NAMES, start=1))
+    images = {one["file_name"]: one for one in coco.loadImgs(coco.getImgIds())}
+    assert list(images) == list(labels)
+    for image_id, label_HW in labels.items():
+        assert (images[image_id]["height"], images[image_id]["width"]) == label_HW.shape
+        annotations = coco.loadAnns(coco.getAnnIds(imgIds=images[image_id]["id"]))
+        assert [one["category_id"] for one in annotations] == [k for k in np.unique(label_HW).tolist() if k not in (0, 255)]
+        for one in annotations:
+            inside_HW = label_HW == one["category_id"]
+            np.testing.assert_array_equal(coco.annToMask(one) > 0, inside_HW)
+            assert isinstance(one["segmentation"]["counts"], str)
+            assert (one["area"], one["iscrowd"]) == (inside_HW.sum(), 0)
+            (rows,), (columns,) = (np.nonzero(inside_HW.any(axis=axis)) for axis in (1, 0))
+            box = [columns[0], rows[0], columns[-1] - columns[0] + 1, rows[-1] - rows[0] + 1]
+            assert one["bbox"] == box
+    assert len({one["id"] for one in coco.loadAnns(coco.getAnnIds())}) == len(coco.getAnnIds())
+
+
+def test_seeds_come_back_through_a_folder_of_masks(made, tmp_path):
+    """Pixel for pixel, by the sources that read masks of any origin: `folder` and `voc`."""
+    store, plan = made
+    exported(store, tmp_path / "VOC/SegmentationClassAug")
+    data, seeds = stage_named(plan, "images-weak"), stage_named(plan, "seeds")
+    rows = [row for shard in store.shards(data) for row in store.read_shard(data, shard, "images")]
+    lines = ["image,tags"]
+    for row in rows:
+        path = tmp_path / "VOC/JPEGImages" / f"{row['image_id']}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(row["image"])
+        lines.append(f"{row['image_id']},{';'.join(NAMES[tag] for tag in row['tags'])}")
+    (tmp_path / "tags.csv").write_text("\n".join(lines))
+    masks = tmp_path / "VOC/SegmentationClassAug"
+    folder = Folder(root=str(tmp_path / "VOC/JPEGImages"), tags=str(tmp_path / "tags.csv"), masks=str(masks), classes=NAMES)
+    listed = [f"{row['image_id']} {' '.join(map(str, row['tags']))}" for row in rows]
+    (tmp_path / "VOC/list.txt").write_text("\n".join(listed))
+    os.rename(masks / "classes.txt", tmp_path / "VOC/classes.txt")
+    voc = Voc(root=str(tmp_path / "VOC"), train="list.txt", val=None)
+    artifact = {row["image_id"]: row["seed"] for shard in store.shards(seeds) for row in store.read_shard(seeds, shard, "seeds")}
+    for source in (folder, voc):
+        assert source.class_names() == NAMES
+        found = {item.image_id: source.load(item) for item in source.items("weak")}
+        assert list(found) == list(artifact)
+        for image_id, raw in found.items():
+            assert raw.mask == (masks / f"{image_id}.png").read_bytes()
+            assert normalise_mask(raw.mask, height=32, width=32, num_labels=4) == artifact[image_id], "even the bytes"
+
+
+@pytest.mark.parametrize("form", ["voc", "coco"])
+def test_predictions_of_a_model(made, tmp_path, capsys, form):
+    store, plan = made
+    call("--format", form, "--store", store.uri, "--out", tmp_path / "out")
+    said = capsys.readouterr().out
+    miou = stage_named(plan, "miou")
+    assert f"miou ({miou.id}): 8 images to {tmp_path / 'out'}" in said
+    assert ("255" in said) == (form == "coco")
+    if form == "voc":
+        for row in store.read_shard(miou, 0, "scores"):
+            label_HW = np.asarray(Image.open(tmp_path / "out" / f"{row['image_id']}.png"))
+            np.testing.assert_array_equal(label_HW, decode_gray(row["prediction"]))
+
+
+def test_the_last_stage_that_is_done_or_the_one_named(made, small, tmp_path, capsys):
+    store, plan = made
+    assert find_labels(store, run_json(store)).stage == "miou"
+    assert find_labels(store, run_json(store), "relabel").id == stage_named(plan, "relabel").id
+    part = small[0]
+    assert find_labels(part, run_json(part)).stage == "seeds"
+    done = "those with label maps: seeds, relabel, miou"
+    said = error_of(capsys, "--format", "voc", "--store", store.uri, "--stage", "seed")
+    assert f"stage 'seed': there is none; {done}" in said
+    for name in ("seed_quality", "maps", "classifier"):
+        said = error_of(capsys, "--format", "voc", "--store", store.uri, "--stage", name)
+        assert f"stage {name!r}: it has no label maps; {done}" in said
+    said = error_of(capsys, "--format", "voc", "--store", part.uri, "--stage", "relabel")
+    assert "stage 'relabel': it is not done; those with label maps: seeds" in said
+
+
+def test_a_run_without_label_maps(tmp_path, capsys):
+    store = RunStore(str(tmp_path / "store"))
+    begin(store, job_of(tiny_job()).plan())
+    assert "has no label maps yet" in error_of(capsys, "--format", "voc", "--store", store.uri)
+    with pytest.raises(SystemExit):
+        app(["export", "../tiny", "--format", "voc", "--store", store.uri], standalone_mode=False)
+    assert "no run '../tiny'" in capsys.readouterr().err
+
+
+def test_a_folder_with_files_is_left_alone(small, tmp_path, capsys, monkeypatch):
+    store, _, labels = small
+    monkeypatch.chdir(tmp_path)
+    call("--format", "voc", "--store", store.uri)
+    assert "3 images to tiny-seeds-voc; 1 skipped, which have no label map" in capsys.readouterr().out
+    picture = tmp_path / "tiny-seeds-voc/weak/0003.png"
+    picture.write_bytes(b"mine")
+    (tmp_path / "tiny-seeds-voc/notes.txt").write_text("mine")
+    assert "holds files already; give another folder by --out" in error_of(capsys, "--format", "voc", "--store", store.uri)
+    assert picture.read_bytes() == b"mine"
+    call("--format", "voc", "--store", store.uri, "--overwrite")
+    np.testing.assert_array_equal(np.asarray(Image.open(picture)), labels["weak/0003"])
+    assert (tmp_path / "tiny-seeds-voc/notes.txt").read_text() == "mine"
+    assert "File exists" in error_of(capsys, "--format", "voc", "--store", store.uri, "--out", picture)
+
+
+def tamper(store, plan, image_id, seed=None):
+    seeds = stage_named(plan, "seeds")
+    good = encode_labels(np.zeros((4, 4), np.uint8))
+    rows = [{"image_id": "weak/0000", "seed": good}, {"image_id": image_id, "seed": seed or good}]
+    store.write_shard(seeds, 0, "seeds", rows)
+
+
+@pytest.mark.parametrize(
+    "image_id", ["../escaped", "a/../../escaped", "/tmp/escaped", "..", "a\\..\\b", "a\0b", "", "a//b", "./a", "a\nb", "a/"]
+)
+def test_an_id_never_leads_out_of_the_folder(small, tmp_path, capsys, image_id):
+    store, plan, _ = small
+    tamper(store, plan, image_id)
+    said = error_of(capsys, "--format", "voc", "--store", store.uri, "--out", tmp_path / "deep/out")
+    assert "is no path below a folder" in said
+    assert {path.name for path in tmp_path.rglob("*.png")} == {"0000.png"}
+    assert not Path("/tmp/escaped.png").exists()
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["out"]
+
+
+def test_a_link_never_leads_out_of_the_folder(small, tmp_path, capsys):
+    store, plan, _ = small
+    tamper(store, plan, "link/x")
+    for name in ("out", "elsewhere"):
+        (tmp_path / name).mkdir()
+    os.symlink(tmp_path / "elsewhere", tmp_path / "out/link")
+    said = error_of(capsys, "--format", "voc", "--store", store.uri, "--out", tmp_path / "out", "--overwrite")
+    assert "is a link that leads out" in said
+    assert not any((tmp_path / "elsewhere").iterdir())
+    (tmp_path / "out/link").unlink()
+    (tmp_path / "out/link").mkdir()
+    (tmp_path / "kept").write_bytes(b"kept")
+    os.symlink(tmp_path / "kept", tmp_path / "out/link/x.png")
+    call("--format", "voc", "--store", store.uri, "--out", tmp_path / "out", "--overwrite")
+    assert (tmp_path / "kept").read_bytes() == b"kept"
+    assert not (tmp_path / "out/link/x.png").is_symlink()
+
+
+NO_LABELS = {b"none": "its label map cannot be read", encode_labels(np.full((4, 4), 9, np.uint8)): "not a map of labels 0 to 3"}
+
+
+@pytest.mark.parametrize("seed", NO_LABELS, ids=["no image", "label 9"])
+@pytest.mark.parametrize("form", ["voc", "coco"])
+def test_what_is_no_label_map_is_one_line(small, tmp_path, capsys, seed, form):
+    store, plan, _ = small
+    tamper(store, plan, "weak/0001", seed)
+    assert NO_LABELS[seed] in error_of(capsys, "--format", form, "--store", store.uri, "--out", tmp_path / "out")
+    assert not [*(tmp_path / "out").rglob(".tmp-*"), *(tmp_path / "out").rglob("*.json")]
+
+
+def test_a_stage_id_never_leads_out_of_the_store(small, capsys):
+    store, _, _ = small
+    begin(store, [SimpleNamespace(id="../../secrets", name="seeds", kind="seed")])
+    assert "is no stage's id" in error_of(capsys, "--format", "voc", "--store", store.uri)
+
+
+def test_without_pycocotools(small, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pycocotools.mask", None)
+    said = error_of(capsys, "--format", "coco", "--store", small[0].uri, "--out", tmp_path / "out")
+    assert "pip install 'wsss-ray[coco]'" in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_one_image_is_held_at_a_time(small):
+    """Rows come as they are read: the first is there before the second shard is opened."""
+    store, plan, labels = small
+    store.delete(store.shard_path(stage_named(plan, "seeds"), 1))
+    store.write(store.shard_path(stage_named(plan, "seeds"), 1), b"not Parquet")
+    rows = read_labels(store, find_labels(store, run_json(store), "seeds"))
+    image_id, label_HW = next(rows)
+    np.testing.assert_array_equal(label_HW, labels[image_id])
+
+
+def test_the_json_is_valid_with_names_of_any_script(tmp_path):
+    store = RunStore(str(tmp_path / "store"))
+    plan = job_of(tiny_job()).plan()
+    begin(store, plan)
+    data, seeds = (stage_named(plan, name) for name in ("images-weak", "seeds"))
+    component = {"classes": ['猫 "cat"', "b", "c"], "source": {}}
+    store.commit(data, {"kind": "ingest", "identity": {"component": component}})
+    store.commit(seeds, {"kind": "seed", "inputs": [["data", data.id]]})
+    store.write_shard(seeds, 0, "seeds", [{"image_id": 'ä/"x"', "seed": encode_labels(np.eye(3, dtype=np.uint8))}])
+    found = json.loads(exported(store, tmp_path / "out", form="coco").path.read_text())
+    assert found["images"] == [{"id": 1, "file_name": 'ä/"x"', "height": 3, "width": 3}]
+    assert found["categories"][0] == {"id": 1, "name": '猫 "cat"'}
+    assert len(found["annotations"]) == 1
+    exported(store, tmp_path / "voc")
+    assert (tmp_path / 'voc/ä/"x".png').is_file()
+    assert (tmp_path / "voc/classes.txt").read_text("utf-8").splitlines()[0] == '猫 "cat"'

@@ -1,0 +1,147 @@
+"""Where a job runs: the forms of `--address`, and the token that a cluster asks for. No Ray."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+from urllib.parse import urlsplit
+
+_FORMS = "auto or HOST:PORT (this process drives the cluster), http://HEAD:8265 or https://... (Ray Jobs)"
+
+
+class AddressError(ValueError):
+    """An address that cannot be used, or not safely: one line, ready to print."""
+
+
+@dataclass(frozen=True)
+class Address:
+    """`jobs`: the URL of a cluster's job server. `driver`: a running cluster that this process joins as the driver."""
+
+    kind: Literal["jobs", "driver"]
+    text: str
+
+    @property
+    def host(self) -> str:
+        """The host's name or number."""
+        return urlsplit(self.text if self.kind == "jobs" else f"//{self.text}").hostname or ""
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether it names this machine, so that nothing crosses a network."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether what is sent can be read on the way."""
+        return self.kind == "jobs" and self.text.startswith("http://") and not self.is_loopback
+
+
+@dataclass(frozen=True)
+class Access:
+    """A job server and the token for it, if there is one; `warning` is for the user to read first."""
+
+    url: str
+    token: str | None = field(default=None, repr=False)
+    warning: str | None = None
+
+
+def parse_address(text: str) -> Address:
+    """What an address means. Raises AddressError on a form that is none of ours."""
+    scheme, there, rest = text.partition("://")
+    if not there:
+        if text == "auto" or re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[^\s:/@\[\]]+):\d{1,5}", text):
+            return Address("driver", text)
+        raise AddressError(f"address {text!r}: give {_FORMS}")
+    if scheme == "ray":
+        raise AddressError(f"address {text}: Ray Client is not supported; give the job server, http://HEAD:8265, instead")
+    if scheme not in ("http", "https"):
+        raise AddressError(f"address {text}: give {_FORMS}")
+    if "@" in rest.partition("/")[0]:
+        raise AddressError(f"address {scheme}://...@...: leave user and password out; a token goes into RAY_AUTH_TOKEN_PATH")
+    try:
+        parts = urlsplit(text)
+        known = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        known = False
+    if not known or parts.query or parts.fragment or re.search(r"\s", text):
+        raise AddressError(f"address {text!r}: write it as {scheme}://HOST:PORT")
+    return Address("jobs", text.rstrip("/"))
+
+
+def job_server(text: str, environ: Mapping[str, str], *, home: Path) -> Access:
+    """The job server at an `http(s)://` address, with its token. Raises AddressError.
+
+    An address in clear to another machine is refused without a token: who reaches such a port runs code as the cluster's user.
+    """
+    address = parse_address(text)
+    if address.kind != "jobs":
+        raise AddressError(f"address {text}: give the cluster's job server, such as http://HEAD:8265")
+    token = find_token(address, environ, home=home)
+    if not address.is_clear:
+        return Access(address.text, token)
+    if token is None:
+        raise AddressError(
+            f"address {address.text}: refused without a token, because anyone who can reach that port can run code there. "
+            "Start the cluster with RAY_AUTH_MODE=token and give its token by RAY_AUTH_TOKEN_PATH, or open a tunnel "
+            f"(ssh -L 8265:127.0.0.1:8265 {address.host}) and use http://127.0.0.1:8265"
+        )
+    return Access(
+        address.text,
+        token,
+        warning=f"{address.text} is not encrypted: the token can be read on the way; use https or a tunnel "
+        f"(ssh -L 8265:127.0.0.1:8265 {address.host})",
+    )
+
+
+def check_open(address: Address, *, seconds: float = 10.0) -> None:
+    """Raise AddressError if nothing listens at a driver's HOST:PORT."""
+    try:
+        socket.create_connection((address.host, int(address.text.rpartition(":")[2])), timeout=seconds).close()
+    except (OSError, OverflowError) as error:
+        raise AddressError(f"address {address.text}: nothing answers there; a Ray cluster's port is 6379 by default") from error
+
+
+def find_token(address: Address, environ: Mapping[str, str], *, home: Path) -> str | None:
+    """The token that Ray itself would send: RAY_AUTH_TOKEN, the file of RAY_AUTH_TOKEN_PATH, or `~/.ray/auth_token`.
+
+    RAY_AUTH_MODE=disabled turns all off. The file in the home folder belongs to the clusters of this machine, and is sent to
+    another one only if RAY_AUTH_MODE=token asks for it. Raises AddressError.
+    """
+    mode = environ.get("RAY_AUTH_MODE", "").lower()
+    if mode == "disabled":
+        return None
+    if token := environ.get("RAY_AUTH_TOKEN", "").strip():
+        return _usable(token, "RAY_AUTH_TOKEN")
+    if path := environ.get("RAY_AUTH_TOKEN_PATH"):
+        token = _read(Path(path).expanduser(), "RAY_AUTH_TOKEN_PATH")
+        if not token:
+            raise AddressError(f"RAY_AUTH_TOKEN_PATH: {path} is empty")
+        return _usable(token, "RAY_AUTH_TOKEN_PATH")
+    default = home / ".ray" / "auth_token"
+    if (mode == "token" or address.is_loopback) and default.is_file():
+        token = _read(default, "the token's file")
+        return _usable(token, str(default)) if token else None
+    return None
+
+
+def _read(path: Path, name: str) -> str:
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise AddressError(f"{name}: {path} cannot be read: {getattr(error, 'strerror', None) or 'it is no text'}") from error
+
+
+def _usable(token: str, name: str) -> str:
+    if not re.fullmatch(r"[\x21-\x7e]+", token):
+        raise AddressError(f"{name}: a token is one line of letters, digits and signs without spaces")
+    return token

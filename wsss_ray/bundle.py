@@ -1,0 +1,201 @@
+"""What a job takes along to a cluster: this package, the resolved job file, modules of the user's own. No Ray.
+
+A cluster's machines need the dependencies only. What is shipped becomes the working folder of the job's driver and comes first on
+the path of its workers, so that a version of this package that is installed there is shadowed.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import secrets
+import shlex
+import shutil
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime, timezone
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import yaml
+
+import wsss_ray
+from wsss_ray.component import Component
+from wsss_ray.job import PLUGINS, JobConfig, load_trials, validated
+from wsss_ray.jobfile import read_document
+from wsss_ray.nets.weights import Weights
+
+MAX_BYTES = 100 * 1024**2
+JOB_FILE = "job.yaml"
+_FROM_HERE = {"folder": ("root", "tags", "val", "masks", "saliency")}  # of other sources only `root`; the rest lies below it
+
+
+class BundleError(ValueError):
+    """A job that cannot be shipped as it is: a line per mistake, ready to print."""
+
+
+def resolve(path: Path, overrides: Sequence[str]) -> tuple[JobConfig, str]:
+    """A file's job, and the job file to ship: base merged, overrides and environment variables filled in.
+
+    Its data is not listed: it need not be on this machine. Raises JobError or BundleError with a line per mistake.
+    """
+    document = read_document(path, overrides)
+    job = validated(document)
+    problems = local_paths([job, *(one.job for one in load_trials(path, overrides))])
+    if problems:
+        raise BundleError("\n".join(problems))
+    return job, yaml.safe_dump(document.expanded(), sort_keys=False, allow_unicode=True)
+
+
+def gather(includes: Sequence[Path] = (), excludes: Sequence[str] = ()) -> dict[str, Path]:
+    """The files to ship, by their place in the bundle: this package, and the modules or package folders of `includes`.
+
+    Hidden files, caches and what matches a pattern of `excludes` (`mine/data/*`) stay behind. Raises BundleError.
+    """
+    found = dict(_files(Path(wsss_ray.__file__).parent))
+    for path in includes:
+        name = module_name(path)
+        if any(place == path.name or place.startswith(f"{path.name}/") for place in found):
+            raise BundleError(f"--include {path}: there is already a module {name}")
+        found |= dict(_files(path))
+    return {place: file for place, file in found.items() if not any(fnmatch(place, pattern) for pattern in excludes)}
+
+
+def check_size(files: Mapping[str, Path], *, most: int = MAX_BYTES) -> int:
+    """The bytes to ship. Raises BundleError, naming the largest files, if they are more than `most`."""
+    sizes = {place: file.stat().st_size for place, file in files.items()}
+    total = sum(sizes.values())
+    if total > most:
+        largest = sorted(sizes, key=lambda place: (-sizes[place], place))[:5]
+        named = ", ".join(f"{place} ({_mib(sizes[place])})" for place in largest)
+        raise BundleError(
+            f"the job would ship {_mib(total)}, more than {_mib(most)}; the largest files: {named}. Leave out what is no code by "
+            f"--exclude {shlex.quote(largest[0])}, and give data and weights as paths that every machine sees"
+        )
+    return total
+
+
+def write(folder: Path, files: Mapping[str, Path], texts: Mapping[str, str]) -> None:
+    """Lay the bundle out in an empty folder."""
+    for place, file in files.items():
+        target = folder / place
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, target)
+    for place, text in texts.items():
+        (folder / place).write_text(text, encoding="utf-8")
+
+
+def use(includes: Sequence[Path]) -> None:
+    """Import modules of the user's own here, so that a job file can name what they define. Raises BundleError."""
+    for path in includes:
+        name = module_name(path)
+        parent = str(path.resolve().parent)
+        if parent not in sys.path:
+            sys.path.append(parent)
+        try:
+            module = importlib.import_module(name)
+        except Exception as error:
+            raise BundleError(f"--include {path}: {type(error).__name__}: {error}") from error
+        file = Path(module.__file__ or "").resolve()
+        if file != path.resolve() and path.resolve() not in file.parents:
+            raise BundleError(f"--include {path}: there is another module {name} ({file}); rename yours")
+        named = [known for known in os.environ.get(PLUGINS, "").split(",") if known and known != name]
+        os.environ[PLUGINS] = ",".join([*named, name])
+
+
+def module_name(path: Path) -> str:
+    """The name under which an included file or folder is imported. Raises BundleError if it is no module."""
+    is_module = path.suffix == ".py" and path.is_file()
+    if not is_module and not (path / "__init__.py").is_file():
+        raise BundleError(f"--include {path}: is neither a module (a .py file) nor a package (a folder with __init__.py)")
+    name = path.stem if is_module else path.resolve().name
+    if not name.isidentifier() or name == "wsss_ray" or name in sys.stdlib_module_names:
+        raise BundleError(f"--include {path}: {name!r} cannot be a module's name here; rename it")
+    return name
+
+
+def local_paths(jobs: Iterable[JobConfig]) -> list[str]:
+    """A line for every path in the jobs that means something only where the command is given."""
+    problems = []
+    for job in jobs:
+        for field, value in _paths(job):
+            if not Path(value).is_absolute():
+                problems.append(
+                    f"{field}: {value} is relative; machines of a cluster share no working folder: "
+                    "give an absolute path that all of them see"
+                )
+    return list(dict.fromkeys(problems))
+
+
+def is_local_store(uri: str) -> bool:
+    """Whether a store's URI is a path that depends on where one is."""
+    return "://" not in uri and not Path(uri).is_absolute()
+
+
+def attempt_id(run: str, *, now: datetime | None = None) -> str:
+    """A new submission id of a run: its name, the time in UTC, four hexadecimal digits."""
+    return f"{run}-{(now or datetime.now(timezone.utc)).strftime('%Y%m%dT%H%M%S')}-{secrets.token_hex(2)}"
+
+
+def entrypoint(arguments: Sequence[str], *, python: str, here: str | None = None) -> str:
+    """The shell command that the cluster runs; `here` is an interpreter to prefer if it is there."""
+    command = shlex.join([python, "-m", "wsss_ray", *arguments])
+    if here is None:
+        return command
+    chosen = f'"$(command -v {shlex.quote(here)} || command -v {shlex.quote(python)})"'
+    return f"{chosen} -m wsss_ray {shlex.join(arguments)}"
+
+
+def public_uri(uri: str) -> str:
+    """A store's URI without the keys that it may hold, for all to see."""
+    if "://" not in uri:
+        return uri.rstrip("/")
+    parts = urlsplit(uri)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}".rstrip("/")
+
+
+def _files(top: Path) -> Iterator[tuple[str, Path]]:
+    """The files of a package or the one of a module, by their place below the folder that it lies in."""
+    top = top.resolve()
+    if top.is_file():
+        yield top.name, top
+        return
+    for folder, below, names in os.walk(top):
+        below[:] = sorted(name for name in below if not _is_left(name))
+        for name in sorted(names):
+            file = Path(folder, name)
+            if not _is_left(name) and file.is_file():
+                yield file.relative_to(top.parent).as_posix(), file
+
+
+def _is_left(name: str) -> bool:
+    return name.startswith(".") or name == "__pycache__" or name.endswith((".pyc", ".pyo"))
+
+
+def _paths(job: JobConfig) -> Iterator[tuple[str, str]]:
+    """The paths that a job names, by field."""
+    if is_local_store(job.run.store):
+        yield "run.store", job.run.store
+    for name in _FROM_HERE.get(job.data.kind(), ("root",)):
+        value = getattr(job.data, name, None)
+        if isinstance(value, str):
+            yield f"data.{name}", value
+    yield from _weights("method", job.method)
+
+
+def _weights(field: str, value: Any) -> Iterator[tuple[str, str]]:
+    if isinstance(value, Weights):
+        if value.is_file:
+            yield f"{field}.source", value.source
+    elif isinstance(value, Component):
+        for name, part in value:
+            yield from _weights(f"{field}.{name}", part)
+    elif isinstance(value, tuple | list):
+        for place, part in enumerate(value):
+            yield from _weights(f"{field}.{place}", part)
+
+
+def _mib(size: int) -> str:
+    return f"{size / 1024**2:.1f} MiB"

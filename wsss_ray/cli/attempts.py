@@ -1,0 +1,224 @@
+"""Commands for the attempts on a cluster: ps, logs, stop; and how submit and resume send a job there and follow it."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from wsss_ray.cli.console import fail, table
+
+if TYPE_CHECKING:
+    from wsss_ray.runners.jobs import Attempt, JobServer
+
+Server = Annotated[
+    str | None, typer.Option("--address", metavar="URL", envvar="RAY_API_SERVER_ADDRESS", help="Job server: http://HEAD:8265.")
+]
+AttemptName = Annotated[str, typer.Argument(metavar="ID", help="An attempt, or a run: then its latest attempt.")]
+
+_END = {"SUCCEEDED": 0, "FAILED": 2, "STOPPED": 130}
+
+
+@dataclass(frozen=True)
+class Shipment:
+    """A command for a cluster and all that it needs there."""
+
+    run: str
+    store: str
+    arguments: tuple[str, ...]
+    texts: dict[str, str]
+    includes: tuple[Path, ...] = ()
+    excludes: tuple[str, ...] = ()
+    python: str | None = None
+    again: tuple[str, ...] | None = None  # the command that resumes it; None for a sweep, which is submitted again
+
+
+def ps(
+    address: Server = None, all_jobs: Annotated[bool, typer.Option("--all", help="Also the jobs that others submitted.")] = False
+) -> None:
+    """List the attempts on a cluster, oldest first."""
+    server = connect(address)
+    rows = []
+    for one in _or_fail(lambda: server.attempts(all_jobs=all_jobs)):
+        started = one.started.astimezone().strftime("%Y-%m-%d %H:%M:%S") if one.started else "-"
+        rows.append([one.id, one.run or "-", one.state, started, _duration(one), _short(one.summary)])
+    table(["attempt", "run", "state", "started", "duration", "message"], rows)
+
+
+def logs(
+    attempt: AttemptName,
+    address: Server = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until it ends; exits as submit does.")] = False,
+) -> None:
+    """Print what an attempt has printed."""
+    server = connect(address)
+    found = _or_fail(lambda: server.find(attempt))
+    if not follow:
+        typer.echo(_or_fail(lambda: server.log(found.id)), nl=False)
+        return
+    try:
+        found = _tail(server, found.id)()
+    except KeyboardInterrupt:
+        fail(f"{found.id} goes on", code=130)
+    raise SystemExit(_END[found.state])
+
+
+def stop(attempt: AttemptName, address: Server = None) -> None:
+    """Stop an attempt and wait for its end. What it has done is kept."""
+    server = connect(address)
+    found = _or_fail(lambda: server.find(attempt))
+    if found.is_over:
+        typer.echo(f"{found.id} was over already: {found.state}")
+        return
+    found = _or_fail(lambda: server.stop(found.id))
+    typer.echo(f"{found.id} is over: {found.state}; what was done is kept")
+
+
+def send(shipment: Shipment, address: str, *, detach: bool, force: bool) -> NoReturn:
+    """Submit to a cluster, and follow unless it is to detach. Ends the process: 0 success, 2 failure, 130 stopped."""
+    import getpass
+    from contextlib import suppress
+    from tempfile import TemporaryDirectory
+
+    from wsss_ray import __version__, bundle
+    from wsss_ray.address import parse_address
+    from wsss_ray.job import PLUGINS
+
+    try:
+        files = bundle.gather(shipment.includes, shipment.excludes)
+        bundle.check_size(files)
+    except bundle.BundleError as error:
+        fail(str(error))
+    server = connect(address)
+    from wsss_ray.runners import jobs
+
+    store = bundle.public_uri(shipment.store)
+    running = None if force else _or_fail(lambda: server.running(shipment.run, store))
+    if running is not None:
+        fail(
+            f"run {shipment.run} has an attempt that is {running.state}: {running.id}; "
+            f"end it by `{_command(server, 'stop', running.id)}`, or submit beside it by --force"
+        )
+    metadata = {jobs.RUN: shipment.run, jobs.STORE: store, jobs.VERSION: __version__}
+    with suppress(KeyError, OSError):
+        metadata[jobs.USER] = getpass.getuser()
+    attempt = bundle.attempt_id(shipment.run)
+    plugins = {PLUGINS: ",".join(map(bundle.module_name, shipment.includes))} if shipment.includes else {}
+    here = sys.executable if shipment.python is None and parse_address(address).is_loopback else None
+    command = bundle.entrypoint(shipment.arguments, python=shipment.python or "python", here=here)
+    with TemporaryDirectory(prefix="wsss-ray-") as folder:
+        bundle.write(Path(folder), files, shipment.texts)
+        environment = {"WSSS_RAY_ATTEMPT": attempt} | plugins
+        _or_fail(
+            lambda: server.submit(
+                attempt, entrypoint=command, folder=Path(folder), environment=environment, metadata=metadata
+            )
+        )
+    typer.echo(f"submitted {attempt}")
+    if detach:
+        _say_how(attempt, shipment.store, server)
+        raise SystemExit(0)
+    _follow(attempt, shipment, server)
+
+
+def connect(address: str | None) -> JobServer:
+    """The job server at an address, with its token. Exits if there is none, or none that may be used."""
+    from wsss_ray.address import AddressError, job_server
+
+    if not address:
+        fail("give the cluster's job server by --address http://HEAD:8265, or by RAY_API_SERVER_ADDRESS")
+    try:
+        access = job_server(address, os.environ, home=Path.home())
+    except AddressError as error:
+        fail(str(error))
+    if access.warning:
+        typer.echo(f"warning: {access.warning}", err=True)
+    from wsss_ray.runners.jobs import JobServer
+
+    server: JobServer = _or_fail(lambda: JobServer(access))
+    return server
+
+
+def _follow(attempt: str, shipment: Shipment, server: JobServer) -> NoReturn:
+    """Show an attempt's log until its end, or until the user wants no more."""
+    tail = _tail(server, attempt)
+    while True:
+        try:
+            found = tail()
+            break
+        except KeyboardInterrupt:
+            answer = _ask() if sys.stdin.isatty() else None
+            if answer == "c":
+                continue
+            if answer == "s":
+                found = _or_fail(lambda: server.stop(attempt))
+                break
+            typer.echo(f"detached; {attempt} goes on")
+            _say_how(attempt, shipment.store, server)
+            raise SystemExit(130 if answer is None else 0) from None
+    if found.state == "SUCCEEDED":
+        raise SystemExit(0)
+    how = f"go on by `{_command(server, *shipment.again)}`" if shipment.again else "submit again to go on"
+    what = "was stopped" if found.state == "STOPPED" else "has failed"
+    fail(f"{attempt} {what}; what was done is kept, {how}", _END[found.state])
+
+
+def _tail(server: JobServer, attempt: str) -> Any:
+    """What follows an attempt's log, and does so again from there when it was interrupted."""
+    from wsss_ray.runners.jobs import Tail
+
+    tail = Tail(
+        server, attempt, write=lambda text: typer.echo(text, nl=False), note=lambda text: typer.echo(text, err=True)
+    )
+    return lambda: _or_fail(tail.follow)
+
+
+def _ask() -> str:
+    """What to do with an attempt that the user turns away from; another Ctrl-C, or no answer, is to detach."""
+    while True:
+        typer.echo("\n[d]etach, [s]top or [c]ontinue? ", nl=False, err=True)
+        try:
+            answer = input().strip().lower()
+        except (EOFError, KeyboardInterrupt):
+            return "d"
+        if answer[:1] in ("d", "s", "c"):
+            return answer[0]
+
+
+def _say_how(attempt: str, store: str, server: JobServer) -> None:
+    typer.echo(f"  {_command(server, 'logs', attempt, '--follow')}")
+    typer.echo(f"  {shlex.join(['wsss-ray', 'status', '--store', store])}")
+    typer.echo(f"  {_command(server, 'stop', attempt)}")
+
+
+def _command(server: JobServer, *arguments: str) -> str:
+    return shlex.join(["wsss-ray", *arguments, "--address", server.access.url])
+
+
+def _or_fail(call: Any) -> Any:
+    """What a call to the job server returns; exits with its one line if it fails."""
+    from wsss_ray.runners.jobs import ClusterError
+
+    try:
+        return call()
+    except ClusterError as error:
+        fail(str(error))
+
+
+def _duration(attempt: Attempt) -> str:
+    if attempt.started is None:
+        return "-"
+    seconds = int(((attempt.ended or datetime.now(timezone.utc)) - attempt.started).total_seconds())
+    minutes, seconds = divmod(max(0, seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}"
+
+
+def _short(text: str, most: int = 100) -> str:
+    return text if len(text) <= most else f"{text[: most - 1]}…"
