@@ -102,6 +102,17 @@ class Decay(Schedule):
         return float(self.gamma ** math.floor(step / every))
 
 
+class Piecewise(Schedule):
+    """One factor for every so many steps; the last one stays. What population based training finds is written like this."""
+
+    every_steps: int = Field(ge=1)
+    factors: tuple[float, ...] = Field(min_length=1)
+
+    def factor(self, step: int, total: int, per_epoch: float) -> float:
+        """See `Schedule.factor`."""
+        return self.factors[min(step // self.every_steps, len(self.factors) - 1)]
+
+
 class OneCycle(Schedule):
     """A linear rise from 0 over the first `warmup` of the steps, then half a cosine down to `final`."""
 

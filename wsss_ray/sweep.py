@@ -78,6 +78,22 @@ class Asha(BaseModel):
     reduction: int = Field(default=3, ge=2, description="One of so many goes on at each rung.")
 
 
+class Pbt(BaseModel):
+    """Population based training (Jaderberg et al., 2017) of a learning rate, in generations.
+
+    The population is `sweep.samples` draws of one field, `....optimizer.lr`. After each generation the worst members take over
+    the checkpoints and the rates of members drawn from the best, times one of `factors`; the others go on. The rates replace the
+    learner's schedule, and are written as `piecewise`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["pbt"]
+    generations: int = Field(default=4, ge=2, description="Equal parts of the training.")
+    quantile: float = Field(default=0.25, gt=0, le=0.5, description="Share of the population that is replaced, and copied.")
+    factors: tuple[float, ...] = Field(default=(0.8, 1.25), min_length=1, description="Changes of a rate that is taken over.")
+
+
 class Sweep(BaseModel):
     """The `sweep` block of a job file."""
 
@@ -92,7 +108,9 @@ class Sweep(BaseModel):
     space: dict[str, Domain] = Field(default={}, description="Fields to search over, as a.b.c: {uniform: [0, 1]}.")
     samples: int = Field(default=1, ge=1, description="Draws from the space, each with every point of its grids.")
     search: Literal["random", "optuna"] = Field(default="random", description="How draws are chosen; optuna learns from results.")
-    scheduler: Asha | None = Field(default=None, description="What ends trials early; null: nothing does.")
+    scheduler: Asha | Pbt | None = Field(
+        default=None, discriminator="kind", description="What ends trials early, or breeds them; null: nothing does."
+    )
     max_concurrent: int = Field(default=1, ge=1, description="Trials that run at a time and share the cluster.")
 
     @field_validator("space")
@@ -107,7 +125,18 @@ class Sweep(BaseModel):
             raise ValueError("give either trials, at least one, or a space")
         if self.search == "optuna" and (not self.space or any(domain.grid for domain in self.space.values()) or self.seeds):
             raise ValueError("search: optuna draws from a space without grids, and has no sweep.seeds")
+        if isinstance(self.scheduler, Pbt):
+            field, domain = next(iter(self.space.items()), ("", None))
+            alone = len(self.space) == 1 and domain is not None and not domain.grid and field.endswith(".optimizer.lr")
+            if not alone or self.seeds or self.search != "random" or self.samples < 2:
+                wants = "a space of one field, method.PART.optimizer.lr, drawn at random, at least 2 samples, and no seeds"
+                raise ValueError(f"scheduler: pbt has {wants}")
         return self
+
+    @property
+    def learns(self) -> bool:
+        """Whether trials are chosen by the results of others, so that they are not known before the start."""
+        return self.search == "optuna" or isinstance(self.scheduler, Pbt)
 
     @model_validator(mode="after")
     def _distinct(self) -> Sweep:
@@ -121,9 +150,12 @@ class Sweep(BaseModel):
 
 
 def trials_of(sweep: Sweep, seed: int) -> tuple[Trial, ...]:
-    """The trials, given or drawn; none where the search learns from results. A point that is drawn twice is one trial."""
-    if sweep.trials or sweep.search == "optuna":
-        return sweep.trials
+    """The trials, given or drawn; none where they depend on results. A point that is drawn twice is one trial."""
+    return () if sweep.learns else sweep.trials or drawn_trials(sweep, seed)
+
+
+def drawn_trials(sweep: Sweep, seed: int) -> tuple[Trial, ...]:
+    """The points of a space as trials."""
     points: dict[str, dict[str, Any]] = {}
     grids = {name: domain.grid for name, domain in sweep.space.items() if domain.grid}
     for sample in range(sweep.samples):

@@ -51,13 +51,13 @@ def run_training(
         ready = _prepare(store, stage, device, world)
     except (ValueError, FileNotFoundError) as error:
         problem = str(error)
-    start = _agree(problem, latest_step(store, stage) if rank == 0 else 0)
+    start = _agree(problem, _first_step(store, stage) if rank == 0 else 0)
     assert ready is not None
     images, bare, optimizer = ready
     total = learner.total_steps(len(images))
     made: Labels = {}
     if start:
-        saved = load_checkpoint(store, stage, start, str(device))
+        saved = load_checkpoint(store, _holder(store, stage, start), start, str(device))
         bare.load_state_dict(saved.net)
         optimizer.load_state_dict(saved.optimizer)
         made = {step: label_BHW[rank::world] for step, label_BHW in saved.labels.items()}
@@ -90,6 +90,18 @@ def run_training(
         save_model(store, stage, bare)
         return {"final_loss": log.lines[-1]["loss"] if log.lines else None, "steps": total, "images": len(images)}
     return {}
+
+
+def _first_step(store: RunStore, stage: Stage) -> int:
+    """Where to go on: after the stage's own last checkpoint, else after that of the stage it resumes, else at 0."""
+    before = stage.optional("resume")
+    return latest_step(store, stage) or (latest_step(store, before) if before is not None else 0)
+
+
+def _holder(store: RunStore, stage: Stage, start: int) -> Stage:
+    """The stage that holds the checkpoint of step `start`: its own come after all of the one it resumes."""
+    before = stage.optional("resume")
+    return before if before is not None and latest_step(store, before) >= start else stage
 
 
 def _prepare(

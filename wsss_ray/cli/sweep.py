@@ -24,7 +24,7 @@ def submit_sweep(job: Path, override: list[str] | None, store: Any, until: str |
     say_trials(sweep_job, trials, store)
     sweep = sweep_job.sweep
     try:
-        data = stages_of(sweep_job.job.data) if sweep.search == "optuna" else None
+        data = stages_of(sweep_job.job.data) if sweep.learns else None
         work = Work(sweep_job=sweep_job, trials=tuple(trials), store=store, data=data, attempt=attempt(), cut=until)
         rows = run_sweep(work, Display())
     except ValueError as error:
@@ -56,7 +56,8 @@ def say_trials(sweep_job: Any, trials: list[tuple[Any, Any]], store: Any) -> Non
     sweep = sweep_job.sweep
     if not trials:
         fields = ", ".join(sweep.space)
-        typer.echo(f"{sweep.samples} trials over {fields}, chosen by {sweep.search} as results come in")
+        how = "bred in generations" if sweep.search == "random" else f"chosen by {sweep.search} as results come in"
+        typer.echo(f"{sweep.samples} trials over {fields}, {how}")
         return
     rows, seen = [], set()
     for one, plan in trials:

@@ -77,15 +77,16 @@ def ray_session(*, needs_cpus: float = 0) -> Iterator[Resources]:
     top, so that an actor pool never holds the last one.
     """
     prepare()
+    before = {name: os.environ.get(name) for name in ("RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN")}
+    previous = before["RAY_ADDRESS"]
+    if not previous and not before["RAY_AUTH_MODE"] and "ray" not in sys.modules:
+        # A private Ray listens on all interfaces: none but us has its token. Ray reads both when it is imported.
+        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     import ray
 
     if ray.is_initialized():
         yield resources()
         return
-    before = {name: os.environ.get(name) for name in ("RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN")}
-    previous = before["RAY_ADDRESS"]
-    if not previous and not before["RAY_AUTH_MODE"]:  # a private Ray listens on all interfaces: none but us has its token
-        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
     with _hushed():
         if previous:

@@ -19,7 +19,7 @@ from wsss_ray.records import StageError
 from wsss_ray.runners.cluster import Resources, prepare
 from wsss_ray.runners.execute import execute
 from wsss_ray.store import RunStore
-from wsss_ray.sweep import trial_of
+from wsss_ray.sweep import Asha, trial_of
 from wsss_ray.trials import State, TrialRow
 
 _SPEAK_S = 20.0
@@ -27,7 +27,7 @@ _SPEAK_S = 20.0
 
 @dataclass(frozen=True)
 class Work:
-    """A sweep as its trials need it. `trials` is empty where the search chooses them as it learns (`learns`)."""
+    """A sweep as its trials need it. `trials` is empty where the search makes them as it learns (`searches`)."""
 
     sweep_job: SweepJob
     trials: tuple[tuple[TrialJob, Plan], ...]
@@ -38,8 +38,8 @@ class Work:
     have: Resources | None = None
 
     @property
-    def learns(self) -> bool:
-        """Whether trials are chosen by the results of others."""
+    def searches(self) -> bool:
+        """Whether Ray Tune asks a search for each next point."""
         return self.sweep_job.sweep.search == "optuna"
 
     @property
@@ -49,7 +49,7 @@ class Work:
 
     def planned(self, config: dict[str, Any]) -> tuple[TrialJob, Plan]:
         """The trial of a Tune configuration. Raises JobError or ValueError where a point of the space is no job."""
-        if not self.learns:
+        if not self.searches:
             return self.trials[config["place"]]
         point = {}
         for name, domain in self.sweep_job.sweep.space.items():
@@ -78,7 +78,7 @@ def run_trial(config: dict[str, Any], *, work: Work) -> None:
     began = time.time()
     asha = work.sweep_job.sweep.scheduler
     trains = [stage.name for stage in plan if stage.kind == "train"]
-    display = TrialDisplay(one, watched=(asha.stage or trains[-1]) if asha is not None and trains else None)
+    display = TrialDisplay(one, watched=(asha.stage or trains[-1]) if isinstance(asha, Asha) and trains else None)
     broken: tuple[str, ...] = ()
     error = _known_failure(work, plan)
     if error is None:

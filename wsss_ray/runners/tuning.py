@@ -1,0 +1,130 @@
+"""One batch of trials on Ray Tune: who runs when, what ends early, what a search tries next."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from ray import tune
+
+from wsss_ray.progress import Display, Meter
+from wsss_ray.records import StageError
+from wsss_ray.runners.cluster import in_a_thread
+from wsss_ray.runners.execute import last_line
+from wsss_ray.runners.train import free_place, owner_name
+from wsss_ray.runners.trial import Work, run_trial, trial_row, write_row
+from wsss_ray.sweep import Asha
+from wsss_ray.trials import State, TrialRow
+
+
+def tune_trials(
+    work: Work, open_ones: Sequence[int], samples: int, display: Display, *, known: Sequence[TrialRow]
+) -> None:
+    """Run the trials at those places, or so many that a search chooses, which learns from the `known` too.
+
+    Writes the rows of trials that could not write their own. Raises StageError if Tune itself fails, ValueError if the search is
+    not installed.
+    """
+    os.environ |= dict.fromkeys(("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "TUNE_DISABLE_STRICT_METRIC_CHECKING"), "1")
+    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the old one can be silenced
+    sweep = work.sweep_job.sweep
+    watch = _Watch(display, display.meter("trials", samples or len(open_ones), "trials"))
+    scratch, experiment = work.store.path("ray-tune"), f"{work.sweep_job.job.name}-{time.time_ns()}"
+    tuner = tune.Tuner(
+        tune.with_resources(tune.with_parameters(run_trial, work=work), {"cpu": 0.01}),
+        param_space={} if work.searches else {"place": tune.grid_search(list(open_ones))},
+        tune_config=tune.TuneConfig(
+            num_samples=samples if work.searches else 1,
+            max_concurrent_trials=sweep.max_concurrent,
+            scheduler=_scheduler(work),
+            search_alg=_search(work, known) if work.searches else None,
+            reuse_actors=not isinstance(sweep.scheduler, Asha),
+            trial_name_creator=lambda trial: trial.trial_id,
+            trial_dirname_creator=lambda trial: trial.trial_id,
+        ),
+        run_config=tune.RunConfig(
+            name=experiment,
+            storage_path=scratch,
+            storage_filesystem=work.store.fs,
+            failure_config=tune.FailureConfig(max_failures=work.sweep_job.job.run.max_failures),
+            callbacks=[watch],
+            verbose=0,
+        ),
+    )
+    try:
+        results = in_a_thread(tuner.fit)
+    except RuntimeError as error:
+        raise StageError(f"sweep: {last_line(error)}\nlogs: {work.logs}; what was done is kept") from error
+    finally:
+        work.store.delete_folder(f"{scratch}/{experiment}")
+    for result in results:
+        last, config = result.metrics or {}, result.config or {}
+        if last.get("ended"):
+            continue  # it has written its row
+        one, plan = work.planned(config)
+        seconds, share = last.get("time_total_s", 0.0), last.get("share")
+        what = last_line(result.error) if result.error else None
+        state: State = "failed" if what else "stopped"
+        row = trial_row(work, one, plan, state=state, error=what, seconds=seconds, finished=time.time(), progress=share)
+        write_row(work, one, row)
+
+
+class _Watch(tune.Callback):  # type: ignore[misc]
+    """What trials report, for the display. Tune keeps a copy of its callbacks, which then has no display."""
+
+    def __init__(self, display: Display | None, meter: Meter | None) -> None:
+        self.display, self.meter = display, meter
+
+    def __reduce__(self) -> tuple[type[_Watch], tuple[None, None]]:
+        return (_Watch, (None, None))
+
+    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
+        """Say what the trial says."""
+        if self.display is not None and result.get("said"):
+            self.display.say(f"{result['trial']}: {result['said']}")
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        """One more has ended."""
+        self.on_trial_recover(iteration, trials, trial)
+        if self.meter is not None:
+            self.meter.add(1)
+
+    on_trial_error = on_trial_complete
+
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        """A trial's process is no more: what its training held is free."""
+        last = trial.last_result or {}
+        if not last.get("ended") and "pid" in last:
+            free_place(owner_name(last["node_ip"], last["pid"]))
+
+
+def _scheduler(work: Work) -> Any:
+    from ray.tune.schedulers import ASHAScheduler
+
+    asha = work.sweep_job.sweep.scheduler
+    if not isinstance(asha, Asha):
+        return None
+    first = max(1, round(100 * asha.grace))
+    rule = {"max_t": 100, "grace_period": first, "reduction_factor": asha.reduction, "stop_last_trials": False}
+    return ASHAScheduler(time_attr="percent", metric="loss", mode="min", **rule)
+
+
+def _search(work: Work, known: Sequence[TrialRow]) -> Any:
+    """Optuna, told of the trials that are known. Raises ValueError if it is not installed."""
+    try:
+        from optuna.distributions import CategoricalDistribution, FloatDistribution
+        from ray.tune.search.optuna import OptunaSearch
+    except ImportError as error:
+        raise ValueError("sweep.search: optuna is not installed; pip install 'wsss-ray[tune]'") from error
+    space: dict[str, Any] = {}
+    for name, domain in work.sweep_job.sweep.space.items():
+        if domain.choice is not None:
+            space[name] = CategoricalDistribution(list(range(len(domain.choice))))
+        else:
+            low, high = domain.uniform or domain.loguniform or (0.0, 0.0)
+            space[name] = FloatDistribution(low, high, log=domain.loguniform is not None)
+    points = [work.place(row.parameters) for row in known]
+    told = {"points_to_evaluate": points, "evaluated_rewards": [work.reward(row) for row in known]} if known else {}
+    return OptunaSearch(space, metric="reward", mode="max", seed=work.sweep_job.job.run.seed + len(known), **told)
