@@ -97,7 +97,7 @@ def test_a_threshold_sweep_makes_every_distinct_stage_once_also_when_it_is_kille
     best = load_job(submit.store.run_path("many", "best.yaml"))
     assert best.method.seed_rule.theta == max(rows, key=lambda row: row.metrics["seed_quality"]).parameters[THETA]
     assert submit.store.names(submit.store.path("claims")) == []
-    assert submit.store.names(submit.store.path("ray-tune")) == []
+    assert submit.store.names(submit.store.path("ray-tune", "many")) == []
 
 
 def test_a_random_sweep_over_three_methods(tmp_path):

@@ -36,13 +36,13 @@ def content(store, stage):
 def test_one_holds_a_stage_until_it_is_free(store, stages):
     one, two = stages[:2]
     with Claims(store, "first") as first, Claims(store, "second") as second:
-        assert first.take(one) is None
-        assert first.take(one) is None, "it is ours already"
-        assert second.take(one)["attempt"] == "first"
-        assert second.take(two) is None, "another stage is free"
-        first.free(one)
-        assert second.take(one) is None
-        first.free(one)
+        assert first.take(one.id) is None
+        assert first.take(one.id) is None, "it is ours already"
+        assert second.take(one.id)["attempt"] == "first"
+        assert second.take(two.id) is None, "another stage is free"
+        first.free(one.id)
+        assert second.take(one.id) is None
+        first.free(one.id)
         assert content(store, one)["attempt"] == "second", "what is not ours is not freed"
     assert store.names(store.path("claims")) == []
 
@@ -53,7 +53,7 @@ def test_of_many_at_once_one_succeeds(store, stages):
 
     def go(one):
         begin.wait()
-        won.append(one.take(stages[0]) is None)
+        won.append(one.take(stages[0].id) is None)
 
     threads = [threading.Thread(target=go, args=(one,)) for one in all_claims]
     for thread in threads:
@@ -68,13 +68,13 @@ def test_the_claim_of_a_dead_process_is_void_at_once(store, stages):
         "from tests.local import job_of; from tests.shapes import tiny_job; from wsss_ray.claims import Claims\n"
         "from wsss_ray.store import RunStore; import os, sys\n"
         "claims = Claims(RunStore(sys.argv[1]), 'victim'); claims.__enter__()\n"
-        "assert claims.take(job_of(tiny_job()).plan().stages[0]) is None; os.kill(os.getpid(), 9)"
+        "assert claims.take(job_of(tiny_job()).plan().stages[0].id) is None; os.kill(os.getpid(), 9)"
     )
     done = subprocess.run([sys.executable, "-c", code, store.uri], cwd=ROOT, env={"PYTHONPATH": str(ROOT)}, check=False)
     assert done.returncode == -9
     assert content(store, stages[0])["attempt"] == "victim"
     with Claims(store, "heir") as heir:
-        assert heir.take(stages[0]) is None
+        assert heir.take(stages[0].id) is None
         assert content(store, stages[0])["attempt"] == "heir"
 
 
@@ -85,21 +85,21 @@ def test_the_claim_of_another_machine_is_void_when_its_beat_stands_still(store, 
     now = [1000.0]
     monkeypatch.setattr(claims.time, "monotonic", lambda: now[0])
     waiter = Claims(store, "waiter")
-    assert waiter.take(stages[0])["attempt"] == "far"
+    assert waiter.take(stages[0].id)["attempt"] == "far"
     now[0] += claims.STALE_S - 1
-    assert waiter.take(stages[0])["attempt"] == "far"
+    assert waiter.take(stages[0].id)["attempt"] == "far"
     store.write_json(path, holder | {"beat": 1})
     now[0] += 2
-    assert waiter.take(stages[0])["attempt"] == "far", "the beat went on"
+    assert waiter.take(stages[0].id)["attempt"] == "far", "the beat went on"
     now[0] += claims.STALE_S + 1
-    assert waiter.take(stages[0]) is None
+    assert waiter.take(stages[0].id) is None
 
 
 def test_the_beat_goes_on_while_a_stage_is_held(store, stages, monkeypatch):
     monkeypatch.setattr(claims, "BEAT_S", 0.01)
     beats = set()
     with Claims(store, "one") as one:
-        assert one.take(stages[0]) is None
+        assert one.take(stages[0].id) is None
         while len(beats) < 3:
             beats.add(content(store, stages[0])["beat"])
     assert store.names(store.path("claims")) == []

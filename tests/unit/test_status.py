@@ -35,7 +35,7 @@ def test_what_is_being_made_shows_its_maker_and_how_far_it_is(made):
     segmenter = stage_named(plan, "segmenter")
     store.write(store.stage_path(segmenter, "metrics.jsonl"), b'{"step": 2}\n{"step": 4}\n')
     with Claims(store, "attempt-7") as claims:
-        assert claims.take(segmenter) is None
+        assert claims.take(segmenter.id) is None
         found = run_status(store, "tiny")
         assert (found.state, found.now, found.holder) == ("running", "segmenter", "attempt-7")
         assert (found.made, found.work, found.unit) == (4, 6, "steps")

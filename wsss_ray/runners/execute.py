@@ -140,7 +140,7 @@ class _Here:
         mine: list[Stage] = []
         holder = None
         for stage in group:
-            holder = self.claims.take(stage)
+            holder = self.claims.take(stage.id)
             if holder is not None:
                 break
             mine.append(stage)
@@ -150,15 +150,15 @@ class _Here:
                 self.make(missing)
         finally:
             for stage in mine:
-                self.claims.free(stage)
+                self.claims.free(stage.id)
         if not mine and holder is not None:
             self._wait_for(group[0], holder["attempt"])
 
     def _wait_for(self, stage: Stage, who: str) -> None:
         self.display.say(f"{stage.name:<16} {stage.id}  waiting: {who} is making it")
-        while self.store.record(stage) is None and self.claims.take(stage) is not None:
+        while self.store.record(stage) is None and self.claims.take(stage.id) is not None:
             time.sleep(_POLL_S)
-        self.claims.free(stage)
+        self.claims.free(stage.id)
 
     def make(self, group: Sequence[Stage]) -> None:
         """Make a training, or per-image stages of the same data together. Raises StageError."""

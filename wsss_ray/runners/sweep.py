@@ -17,6 +17,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import yaml
 
+from wsss_ray.claims import Claims
 from wsss_ray.job import TrialJob
 from wsss_ray.plan import Plan
 from wsss_ray.population import first_generation, next_generation, trial_of_member
@@ -29,6 +30,8 @@ from wsss_ray.runners.trial import Work, row_path, trial_row
 from wsss_ray.store import RunStore
 from wsss_ray.sweep import Asha, Pbt
 from wsss_ray.trials import TrialRow, ranking, to_table
+
+_POLL_S = 1.0
 
 
 def run_sweep(work: Work, display: Display) -> list[TrialRow]:
@@ -79,11 +82,23 @@ class _Session:
             there = self.stack.enter_context(ray_session(needs_cpus=each * at_once))
             if work.store.is_local:
                 self.stack.callback(keep_logs, Path(work.logs))
+            self._claim(self.stack.enter_context(Claims(work.store, work.attempt)))
             self.stack.enter_context(self.display.meters())
             self.have = replace(there, at_once=at_once)
         from wsss_ray.runners.tuning import tune_trials  # which imports Ray, so not before it is started
 
         tune_trials(replace(work, have=self.have), open_ones, samples, self.display, known=_known(work))
+
+    def _claim(self, claims: Claims) -> None:
+        """Wait until no other submit runs this sweep, and remove what a killed one has left of Ray Tune's state."""
+        store, name = self.work.store, self.work.sweep_job.job.name
+        holder = claims.take(f"sweep-{name}")
+        if holder is not None:
+            self.display.say(f"{name}: waiting: {holder['attempt']} is running this sweep")
+            while claims.take(f"sweep-{name}") is not None:
+                time.sleep(_POLL_S)
+        for left in store.names(store.path("ray-tune", name)):
+            store.delete_folder(store.path("ray-tune", name, left))
 
     def run_open(self, work: Work) -> list[TrialRow]:
         """Run the trials that have not ended; the rows of all."""

@@ -53,7 +53,8 @@ def run_train(store: RunStore, stage: Stage, run: Execution, have: Resources, di
         "log_every": run.log_every,
         "owner": owner_name(ray.util.get_node_ip_address(), os.getpid()),
     }
-    scratch, attempt = store.path("ray-train"), f"{stage.id}-{time.time_ns()}"
+    scratch, attempt = store.path("ray-train", stage.id), str(time.time_ns())
+    store.delete_folder(scratch)  # of attempts that were killed; the stage is ours now
     trainer = TorchTrainer(
         train_worker,
         train_loop_config=config,
@@ -76,7 +77,7 @@ def run_train(store: RunStore, stage: Stage, run: Execution, have: Resources, di
         with _Watch(store, stage, display.meter(stage.name, total, "steps")):
             result = in_a_thread(trainer.fit)
     finally:
-        store.delete_folder(f"{scratch}/{attempt}")
+        store.delete_folder(scratch)
     outcome = result.return_value or {}
     if "error" in outcome:
         raise StageError(f"stage {stage.name}: {outcome['error']}")

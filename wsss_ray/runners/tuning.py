@@ -31,7 +31,7 @@ def tune_trials(
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the old one can be silenced
     sweep = work.sweep_job.sweep
     watch = _Watch(display, display.meter("trials", samples or len(open_ones), "trials"))
-    scratch, experiment = work.store.path("ray-tune"), f"{work.sweep_job.job.name}-{time.time_ns()}"
+    scratch, experiment = work.store.path("ray-tune", work.sweep_job.job.name), str(time.time_ns())
     tuner = tune.Tuner(
         tune.with_resources(tune.with_parameters(run_trial, work=work), {"cpu": 0.01}),
         param_space={} if work.searches else {"place": tune.grid_search(list(open_ones))},
