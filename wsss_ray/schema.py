@@ -10,13 +10,14 @@ from wsss_ray.component import Component
 from wsss_ray.contracts import Method
 from wsss_ray.data.source import Source
 from wsss_ray.job import Execution, JobConfig, register
-from wsss_ray.sweep import Sweep, Trial
+from wsss_ray.sweep import Sweep
 
 
 def job_schema() -> dict[str, Any]:
     """Draft 2020-12. A role (a localizer, a trunk) is one of its installed implementations, picked by `kind`."""
     register()
-    definitions: dict[str, Any] = {"Trial": Trial.model_json_schema()}
+    sweep = Sweep.model_json_schema(ref_template="#/$defs/{model}")
+    definitions: dict[str, Any] = sweep.pop("$defs")
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "wsss-ray job",
@@ -32,7 +33,7 @@ def job_schema() -> dict[str, Any]:
             "method": _role(Method, definitions),
             "data": _role(Source, definitions),
             "run": Execution.model_json_schema(),
-            "sweep": {"anyOf": [Sweep.model_json_schema(ref_template="#/$defs/{model}"), {"type": "null"}]},
+            "sweep": {"anyOf": [sweep, {"type": "null"}]},
             "base": {"type": "string", "description": "A job file that this one is laid over, relative to it."},
         },
         "$defs": definitions,

@@ -36,7 +36,7 @@ class Shipment:
     includes: tuple[Path, ...] = ()
     excludes: tuple[str, ...] = ()
     python: str | None = None
-    again: tuple[str, ...] | None = None  # the command that resumes it; None for a sweep, which is submitted again
+    again: tuple[str, ...]  # the command that resumes it
 
 
 def ps(
@@ -164,7 +164,7 @@ def _follow(attempt: str, shipment: Shipment, server: JobServer) -> NoReturn:
             raise SystemExit(130 if answer is None else 0) from None
     if found.state == "SUCCEEDED":
         raise SystemExit(0)
-    how = f"go on by `{_command(server, *shipment.again)}`" if shipment.again else "submit again to go on"
+    how = f"go on by `{_command(server, *shipment.again)}`"
     what = "was stopped" if found.state == "STOPPED" else "has failed"
     fail(f"{attempt} {what}; what was done is kept, {how}", _END[found.state])
 

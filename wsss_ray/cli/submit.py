@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -84,7 +85,7 @@ def submit(
         includes=tuple(include or ()),
         excludes=tuple(exclude or ()),
         python=python,
-        again=("resume", loaded.name, "--store", loaded.run.store, *options) if loaded.sweep is None else None,
+        again=("resume", loaded.name, "--store", loaded.run.store, *options),
     )
     send(shipment, address, detach=detach, force=force)
 
@@ -141,8 +142,14 @@ def _resume_here(run: str, store: str, until: str | None) -> None:
     from wsss_ray.plan import until as cut
 
     run_store = open_store(store, must_exist=True)
-    known_run(run_store, run)
     path = run_store.run_path(run, "job.yaml")
+    if run in run_store.names(run_store.path("runs")) and run_store.exists(run_store.run_path(run, "sweep.json")):
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / f"{run}.yaml"
+            file.write_bytes(run_store.read(path))
+            submit_sweep(file, None, run_store, until)
+        return
+    known_run(run_store, run)
     try:
         loaded = validated(Document(path, yaml.safe_load(run_store.read(path)), {}))
         full = loaded.plan()
@@ -151,8 +158,6 @@ def _resume_here(run: str, store: str, until: str | None) -> None:
         fail(str(error))
     except (ValueError, OSError, yaml.YAMLError) as error:
         fail(f"{path}: {error}")
-    if loaded.sweep is not None:
-        fail(f"{run} is a sweep: submit its job file again to go on")
     _run(loaded, plan, run_store)
 
 
