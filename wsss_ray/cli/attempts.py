@@ -32,11 +32,11 @@ class Shipment:
     run: str
     store: str
     arguments: tuple[str, ...]
+    again: tuple[str, ...]  # the command that resumes it
     texts: dict[str, str]
     includes: tuple[Path, ...] = ()
     excludes: tuple[str, ...] = ()
     python: str | None = None
-    again: tuple[str, ...]  # the command that resumes it
 
 
 def ps(
