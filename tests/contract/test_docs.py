@@ -11,8 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from wsss_ray.job import load_trials
+
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "benchmarks").rglob("*.md"))]
+PAGES = [ROOT / name for name in ("README.md", "SECURITY.md")]
+PAGES += sorted(page for folder in ("docs", "benchmarks", "cluster") for page in (ROOT / folder).rglob("*.md"))
 
 
 def blocks(page: str, language: str) -> list[str]:
@@ -21,7 +24,7 @@ def blocks(page: str, language: str) -> list[str]:
 
 def test_the_walk_through_passes_the_contract_tests(tmp_path):
     """A copy of the package with one new file and one new job, nothing else touched."""
-    for part in ("wsss_ray", "tests", "jobs", "benchmarks", "docs", "README.md", "pyproject.toml"):
+    for part in ("wsss_ray", "tests", "jobs", "benchmarks", "cluster", "docs", "README.md", "pyproject.toml"):
         source = ROOT / part
         if source.is_dir():
             shutil.copytree(source, tmp_path / part, ignore=shutil.ignore_patterns("__pycache__"))
@@ -39,6 +42,13 @@ def test_the_walk_through_passes_the_contract_tests(tmp_path):
     assert done.returncode == 0, done.stdout[-3000:]
     assert int(re.search(r"(\d+) passed", done.stdout)[1]) > 12
     assert "skipped" not in done.stdout
+
+
+@pytest.mark.parametrize("text", blocks("docs/sweeps.md", "yaml"), ids=["trials", "space"])
+def test_the_sweeps_of_the_page_are_jobs(tmp_path, text):
+    (tmp_path / "job.yaml").write_text(f"base: {ROOT / 'jobs/demo.yaml'}\nname: page\n{text}")
+    trials = load_trials(tmp_path / "job.yaml")
+    assert len({one.job.name for one in trials}) == len(trials) > 2
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
