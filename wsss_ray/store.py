@@ -29,7 +29,6 @@ from wsss_ray import artifacts
 from wsss_ray.filesystems import holds_credentials, local_path, open_uri
 
 _TEMPORARY = ".tmp-"
-_STALE = 3600.0  # seconds after which a temporary is taken for a killed writer's
 
 
 class Identified(Protocol):
@@ -159,21 +158,20 @@ class RunStore:
         self.sweep(stage)
 
     def sweep(self, stage: Identified) -> int:
-        """Remove what killed writers left in a stage's folder, an hour ago or earlier; returns how many files.
+        """Remove what killed writers left in the folder of a stage that is done; returns how many files.
 
-        By the clock of the file system, which wrote the record. Object stores show no unfinished files; what interrupted uploads
-        hold there is removed by a lifecycle rule of the bucket.
+        All files of the stage are there, so that nobody needs what a late writer still writes: it finds its temporary gone and
+        fails alone. Object stores show no unfinished files; what interrupted uploads hold there is removed by a lifecycle rule of
+        the bucket.
         """
         if not self.is_local:
             return 0
-        now = os.stat(self.stage_path(stage, "record.json")).st_mtime
         stale = 0
         for folder, _, files in os.walk(self.stage_path(stage)):
             for path in (os.path.join(folder, name) for name in files if name.startswith(_TEMPORARY)):
                 with suppress(OSError):  # another sweep was faster
-                    if now - os.stat(path).st_mtime > _STALE:
-                        os.unlink(path)
-                        stale += 1
+                    os.unlink(path)
+                    stale += 1
         return stale
 
     def shard_path(self, stage: Identified, shard: int, folder: str = "shards") -> str:

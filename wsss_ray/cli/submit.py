@@ -27,6 +27,7 @@ from wsss_ray.cli.console import (
     say_data,
     score_table,
 )
+from wsss_ray.cli.guard import guard
 from wsss_ray.cli.sweep import submit_sweep
 
 Where = Annotated[
@@ -126,6 +127,7 @@ def resume(
 
 
 def _submit_here(job: Path, override: list[str] | None, store: str | None, until: str | None) -> None:
+    guard()
     loaded, plan, run_store = load_plan(job, override, store, until)
     if loaded.sweep is not None:
         submit_sweep(job, override, run_store, until)

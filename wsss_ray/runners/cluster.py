@@ -11,7 +11,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -144,11 +144,12 @@ def keep_logs(target: Path) -> None:
     source = worker_logs()
     if source is None:
         return
-    target.mkdir(parents=True, exist_ok=True)
-    for pattern in ("worker-*.out", "worker-*.err", "ray-data/*.log", "train/**/*.log"):
-        for file in source.glob(pattern):
-            if file.stat().st_size:
-                shutil.copyfile(file, target / file.name)
+    with suppress(OSError):  # a full disk, or a log that is gone, must not hide why the run ended
+        target.mkdir(parents=True, exist_ok=True)
+        for pattern in ("worker-*.out", "worker-*.err", "ray-data/*.log", "train/**/*.log"):
+            for file in source.glob(pattern):
+                if file.stat().st_size:
+                    shutil.copyfile(file, target / file.name)
 
 
 def resources() -> Resources:
@@ -204,4 +205,5 @@ def _quiet() -> None:
         for handler in logging.getLogger(name).handlers:
             if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):
                 handler.setLevel(logging.CRITICAL)
+    ray._private.worker._worker_logs_enabled = False  # log_to_driver leaves out what raylets say: pages, where one dies
     ray.data.DataContext.get_current().print_on_execution_start = False

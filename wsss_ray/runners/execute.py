@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import time
 from collections.abc import Sequence
@@ -25,6 +26,8 @@ from wsss_ray.stages import data_split
 from wsss_ray.store import RunStore
 
 _POLL_S = 1.0
+_RETRIES = re.compile(r"^Failed to .* after \d+/\d+ attempts", re.MULTILINE)  # Ray Data's advice behind the message of an error
+_NAMED = re.compile(r"(\w+\.)*\w*(Error|Exception): ")
 
 
 def execute(
@@ -176,8 +179,8 @@ class _Here:
         except KeyboardInterrupt:
             raise
         except Exception as error:
-            cause = f"stage {names}: {_cause(error)}\nlogs: {self.logs}; what was done is kept"
-            raise StageError(cause, _missing(group, self.store)) from error
+            what = f"stage {names}: {cause(error)}\nlogs: {self.logs}; what was done is kept"
+            raise StageError(what, _missing(group, self.store)) from error
         for stage in group:
             record = self.store.record(stage)
             assert record is not None
@@ -191,8 +194,8 @@ def _missing(group: Sequence[Stage], store: RunStore) -> list[str]:
     return [stage.id for stage in group if store.record(stage) is None]
 
 
-def _cause(error: BaseException) -> str:
-    """The innermost message of Ray's nested errors, without its traceback."""
+def cause(error: BaseException) -> str:
+    """The innermost message of Ray's nested errors in one line, without its traceback."""
     seen: list[BaseException] = []
     while error not in seen:
         seen.append(error)
@@ -201,10 +204,8 @@ def _cause(error: BaseException) -> str:
         if not isinstance(inner, BaseException):
             break
         error = inner
-    return last_line(error)
-
-
-def last_line(error: BaseException) -> str:
-    """An error's kind and the last line of its message, where Ray's errors have their cause."""
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[-1].strip() if lines else ''}"
+    lines = [line.strip() for one in seen for line in _RETRIES.split(str(one))[0].splitlines() if line.strip()]
+    if type(error).__name__ == "UserCodeException":  # it says only that there was one; what it was stands in the tracebacks
+        lines = [line for line in lines if _NAMED.match(line) and "UserCodeException" not in line] or lines
+    last = lines[-1] if lines else ""
+    return last if _NAMED.match(last) else f"{type(error).__name__}: {last}"

@@ -12,7 +12,7 @@ from ray import tune
 from wsss_ray.progress import Display, Meter
 from wsss_ray.records import StageError
 from wsss_ray.runners.cluster import in_a_thread
-from wsss_ray.runners.execute import last_line
+from wsss_ray.runners.execute import cause
 from wsss_ray.runners.train import free_place, owner_name
 from wsss_ray.runners.trial import Work, run_trial, trial_row, write_row
 from wsss_ray.sweep import Asha
@@ -56,7 +56,7 @@ def tune_trials(
     try:
         results = in_a_thread(tuner.fit)
     except RuntimeError as error:
-        raise StageError(f"sweep: {last_line(error)}\nlogs: {work.logs}; what was done is kept") from error
+        raise StageError(f"sweep: {cause(error)}\nlogs: {work.logs}; what was done is kept") from error
     finally:
         work.store.delete_folder(f"{scratch}/{experiment}")
     for result in results:
@@ -65,7 +65,7 @@ def tune_trials(
             continue  # it has written its row
         one, plan = work.planned(config)
         seconds, share = last.get("time_total_s", 0.0), last.get("share")
-        what = last_line(result.error) if result.error else None
+        what = cause(result.error) if result.error else None
         state: State = "failed" if what else "stopped"
         row = trial_row(work, one, plan, state=state, error=what, seconds=seconds, finished=time.time(), progress=share)
         write_row(work, one, row)

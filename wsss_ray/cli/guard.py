@@ -1,0 +1,39 @@
+"""Driving a cluster from a child process: when the head is gone, Ray ends the process that drives it at once, without a word."""
+
+from __future__ import annotations
+
+import atexit
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+
+from wsss_ray.cli.console import fail
+
+_GUARDED = "WSSS_RAY_GUARDED"  # in the child: where it says that it has come to an end of its own
+_PR_SET_PDEATHSIG = 1
+
+
+def guard() -> None:
+    """Where this process is about to drive a cluster: do it in a child, say what became of it, and end as it ended."""
+    if _GUARDED in os.environ:
+        atexit.register(os.write, int(os.environ.pop(_GUARDED)), b".")
+        return
+    if "RAY_ADDRESS" not in os.environ:
+        return
+    read, write = os.pipe()
+    environment = os.environ | {_GUARDED: str(write)}
+    child = subprocess.Popen(sys.orig_argv, env=environment, pass_fds=[write], preexec_fn=_end_with_parent)
+    os.close(write)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal interrupts the child as well
+    signal.signal(signal.SIGTERM, lambda number, _: child.send_signal(number))
+    code = child.wait()
+    if code > 0 and not os.read(read, 1):
+        fail(f"the Ray cluster at {os.environ['RAY_ADDRESS']} is gone; what was done is kept, submit again to go on")
+    raise SystemExit(code if code >= 0 else 128 - code)
+
+
+def _end_with_parent() -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
