@@ -143,6 +143,7 @@ def _resume_here(run: str, store: str, until: str | None) -> None:
     from wsss_ray.plan import Plan
     from wsss_ray.plan import until as cut
 
+    guard()
     run_store = open_store(store, must_exist=True)
     path = run_store.run_path(run, "job.yaml")
     if run in run_store.names(run_store.path("runs")) and run_store.exists(run_store.run_path(run, "sweep.json")):
