@@ -32,8 +32,8 @@ test: $(STAMP)  ## Fast tests (under 10 minutes on 2 cores).
 test-all: $(STAMP)  ## All tests, the long ones too, but for the faults.
 	$(BIN)/python -m pytest -q -m 'not faults' --durations=20
 
-test-faults: $(STAMP)  ## Kill workers, nodes, drivers and heads, cut links, fill disks; prints a table (half an hour, root).
-	$(BIN)/python -m pytest -q -s -m faults tests/faults
+test-faults: $(STAMP)  ## Kill workers, nodes, driver and head, cut links, fill disks; prints a table (Linux, root, iproute2).
+	WSSS_RAY_FAULT_TABLE=fault-table.md $(BIN)/python -m pytest -q -s -m faults tests/faults
 
 lint: $(STAMP)  ## ruff and mypy.
 	$(BIN)/ruff check .

@@ -55,7 +55,9 @@ def tune_trials(
     )
     try:
         results = in_a_thread(tuner.fit)
-    except RuntimeError as error:
+    except OSError:
+        raise
+    except Exception as error:
         raise StageError(f"sweep: {cause(error)}\nlogs: {work.logs}; what was done is kept") from error
     finally:
         work.store.delete_folder(f"{scratch}/{experiment}")
