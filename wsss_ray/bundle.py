@@ -16,20 +16,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
 
 import yaml
 
 import wsss_ray
-from wsss_ray.component import Component
 from wsss_ray.job import PLUGINS, JobConfig, load_trials, validated
 from wsss_ray.jobfile import read_document
-from wsss_ray.nets.weights import Weights
+from wsss_ray.paths import local_paths
 
 MAX_BYTES = 100 * 1024**2
 JOB_FILE = "job.yaml"
-_FROM_HERE = {"folder": ("root", "tags", "val", "masks", "saliency")}  # of other sources only `root`; the rest lies below it
 
 
 class BundleError(ValueError):
@@ -43,7 +39,7 @@ def resolve(path: Path, overrides: Sequence[str]) -> tuple[JobConfig, str]:
     """
     document = read_document(path, overrides)
     job = validated(document)
-    problems = local_paths([job, *(one.job for one in load_trials(path, overrides))])
+    problems = relative_paths([job, *(one.job for one in load_trials(path, overrides))])
     if problems:
         raise BundleError("\n".join(problems))
     return job, yaml.safe_dump(document.expanded(), sort_keys=False, allow_unicode=True)
@@ -94,6 +90,7 @@ def use(includes: Sequence[Path]) -> None:
         parent = str(path.resolve().parent)
         if parent not in sys.path:
             sys.path.append(parent)
+            os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), parent]))  # for workers
         try:
             module = importlib.import_module(name)
         except Exception as error:
@@ -116,11 +113,11 @@ def module_name(path: Path) -> str:
     return name
 
 
-def local_paths(jobs: Iterable[JobConfig]) -> list[str]:
+def relative_paths(jobs: Iterable[JobConfig]) -> list[str]:
     """A line for every path in the jobs that means something only where the command is given."""
     problems = []
     for job in jobs:
-        for field, value in _paths(job):
+        for field, value in local_paths(job):
             if not Path(value).is_absolute():
                 problems.append(
                     f"{field}: {value} is relative; machines of a cluster share no working folder: "
@@ -148,14 +145,6 @@ def entrypoint(arguments: Sequence[str], *, python: str, here: str | None = None
     return f"{chosen} -m wsss_ray {shlex.join(arguments)}"
 
 
-def public_uri(uri: str) -> str:
-    """A store's URI without the keys that it may hold, for all to see."""
-    if "://" not in uri:
-        return uri.rstrip("/")
-    parts = urlsplit(uri)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}".rstrip("/")
-
-
 def _files(top: Path) -> Iterator[tuple[str, Path]]:
     """The files of a package or the one of a module, by their place below the folder that it lies in."""
     top = top.resolve()
@@ -172,29 +161,6 @@ def _files(top: Path) -> Iterator[tuple[str, Path]]:
 
 def _is_left(name: str) -> bool:
     return name.startswith(".") or name == "__pycache__" or name.endswith((".pyc", ".pyo"))
-
-
-def _paths(job: JobConfig) -> Iterator[tuple[str, str]]:
-    """The paths that a job names, by field."""
-    if is_local_store(job.run.store):
-        yield "run.store", job.run.store
-    for name in _FROM_HERE.get(job.data.kind(), ("root",)):
-        value = getattr(job.data, name, None)
-        if isinstance(value, str):
-            yield f"data.{name}", value
-    yield from _weights("method", job.method)
-
-
-def _weights(field: str, value: Any) -> Iterator[tuple[str, str]]:
-    if isinstance(value, Weights):
-        if value.is_file:
-            yield f"{field}.source", value.source
-    elif isinstance(value, Component):
-        for name, part in value:
-            yield from _weights(f"{field}.{name}", part)
-    elif isinstance(value, tuple | list):
-        for place, part in enumerate(value):
-            yield from _weights(f"{field}.{place}", part)
 
 
 def _mib(size: int) -> str:

@@ -14,6 +14,7 @@ import socket
 import threading
 import time
 import uuid
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -23,6 +24,7 @@ from wsss_ray.store import RunStore
 
 BEAT_S = 5.0
 STALE_S = 40.0
+_POLL_S = 1.0
 _SETTLE_S = 0.5  # on an object store, after which a claim that was written last is the one that counts
 
 
@@ -31,7 +33,7 @@ class Claims:
 
     def __init__(self, store: RunStore, attempt: str) -> None:
         self.store = store
-        self.holder = {"attempt": attempt, "host": socket.gethostname(), "pid": os.getpid(), "started": _started(os.getpid())}
+        self.holder = {"attempt": attempt, "machine": _machine(), "pid": os.getpid(), "started": _started(os.getpid())}
         self._held: dict[str, int] = {}  # what -> beat
         self._seen: dict[str, tuple[bytes, float]] = {}  # what -> another's claim, and since when it stands like that
         self._lock = threading.Lock()
@@ -56,15 +58,19 @@ class Claims:
         if not self._create(path, data):
             other = self._read(path)
             if other is not None and not self._is_void(what, other):
-                holder: dict[str, Any] = json.loads(other)
-                return holder
-            with suppress(FileNotFoundError):
-                self.store.delete(path)
+                return _holder(other)
+            if other is not None and not self._remove(path, other):
+                return {"attempt": "another"}  # one that was faster than we
             if not self._create(path, data):
-                return json.loads(self._read(path) or b"{}") or {"attempt": "another"}
+                return _holder(self._read(path) or b"")
         with self._lock:
             self._held[what] = 0
         return None
+
+    def wait(self, what: str, done: Callable[[], bool]) -> None:
+        """Wait until something is done by its holder, or ours to make."""
+        while not done() and self.take(what) is not None:
+            time.sleep(_POLL_S)
 
     def free(self, what: str) -> None:
         """Give a stage back."""
@@ -84,7 +90,7 @@ class Claims:
                     self.store.delete(self._path(what))
 
     def _is_void(self, what: str, data: bytes) -> bool:
-        if is_dead(json.loads(data)):
+        if is_dead(_holder(data)):
             return True
         before, since = self._seen.get(what, (b"", 0.0))
         if before != data:
@@ -95,10 +101,11 @@ class Claims:
     def _keep_beating(self) -> None:
         while not self._over.wait(BEAT_S):
             with self._lock:
-                for what in self._held:
-                    self._held[what] += 1
+                for what, beat in self._held.items():
                     with suppress(OSError):  # a store that fails for a moment costs the claim at worst
-                        self.store.write(self._path(what), self._content(self._held[what]))
+                        if self._read(self._path(what)) == self._content(beat):  # else another has taken it over
+                            self.store.write(self._path(what), self._content(beat + 1))
+                            self._held[what] = beat + 1
 
     def _create(self, path: str, data: bytes) -> bool:
         """Write a file unless it is there; of two who try at once one succeeds."""
@@ -119,6 +126,26 @@ class Claims:
             temporary.unlink(missing_ok=True)
         return True
 
+    def _remove(self, path: str, data: bytes) -> bool:
+        """Remove a claim that is void; False if it was another one already, which is put back."""
+        if not self.store.is_local:
+            with suppress(FileNotFoundError):
+                self.store.delete(path)
+            return True
+        aside = Path(f"{path.rpartition('/')[0]}/.tmp-{uuid.uuid4().hex}")
+        try:
+            os.rename(path, aside)
+        except FileNotFoundError:
+            return True
+        try:
+            if aside.read_bytes() == data:
+                return True
+            with suppress(FileExistsError):
+                os.link(aside, path)
+            return False
+        finally:
+            aside.unlink(missing_ok=True)
+
     def _read(self, path: str) -> bytes | None:
         try:
             return self.store.read(path)
@@ -134,7 +161,24 @@ class Claims:
 
 def is_dead(holder: dict[str, Any]) -> bool:
     """Whether the process of a claim is known to be no more, which only its own machine can tell."""
-    return bool(holder["host"] == socket.gethostname() and _started(holder["pid"]) != holder["started"])
+    return holder.get("machine") == _machine() and _started(holder["pid"]) not in (holder["started"], "unknown")
+
+
+def _holder(data: bytes) -> dict[str, Any]:
+    """Who holds a claim, as its file says."""
+    try:
+        found: dict[str, Any] = json.loads(data)
+    except ValueError:  # being written at this moment
+        found = {"attempt": "another"}
+    return found
+
+
+def _machine() -> str:
+    """The name of this machine, of its start and of its space of process ids, which a copy or a container may have apart."""
+    parts = [socket.gethostname()]
+    with suppress(OSError):
+        parts += [Path("/proc/sys/kernel/random/boot_id").read_text().strip(), os.readlink("/proc/self/ns/pid")]
+    return " ".join(parts)
 
 
 def _started(pid: int) -> str | None:

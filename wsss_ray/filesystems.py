@@ -16,6 +16,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 import pyarrow.fs as pafs
 
+CREDENTIALS = "the URI holds credentials; take them out: they come from the environment (AWS_ACCESS_KEY_ID, ...)"
 _GS_PATIENCE = "retry_limit_seconds=60"  # the library's own is a quarter of an hour
 _S3_PATIENCE = {"connect_timeout": 5.0, "request_timeout": 20.0}  # seconds; a request's without a byte, however large the file
 _S3_ATTEMPTS = 3
@@ -59,7 +60,8 @@ def holds_credentials(uri: str) -> bool:
 def shown(uri: str) -> str:
     """A URI as messages may show it: without user, password and query."""
     scheme, separator, rest = uri.partition("://")
-    return f"{scheme}://{rest.partition('?')[0].rpartition('@')[2]}" if separator else uri
+    place = (rest.partition("?")[0].rpartition("@")[2] if separator else uri).rstrip("/")
+    return f"{scheme}://{place}" if separator else place
 
 
 def local_path(uri: str) -> str:

@@ -66,6 +66,16 @@ class Execution(BaseModel):
 
     wait_s: float = Field(default=0, ge=0, description="Seconds to wait for the machines of a cluster that grows on demand.")
 
+    @field_validator("store")
+    @classmethod
+    def _without_credentials(cls, value: str) -> str:
+        if "://" in value:
+            from wsss_ray.filesystems import CREDENTIALS, holds_credentials
+
+            if holds_credentials(value):
+                raise ValueError(CREDENTIALS)
+        return value
+
     @field_validator("workers", "image_workers", mode="before")
     @classmethod
     def _number_or_range(cls, value: Any) -> Any:
@@ -238,7 +248,7 @@ def _explain(problem: Any, sources: dict[tuple[str, ...], str], file: str, docum
     else:
         message = message[0].lower() + message[1:]
         given = problem.get("input")
-        if isinstance(given, str | int | float | bool) and repr(given) not in message:
+        if isinstance(given, str | int | float | bool) and repr(given) not in message and path != ("run", "store"):
             message += f", got {given!r}"
     return f"{where}: {'.'.join(path)}: {message}"
 

@@ -26,7 +26,7 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from wsss_ray import artifacts
-from wsss_ray.filesystems import holds_credentials, local_path, open_uri
+from wsss_ray.filesystems import CREDENTIALS, holds_credentials, local_path, open_uri
 
 _TEMPORARY = ".tmp-"
 
@@ -47,7 +47,7 @@ class RunStore:
 
     def __init__(self, uri: str) -> None:
         if holds_credentials(uri):
-            raise ValueError("the URI holds credentials; take them out: they come from the environment (AWS_ACCESS_KEY_ID, ...)")
+            raise ValueError(CREDENTIALS)
         if uri.startswith("file:"):
             uri = local_path(uri)
         self.uri = uri if "://" in uri else str(Path(uri).expanduser().absolute())

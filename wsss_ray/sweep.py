@@ -8,13 +8,14 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from statistics import mean, stdev
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from wsss_ray.component import canonical, digest
+from wsss_ray.plan import Plan
 from wsss_ray.randomness import random_key
 
 
@@ -53,6 +54,12 @@ class Domain(BaseModel):
             positive = " and positive" if self.loguniform else ""
             raise ValueError(f"[{bounds[0]:g}, {bounds[1]:g}]: the first is to be less{positive}")
         return self
+
+    def holds(self, value: Any) -> bool:
+        """Whether a value is one of these."""
+        if bounds := self.uniform or self.loguniform:
+            return isinstance(value, int | float) and bounds[0] <= value <= bounds[1]
+        return value in (self.grid or self.choice or ())
 
     def draw(self, key: int) -> Any:
         """The value of a 63-bit random key; None for a grid."""
@@ -125,6 +132,8 @@ class Sweep(BaseModel):
             raise ValueError("give either trials, at least one, or a space")
         if self.search == "optuna" and (not self.space or any(domain.grid for domain in self.space.values()) or self.seeds):
             raise ValueError("search: optuna draws from a space without grids, and has no sweep.seeds")
+        if self.search == "optuna" and (self.scheduler or all(domain.choice for domain in self.space.values())):
+            raise ValueError("search: optuna goes without a scheduler, and wants a field that is uniform or loguniform")
         if isinstance(self.scheduler, Pbt):
             field, domain = next(iter(self.space.items()), ("", None))
             alone = len(self.space) == 1 and domain is not None and not domain.grid and field.endswith(".optimizer.lr")
@@ -149,6 +158,15 @@ class Sweep(BaseModel):
         return self
 
 
+def check_scheduler(sweep: Sweep, plans: Iterable[Plan]) -> None:
+    """Raise ValueError if a scheduler watches a training that a plan does not have."""
+    stage = sweep.scheduler.stage if isinstance(sweep.scheduler, Asha) else None
+    for plan in plans if stage is not None else ():
+        trains = [one.name for one in plan if one.kind == "train"]
+        if stage not in trains:
+            raise ValueError(f"sweep.scheduler.stage: {stage} is no training of this plan; there are {', '.join(trains)}")
+
+
 def trials_of(sweep: Sweep, seed: int) -> tuple[Trial, ...]:
     """The trials, given or drawn; none where they depend on results. A point that is drawn twice is one trial."""
     return () if sweep.learns else sweep.trials or drawn_trials(sweep, seed)
@@ -163,7 +181,12 @@ def drawn_trials(sweep: Sweep, seed: int) -> tuple[Trial, ...]:
         for values in itertools.product(*grids.values()):
             point = drawn | dict(zip(grids, values, strict=True))
             points.setdefault(canonical(point), point)
-    return tuple(trial_of(point) for point in points.values())
+    trials = [trial_of(point) for point in points.values()]
+    slugs = [slug(trial.name) for trial in trials]
+    return tuple(
+        trial if slugs.count(name) == 1 else trial.model_copy(update={"name": f"{trial.name} {digest(trial.set)[:6]}"})
+        for trial, name in zip(trials, slugs, strict=True)
+    )
 
 
 def trial_of(point: dict[str, Any]) -> Trial:
@@ -173,9 +196,7 @@ def trial_of(point: dict[str, Any]) -> Trial:
 
 def _labels(point: dict[str, Any]) -> Iterator[str]:
     for name, value in point.items():
-        last = name.rpartition(".")[2]
-        alike = sum(other.rpartition(".")[2] == last for other in point)
-        short = last if alike == 1 else ".".join(name.split(".")[-2:])
+        short = next(end for end in _ends(name) if sum(f".{other}".endswith(f".{end}") for other in point) == 1 or end == name)
         tags = [value[tag] for tag in ("name", "kind") if isinstance(value, dict) and tag in value]
         if tags:
             alone = {key: part for key, part in value.items() if key not in ("name", "kind")}
@@ -186,6 +207,12 @@ def _labels(point: dict[str, Any]) -> Iterator[str]:
             yield f"{short} {digest(value)[:6]}"
         else:
             yield f"{short} {value:.6g}" if isinstance(value, float) else f"{short} {value}"
+
+
+def _ends(name: str) -> list[str]:
+    """The last part of a dotted path, the last two, and so on."""
+    parts = name.split(".")
+    return [".".join(parts[start:]) for start in range(len(parts) - 1, -1, -1)]
 
 
 def _rounded(value: float) -> float:

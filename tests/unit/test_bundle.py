@@ -18,6 +18,7 @@ from tests.local import job_of
 from tests.shapes import tiny_job
 from wsss_ray import bundle
 from wsss_ray.bundle import BundleError
+from wsss_ray.filesystems import shown
 from wsss_ray.job import PLUGINS, JobError, load_job, register
 
 PACKAGE = Path(wsss_ray.__file__).parent
@@ -126,10 +127,10 @@ def test_every_path_of_a_job_is_checked():
     job["method"]["classifier"]["trunk"] = job["method"]["classifier"]["trunk"] | {"kind": "vgg16", "weights": "vgg.pth"}
     for name in ("widths", "strides"):
         job["method"]["classifier"]["trunk"].pop(name)
-    fields = [line.partition(":")[0] for line in bundle.local_paths([job_of(job), job_of(job)])]
+    fields = [line.partition(":")[0] for line in bundle.relative_paths([job_of(job), job_of(job)])]
     assert fields == ["data.root", "data.val", "data.masks", "method.classifier.trunk.weights.source"]
     voc = {"kind": "voc", "root": "/data/VOC2012", "train": "ImageSets/train.txt"}
-    assert bundle.local_paths([job_of(tiny_job(data=voc, run={"store": "/runs"}))]) == []
+    assert bundle.relative_paths([job_of(tiny_job(data=voc, run={"store": "/runs"}))]) == []
 
 
 def test_a_sweep_s_trials_are_checked_too(tmp_path):
@@ -162,5 +163,5 @@ def test_the_entrypoint_is_quoted_and_prefers_the_interpreter_that_is_there(tmp_
 
 
 def test_keys_in_a_store_s_uri_are_not_for_all():
-    assert bundle.public_uri("s3://key:secret@bucket/runs?region=x") == "s3://bucket/runs"
-    assert bundle.public_uri("/nfs/runs/") == "/nfs/runs"
+    assert shown("s3://key:secret@bucket/runs?region=x") == "s3://bucket/runs"
+    assert shown("/nfs/runs/") == "/nfs/runs"

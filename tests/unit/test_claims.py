@@ -80,7 +80,7 @@ def test_the_claim_of_a_dead_process_is_void_at_once(store, stages):
 
 def test_the_claim_of_another_machine_is_void_when_its_beat_stands_still(store, stages, monkeypatch):
     path = store.path("claims", f"{stages[0].id}.json")
-    holder = {"attempt": "far", "host": "elsewhere", "pid": 1, "started": "1", "beat": 0}
+    holder = {"attempt": "far", "machine": "elsewhere", "pid": 1, "started": "1", "beat": 0}
     store.write_json(path, holder)
     now = [1000.0]
     monkeypatch.setattr(claims.time, "monotonic", lambda: now[0])
@@ -108,8 +108,36 @@ def test_the_beat_goes_on_while_a_stage_is_held(store, stages, monkeypatch):
 def test_claims_on_what_is_done_are_swept(store, stages):
     done, open_one = stages[:2]
     for stage in (done, open_one):
-        store.write_json(store.path("claims", f"{stage.id}.json"), {"attempt": "killed", "host": "x", "pid": 1, "started": "1"})
+        claim = {"attempt": "killed", "machine": "x", "pid": 1, "started": "1"}
+        store.write_json(store.path("claims", f"{stage.id}.json"), claim)
     store.commit(done, {"id": done.id})
     with Claims(store, "one") as one:
         one.sweep()
     assert store.names(store.path("claims")) == [f"{open_one.id}.json"]
+
+
+def test_another_users_process_is_not_taken_for_dead(store, stages, monkeypatch):
+    def refuse(pid, signal):
+        raise PermissionError
+
+    with Claims(store, "theirs") as theirs:
+        assert theirs.take(stages[0].id) is None
+        monkeypatch.setattr(claims.os, "kill", refuse)
+        assert Claims(store, "ours").take(stages[0].id)["attempt"] == "theirs"
+
+
+def test_two_that_find_the_same_dead_claim_do_not_both_hold_it(store, stages, monkeypatch):
+    path = store.path("claims", f"{stages[0].id}.json")
+    one, two = Claims(store, "one"), Claims(store, "two")
+    store.write_json(path, one.holder | {"attempt": "dead", "pid": 2**22 + 1, "beat": 0})
+    find = one._is_void
+
+    def overtaken(what, data):
+        found = find(what, data)
+        monkeypatch.setattr(one, "_is_void", find)
+        assert two.take(stages[0].id) is None
+        return found
+
+    monkeypatch.setattr(one, "_is_void", overtaken)
+    assert one.take(stages[0].id) is not None
+    assert content(store, stages[0])["attempt"] == "two"

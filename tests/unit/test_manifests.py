@@ -54,7 +54,7 @@ def test_a_manifest_carries_the_job_with_its_base_and_overrides(target, tmp_path
 @pytest.mark.parametrize("target", TARGETS)
 def test_values_of_environment_variables_are_not_written_down(target, tmp_path, monkeypatch):
     monkeypatch.setenv("BUCKET_KEY", "hunter2")
-    (tmp_path / "job.yaml").write_text(f"base: {ROOT}/jobs/demo.yaml\nrun: {{store: 's3://${{BUCKET_KEY}}@bucket/runs'}}\n")
+    (tmp_path / "job.yaml").write_text(f"base: {ROOT}/jobs/demo.yaml\nrun: {{store: 's3://${{BUCKET_KEY}}/runs'}}\n")
     text = rendered(target, str(tmp_path / "job.yaml"))
     assert "hunter2" not in text
     assert "${BUCKET_KEY}" in embedded(target, text)

@@ -33,6 +33,8 @@ def test_cpus_are_divided_and_one_is_left():
     assert share(cluster(8), workers=(1, 3)) == ((1, 3), 2, False)
     assert share(cluster(4, 4, 4), workers=2) == ((2, 2), 4, False), "a worker is on one machine"
     assert share(cluster(4, 16, 16, gpus=(0, 4, 2)), workers=6) == ((6, 6), 4, True)
+    assert share(cluster(8, 8), workers=3) == ((3, 3), 4, False), "as many as find a place"
+    assert share(cluster(9, at_once=2), workers=(1, 9), cpus_per_worker=2) == ((1, 2), 2, False), "no more than its part"
     assert share(cluster(9, at_once=2), workers=2) == ((2, 2), 2, False), "two trials at once have half each"
 
 
@@ -42,6 +44,7 @@ def test_cpus_are_divided_and_one_is_left():
         (cluster(4), {"workers": 4, "cpus_per_worker": 1}, "run.workers = 4 needs 4 CPUs, there are 3 and 0; lower run.workers"),
         (cluster(8, gpus=(1,)), {"workers": 2}, "run.workers = 2 needs .* CPUs and 2 GPUs, there are 7 and 1"),
         (cluster(9, at_once=4), {"workers": 3, "cpus_per_worker": 1}, r"there are 2 and 0 \(a sweep runs 4 trials at once"),
+        (cluster(4, at_once=8), {"workers": 1, "cpus_per_worker": 1}, r"there are 0\.375 and 0 .*; lower sweep\.max_c"),
         (cluster(2, 2, 2), {"workers": 1, "cpus_per_worker": 4}, "find only 0 places: the largest machine has 2 CPUs"),
         (cluster(4, 4), {"workers": [3, 9], "cpus_per_worker": 3}, "needs 9 CPUs, there are 7"),
     ],
@@ -72,7 +75,7 @@ def test_a_full_disk_is_foreseen(stages, tmp_path, monkeypatch):
     import wsss_ray.runners.preflight as module
 
     big = [stage_named(job_of(tiny_job()).plan(), "maps")]
-    assert estimate_bytes(big) == 24 * 30_000
+    assert estimate_bytes(RunStore(str(tmp_path)), big) == 24 * 30_000
     monkeypatch.setattr(module, "_MAP_BYTES", 10**15)
     with pytest.raises(StageError, match=r"has [\d.]+ GB free, the missing stages may need 24000000.0 GB"):
         preflight(RunStore(str(tmp_path / "not" / "there")), big, Execution(), cluster(4))

@@ -13,7 +13,7 @@ from tests.tiny import tiny_job_of
 from wsss_ray.job import JobError, load_job, load_trials
 from wsss_ray.jobfile import read_document
 from wsss_ray.runners.trial import scores
-from wsss_ray.sweep import Sweep, Trial, result_table, slug
+from wsss_ray.sweep import Sweep, Trial, result_table, slug, trial_name
 
 THETA = "method.seed_rule.theta"
 
@@ -196,3 +196,89 @@ def test_scores_of_a_plan_by_name(tmp_path):
     plan, store = job_of(tiny_job_of("cam")).plan(), RunStore(str(tmp_path))
     run_plan(store, plan, last="seed_quality")
     assert scores(plan, store).keys() == {"seed_quality"}
+
+
+def work_of(tmp_path, base, sweep, name="job.yaml", **changes):
+    from wsss_ray.job import load_sweep
+    from wsss_ray.runners.trial import Work
+    from wsss_ray.store import RunStore
+
+    file = write(tmp_path, name, {"base": "base.yaml", "sweep": sweep, **changes})
+    found = load_sweep(file)
+    trials = tuple((one, one.job.plan()) for one in found.trials())
+    return Work(sweep_job=found, trials=trials, store=RunStore(str(tmp_path / "runs")), data=None, attempt="here")
+
+
+def test_a_row_of_an_edited_job_is_not_taken_for_this_ones(tmp_path, base):
+    from wsss_ray.runners.sweep import _missing
+    from wsss_ray.runners.trial import trial_row, write_row
+
+    trials = {"trials": [{"name": "a"}]}
+    before = work_of(tmp_path, base, trials)
+    (one, plan) = before.trials[0]
+    write_row(before, one, trial_row(before, one, plan, state="failed", error="then"))
+    assert _missing(before, one, plan).error == "then"
+    after = work_of(tmp_path, base, trials, method={"seed_rule": {"theta": 0.123}})
+    assert _missing(after, *after.trials[0]).state == "missing"
+
+
+def test_a_sweep_whose_stages_others_have_made_has_its_reports_and_best_job(tmp_path, base):
+    import os
+
+    from rich.console import Console
+
+    from tests.local import run_plan
+    from wsss_ray.progress import Display
+    from wsss_ray.runners.sweep import run_sweep
+
+    work = work_of(tmp_path, base, {"trials": [{"name": "a"}, {"name": "b", "set": {THETA: 0.6}}]}, run={"store": "elsewhere"})
+    for _, plan in work.trials:
+        run_plan(work.store, plan)
+    with open(os.devnull, "w") as nowhere:
+        rows = run_sweep(work, Display(Console(file=nowhere)))
+    assert [row.state for row in rows] == ["done", "done"]
+    for one, _ in work.trials:
+        assert work.store.exists(work.store.run_path(one.job.name, "report.html"))
+    best = load_job(work.store.run_path("tiny-cam", "best.yaml"))
+    assert best.run.store == work.store.uri
+
+
+def test_what_failed_is_known_to_the_trials_of_the_same_submit(tmp_path, base):
+    from dataclasses import replace
+
+    from wsss_ray.runners.trial import Failures
+
+    work = work_of(tmp_path, base, {"trials": [{"name": "a"}]})
+    Failures(work).note(["train-1", "seed-2"], "a mistake")
+    assert Failures(work).of("seed-2") == "as before: a mistake"
+    assert Failures(work).of("seed-3") is None
+    assert Failures(replace(work, attempt="later")).of("seed-2") is None, "it may have been mended since"
+
+
+def test_a_scheduler_that_watches_no_training_is_refused(tmp_path, base):
+    from wsss_ray.sweep import check_scheduler
+
+    sweep = {"space": {THETA: {"grid": [0.1]}}, "scheduler": {"kind": "asha", "stage": "segmentr"}}
+    work = work_of(tmp_path, base, sweep)
+    with pytest.raises(ValueError, match=r"sweep\.scheduler\.stage: segmentr is no training .*; there are classifier, segmenter"):
+        check_scheduler(work.sweep_job.sweep, [plan for _, plan in work.trials])
+
+
+def test_names_of_points_stay_apart():
+    from wsss_ray.sweep import trials_of
+
+    signs = trials_of(Sweep.model_validate({"space": {"m.x": {"grid": [-1, 1]}}}), 0)
+    assert len({trial_name("j", trial, 0) for trial in signs}) == 2
+    space = {"method.segmenter.optimizer.lr": {"grid": [1]}, "method.retrain.optimizer.lr": {"grid": [2]}}
+    assert trials_of(Sweep.model_validate({"space": space}), 0)[0].name == "segmenter.optimizer.lr 1, retrain.optimizer.lr 2"
+
+
+def test_a_search_knows_the_points_of_its_space(tmp_path, base):
+    space = {THETA: {"uniform": [0.2, 0.6]}, "method.localizer.flip": {"choice": [True, False]}}
+    work = work_of(tmp_path, base, {"space": space, "search": "optuna"})
+    inside = {THETA: 0.3, "method.localizer.flip": False}
+    assert work.is_in_space(inside)
+    assert work.place(inside) == {THETA: 0.3, "method.localizer.flip": 1}
+    assert work.planned(work.place(inside))[0].trial.set == inside
+    assert not work.is_in_space(inside | {THETA: 0.7})
+    assert not work.is_in_space({THETA: 0.3})

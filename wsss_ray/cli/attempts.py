@@ -96,9 +96,10 @@ def send(shipment: Shipment, address: str, *, detach: bool, force: bool) -> NoRe
     except bundle.BundleError as error:
         fail(str(error))
     server = connect(address)
+    from wsss_ray.filesystems import shown
     from wsss_ray.runners import jobs
 
-    store = bundle.public_uri(shipment.store)
+    store = shown(shipment.store)
     running = None if force else _or_fail(lambda: server.running(shipment.run, store))
     if running is not None:
         fail(

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
@@ -29,10 +33,11 @@ def load(job: Path, override: list[str] | None) -> Any:
 
 def load_plan(job: Path, override: list[str] | None, store: str | None, until: str | None) -> tuple[Any, Any, Any]:
     """A file's job, its plan and its store."""
+    from wsss_ray.paths import located
     from wsss_ray.plan import Plan
     from wsss_ray.plan import until as cut
 
-    loaded = load(job, override)
+    loaded = located(load(job, override))
     run_store = open_store(store or loaded.run.store)
     try:
         full = loaded.plan()
@@ -45,13 +50,17 @@ def load_sweep(job: Path, override: list[str] | None, until: str | None) -> tupl
     """A file's sweep, and every job of it with its plan, as far as they are known before the start."""
     from wsss_ray.job import JobError, plans_of
     from wsss_ray.job import load_sweep as read_sweep
+    from wsss_ray.paths import located
     from wsss_ray.plan import Plan
     from wsss_ray.plan import until as cut
+    from wsss_ray.sweep import check_scheduler
 
     try:
         sweep_job = read_sweep(job, override or ())
         trials = sweep_job.trials()
+        trials = tuple(replace(one, job=located(one.job)) for one in trials)
         plans = plans_of(one.job for one in trials)
+        check_scheduler(sweep_job.sweep, plans)
         if until:
             plans = [Plan.of(cut(plan.targets, until)) for plan in plans]  # type: ignore[arg-type]
     except JobError as error:
@@ -79,6 +88,23 @@ def open_store(uri: str, *, must_exist: bool = False) -> Any:
     if must_exist and kind == pyarrow.fs.FileType.NotFound:
         fail(f"store {uri}: there is no store there; give the folder by --store")
     return store
+
+
+@contextmanager
+def told(store: Any) -> Iterator[None]:
+    """What can go wrong while stages are made, each as one clear message."""
+    from wsss_ray.records import StageError
+
+    try:
+        yield
+    except StageError as error:
+        fail(str(error))
+    except ConnectionError as error:
+        fail(f"no Ray cluster at {os.environ.get('RAY_ADDRESS')} takes this process: {str(error).strip().splitlines()[0]}")
+    except OSError as error:
+        fail(f"store {store.uri}: {error}")
+    except KeyboardInterrupt:
+        fail(INTERRUPTED, code=130)
 
 
 def known_run(store: Any, run: str) -> dict[str, Any]:

@@ -13,7 +13,6 @@ import typer
 
 from wsss_ray.cli.attempts import Shipment, send
 from wsss_ray.cli.console import (
-    INTERRUPTED,
     JobFile,
     Override,
     RunName,
@@ -26,6 +25,7 @@ from wsss_ray.cli.console import (
     open_store,
     say_data,
     score_table,
+    told,
 )
 from wsss_ray.cli.guard import guard
 from wsss_ray.cli.sweep import submit_sweep
@@ -63,7 +63,7 @@ def submit(
     exclude: Exclude = None,
 ) -> None:
     """Run a job, or the trials of its sweep: every stage that is not done yet. Submit again to resume."""
-    _use(include)
+    _use(include, address)
     if not _is_remote(address, detach=detach):
         _submit_here(job, override, store, until)
         return
@@ -103,13 +103,16 @@ def resume(
     exclude: Exclude = None,
 ) -> None:
     """Go on with a run of a store, by the job that it was submitted with."""
-    _use(include)
+    _use(include, address)
     if not _is_remote(address, detach=detach):
         _resume_here(run, store, until)
         return
     assert address is not None
     from wsss_ray.bundle import is_local_store
+    from wsss_ray.filesystems import CREDENTIALS, holds_credentials
 
+    if holds_credentials(store):
+        fail(f"--store: {CREDENTIALS}")
     if is_local_store(store):
         fail(f"--store {store} is relative, and the cluster's machines share no working folder; give it as they see it")
     stops = ("--until", until) if until else ()
@@ -167,24 +170,14 @@ def _resume_here(run: str, store: str, until: str | None) -> None:
 def _run(loaded: Any, plan: Any, run_store: Any) -> None:
     """Make every missing stage of a plan in this process, or on the cluster that it drives."""
     from wsss_ray.progress import Display
-    from wsss_ray.records import StageError
 
     display = Display()
     display.say(f"{loaded.name}: {len(plan.stages)} stages, {count_done(plan, run_store)} done, store {run_store.uri}")
     say_data(plan)
     from wsss_ray.runners.execute import execute
 
-    try:
+    with told(run_store):
         report = execute(loaded, plan, run_store, display)
-    except StageError as error:
-        fail(str(error))
-    except ConnectionError as error:
-        why = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        fail(f"no Ray cluster lets us in at {os.environ.get('RAY_ADDRESS')} (a token goes into RAY_AUTH_TOKEN_PATH): {why}")
-    except OSError as error:
-        fail(f"store {run_store.uri}: {error}")
-    except KeyboardInterrupt:
-        fail(INTERRUPTED, code=130)
     records = [(stage.name, run_store.record(stage)) for stage in plan if stage.kind == "evaluate"]
     score_table([(name, record) for name, record in records if record])
     typer.echo(f"report: {report}")
@@ -215,10 +208,12 @@ def _is_remote(address: str | None, *, detach: bool) -> bool:
     return False
 
 
-def _use(includes: list[Path] | None) -> None:
-    """Import the user's own modules, so that the job can name what is in them."""
+def _use(includes: list[Path] | None, address: str | None) -> None:
+    """Import the user's own modules, so that the job can name what is in them, here and in the workers of a private Ray."""
     if not includes:
         return
+    if (address or os.environ.get("RAY_ADDRESS")) and not str(address).startswith("http"):
+        fail("--include: the machines of a running cluster have their own modules; install yours there, or submit by http://")
     from wsss_ray.bundle import BundleError, use
 
     try:

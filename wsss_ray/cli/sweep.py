@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
 import typer
 
-from wsss_ray.cli.console import INTERRUPTED, count_done, fail, load_sweep, table
+from wsss_ray.cli.console import count_done, fail, load_sweep, table, told
 
 
 def submit_sweep(job: Path, override: list[str] | None, store: Any, until: str | None) -> None:
     """Run the trials of a job's sweep, and print what came of them."""
     from wsss_ray.data.source import stages_of
+    from wsss_ray.paths import located
     from wsss_ray.progress import Display
-    from wsss_ray.records import StageError
     from wsss_ray.runners.execute import attempt
     from wsss_ray.runners.sweep import run_sweep
     from wsss_ray.runners.trial import Work
@@ -23,18 +24,19 @@ def submit_sweep(job: Path, override: list[str] | None, store: Any, until: str |
     sweep_job, trials = load_sweep(job, override, until)
     say_trials(sweep_job, trials, store)
     sweep = sweep_job.sweep
-    try:
-        data = stages_of(sweep_job.job.data) if sweep.learns else None
-        work = Work(sweep_job=sweep_job, trials=tuple(trials), store=store, data=data, attempt=attempt(), cut=until)
-        rows = run_sweep(work, Display())
-    except ValueError as error:
-        fail(f"{job}: {error}")
-    except StageError as error:
-        fail(str(error))
-    except OSError as error:
-        fail(f"store {store.uri}: {error}")
-    except KeyboardInterrupt:
-        fail(INTERRUPTED, code=130)
+    with told(store):
+        try:
+            work = Work(
+                sweep_job=sweep_job,
+                trials=tuple(trials),
+                store=store,
+                data=stages_of(located(sweep_job.job).data) if sweep.learns else None,
+                attempt=f"{attempt()} {time.time_ns()}",  # a restarted container may have the same process id
+                cut=until,
+            )
+            rows = run_sweep(work, Display())
+        except ValueError as error:
+            fail(f"{job}: {error}")
     if sweep.trials:
         by_name = {trial.name: trial for trial in sweep.trials}
         if sweep.paper:

@@ -5,19 +5,15 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import yaml
-from pydantic import BaseModel
 
-from wsss_ray.data.folder import Folder
 from wsss_ray.job import JobConfig, validated
 from wsss_ray.jobfile import Document, JobError
 from wsss_ray.manifests.machines import Machines
-from wsss_ray.nets.weights import Weights
+from wsss_ray.paths import local_paths
 
 JOB_PATH = "/etc/wsss-ray/job.yaml"
 RAY_VERSION = "2.60.0"
@@ -78,7 +74,7 @@ def request_of(
 ) -> Request:
     """The request of a job file. Raises JobError, with a line per mistake."""
     job = validated(document)
-    paths = tuple(_paths(job))
+    paths = tuple(local_paths(job))
     wrong = [_relative(document, field, path) for field, path in paths if not os.path.isabs(path)]
     if wrong:
         raise JobError("\n".join(wrong))
@@ -90,34 +86,6 @@ def request_of(
         document = document.with_value("run.gpu", True, where="render")  # not on CPUs because the GPUs came late
     text = yaml.safe_dump(document.values, sort_keys=False, allow_unicode=True, width=120)
     return Request(job=job, file=Path(document.path).name, text=text, machines=machines, paths=paths, until=until)
-
-
-def _paths(job: JobConfig) -> Iterator[tuple[str, str]]:
-    """The local paths of a job that do not start at another one: field and path."""
-    if "://" not in job.run.store:
-        yield "run.store", job.run.store
-    root = getattr(job.data, "root", None)
-    if root is not None:
-        yield "data.root", root
-    if isinstance(job.data, Folder):  # the others' paths start at the root
-        for field in ("tags", "val", "masks", "saliency"):
-            path = getattr(job.data, field)
-            if path is not None:
-                yield f"data.{field}", path
-    yield from _weights(job.method, "method")
-
-
-def _weights(value: Any, place: str) -> Iterator[tuple[str, str]]:
-    """The files of weights in a method."""
-    if isinstance(value, Weights):
-        if value.is_file:
-            yield place, value.source
-    elif isinstance(value, BaseModel):
-        for name in type(value).model_fields:
-            yield from _weights(getattr(value, name), f"{place}.{name}")
-    elif isinstance(value, list | tuple):
-        for index, part in enumerate(value):
-            yield from _weights(part, f"{place}.{index}")
 
 
 def _relative(document: Document, field: str, path: str) -> str:

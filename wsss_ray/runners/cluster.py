@@ -10,13 +10,15 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 T = TypeVar("T")
+
+_CHECK_S = 5.0
 
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -54,7 +56,7 @@ class Resources:
     @property
     def cpus(self) -> float:
         """CPUs that may be planned with."""
-        return max(1.0, (sum(node.cpus for node in self.nodes) - 1) / self.at_once)
+        return max(1.0, sum(node.cpus for node in self.nodes) - 1) / self.at_once
 
     @property
     def gpus(self) -> int:
@@ -90,7 +92,10 @@ def ray_session(*, needs_cpus: float = 0) -> Iterator[Resources]:
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
     with _hushed():
         if previous:
-            ray.init(address=previous, **quiet)
+            try:
+                ray.init(address=previous, **quiet)
+            except RuntimeError as error:  # another version of Ray or Python there, a token that is not its
+                raise ConnectionError(str(error)) from error
         else:
             cores = max(len(os.sched_getaffinity(0)), 2)
             cpus = int(max(cores, needs_cpus)) + 1
@@ -113,10 +118,11 @@ def prepare() -> None:
         os.environ.setdefault(name, value)
 
 
-def in_a_thread(work: Callable[[], T]) -> T:
+def in_a_thread(work: Callable[[], T], *, check: Callable[[], None] | None = None) -> T:
     """Run `work` beside this thread and wait for it, so that Ctrl-C is a KeyboardInterrupt here.
 
-    In the main thread Ray Train and Ray Tune take that signal for themselves, and may lose it when they are about to end.
+    In the main thread Ray Train and Ray Tune take that signal for themselves, and may lose it when they are about to end. `check`
+    is called now and then meanwhile; what it raises ends the wait.
     """
     done: Future[T] = Future()
 
@@ -127,6 +133,8 @@ def in_a_thread(work: Callable[[], T]) -> T:
             done.set_exception(error)
 
     threading.Thread(target=run, daemon=True).start()
+    while check is not None and not wait([done], timeout=_CHECK_S).done:
+        check()
     return done.result()
 
 
@@ -140,13 +148,17 @@ def worker_logs() -> Path | None:
 
 
 def keep_logs(target: Path) -> None:
-    """Copy the workers' output to the run's folder."""
+    """Copy the output of this job's workers on this machine to the run's folder."""
+    import ray
+
     source = worker_logs()
     if source is None:
         return
+    job = ray.get_runtime_context().get_job_id()
     with suppress(OSError):  # a full disk, or a log that is gone, must not hide why the run ended
         target.mkdir(parents=True, exist_ok=True)
-        for pattern in ("worker-*.out", "worker-*.err", "ray-data/*.log", "train/**/*.log"):
+        ours = (f"worker-*-{job}-*.out", f"worker-*-{job}-*.err")
+        for pattern in (*ours, "ray-data/*.log", "train/**/*.log") if _is_private() else ours:
             for file in source.glob(pattern):
                 if file.stat().st_size:
                     shutil.copyfile(file, target / file.name)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import yaml
 
@@ -25,7 +26,6 @@ from wsss_ray.runners.preflight import preflight
 from wsss_ray.stages import data_split
 from wsss_ray.store import RunStore
 
-_POLL_S = 1.0
 _RETRIES = re.compile(r"^Failed to .* after \d+/\d+ attempts", re.MULTILINE)  # Ray Data's advice behind the message of an error
 _NAMED = re.compile(r"(\w+\.)*\w*(Error|Exception): ")
 
@@ -38,11 +38,13 @@ def execute(
     *,
     have: Resources | None = None,
     logs: str | None = None,
+    failures: KnownFailures | None = None,
 ) -> str:
     """Make every missing stage of a plan. Returns the path of the report. Raises StageError.
 
     A stage that another submit or trial is making is waited for. `have`: what this job may take of the Ray that runs already, as
     a trial of a sweep, whose logs are kept in `logs`; without it, Ray is started or found, and the logs are kept with the run.
+    `failures`: stages that are known to fail, which are not tried.
     """
     begin_run(job, plan, store)
     for stage in plan:
@@ -57,7 +59,7 @@ def execute(
         with found as there, Claims(store, attempt()) as claims, display.meters():
             missing = [stage for group in pending(plan, store) for stage in group]
             enough = preflight(store, missing, job.run, there)
-            here = _Here(job, store, display, enough, claims, logs or store.run_path(job.name, "logs"))
+            here = _Here(job, store, display, enough, claims, logs or store.run_path(job.name, "logs"), failures)
             claims.sweep()
             try:
                 while groups := pending(plan, store):
@@ -127,6 +129,16 @@ def _same_shards(group: Sequence[Stage], stage: Stage) -> bool:
     )
 
 
+class KnownFailures(Protocol):
+    """What is known of stages that failed, among jobs that share them."""
+
+    def of(self, stage_id: str) -> str | None:
+        """Why a stage failed, if it did."""
+
+    def note(self, stage_ids: Sequence[str], error: str) -> None:
+        """Remember that stages failed."""
+
+
 @dataclass(frozen=True)
 class _Here:
     """One job being run: with what, where to, and who watches."""
@@ -137,6 +149,7 @@ class _Here:
     have: Resources
     claims: Claims
     logs: str
+    failures: KnownFailures | None
 
     def make_claimed(self, group: Sequence[Stage]) -> None:
         """Make the stages of a group that nobody else is making; if that is none, wait until the first is free or done."""
@@ -150,17 +163,27 @@ class _Here:
         try:
             missing = [stage for stage in mine if self.store.record(stage) is None]  # another may just have finished
             if missing:
+                self._refuse_known(missing)
                 self.make(missing)
+        except StageError as error:
+            if self.failures is not None:
+                self.failures.note(error.stages, str(error).splitlines()[0].removeprefix("as before: "))
+            raise
         finally:
             for stage in mine:
                 self.claims.free(stage.id)
         if not mine and holder is not None:
             self._wait_for(group[0], holder["attempt"])
 
+    def _refuse_known(self, group: Sequence[Stage]) -> None:
+        for stage in group:
+            known = self.failures.of(stage.id) if self.failures is not None else None
+            if known is not None:
+                raise StageError(known, _missing(group, self.store))
+
     def _wait_for(self, stage: Stage, who: str) -> None:
         self.display.say(f"{stage.name:<16} {stage.id}  waiting: {who} is making it")
-        while self.store.record(stage) is None and self.claims.take(stage.id) is not None:
-            time.sleep(_POLL_S)
+        self.claims.wait(stage.id, lambda: self.store.record(stage) is not None)
         self.claims.free(stage.id)
 
     def make(self, group: Sequence[Stage]) -> None:

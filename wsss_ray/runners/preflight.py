@@ -1,7 +1,8 @@
 """Before anything starts: what can't be met is an error at once, with the numbers, and never a job that waits for ever.
 
 Checked are the CPUs and GPUs of trainings, the store from every machine (so that a folder that is not shared is found), the data
-from every machine, the package's version, and the disk that the missing stages will take, by rough upper estimates.
+from every machine, the package's version, and the disk that the missing shards will take, by rough upper estimates. Checkpoints
+are not estimated: only their networks know.
 """
 
 from __future__ import annotations
@@ -15,11 +16,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import wsss_ray
-from wsss_ray.contracts import Learner
 from wsss_ray.data.source import DataSplit
 from wsss_ray.job import Execution
 from wsss_ray.plan import Stage
-from wsss_ray.records import StageError
+from wsss_ray.records import StageError, missing_shards
 from wsss_ray.runners.cluster import Node, Resources, resources
 from wsss_ray.stages import data_split
 from wsss_ray.store import RunStore
@@ -29,7 +29,6 @@ _POLL_S = 1.0
 _OBJECT_STORE = 70e6  # bytes; rows are shard numbers, but Ray's own start needs some
 _MAP_BYTES = 30_000  # of an image's maps: two tags, 41 x 41, maximum and mean in half precision
 _LABEL_BYTES = 20_000  # of a label map or a prediction as PNG
-_TRAINING_BYTES = 1.5e9  # two checkpoints with optimizer state, and the weights, of a ResNet38
 
 
 @dataclass(frozen=True)
@@ -46,20 +45,29 @@ def training_share(run: Execution, have: Resources) -> TrainingShare:
     fewest, most = run.worker_range
     gpu = have.gpus > 0 if run.gpu is None else run.gpu
     cpus = run.cpus_per_worker or max(1, math.floor(min(have.cpus / most, have.node_cpus)))
+    while not run.cpus_per_worker and cpus > 1 and places(have, cpus, gpu) < most:
+        cpus -= 1
     shared = f" (a sweep runs {have.at_once} trials at once, each with its part)" if have.at_once > 1 else ""
     if fewest * cpus > have.cpus or (gpu and fewest > have.gpus):
         raise ValueError(
             f"run.workers = {fewest} needs {fewest * cpus:g} CPUs{f' and {fewest} GPUs' if gpu else ''}, "
-            f"there are {have.cpus:g} and {have.gpus}{shared}; lower run.workers"
+            f"there are {have.cpus:g} and {have.gpus}{shared}; lower {'sweep.max_concurrent' if shared else 'run.workers'}"
         )
-    places = sum(int(min(node.cpus // cpus, node.gpus if gpu else math.inf)) for node in have.nodes)
-    if places < fewest:
+    found = places(have, cpus, gpu)
+    if found < fewest:
         largest = max(node.cpus for node in have.nodes)
         raise ValueError(
-            f"run.workers = {fewest} with {cpus:g} CPUs each find only {places} places: the largest machine has "
+            f"run.workers = {fewest} with {cpus:g} CPUs each find only {found} places: the largest machine has "
             f"{largest:g} CPUs; lower run.cpus_per_worker"
         )
+    if have.at_once > 1:  # no trial takes what is another's
+        most = max(fewest, min(most, int(have.cpus // cpus), have.gpus if gpu else most))
     return TrainingShare((fewest, most), cpus, gpu)
+
+
+def places(have: Resources, cpus: float, gpu: bool) -> int:
+    """How many workers of that size the machines hold."""
+    return sum(int(min(node.cpus // cpus, node.gpus if gpu else math.inf)) for node in have.nodes)
 
 
 def preflight(store: RunStore, stages: Sequence[Stage], run: Execution, have: Resources) -> Resources:
@@ -83,7 +91,9 @@ def preflight(store: RunStore, stages: Sequence[Stage], run: Execution, have: Re
 
 
 def _wait_for_machines(stages: Sequence[Stage], run: Execution, have: Resources) -> Resources:
-    """Raises ValueError when what the stages need is not there in time."""
+    """Ask for what the stages need until it is there. Raises ValueError when it is not in time."""
+    from ray.autoscaler.sdk import request_resources
+
     deadline, asked = time.monotonic() + (run.wait_s if have.grows else 0), False
     while True:
         try:
@@ -93,29 +103,30 @@ def _wait_for_machines(stages: Sequence[Stage], run: Execution, have: Resources)
                 training_share(run, have)
         except ValueError:
             if time.monotonic() > deadline:
+                if asked:
+                    request_resources(bundles=[])
                 raise
         else:
+            if asked:
+                request_resources(bundles=[])  # a request stands until the next one, and keeps machines up
             return have
-        if not asked:
-            from ray.autoscaler.sdk import request_resources
-
-            each = {"CPU": math.ceil(run.cpus_per_worker or 1), **({"GPU": 1} if run.gpu else {})}
-            request_resources(bundles=[each] * (run.worker_range[0] * have.at_once))
-            asked = True
+        each = {"CPU": math.ceil(run.cpus_per_worker or 1), **({"GPU": 1} if run.gpu else {})}
+        request_resources(bundles=[each] * (run.worker_range[0] * have.at_once) + [{"CPU": 1}])
+        asked = True
         time.sleep(_POLL_S)
         have = replace(resources(), at_once=have.at_once)
 
 
-def estimate_bytes(stages: Sequence[Stage]) -> float:
-    """Roughly what stages will take on disk at most."""
+def estimate_bytes(store: RunStore, stages: Sequence[Stage]) -> float:
+    """Roughly what the missing shards of stages will take on disk at most."""
     total = 0.0
     for stage in stages:
         if stage.kind == "train":
-            total += _TRAINING_BYTES if isinstance(stage.component, Learner) else 0
             continue
         split = data_split(stage)
         each = {"ingest": 0, "localize": _MAP_BYTES}.get(stage.kind, _LABEL_BYTES)
-        total += split.num_images * each + (split.num_bytes if stage.kind == "ingest" else 0)
+        whole = split.num_images * each + (split.num_bytes if stage.kind == "ingest" else 0)
+        total += whole * len(missing_shards(store, stage)) / max(1, split.num_shards)
     return total
 
 
@@ -142,7 +153,7 @@ def _check_disk(store: RunStore, stages: Sequence[Stage]) -> None:
     folder = Path(store.path())
     while not folder.exists():
         folder = folder.parent
-    free, need = shutil.disk_usage(folder).free, estimate_bytes([stage for stage in stages if stage.kind != "train"])
+    free, need = shutil.disk_usage(folder).free, estimate_bytes(store, stages)
     if need > free:
         raise ValueError(
             f"the store {store.uri} has {free / 1e9:.1f} GB free, the missing stages may need {need / 1e9:.1f} GB; "
@@ -193,11 +204,12 @@ def _ask_machines(
             continue
         try:
             version, problem = ray.get(reference)
-        except ray.exceptions.RayError as error:
-            cause = str(error).strip().splitlines()[-1]
-            if "wsss_ray" in cause:
-                answers[machine] = f"cannot import the package ({cause}); install wsss-ray there, or submit by http://"
+        except (ray.exceptions.NodeDiedError, ray.exceptions.WorkerCrashedError, ray.exceptions.TaskUnschedulableError):
             continue  # a machine that leaves meanwhile is not needed
+        except ray.exceptions.RayError as error:
+            what = str(error).strip().splitlines()[-1]
+            answers[machine] = f"cannot run the package ({what}); install wsss-ray there, or submit by http://"
+            continue
         if version != wsss_ray.__version__:
             problem = f"has wsss-ray {version}, here is {wsss_ray.__version__}; install one version on all machines"
         answers[machine] = problem

@@ -75,14 +75,16 @@ def _with_operator(
 ) -> ray.data.Dataset:
     """Put a stage's actors behind the operators before it.
 
-    The pool of a cluster grows with it, up to an actor for each shard. On CPUs every operator of the pipeline may have as many
-    actors as there are CPUs, each claiming its part of one, since those that wait for shards need none.
+    The pool of a cluster grows with it, up to an actor for each shard (not that of a trial, which has its part). On CPUs every
+    operator of the pipeline may have as many actors as there are CPUs, each claiming its part of one, since those that wait for
+    shards need none.
     """
     on_gpu = needs_model(stage) and have.gpus > 0 and run.gpu is not False
     each = run.gpus_per_image_worker if on_gpu else 1.0
     fit = max(1, int(have.gpus / each if on_gpu else have.cpus))
     asked = run.image_workers
-    fewest, most = asked if isinstance(asked, tuple) else (asked, asked) if asked else (1, shards if have.grows else fit)
+    room = shards if have.grows and have.at_once == 1 else fit
+    fewest, most = asked if isinstance(asked, tuple) else (asked, asked) if asked else (1, room)
     most = min(most, shards)
     fewest = min(fewest, most)
     return dataset.map(

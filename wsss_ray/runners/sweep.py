@@ -25,13 +25,11 @@ from wsss_ray.progress import Display
 from wsss_ray.records import StageError
 from wsss_ray.report.sweep_page import build_sweep
 from wsss_ray.runners.cluster import Resources, keep_logs, ray_session
-from wsss_ray.runners.execute import pending
+from wsss_ray.runners.execute import begin_run, pending, write_report
 from wsss_ray.runners.trial import Work, row_path, trial_row
 from wsss_ray.store import RunStore
 from wsss_ray.sweep import Asha, Pbt
 from wsss_ray.trials import TrialRow, ranking, to_table
-
-_POLL_S = 1.0
 
 
 def run_sweep(work: Work, display: Display) -> list[TrialRow]:
@@ -42,12 +40,13 @@ def run_sweep(work: Work, display: Display) -> list[TrialRow]:
     """
     store, name = work.store, work.sweep_job.job.name
     job_yaml = yaml.safe_dump(work.sweep_job.document.expanded(), sort_keys=False, allow_unicode=True)
-    store.write(store.run_path(name, "job.yaml"), job_yaml.encode())
     sweep = work.sweep_job.sweep
     generations = sweep.scheduler.generations if isinstance(sweep.scheduler, Pbt) else 1
-    about = {"name": name, "submitted": time.time(), "attempt": work.attempt, "total": generations * _size(work)}
-    store.write_json(store.run_path(name, "sweep.json"), about)
     with ExitStack() as stack:
+        _claim(stack.enter_context(Claims(store, work.attempt)), work, display)
+        store.write(store.run_path(name, "job.yaml"), job_yaml.encode())
+        about = {"name": name, "submitted": time.time(), "attempt": work.attempt, "total": generations * _size(work)}
+        store.write_json(store.run_path(name, "sweep.json"), about)
         session = _Session(work, display, stack)
         if isinstance(sweep.scheduler, Pbt):
             rows = _run_generations(session, sweep.scheduler)
@@ -56,8 +55,18 @@ def run_sweep(work: Work, display: Display) -> list[TrialRow]:
             rows = _known(work)
         else:
             rows = session.run_open(work)
-    _write_results(work, rows, job_yaml)
+        _write_results(work, rows, job_yaml)
     return rows
+
+
+def _claim(claims: Claims, work: Work, display: Display) -> None:
+    """Wait until no other submit runs this sweep, and remove what a killed one has left of Ray Tune's state."""
+    store, name = work.store, work.sweep_job.job.name
+    holder = claims.take(f"sweep-{name}")
+    if holder is not None:
+        display.say(f"{name}: waiting: {holder['attempt']} is running this sweep")
+        claims.wait(f"sweep-{name}", lambda: False)
+    store.delete_folder(store.path("ray-tune", name))
 
 
 def _size(work: Work) -> int:
@@ -80,29 +89,23 @@ class _Session:
             jobs = [one.job for one, _ in work.trials] or [work.sweep_job.job]
             each = max(job.run.worker_range[1] * (job.run.cpus_per_worker or 1) for job in jobs)
             there = self.stack.enter_context(ray_session(needs_cpus=each * at_once))
+            if any(job.run.gpu is not False for job in jobs) and 0 < there.gpus < at_once:
+                raise ValueError(f"sweep.max_concurrent is {at_once}, {there.gpus} GPUs are there; lower it")
             if work.store.is_local:
                 self.stack.callback(keep_logs, Path(work.logs))
-            self._claim(self.stack.enter_context(Claims(work.store, work.attempt)))
             self.stack.enter_context(self.display.meters())
             self.have = replace(there, at_once=at_once)
         from wsss_ray.runners.tuning import tune_trials  # which imports Ray, so not before it is started
 
         tune_trials(replace(work, have=self.have), open_ones, samples, self.display, known=_known(work))
 
-    def _claim(self, claims: Claims) -> None:
-        """Wait until no other submit runs this sweep, and remove what a killed one has left of Ray Tune's state."""
-        store, name = self.work.store, self.work.sweep_job.job.name
-        holder = claims.take(f"sweep-{name}")
-        if holder is not None:
-            self.display.say(f"{name}: waiting: {holder['attempt']} is running this sweep")
-            while claims.take(f"sweep-{name}") is not None:
-                time.sleep(_POLL_S)
-        for left in store.names(store.path("ray-tune", name)):
-            store.delete_folder(store.path("ray-tune", name, left))
-
     def run_open(self, work: Work) -> list[TrialRow]:
         """Run the trials that have not ended; the rows of all."""
         self.run(work, [place for place, (one, plan) in enumerate(work.trials) if _found(work, one, plan) is None], 0)
+        for one, plan in work.trials:
+            if not pending(plan, work.store) and not work.store.exists(work.store.run_path(one.job.name, "report.html")):
+                begin_run(one.job, plan, work.store)  # other runs have made all of its stages
+                write_report(one.job, plan, work.store)
         return [_found(work, one, plan) or _missing(work, one, plan) for one, plan in work.trials]
 
 
@@ -124,7 +127,7 @@ def _run_generations(session: _Session, rule: Pbt) -> list[TrialRow]:
 
 def _found(work: Work, one: TrialJob, plan: Plan) -> TrialRow | None:
     """The row of a trial that has ended: done, with all its stages there, or stopped by the scheduler."""
-    row = _read(work.store, row_path(work, one))
+    row = _read(work.store, row_path(work, one), plan)
     if pending(plan, work.store):
         return row if row is not None and row.state == "stopped" and isinstance(work.sweep_job.sweep.scheduler, Asha) else None
     return row if row is not None and row.state == "done" else trial_row(work, one, plan, state="done")
@@ -132,23 +135,35 @@ def _found(work: Work, one: TrialJob, plan: Plan) -> TrialRow | None:
 
 def _missing(work: Work, one: TrialJob, plan: Plan) -> TrialRow:
     """The row of a trial that failed, or that has not come to its end."""
-    row = _read(work.store, row_path(work, one))
+    row = _read(work.store, row_path(work, one), plan)
     return row if row is not None and row.state == "failed" else trial_row(work, one, plan, state="missing")
 
 
 def _known(work: Work) -> list[TrialRow]:
-    """The trials of a search that learns, as far as they are done, in the order in which they ended."""
+    """The trials of a search that learns that are done, in the order in which they ended."""
+    if not work.searches:
+        return []
     folder = work.store.run_path(work.sweep_job.job.name, "trials")
-    rows = [_read(work.store, f"{folder}/{name}") for name in work.store.names(folder)]
-    fields = set(work.sweep_job.sweep.space)
-    return sorted((row for row in rows if row and set(row.parameters) == fields), key=lambda row: (row.finished or "", row.run))
+    rows = []
+    for name in work.store.names(folder):
+        found = _read(work.store, f"{folder}/{name}")
+        if found is None or found.state != "done" or not work.is_in_space(found.parameters):
+            continue
+        _, plan = work.planned(work.place(found.parameters))
+        if found.stages == [stage.id for stage in plan]:
+            rows.append(found)
+    return sorted(rows, key=lambda row: (row.finished or "", row.run))
 
 
-def _read(store: RunStore, path: str) -> TrialRow | None:
+def _read(store: RunStore, path: str, plan: Plan | None = None) -> TrialRow | None:
+    """A trial's row, if it is there, of this version, and of this plan: an edited job has other stages under the same names."""
     if not store.exists(path):
         return None
-    found = store.read_json(path)
-    return TrialRow(**{name: value for name, value in found.items() if name not in ("attempt", "broken")})
+    try:
+        row = TrialRow(**store.read_json(path))
+    except TypeError:
+        return None
+    return row if plan is None or row.stages == [stage.id for stage in plan] else None
 
 
 def _write_results(work: Work, rows: Sequence[TrialRow], job_yaml: str) -> None:
@@ -164,5 +179,6 @@ def _write_results(work: Work, rows: Sequence[TrialRow], job_yaml: str) -> None:
     job = yaml.safe_load(work.store.read(work.store.run_path(best.run, "job.yaml")))
     share = 100 * best.metrics[metric]
     head = f"# The best of {len(rows)} trials of {name} by {metric}: {best.name}, seed {best.seed}, {share:.2f}\n"
-    text = head + yaml.safe_dump(job | {"name": f"{name[:90]}-best"}, sort_keys=False, allow_unicode=True)
+    changed = {"name": f"{name[:90]}-best", "run": job["run"] | {"store": work.store.uri}}
+    text = head + yaml.safe_dump(job | changed, sort_keys=False, allow_unicode=True)
     work.store.write(work.store.run_path(name, "best.yaml"), text.encode())

@@ -7,6 +7,7 @@ driver died must find them by stage id alone. A worker that dies is replaced, an
 from __future__ import annotations
 
 import json
+import math
 import os
 import threading
 import time
@@ -25,10 +26,12 @@ from wsss_ray.job import Execution
 from wsss_ray.plan import Stage
 from wsss_ray.progress import Display, Meter
 from wsss_ray.records import StageError, make_record
-from wsss_ray.runners.cluster import Resources, in_a_thread
-from wsss_ray.runners.preflight import training_share
+from wsss_ray.runners.cluster import Resources, in_a_thread, resources
+from wsss_ray.runners.preflight import TrainingShare, places, training_share
 from wsss_ray.store import RunStore
 from wsss_ray.training import TrainingError, run_training
+
+_PATIENCE_S = 600.0
 
 
 def run_train(store: RunStore, stage: Stage, run: Execution, have: Resources, display: Display) -> None:
@@ -41,7 +44,7 @@ def run_train(store: RunStore, stage: Stage, run: Execution, have: Resources, di
         share = training_share(run, have)
     except ValueError as error:
         raise StageError(f"stage {stage.name}: {error}", [stage.id]) from error
-    fewest, most = share.workers
+    fewest, most = share.workers[0], max(share.workers[0], min(share.workers[1], learner.batch_size))
     config = {
         "store": store,
         "stage": stage,
@@ -68,14 +71,14 @@ def run_train(store: RunStore, stage: Stage, run: Execution, have: Resources, di
             name=attempt,
             storage_path=scratch,
             storage_filesystem=store.fs,
-            failure_config=FailureConfig(max_failures=run.max_failures, controller_failure_limit=2),
+            failure_config=FailureConfig(max_failures=run.max_failures, controller_failure_limit=2 + math.ceil(run.wait_s / 120)),
         ),
     )
     total = learner.total_steps(record["counts"]["images"])
     started = time.time()
     try:
         with _Watch(store, stage, display.meter(stage.name, total, "steps")):
-            result = in_a_thread(trainer.fit)
+            result = in_a_thread(trainer.fit, check=_Machines(share, patience=max(_PATIENCE_S, run.wait_s)))
     finally:
         store.delete_folder(scratch)
     outcome = result.return_value or {}
@@ -139,6 +142,26 @@ def free_place(owner: str) -> None:
         remove_placement_group(PlacementGroup(PlacementGroupID(bytes.fromhex(found.decode()))))
 
 
+class _Machines:
+    """Ends a training whose machines are gone for too long: with a range of workers Ray Train itself would wait for ever."""
+
+    def __init__(self, share: TrainingShare, *, patience: float) -> None:
+        self.share, self.patience = share, patience
+        self._enough = time.monotonic()
+
+    def __call__(self) -> None:
+        """Look at the cluster. Raises ValueError when there have been too few machines for longer than the patience."""
+        now = time.monotonic()
+        there = places(resources(), self.share.cpus, self.share.gpu)
+        if there >= self.share.workers[0]:
+            self._enough = now
+        elif now - self._enough > self.patience:
+            raise ValueError(
+                f"the machines have had places for {there} of {self.share.workers[0]} workers for {self.patience:.0f} s; "
+                "add machines and submit again to go on"
+            )
+
+
 class _Watch(threading.Thread):
     """Reads metrics.jsonl while a training runs, for the progress display."""
 
@@ -164,9 +187,10 @@ class _Watch(threading.Thread):
 
     def look(self) -> None:
         """Show the lines that have come since the last look."""
-        if not self.store.exists(self.path):
+        try:
+            lines = [json.loads(line) for line in self.store.read(self.path).splitlines()]
+        except OSError:  # not there yet, or a store that fails for a moment
             return
-        lines = [json.loads(line) for line in self.store.read(self.path).splitlines()]
         for line in lines:
             if line["step"] > self._step:
                 self.meter.to(line["step"], f"loss {line['loss']:.4f}, waiting {line['wait_share']:.0%}", loss=line["loss"])

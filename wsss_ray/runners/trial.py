@@ -6,7 +6,7 @@ import io
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from typing import Any
 
@@ -16,7 +16,7 @@ from wsss_ray.job import SweepJob, TrialJob
 from wsss_ray.plan import Data, Plan, until
 from wsss_ray.progress import Display, Meter
 from wsss_ray.records import StageError
-from wsss_ray.runners.cluster import Resources, prepare
+from wsss_ray.runners.cluster import Resources, prepare, resources
 from wsss_ray.runners.execute import execute
 from wsss_ray.store import RunStore
 from wsss_ray.sweep import Asha, trial_of
@@ -59,6 +59,11 @@ class Work:
         plan = one.job.plan(self.data if one.job.data == self.sweep_job.job.data else None)
         return one, Plan.of(until(plan.targets, self.cut)) if self.cut else plan
 
+    def is_in_space(self, point: dict[str, Any]) -> bool:
+        """Whether a trial that is known is a point of this space, which may have been edited since."""
+        space = self.sweep_job.sweep.space
+        return set(point) == set(space) and all(space[name].holds(value) for name, value in point.items())
+
     def place(self, point: dict[str, Any]) -> dict[str, Any]:
         """The Tune configuration of a trial that is known."""
         space = self.sweep_job.sweep.space
@@ -79,16 +84,17 @@ def run_trial(config: dict[str, Any], *, work: Work) -> None:
     asha = work.sweep_job.sweep.scheduler
     trains = [stage.name for stage in plan if stage.kind == "train"]
     display = TrialDisplay(one, watched=(asha.stage or trains[-1]) if isinstance(asha, Asha) and trains else None)
-    broken: tuple[str, ...] = ()
-    error = _known_failure(work, plan)
-    if error is None:
-        try:
-            execute(one.job, plan, work.store, display, have=work.have, logs=work.logs)
-        except StageError as failure:
-            error, broken = str(failure).splitlines()[0], failure.stages
+    display.report({})  # from now on the driver knows this process
+    assert work.have is not None
+    have = replace(resources(), at_once=work.have.at_once, grows=work.have.grows)
+    error = None
+    try:
+        execute(one.job, plan, work.store, display, have=have, logs=work.logs, failures=Failures(work))
+    except StageError as failure:
+        error = str(failure).splitlines()[0]
     state: State = "done" if error is None else "failed"
     row = trial_row(work, one, plan, state=state, error=error, seconds=time.time() - began, finished=time.time())
-    write_row(work, one, row, broken=broken)
+    write_row(work, one, row)
     tune.report({"ended": True, "reward": work.reward(row), "trial": display.label, "said": error and f"failed: {error}"})
 
 
@@ -128,9 +134,9 @@ def scores(plan: Plan, store: RunStore) -> dict[str, float]:
     return {name: record["metrics"]["miou"] for name, record in records if record and record["metrics"]["miou"] is not None}
 
 
-def write_row(work: Work, one: TrialJob, row: TrialRow, *, broken: Sequence[str] = ()) -> None:
-    """Keep a trial's row; `broken` are the stages that failed in it."""
-    work.store.write_json(row_path(work, one), asdict(row) | {"attempt": work.attempt, "broken": list(broken)})
+def write_row(work: Work, one: TrialJob, row: TrialRow) -> None:
+    """Keep a trial's row."""
+    work.store.write_json(row_path(work, one), asdict(row))
 
 
 def row_path(work: Work, one: TrialJob) -> str:
@@ -138,15 +144,25 @@ def row_path(work: Work, one: TrialJob) -> str:
     return work.store.run_path(work.sweep_job.job.name, "trials", f"{one.job.name}.json")
 
 
-def _known_failure(work: Work, plan: Plan) -> str | None:
-    """Why a stage of the plan has failed in another trial of this submit: it would fail again."""
-    ids = {stage.id for stage in plan}
-    folder = work.store.run_path(work.sweep_job.job.name, "trials")
-    for name in work.store.names(folder):
-        found = work.store.read_json(f"{folder}/{name}")
-        if found["attempt"] == work.attempt and ids & set(found["broken"]):
-            return f"as before: {found['error']}"
-    return None
+class Failures:
+    """The stages that failed in this submit of a sweep: a trial that shares one does not try it again."""
+
+    def __init__(self, work: Work) -> None:
+        self.work = work
+
+    def of(self, stage_id: str) -> str | None:
+        """Why a stage failed, if it did."""
+        path = self._path(stage_id)
+        found = self.work.store.read_json(path) if self.work.store.exists(path) else {}
+        return f"as before: {found['error']}" if found.get("attempt") == self.work.attempt else None
+
+    def note(self, stage_ids: Sequence[str], error: str) -> None:
+        """Remember that stages failed."""
+        for stage_id in stage_ids:
+            self.work.store.write_json(self._path(stage_id), {"attempt": self.work.attempt, "error": error})
+
+    def _path(self, stage_id: str) -> str:
+        return self.work.store.run_path(self.work.sweep_job.job.name, "failed", f"{stage_id}.json")
 
 
 def _iso(seconds: float) -> str:
