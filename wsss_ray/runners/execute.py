@@ -8,7 +8,7 @@ import socket
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -21,7 +21,7 @@ from wsss_ray.plan import Plan, Stage
 from wsss_ray.progress import Display
 from wsss_ray.records import StageError, check_unchanged, git_commit, versions
 from wsss_ray.report import build
-from wsss_ray.runners.cluster import Resources, keep_logs, ray_session
+from wsss_ray.runners.cluster import Resources, keep_logs, ray_session, resources
 from wsss_ray.runners.preflight import preflight
 from wsss_ray.stages import data_split
 from wsss_ray.store import RunStore
@@ -192,11 +192,12 @@ class _Here:
         from wsss_ray.runners.train import run_train
 
         names = ", ".join(stage.name for stage in group)
+        have = replace(resources(), at_once=self.have.at_once) if self.have.grows else self.have  # machines come and go
         try:
             if group[0].kind == "train":
-                run_train(self.store, group[0], self.job.run, self.have, self.display)
+                run_train(self.store, group[0], self.job.run, have, self.display)
             else:
-                run_shards(self.store, group, self.job.run, self.have, self.display)
+                run_shards(self.store, group, self.job.run, have, self.display)
         except StageError as error:
             raise StageError(f"{error}\nlogs: {self.logs}", _missing(group, self.store)) from error
         except KeyboardInterrupt:

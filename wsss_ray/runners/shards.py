@@ -49,6 +49,8 @@ def run_shards(store: RunStore, stages: Sequence[Stage], run: Execution, have: R
         stage.id: display.meter(stage.name, split.num_images, "images", already=_already(store, stage)) for stage in stages
     }
     if todo:
+        scaling = ray.data.DataContext.get_current().autoscaling_config
+        scaling.actor_pool_util_upscaling_threshold = min(1.75, float(run.in_flight))  # else pools with one shard each never grow
         dataset = ray.data.from_items([{"shard": shard} for shard in todo], override_num_blocks=len(todo))
         for stage in stages:
             dataset = _with_operator(dataset, store, stage, run, have, shards=len(todo), stages=len(stages))

@@ -56,6 +56,7 @@ def run_train(store: RunStore, stage: Stage, run: Execution, have: Resources, di
         "log_every": run.log_every,
         "owner": owner_name(ray.util.get_node_ip_address(), os.getpid()),
     }
+    limit = 2 + math.ceil(run.wait_s / 120) + (run.max_failures if fewest < most else 0)  # waits of two minutes for machines
     scratch, attempt = store.path("ray-train", stage.id), str(time.time_ns())
     store.delete_folder(scratch)  # of attempts that were killed; the stage is ours now
     trainer = TorchTrainer(
@@ -71,7 +72,7 @@ def run_train(store: RunStore, stage: Stage, run: Execution, have: Resources, di
             name=attempt,
             storage_path=scratch,
             storage_filesystem=store.fs,
-            failure_config=FailureConfig(max_failures=run.max_failures, controller_failure_limit=2 + math.ceil(run.wait_s / 120)),
+            failure_config=FailureConfig(max_failures=run.max_failures, controller_failure_limit=limit),
         ),
     )
     total = learner.total_steps(record["counts"]["images"])

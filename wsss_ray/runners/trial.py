@@ -6,7 +6,7 @@ import io
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from typing import Any
 
@@ -16,7 +16,7 @@ from wsss_ray.job import SweepJob, TrialJob
 from wsss_ray.plan import Data, Plan, until
 from wsss_ray.progress import Display, Meter
 from wsss_ray.records import StageError
-from wsss_ray.runners.cluster import Resources, prepare, resources
+from wsss_ray.runners.cluster import Resources, prepare
 from wsss_ray.runners.execute import execute
 from wsss_ray.store import RunStore
 from wsss_ray.sweep import Asha, trial_of
@@ -85,11 +85,9 @@ def run_trial(config: dict[str, Any], *, work: Work) -> None:
     trains = [stage.name for stage in plan if stage.kind == "train"]
     display = TrialDisplay(one, watched=(asha.stage or trains[-1]) if isinstance(asha, Asha) and trains else None)
     display.report({})  # from now on the driver knows this process
-    assert work.have is not None
-    have = replace(resources(), at_once=work.have.at_once, grows=work.have.grows)
     error = None
     try:
-        execute(one.job, plan, work.store, display, have=have, logs=work.logs, failures=Failures(work))
+        execute(one.job, plan, work.store, display, have=work.have, logs=work.logs, failures=Failures(work))
     except StageError as failure:
         error = str(failure).splitlines()[0]
     state: State = "done" if error is None else "failed"
