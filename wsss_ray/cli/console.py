@@ -151,6 +151,6 @@ def table(header: list[str], rows: list[list[str]]) -> None:
 
 
 def fail(message: str, code: int = 2) -> NoReturn:
-    """End with one clear message."""
-    typer.echo(f"error: {message}" if "\n" not in message else message, err=True)
+    """End with one clear message, or one for each mistake."""
+    typer.echo(f"error: {message}", err=True)
     raise SystemExit(code)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -17,6 +18,8 @@ from wsss_ray.runners.train import free_place, owner_name
 from wsss_ray.runners.trial import Work, run_trial, trial_row, write_row
 from wsss_ray.sweep import Asha
 from wsss_ray.trials import State, TrialRow
+
+_FULL = 2**20  # bytes free, below which files come out short
 
 
 def tune_trials(
@@ -58,7 +61,9 @@ def tune_trials(
     except OSError:
         raise
     except Exception as error:
-        raise StageError(f"sweep: {cause(error)}\nlogs: {work.logs}; what was done is kept") from error
+        full = work.store.is_local and shutil.disk_usage(work.store.path()).free < _FULL
+        what = "the disk of the store is full" if full else cause(error)
+        raise StageError(f"sweep: {what}\nlogs: {work.logs}; what was done is kept") from error
     finally:
         work.store.delete_folder(f"{scratch}/{experiment}")
     for result in results:
