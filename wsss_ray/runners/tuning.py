@@ -62,8 +62,8 @@ def tune_trials(
         raise
     except Exception as error:
         full = work.store.is_local and shutil.disk_usage(work.store.path()).free < _FULL
-        what = "the disk of the store is full" if full else cause(error)
-        raise StageError(f"sweep: {what}\nlogs: {work.logs}; what was done is kept") from error
+        why = "the disk of the store is full" if full else cause(error)
+        raise StageError(f"sweep: {why}\nlogs: {work.logs}; what was done is kept") from error
     finally:
         work.store.delete_folder(f"{scratch}/{experiment}")
     for result in results:
