@@ -11,6 +11,7 @@ import math
 import os
 import threading
 import time
+from contextlib import suppress
 from typing import Any
 
 import ray.train
@@ -81,7 +82,8 @@ def run_train(store: RunStore, stage: Stage, run: Execution, have: Resources, di
         with _Watch(store, stage, display.meter(stage.name, total, "steps")):
             result = in_a_thread(trainer.fit, check=_Machines(share, patience=max(_PATIENCE_S, run.wait_s)))
     finally:
-        store.delete_folder(scratch)
+        with suppress(OSError):  # a store that has failed must not hide what it was
+            store.delete_folder(scratch)
     outcome = result.return_value or {}
     if "error" in outcome:
         raise StageError(f"stage {stage.name}: {outcome['error']}")

@@ -6,6 +6,7 @@ import os
 import shutil
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from ray import tune
@@ -65,7 +66,8 @@ def tune_trials(
         why = "the disk of the store is full" if full else cause(error)
         raise StageError(f"sweep: {why}\nlogs: {work.logs}; what was done is kept") from error
     finally:
-        work.store.delete_folder(f"{scratch}/{experiment}")
+        with suppress(OSError):  # a store that has failed must not hide what it was
+            work.store.delete_folder(f"{scratch}/{experiment}")
     for result in results:
         last, config = result.metrics or {}, result.config or {}
         if last.get("ended"):
