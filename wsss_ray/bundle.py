@@ -6,12 +6,14 @@ the path of its workers, so that a version of this package that is installed the
 
 from __future__ import annotations
 
+import atexit
 import importlib
 import os
 import secrets
 import shlex
 import shutil
 import sys
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from fnmatch import fnmatch
@@ -90,7 +92,6 @@ def use(includes: Sequence[Path]) -> None:
         parent = str(path.resolve().parent)
         if parent not in sys.path:
             sys.path.append(parent)
-            os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), parent]))  # for workers
         try:
             module = importlib.import_module(name)
         except Exception as error:
@@ -100,6 +101,17 @@ def use(includes: Sequence[Path]) -> None:
             raise BundleError(f"--include {path}: there is another module {name} ({file}); rename yours")
         named = [known for known in os.environ.get(PLUGINS, "").split(",") if known and known != name]
         os.environ[PLUGINS] = ",".join([*named, name])
+        _offer_to_workers(path.resolve())
+
+
+def _offer_to_workers(path: Path) -> None:
+    """Let the workers of a private Ray import a module: by a folder that has it alone, since what lies beside it may have the
+    names of installed packages.
+    """
+    folder = tempfile.mkdtemp(prefix="wsss-ray-include-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    os.symlink(path, os.path.join(folder, path.name))
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), folder]))
 
 
 def module_name(path: Path) -> str:

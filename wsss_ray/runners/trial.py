@@ -87,9 +87,11 @@ def run_trial(config: dict[str, Any], *, work: Work) -> None:
     display.report({})  # from now on the driver knows this process
     error = None
     try:
-        execute(one.job, plan, work.store, display, have=work.have, logs=work.logs, failures=Failures(work))
+        execute(one.job, plan, work.store, display, have=work.have, logs=work.logs, failures=Failures(work, display))
     except StageError as failure:
         error = str(failure).splitlines()[0]
+    if display.stopped:
+        return  # the driver writes the row
     state: State = "done" if error is None else "failed"
     row = trial_row(work, one, plan, state=state, error=error, seconds=time.time() - began, finished=time.time())
     write_row(work, one, row)
@@ -145,8 +147,8 @@ def row_path(work: Work, one: TrialJob) -> str:
 class Failures:
     """The stages that failed in this submit of a sweep: a trial that shares one does not try it again."""
 
-    def __init__(self, work: Work) -> None:
-        self.work = work
+    def __init__(self, work: Work, display: TrialDisplay | None = None) -> None:
+        self.work, self.display = work, display
 
     def of(self, stage_id: str) -> str | None:
         """Why a stage failed, if it did."""
@@ -155,8 +157,8 @@ class Failures:
         return f"as before: {found['error']}" if found.get("attempt") == self.work.attempt else None
 
     def note(self, stage_ids: Sequence[str], error: str) -> None:
-        """Remember that stages failed."""
-        for stage_id in stage_ids:
+        """Remember that stages failed, unless because this trial is being ended."""
+        for stage_id in stage_ids if self.display is None or not self.display.stopped else ():
             self.work.store.write_json(self._path(stage_id), {"attempt": self.work.attempt, "error": error})
 
     def _path(self, stage_id: str) -> str:
@@ -173,6 +175,7 @@ class TrialDisplay(Display):
     def __init__(self, one: TrialJob, *, watched: str | None) -> None:
         super().__init__(Console(file=io.StringIO()))
         self.label, self.watched = f"{one.trial.name}, seed {one.seed}", watched
+        self.stopped = False
         self._lock = threading.Lock()
 
     def say(self, text: str) -> None:
@@ -188,7 +191,11 @@ class TrialDisplay(Display):
         from ray import tune
 
         with self._lock:
-            tune.report({"trial": self.label, "reward": 0.0} | found)  # a search asks every report for it, and counts the last
+            try:
+                tune.report({"trial": self.label, "reward": 0.0} | found)  # a search wants it always, and counts the last
+            except SystemExit:  # Tune's way to end the thread that reports, which is not always the trial's own
+                self.stopped = True
+                raise
 
 
 class TrialMeter(Meter):
