@@ -24,6 +24,7 @@ from wsss_ray.store import RunStore
 
 BEAT_S = 5.0
 STALE_S = 40.0
+_LEFT_S = 60.0
 _POLL_S = 1.0
 _SETTLE_S = 0.5  # on an object store, after which a claim that was written last is the one that counts
 
@@ -88,6 +89,11 @@ class Claims:
             if done and what not in self._held:
                 with suppress(FileNotFoundError):
                     self.store.delete(self._path(what))
+        if self.store.is_local:
+            for left in Path(self.store.path("claims")).glob(".tmp-*"):  # of who was killed while he took one
+                with suppress(OSError):
+                    if time.time() - left.stat().st_mtime > _LEFT_S:
+                        left.unlink()
 
     def _is_void(self, what: str, data: bytes) -> bool:
         if is_dead(_holder(data)):
@@ -104,8 +110,16 @@ class Claims:
                 for what, beat in self._held.items():
                     with suppress(OSError):  # a store that fails for a moment costs the claim at worst
                         if self._read(self._path(what)) == self._content(beat):  # else another has taken it over
-                            self.store.write(self._path(what), self._content(beat + 1))
+                            self._beat(self._path(what), self._content(beat + 1))
                             self._held[what] = beat + 1
+
+    def _beat(self, path: str, data: bytes) -> None:
+        """Write a claim over itself: of the same length, in one go, so that a kill leaves no half of it and no temporary."""
+        if not self.store.is_local:
+            self.store.write(path, data)
+            return
+        with open(path, "r+b", buffering=0) as file:
+            file.write(data)
 
     def _create(self, path: str, data: bytes) -> bool:
         """Write a file unless it is there; of two who try at once one succeeds."""
@@ -156,7 +170,7 @@ class Claims:
         return self.store.path("claims", f"{what}.json")
 
     def _content(self, beat: int) -> bytes:
-        return json.dumps(self.holder | {"beat": beat}).encode()
+        return json.dumps(self.holder | {"beat": f"{beat:09d}"}).encode()
 
 
 def is_dead(holder: dict[str, Any]) -> bool:

@@ -58,7 +58,7 @@ def execute(
         found = nullcontext(have) if have is not None else ray_session(needs_cpus=needs)
         with found as there, Claims(store, attempt()) as claims, display.meters():
             missing = [stage for group in pending(plan, store) for stage in group]
-            enough = preflight(store, missing, job.run, there)
+            enough = preflight(store, missing, job.run, there, probe=store.run_path(job.name, "run.json"))
             here = _Here(job, store, display, enough, claims, logs or store.run_path(job.name, "logs"), failures)
             claims.sweep()
             try:

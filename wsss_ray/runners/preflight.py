@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import shutil
 import time
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -70,10 +69,11 @@ def places(have: Resources, cpus: float, gpu: bool) -> int:
     return sum(int(min(node.cpus // cpus, node.gpus if gpu else math.inf)) for node in have.nodes)
 
 
-def preflight(store: RunStore, stages: Sequence[Stage], run: Execution, have: Resources) -> Resources:
+def preflight(store: RunStore, stages: Sequence[Stage], run: Execution, have: Resources, *, probe: str) -> Resources:
     """Check that the missing stages of a plan can be made here. Raises StageError with what cannot be met and the mend.
 
-    Returns what there is, which may have become more: machines are asked for and waited for up to `run.wait_s`.
+    `probe` is the path of the run's `run.json`, just written, which every machine has to see as new as it is. Returns what there
+    is, which may have become more: machines are asked for and waited for up to `run.wait_s`.
     """
     ids = [stage.id for stage in stages]
     try:
@@ -84,7 +84,7 @@ def preflight(store: RunStore, stages: Sequence[Stage], run: Execution, have: Re
                 "start Ray with a larger --object-store-memory"
             )
         _check_disk(store, stages)
-        _check_machines(store, [stage for stage in stages if stage.kind == "ingest"], have.nodes)
+        _check_machines(store, probe, [stage for stage in stages if stage.kind == "ingest"], have.nodes)
     except ValueError as error:
         raise StageError(f"before the start: {error}", ids) from error
     return have
@@ -130,13 +130,13 @@ def estimate_bytes(store: RunStore, stages: Sequence[Stage]) -> float:
     return total
 
 
-def look_from_here(store: RunStore, probe: str, token: bytes, ingests: Sequence[Stage]) -> str | None:
+def look_from_here(store: RunStore, probe: str, submitted: float, ingests: Sequence[Stage]) -> str | None:
     """What is wrong with the store or the data as this machine sees them; None if nothing is."""
     try:
-        seen = store.read(probe)
+        seen = store.read_json(probe)["submitted"]
     except OSError:
-        seen = b""
-    if seen != token:
+        seen = 0.0
+    if seen < submitted:
         return f"does not see the store {store.uri}; give a folder that all machines share, or s3:// or gs://"
     for stage in ingests:
         split = stage.component
@@ -161,27 +161,19 @@ def _check_disk(store: RunStore, stages: Sequence[Stage]) -> None:
         )
 
 
-def _check_machines(store: RunStore, ingests: Sequence[Stage], nodes: Sequence[Node]) -> None:
-    """Write a probe, and have every machine read it back and look for some of the images."""
-    token = uuid.uuid4().hex.encode()
-    probe = store.path("claims", f".tmp-{token.decode()}")
-    try:
-        store.write(probe, token)
-    except OSError as error:
-        raise ValueError(f"store {store.uri} cannot be written: {error}") from error
-    try:
-        problems = {"this machine": look_from_here(store, probe, token, ingests)}
-        if len(nodes) > 1:
-            problems |= _ask_machines(store, probe, token, ingests, nodes)
-    finally:
-        store.delete(probe)
+def _check_machines(store: RunStore, probe: str, ingests: Sequence[Stage], nodes: Sequence[Node]) -> None:
+    """Have every machine read the probe and look for some of the images."""
+    submitted = store.read_json(probe)["submitted"]
+    problems = {"this machine": look_from_here(store, probe, submitted, ingests)}
+    if len(nodes) > 1:
+        problems |= _ask_machines(store, probe, submitted, ingests, nodes)
     for machine, problem in problems.items():
         if problem is not None:
             raise ValueError(f"{machine} {problem}")
 
 
 def _ask_machines(
-    store: RunStore, probe: str, token: bytes, ingests: Sequence[Stage], nodes: Sequence[Node]
+    store: RunStore, probe: str, submitted: float, ingests: Sequence[Stage], nodes: Sequence[Node]
 ) -> dict[str, str | None]:
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -189,7 +181,7 @@ def _ask_machines(
     def look() -> tuple[str, str | None]:
         import wsss_ray as package
 
-        return package.__version__, look_from_here(store, probe, token, ingests)
+        return package.__version__, look_from_here(store, probe, submitted, ingests)
 
     asked = {}
     for node in nodes:
