@@ -198,7 +198,12 @@ class RunStore:
     def open_shard(self, stage: Identified, shard: int, schema: str, folder: str = "shards") -> pq.ParquetFile:
         """Open a shard for reading row by row; the caller closes it. Raises ValueError on another schema or version."""
         path = self.shard_path(stage, shard, folder)
-        file = pq.ParquetFile(self.fs.open_input_file(path))
+        stream = self.fs.open_input_file(path)
+        try:
+            file = pq.ParquetFile(stream)
+        except (pa.ArrowException, ArithmeticError, AttributeError, LookupError, TypeError) as error:
+            # pyarrow's own, and those of extension types, which Ray registers and which are read before we can look at them
+            raise ValueError(f"{path}: is no Parquet file of plain columns: {error}") from error
         artifacts.check_schema(file.schema_arrow, schema, path)
         return file
 
