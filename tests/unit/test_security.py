@@ -244,7 +244,7 @@ def test_parquet_with_an_extension_type_is_refused_without_ray_too(tmp_path, sig
     buffer = io.BytesIO()
     pq.write_table(pa.Table.from_pylist([{"image_id": "a", "seed": value}], schema=schema), buffer)
     store.write(store.shard_path(stage, 0), buffer.getvalue())
-    with pytest.raises(ValueError, match="column 'seed' is of an extension type|is no Parquet file of plain columns"):
+    with pytest.raises(ValueError, match=r"column 'seed' is of an extension type|is no Parquet file of plain columns"):
         store.read_shard(stage, 0, "seeds")  # the latter where another test has imported Ray's types
 
 
