@@ -63,8 +63,9 @@ def submit(
     exclude: Exclude = None,
 ) -> None:
     """Run a job, or the trials of its sweep: every stage that is not done yet. Submit again to resume."""
-    _use(include, address)
-    if not _is_remote(address, detach=detach):
+    remote = _is_remote(address, detach=detach)
+    _use(include, remote=remote)
+    if not remote:
         _submit_here(job, override, store, until)
         return
     assert address is not None
@@ -103,8 +104,9 @@ def resume(
     exclude: Exclude = None,
 ) -> None:
     """Go on with a run of a store, by the job that it was submitted with."""
-    _use(include, address)
-    if not _is_remote(address, detach=detach):
+    remote = _is_remote(address, detach=detach)
+    _use(include, remote=remote)
+    if not remote:
         _resume_here(run, store, until)
         return
     assert address is not None
@@ -208,11 +210,11 @@ def _is_remote(address: str | None, *, detach: bool) -> bool:
     return False
 
 
-def _use(includes: list[Path] | None, address: str | None) -> None:
+def _use(includes: list[Path] | None, *, remote: bool) -> None:
     """Import the user's own modules, so that the job can name what is in them, here and in the workers of a private Ray."""
     if not includes:
         return
-    if (address or os.environ.get("RAY_ADDRESS")) and not str(address).startswith("http"):
+    if not remote and os.environ.get("RAY_ADDRESS"):
         fail("--include: the machines of a running cluster have their own modules; install yours there, or submit by http://")
     from wsss_ray.bundle import BundleError, use
 
