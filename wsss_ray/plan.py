@@ -194,6 +194,10 @@ class Plan:
         fixed = tuple(targets)
         return cls(fixed, walk(fixed))
 
+    def cut(self, kind: Literal["localize", "seed", "train"] | None) -> Plan:
+        """The plan as `until` cuts it short; as it is without a kind. Raises ValueError if there is no such stage."""
+        return Plan.of(until(self.targets, kind)) if kind else self
+
     def __iter__(self) -> Iterator[Stage]:
         return iter(self.stages)
 

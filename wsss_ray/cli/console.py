@@ -31,28 +31,23 @@ def load(job: Path, override: list[str] | None) -> Any:
         fail(str(error))
 
 
-def load_plan(job: Path, override: list[str] | None, store: str | None, until: str | None) -> tuple[Any, Any, Any]:
+def load_plan(job: Path, override: list[str] | None, store: str | None, until: Until) -> tuple[Any, Any, Any]:
     """A file's job, its plan and its store."""
     from wsss_ray.paths import located
-    from wsss_ray.plan import Plan
-    from wsss_ray.plan import until as cut
 
     loaded = located(load(job, override))
     run_store = open_store(store or loaded.run.store)
     try:
-        full = loaded.plan()
-        return loaded, Plan.of(cut(full.targets, until)) if until else full, run_store  # type: ignore[arg-type]
+        return loaded, loaded.plan().cut(until), run_store
     except (ValueError, OSError) as error:
         fail(f"{job}: {error}")
 
 
-def load_sweep(job: Path, override: list[str] | None, until: str | None) -> tuple[Any, list[tuple[Any, Any]]]:
+def load_sweep(job: Path, override: list[str] | None, until: Until) -> tuple[Any, list[tuple[Any, Any]]]:
     """A file's sweep, and every job of it with its plan, as far as they are known before the start."""
     from wsss_ray.job import JobError, plans_of
     from wsss_ray.job import load_sweep as read_sweep
     from wsss_ray.paths import located
-    from wsss_ray.plan import Plan
-    from wsss_ray.plan import until as cut
     from wsss_ray.sweep import check_scheduler
 
     try:
@@ -61,8 +56,7 @@ def load_sweep(job: Path, override: list[str] | None, until: str | None) -> tupl
         trials = tuple(replace(one, job=located(one.job)) for one in trials)
         plans = plans_of(one.job for one in trials)
         check_scheduler(sweep_job.sweep, plans)
-        if until:
-            plans = [Plan.of(cut(plan.targets, until)) for plan in plans]  # type: ignore[arg-type]
+        plans = [plan.cut(until) for plan in plans]
     except JobError as error:
         fail(str(error))
     except (ValueError, OSError) as error:

@@ -7,7 +7,7 @@ import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -66,6 +66,7 @@ def submit(
     remote = _is_remote(address, detach=detach)
     _use(include, remote=remote)
     if not remote:
+        guard()
         _submit_here(job, override, store, until)
         return
     assert address is not None
@@ -77,17 +78,15 @@ def submit(
         loaded, text = resolve(job, [*(override or ()), *at_store])
     except (JobError, BundleError) as error:
         fail(str(error))
-    stops = ("--until", until) if until else ()
-    options = (*stops, *_repeated(python, include, exclude))
-    shipment = Shipment(
+    shipment = _ship(
+        ("submit", JOB_FILE),
         run=loaded.name,
         store=loaded.run.store,
-        arguments=("submit", JOB_FILE, "--address", "auto", *stops),
         texts={JOB_FILE: text},
-        includes=tuple(include or ()),
-        excludes=tuple(exclude or ()),
+        until=until,
         python=python,
-        again=("resume", loaded.name, "--store", loaded.run.store, *options),
+        include=include,
+        exclude=exclude,
     )
     send(shipment, address, detach=detach, force=force)
 
@@ -107,6 +106,7 @@ def resume(
     remote = _is_remote(address, detach=detach)
     _use(include, remote=remote)
     if not remote:
+        guard()
         _resume_here(run, store, until)
         return
     assert address is not None
@@ -117,60 +117,25 @@ def resume(
         fail(f"--store: {CREDENTIALS}")
     if is_local_store(store):
         fail(f"--store {store} is relative, and the cluster's machines share no working folder; give it as they see it")
-    stops = ("--until", until) if until else ()
-    shipment = Shipment(
+    shipment = _ship(
+        ("resume", run, "--store", store),
         run=run,
         store=store,
-        arguments=("resume", run, "--store", store, "--address", "auto", *stops),
         texts={},
-        includes=tuple(include or ()),
-        excludes=tuple(exclude or ()),
+        until=until,
         python=python,
-        again=("resume", run, "--store", store, *stops, *_repeated(python, include, exclude)),
+        include=include,
+        exclude=exclude,
     )
     send(shipment, address, detach=detach, force=force)
 
 
-def _submit_here(job: Path, override: list[str] | None, store: str | None, until: str | None) -> None:
-    guard()
+def _submit_here(job: Path, override: list[str] | None, store: str | None, until: Until) -> None:
+    """Make every missing stage of a job or its sweep in this process, or on the cluster that it drives."""
     loaded, plan, run_store = load_plan(job, override, store, until)
     if loaded.sweep is not None:
         submit_sweep(job, override, run_store, until)
         return
-    _run(loaded, plan, run_store)
-
-
-def _resume_here(run: str, store: str, until: str | None) -> None:
-    import yaml
-
-    from wsss_ray.job import JobError, validated
-    from wsss_ray.jobfile import Document
-    from wsss_ray.plan import Plan
-    from wsss_ray.plan import until as cut
-
-    guard()
-    run_store = open_store(store, must_exist=True)
-    path = run_store.run_path(run, "job.yaml")
-    if run in run_store.names(run_store.path("runs")) and run_store.exists(run_store.run_path(run, "sweep.json")):
-        with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / f"{run}.yaml"
-            file.write_bytes(run_store.read(path))
-            submit_sweep(file, None, run_store, until)
-        return
-    known_run(run_store, run)
-    try:
-        loaded = validated(Document(path, yaml.safe_load(run_store.read(path)), {}))
-        full = loaded.plan()
-        plan = Plan.of(cut(full.targets, until)) if until else full  # type: ignore[arg-type]
-    except JobError as error:
-        fail(str(error))
-    except (ValueError, OSError, yaml.YAMLError) as error:
-        fail(f"{path}: {error}")
-    _run(loaded, plan, run_store)
-
-
-def _run(loaded: Any, plan: Any, run_store: Any) -> None:
-    """Make every missing stage of a plan in this process, or on the cluster that it drives."""
     from wsss_ray.progress import Display
 
     display = Display()
@@ -183,6 +148,43 @@ def _run(loaded: Any, plan: Any, run_store: Any) -> None:
     records = [(stage.name, run_store.record(stage)) for stage in plan if stage.kind == "evaluate"]
     score_table([(name, record) for name, record in records if record])
     typer.echo(f"report: {report}")
+
+
+def _resume_here(run: str, store: str, until: Until) -> None:
+    """Submit the job file that the store keeps with a run or a sweep."""
+    run_store = open_store(store, must_exist=True)
+    is_sweep = run in run_store.names(run_store.path("runs")) and run_store.exists(run_store.run_path(run, "sweep.json"))
+    if not is_sweep:
+        known_run(run_store, run)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / f"{run}.yaml"
+        file.write_bytes(run_store.read(run_store.run_path(run, "job.yaml")))
+        _submit_here(file, None, store, until)
+
+
+def _ship(
+    command: tuple[str, ...],
+    *,
+    run: str,
+    store: str,
+    texts: dict[str, str],
+    until: Until,
+    python: str | None,
+    include: list[Path] | None,
+    exclude: list[str] | None,
+) -> Shipment:
+    """A command for a cluster, and how it is resumed."""
+    stops = ("--until", until) if until else ()
+    return Shipment(
+        run=run,
+        store=store,
+        arguments=(*command, "--address", "auto", *stops),
+        again=("resume", run, "--store", store, *stops, *_repeated(python, include, exclude)),
+        texts=texts,
+        includes=tuple(include or ()),
+        excludes=tuple(exclude or ()),
+        python=python,
+    )
 
 
 def _is_remote(address: str | None, *, detach: bool) -> bool:

@@ -8,10 +8,10 @@ from typing import Any
 
 import typer
 
-from wsss_ray.cli.console import count_done, fail, load_sweep, table, told
+from wsss_ray.cli.console import Until, count_done, fail, load_sweep, table, told
 
 
-def submit_sweep(job: Path, override: list[str] | None, store: Any, until: str | None) -> None:
+def submit_sweep(job: Path, override: list[str] | None, store: Any, until: Until) -> None:
     """Run the trials of a job's sweep, and print what came of them."""
     from wsss_ray.data.source import stages_of
     from wsss_ray.paths import located

@@ -53,11 +53,10 @@ def execute(
                 check_unchanged(store, stage)
             except ValueError as error:
                 raise StageError(f"stage {stage.name}: {error}", [stage.id]) from error
-    if pending(plan, store):
+    if missing := [stage for group in pending(plan, store) for stage in group]:
         needs = job.run.worker_range[1] * (job.run.cpus_per_worker or 1)
         found = nullcontext(have) if have is not None else ray_session(needs_cpus=needs)
         with found as there, Claims(store, attempt()) as claims, display.meters():
-            missing = [stage for group in pending(plan, store) for stage in group]
             enough = preflight(store, missing, job.run, there, probe=store.run_path(job.name, "run.json"))
             here = _Here(job, store, display, enough, claims, logs or store.run_path(job.name, "logs"), failures)
             claims.sweep()

@@ -13,7 +13,7 @@ from typing import Any
 from rich.console import Console
 
 from wsss_ray.job import SweepJob, TrialJob
-from wsss_ray.plan import Data, Plan, until
+from wsss_ray.plan import Data, Plan
 from wsss_ray.progress import Display, Meter
 from wsss_ray.records import StageError
 from wsss_ray.runners.cluster import Resources, prepare
@@ -57,7 +57,7 @@ class Work:
             point[name] = domain.choice[int(value)] if domain.choice is not None else float(f"{value:.6g}")
         one = self.sweep_job.variant(trial_of(point), self.sweep_job.job.run.seed)
         plan = one.job.plan(self.data if one.job.data == self.sweep_job.job.data else None)
-        return one, Plan.of(until(plan.targets, self.cut)) if self.cut else plan
+        return one, plan.cut(self.cut)
 
     def is_in_space(self, point: dict[str, Any]) -> bool:
         """Whether a trial that is known is a point of this space, which may have been edited since."""
