@@ -1,79 +1,144 @@
-"""Stochastic selection: the closed form against the paper's map expansion, in one run, at the paper's size.
+"""Stochastic selection (FickleNet): the compiled loops against the paper's map expansion, a forward pass and a training step.
 
-    python -m benchmarks.selection [--threads 2] [--selections 200] [--expanded 3]
+    python -m benchmarks --only selection [--full]
 
-512 x 41 x 41 features, 9 x 9 windows, p = 0.9; localization for two tags, training for a batch of 10 and 20 classes. The expanded
-route is timed on a few selections and scaled, for all 200 take a quarter of an hour.
+Full: 512 x 41 x 41 features of an image of 321 x 321, 9 x 9 windows, p = 0.9, N = 200, two tags; training of a batch of 10 and 20
+classes. Small: 161 x 161, N = 50, a batch of 2. The expanded route is timed on a few selections and scaled: all 200 take a
+quarter of an hour.
 """
 
 from __future__ import annotations
 
-import argparse
-import time
-from collections.abc import Callable
+import ctypes
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
+from torch import Tensor
 
+from benchmarks.measure import Row, in_turns
 from tests.parity.naive_selection import autograd_cams, expanded_logits
-from wsss_ray.ops.selection import sample_keep, selection_cams, selection_logits
+from wsss_ray.nets.vgg16 import Vgg16
+from wsss_ray.nets.weights import Weights
+from wsss_ray.ops.selection import sample_keep, selection_cams, selection_logits, stochastic_cams, stochastic_logits
 
-SIZE = {"kernel_size": 9, "height": 41, "width": 41, "dropout_rate": 0.9}
-CHANNELS, CLASSES, BATCH = 512, 20, 10
-
-
-def timed(work: Callable[[], torch.Tensor], repeats: int = 1) -> tuple[float, torch.Tensor]:
-    """The best of several times in seconds, and the result."""
-    best, result = float("inf"), torch.empty(0)
-    for _ in range(repeats):
-        began = time.perf_counter()
-        result = work()
-        best = min(best, time.perf_counter() - began)
-    return best, result
+CLASSES, WINDOW, RATE = 20, 9, 0.9
 
 
-def train_head(form: Callable[..., torch.Tensor], x_BKHW: torch.Tensor, weight: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
-    """Forward and backward of the head; returns the gradient of the kernels."""
-    x, w = x_BKHW.clone().requires_grad_(), weight.clone().requires_grad_()
-    torch.autograd.backward(form(x, w, keep).sum())
-    assert w.grad is not None
-    return w.grad
+@dataclass(frozen=True)
+class Size:
+    """The sizes of one run."""
+
+    image: int
+    selections: int
+    batch: int
+    expanded: int
+    rounds: int
 
 
-def row(name: str, ours: float, theirs: float, difference: float) -> None:
-    """One line of the table."""
-    print(f"| {name} | {ours:.3f} s | {theirs:.1f} s | {theirs / ours:.0f} | {difference:.1e} |")
+FULL, SMALL = Size(image=321, selections=200, batch=10, expanded=3, rounds=5), Size(161, 50, 2, 1, 3)
 
 
-def main() -> None:
-    """Print the table as Markdown."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--selections", type=int, default=200)
-    parser.add_argument("--expanded", type=int, default=3, help="selections that the expanded route is timed on")
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
+def rows(full: bool) -> Iterator[Row]:
+    """Inference, its memory, the training head, and its share of a training step; on a GPU too where there is one."""
+    for device in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
+        for row in _rows(FULL if full else SMALL, torch.device(device)):
+            yield row if full else replace(row, bound=None)  # the goals are for the real sizes
+
+
+def _rows(size: Size, device: torch.device) -> Iterator[Row]:
+    trunk = Vgg16(weights=Weights(source="none")).build().to(device)
     rng = torch.Generator().manual_seed(0)
-    x_BKHW = torch.randn(BATCH, CHANNELS, 41, 41, generator=rng).relu()
-    weight = torch.randn(CLASSES, CHANNELS, 9, 9, generator=rng) / 200
-    print("| | closed form | map expansion | ratio | largest relative difference |")
-    print("|---|---|---|---|---|")
+    images = torch.randn(size.batch, 3, size.image, size.image, generator=rng).to(device)
+    with torch.inference_mode():
+        height, width = trunk(images[:1]).shape[2:]
+    x_BKHW = torch.randn(size.batch, 512, height, width, generator=rng).relu().to(device)
+    weight = (torch.randn(CLASSES, 512, WINDOW, WINDOW, generator=rng) / 200).to(device)
+    place = f"{size.selections} maps of two tags, 512 x {height} x {width}, {device.type}"
+    draw = dict(kernel_size=WINDOW, height=height, width=width, dropout_rate=RATE, device=device)
 
-    keep_BDHW = sample_keep(n=BATCH, generator=rng, **SIZE)
-    ours, a = timed(lambda: train_head(selection_logits, x_BKHW, weight, keep_BDHW), repeats=3)
-    theirs, b = timed(lambda: train_head(expanded_logits, x_BKHW, weight, keep_BDHW))
-    row(f"training the head, batch of {BATCH}", ours, theirs, float((a - b).abs().max() / b.abs().max()))
+    def fused() -> Tensor:
+        return torch.cat(list(stochastic_cams(x_BKHW[0], weight[:2], key=1, n=size.selections, dropout_rate=RATE)))
 
-    def localize() -> torch.Tensor:
-        rng = torch.Generator().manual_seed(1)
-        return selection_cams(x_BKHW[0], weight[:2], sample_keep(n=options.selections, generator=rng, **SIZE))
+    def plain(n: int) -> Tensor:
+        return selection_cams(x_BKHW[0], weight[:2], sample_keep(key=1, n=n, **draw))  # type: ignore[arg-type]
 
-    few = sample_keep(n=options.expanded, generator=torch.Generator().manual_seed(1), **SIZE)
-    ours, a = timed(localize, repeats=3)
-    theirs, b = timed(lambda: autograd_cams(expanded_logits, x_BKHW[0], weight[:2], few))
-    theirs *= options.selections / options.expanded
-    difference = float((a[: options.expanded] - b).abs().max() / b.abs().max())
-    row(f"{options.selections} localization maps of one image", ours, theirs, difference)
+    def expanded() -> Tensor:
+        keep_NDHW = sample_keep(key=1, n=size.expanded, **draw)  # type: ignore[arg-type]
+        return autograd_cams(expanded_logits, x_BKHW[0], weight[:2], keep_NDHW)
+
+    def forward() -> None:
+        with torch.inference_mode():
+            trunk(images[:1])
+
+    whole = fused()
+    for other in (plain(size.selections), expanded()):
+        assert (whole[: len(other)] - other).abs().max() <= 1e-4 * other.abs().max(), "the forms differ"
+    timed = in_turns(
+        {"fused": _on(device, fused), "plain": _on(device, lambda: plain(size.selections)), "forward": _on(device, forward)},
+        rounds=size.rounds,
+    )
+    ours = timed["fused"]
+    yield Row("1", place, str(ours), f"VGG16 forward {timed['forward']}", ours.median / timed["forward"].median, 0.5)
+    yield Row("1", place, str(ours), f"masks and products {timed['plain']}", timed["plain"].median / ours.median, more=True)
+    slow = in_turns({"": _on(device, expanded)}, rounds=1, warm=0)[""].times(size.selections / size.expanded)
+    yield Row("1", place, str(ours), f"expansion {slow} (scaled)", slow.median / ours.median, 1000, more=True)
+    if device.type == "cpu" and (extra := _extra_memory(fused)) is not None:
+        yield Row("1", "memory above the features, MB", f"{extra:.0f}", "", extra, 100)
+
+    keys = list(range(size.batch))
+    keep_BDHW = torch.cat([sample_keep(key=key, n=1, **draw) for key in keys])  # type: ignore[arg-type]
+    forms: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+        "head": lambda x, w: stochastic_logits(x, w, keys=keys, dropout_rate=RATE),
+        "expanded": lambda x, w: expanded_logits(x, w, keep_BDHW),
+        "plain": lambda x, w: selection_logits(x, w, keep_BDHW),
+    }
+
+    def gradient(name: str) -> Tensor:
+        x, w = x_BKHW.clone().requires_grad_(), weight.clone().requires_grad_()
+        torch.autograd.backward(forms[name](x, w).sum())
+        assert w.grad is not None
+        return w.grad
+
+    def step() -> None:
+        w = weight.clone().requires_grad_()
+        trunk.zero_grad()
+        torch.autograd.backward(forms["head"](trunk(images), w).sum())
+
+    a, b = gradient("head"), gradient("expanded")
+    assert (a - b).abs().max() <= 1e-4 * b.abs().max(), "the forms differ"
+    head = in_turns({"": _on(device, lambda: gradient("head"))}, rounds=4 * size.rounds)[""]
+    others = in_turns({"expanded": _on(device, lambda: gradient("expanded")), "step": _on(device, step)}, rounds=1, warm=0)
+    slow, whole_step = others["expanded"], others["step"]
+    what = f"head, forward and backward, batch of {size.batch}, {device.type}"
+    yield Row("2", what, str(head), f"expansion {slow}", slow.median / head.median, 300, more=True)
+    yield Row("2", what, str(head), f"training step of VGG16 {whole_step}", head.median / whole_step.median, 0.05)
 
 
-if __name__ == "__main__":
-    main()
+def _on(device: torch.device, work: Callable[[], object]) -> Callable[[], None]:
+    """The work and, on a GPU, its end."""
+
+    def done() -> None:
+        work()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+
+    return done
+
+
+def _extra_memory(work: Callable[[], object]) -> float | None:
+    """By how many MB the process's memory rises at its highest while the work is done; None where Linux does not say."""
+    status, reset = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+    if not reset.exists():
+        return None
+
+    def read(field: str) -> float:
+        (line,) = (line for line in status.read_text().splitlines() if line.startswith(field))
+        return float(line.split()[1]) / 1024
+
+    ctypes.CDLL(None).malloc_trim(0)  # what earlier work has freed goes back first, or it would be used again unseen
+    reset.write_text("5")  # the highest so far is forgotten
+    before = read("VmRSS")
+    work()
+    return read("VmHWM") - before

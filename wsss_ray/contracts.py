@@ -203,8 +203,8 @@ class Localizer(Component):
         return
 
     @abstractmethod
-    def localize(self, net: nn.Module, image_HWC: ImageArray, classes: Sequence[int], rng: torch.Generator) -> Maps:
-        """Maps of the given tags (0-based) only."""
+    def localize(self, net: nn.Module, image_HWC: ImageArray, classes: Sequence[int], key: int) -> Maps:
+        """Maps of the given tags (0-based) only; all randomness drawn from `key`."""
 
 
 class SeedRule(Component):

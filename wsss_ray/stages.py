@@ -184,13 +184,11 @@ class LocalizeWorker(ShardWorker):
 
     def row(self, image: Row) -> Row:
         """Maximum and mean of the maps."""
-        import torch
-
         localizer = self.stage.component
         assert isinstance(localizer, Localizer)
         assert self.stage.seed is not None
-        rng = torch.Generator().manual_seed(random_key(self.stage.seed, "localize", image["image_id"]))
-        maps = localizer.localize(self.model, decode_rgb(image["image"]), image["tags"], rng)
+        key = random_key(self.stage.seed, "localize", image["image_id"])
+        maps = localizer.localize(self.model, decode_rgb(image["image"]), image["tags"], key)
         if not (np.isfinite(maps.peak_CHW).all() and np.isfinite(maps.mean_CHW).all()):
             raise ValueError("the localization maps are not finite")
         return encode_maps(maps)

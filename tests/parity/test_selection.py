@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.parity.naive_selection import autograd_cams, expanded_logits, naive_logits
-from wsss_ray.ops import selection
+from wsss_ray.ops import selection, splitmix
 
 SHAPES = [(3, 7, 5), (5, 6, 9), (9, 6, 11), (9, 13, 10), (3, 1, 4)]
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-12}
@@ -16,7 +16,7 @@ def problem(size: int, height: int, width: int, dtype: torch.dtype, n: int = 3, 
     g = torch.Generator().manual_seed(size * 1000 + height * 10 + width)
     x = torch.randn(n, 6, height, width, generator=g, dtype=torch.float64)
     weight = torch.randn(4, 6, size, size, generator=g, dtype=torch.float64)
-    keep = selection.sample_keep(n=n, kernel_size=size, height=height, width=width, dropout_rate=rate, generator=g)
+    keep = selection.sample_keep(key=size, n=n, kernel_size=size, height=height, width=width, dropout_rate=rate)
     return x.to(dtype), weight.to(dtype), keep
 
 
@@ -66,7 +66,7 @@ def test_deterministic_selection_is_a_plain_convolution():
 def test_general_dropout_is_dropout_of_locations():
     x, weight, _ = problem(5, 6, 9, torch.float64)
     draw = dict(n=3, kernel_size=5, height=6, width=9, dropout_rate=0.6)
-    keep = selection.sample_dropout(**draw, generator=torch.Generator().manual_seed(1))
+    keep = selection.sample_dropout(**draw, key=1)
     centre = keep[:, 12]  # the window at u keeps its centre exactly when location u is kept
     assert 0.2 < centre.double().mean() < 0.6
     plain = torch.nn.functional.conv2d(x * centre.unsqueeze(1), weight, padding=2).mean(dim=(2, 3))
@@ -75,9 +75,7 @@ def test_general_dropout_is_dropout_of_locations():
 
 @pytest.mark.parametrize("rate", [0.0, 0.3, 0.9, 1.0])
 def test_keep_has_the_rate_and_always_the_centre(rate):
-    keep = selection.sample_keep(
-        n=20, kernel_size=9, height=21, width=17, dropout_rate=rate, generator=torch.Generator().manual_seed(3)
-    )
+    keep = selection.sample_keep(key=3, n=20, kernel_size=9, height=21, width=17, dropout_rate=rate)
     assert keep.shape == (20, 81, 21, 17)
     assert keep.dtype == torch.bool
     assert keep[:, 40].all()
@@ -88,16 +86,66 @@ def test_keep_has_the_rate_and_always_the_centre(rate):
     assert (per_offset - (1 - rate)).abs().max() <= 6 * sigma * 80**0.5 + 2**-16
 
 
-def test_the_stream_is_the_same_in_chunks():
-    draw = dict(kernel_size=3, height=5, width=7, dropout_rate=0.5)
-    g1, g2 = torch.Generator().manual_seed(9), torch.Generator().manual_seed(9)
-    whole = selection.sample_keep(n=6, generator=g1, **draw)
-    parts = [selection.sample_keep(n=k, generator=g2, **draw) for k in (1, 3, 2)]
+@pytest.mark.parametrize("sample", [selection.sample_keep, selection.sample_dropout])
+def test_the_stream_is_the_same_in_chunks(sample):
+    draw = dict(key=9, kernel_size=3, height=5, width=7, dropout_rate=0.5)
+    whole = sample(n=6, **draw)
+    parts = [sample(n=n, first=first, **draw) for first, n in ((0, 1), (1, 3), (4, 2))]
     assert torch.equal(whole, torch.cat(parts))
+    assert not torch.equal(whole, sample(n=6, **(draw | {"key": 10})))
+    assert not torch.equal(whole[:1], whole[1:2])
+
+
+def test_splitmix_gives_the_published_numbers():
+    """The first five of seed 1234567, as the reference implementation in C prints them."""
+    published = [6457827717110365317, 3203168211198807973, 9817491932198370423, 4593380528125082431, 16408922859458223821]
+    drawn = splitmix.draws(1234567, torch.arange(5))
+    assert [value % 2**64 for value in drawn.tolist()] == published
+    parts = splitmix.lanes(1234567, torch.arange(5)).view(5, 4).tolist()
+    assert [sum((part % 2**16) << (16 * place) for place, part in enumerate(four)) for four in parts] == published
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("rate", [0.0, 0.5, 0.9, 1.0])
+def test_the_loops_equal_the_plain_forms(shape, dtype, rate, monkeypatch):
+    x, weight, _ = problem(*shape, dtype)
+    size, height, width = shape
+    draw = dict(kernel_size=size, height=height, width=width, dropout_rate=rate)
+    for key in (0, 77, 2**63 + 5):
+        plain = selection.selection_cams(x[0], weight, selection.sample_keep(key=key, n=5, **draw))
+        (cams,) = selection.stochastic_cams(x[0], weight, key=key, n=5, dropout_rate=rate)
+        assert cams.dtype == dtype
+        assert relative(cams, plain) < TOLERANCE[dtype]
+        with monkeypatch.context() as patch:
+            patch.setattr(selection, "_CHUNK", 2 * 4 * height * width)
+            pieces = list(selection.stochastic_cams(x[0], weight, key=key, n=5, dropout_rate=rate))
+        assert len(pieces) > 1
+        assert torch.equal(torch.cat(pieces), cams)
+    keys = [4, 2**63 + 5, 6]
+    results = []
+    for form in (
+        lambda a, b: selection.stochastic_logits(a, b, keys=keys, dropout_rate=rate),
+        lambda a, b: selection.selection_logits(
+            a, b, torch.cat([selection.sample_keep(key=key, n=1, **draw) for key in keys])
+        ),
+    ):
+        a, b = x.clone().requires_grad_(), weight.clone().requires_grad_()
+        logits = form(a, b)
+        logits.sum().backward()
+        results.append((logits.detach(), a.grad, b.grad))
+    for ours, theirs in zip(*results, strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_cams_of_no_class():
+    x, weight, _ = problem(3, 7, 5, torch.float32)
+    (cams,) = selection.stochastic_cams(x[0], weight[:0], key=1, n=4, dropout_rate=0.9)
+    assert cams.shape == (4, 0, 7, 5)
 
 
 @pytest.mark.parametrize("wrong", [{"kernel_size": 4}, {"dropout_rate": 1.5}, {"dropout_rate": float("nan")}])
 def test_bad_arguments_are_named(wrong):
-    good = dict(n=1, kernel_size=3, height=2, width=2, dropout_rate=0.5, generator=torch.Generator())
+    good = dict(n=1, kernel_size=3, height=2, width=2, dropout_rate=0.5)
     with pytest.raises(ValueError, match=next(iter(wrong))):
-        selection.sample_keep(**(good | wrong))
+        selection.sample_keep(key=0, **(good | wrong))

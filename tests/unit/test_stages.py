@@ -8,15 +8,14 @@ import time
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from tests.local import job_of, run_plan, run_stage, stage_named
 from tests.shapes import Shapes, tiny_job
 from wsss_ray.artifacts import decode_gray, decode_rgb
 from wsss_ray.contracts import IGNORE
-from wsss_ray.methods import ficklenet
 from wsss_ray.models import load_model
+from wsss_ray.ops import selection
 from wsss_ray.plan import Plan
 from wsss_ray.records import StageError, check_unchanged, commit_shards
 from wsss_ray.stages import worker_class
@@ -154,11 +153,10 @@ def test_many_selections_are_made_in_parts(tmp_path, monkeypatch):
         part = stage.component.model_copy(update={"normalize": normalize})
         found = []
         for elements in (100_000_000, 1):
-            monkeypatch.setattr(ficklenet, "_MASK_ELEMENTS", elements)
-            rng = torch.Generator().manual_seed(5)
+            monkeypatch.setattr(selection, "_CHUNK", elements)
             net = load_model(store, stage.input("model"), "cpu")
             image = decode_rgb(store.read_shard(stage.input("data"), 0, "images")[0]["image"])
-            found.append(part.localize(net, image, [0, 2], rng))
+            found.append(part.localize(net, image, [0, 2], 5))
         np.testing.assert_array_equal(found[0].peak_CHW, found[1].peak_CHW)
         np.testing.assert_allclose(found[0].mean_CHW, found[1].mean_CHW, rtol=1e-5, atol=1e-7)
         assert found[0].peak_CHW.max() == 1

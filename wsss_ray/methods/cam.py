@@ -108,7 +108,7 @@ class CamLocalizer(Localizer):
         if len(classifier.rates) > 1:
             raise ValueError("method.localizer: the classifier has several blocks; use kind: dilated_cam")
 
-    def localize(self, net: nn.Module, image_HWC: ImageArray, classes: Sequence[int], rng: torch.Generator) -> Maps:
+    def localize(self, net: nn.Module, image_HWC: ImageArray, classes: Sequence[int], key: int) -> Maps:
         """See `Localizer.localize`."""
         import torch
 

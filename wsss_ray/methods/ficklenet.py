@@ -11,8 +11,8 @@ size for inference; 30 epochs; background cues as in DSRG, with the saliency thr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
@@ -39,19 +39,18 @@ from wsss_ray.optim import Adam, Decay, Optimizer, Schedule
 from wsss_ray.plan import Data, Stage
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor, nn
 
     from wsss_ray.contracts import ImageArray
     from wsss_ray.nets.selection import SelectionClassifier
-
-_MASK_ELEMENTS = 100_000_000  # of the keep masks that are held at a time; the paper's size needs 27 million
 
 Selection = Literal["stochastic", "general_dropout", "deterministic"]
 
 
 class StochasticClassifier(Learner):
     """The classifier of section 3.1: sigmoid cross-entropy on scores of stochastically selected hidden units."""
+
+    revision: ClassVar[int] = 2  # since 2, masks are drawn by counter
 
     trunk: Trunk = Vgg16()
     weights: Weights = Field(default=Weights(), description="Weights of the whole classifier: none, or a file of an earlier run.")
@@ -101,6 +100,8 @@ class StochasticClassifier(Learner):
 class StochasticGradCam(Localizer):
     """N random selections of one image, the Grad-CAM of each (Eq. 1), their maximum and mean (section 3.2)."""
 
+    revision: ClassVar[int] = 2  # since 2, masks are drawn by counter
+
     selections: int = Field(default=200, ge=1, description="N (Figure 5b); one when deterministic.")
     selection: Selection = Field(default="stochastic", description="How hidden units are selected in inference (Table 6).")
     dropout_rate: float = Field(default=0.9, ge=0, le=1, description="p at inference.")
@@ -114,39 +115,25 @@ class StochasticGradCam(Localizer):
         if not isinstance(classifier, StochasticClassifier):
             raise ValueError(f"method.localizer: stochastic_grad_cam wants a stochastic_classifier, not {classifier.kind()}")
 
-    def localize(self, net: nn.Module, image_HWC: ImageArray, classes: Sequence[int], rng: torch.Generator) -> Maps:
+    def localize(self, net: nn.Module, image_HWC: ImageArray, classes: Sequence[int], key: int) -> Maps:
         """See `Localizer.localize`."""
         import torch
 
-        from wsss_ray.nets.selection import draw_keep
         from wsss_ray.ops.grid import axes
         from wsss_ray.ops.multiscale import resize_image, to_tensor
-        from wsss_ray.ops.selection import selection_cams
 
         classifier: SelectionClassifier = net  # type: ignore[assignment]
         weight_KCSS = classifier.weight
         image = image_HWC if self.size is None else resize_image(image_HWC, self.size, self.size)
         with torch.inference_mode():
             x_CHW = classifier.trunk(to_tensor(image, weight_KCSS.device))[0]
-            height, width = x_CHW.shape[1:]
             total = 1 if self.selection == "deterministic" else self.selections
-            chunk = max(1, _MASK_ELEMENTS // (weight_KCSS.shape[-1] ** 2 * height * width))
             peak_CHW = mean_CHW = torch.zeros(())
-            for first in range(0, total, chunk):
-                keep_NDHW = draw_keep(
-                    self.selection,
-                    n=min(chunk, total - first),
-                    size=weight_KCSS.shape[-1],
-                    height=height,
-                    width=width,
-                    rate=self.dropout_rate,
-                    rng=rng,
-                ).to(x_CHW.device)
-                cams_NCHW = selection_cams(x_CHW, weight_KCSS[list(classes)], keep_NDHW)
+            for place, cams_NCHW in enumerate(self._cams(x_CHW, weight_KCSS[list(classes)], total, key)):
                 if self.normalize == "per_map" and len(classes):
                     cams_NCHW = cams_NCHW / cams_NCHW.amax(dim=(-2, -1), keepdim=True).clamp_min(1e-12)
                 peak, part = cams_NCHW.amax(dim=0), cams_NCHW.sum(dim=0) / total
-                peak_CHW, mean_CHW = (torch.maximum(peak_CHW, peak), mean_CHW + part) if first else (peak, part)
+                peak_CHW, mean_CHW = (torch.maximum(peak_CHW, peak), mean_CHW + part) if place else (peak, part)
             if self.normalize == "per_image" and len(classes):
                 highest = peak_CHW.amax(dim=(-2, -1), keepdim=True).clamp_min(1e-12)
                 peak_CHW, mean_CHW = peak_CHW / highest, mean_CHW / highest
@@ -154,6 +141,26 @@ class StochasticGradCam(Localizer):
         return Maps(
             tuple(classes), peak_CHW=peak_CHW.cpu().numpy(), mean_CHW=mean_CHW.cpu().numpy(), rows=rows, columns=columns
         )
+
+    def _cams(self, x_CHW: Tensor, weight_KCSS: Tensor, total: int, key: int) -> Iterator[Tensor]:
+        """cams_NCHW of all selections, in one piece or several."""
+        from wsss_ray.nets.selection import draw_keep
+        from wsss_ray.ops.selection import selection_cams, stochastic_cams
+
+        if self.selection == "stochastic":
+            yield from stochastic_cams(x_CHW, weight_KCSS, key=key, n=total, dropout_rate=self.dropout_rate)
+            return
+        keep_NDHW = draw_keep(
+            self.selection,
+            key=key,
+            n=total,
+            size=weight_KCSS.shape[-1],
+            height=x_CHW.shape[1],
+            width=x_CHW.shape[2],
+            rate=self.dropout_rate,
+            device=x_CHW.device,
+        )
+        yield selection_cams(x_CHW, weight_KCSS, keep_NDHW)
 
 
 class FickleNet(Method):

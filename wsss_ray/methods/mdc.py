@@ -36,7 +36,6 @@ from wsss_ray.optim import Decay, Schedule, Sgd
 from wsss_ray.plan import Data, Stage
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor, nn
 
     from wsss_ray.contracts import ImageArray, LabelArray, MapArray
@@ -62,7 +61,7 @@ class DilatedCam(Localizer):
         if self.blocks is not None and not all(0 <= place < count for place in self.blocks):
             raise ValueError(f"method.localizer.blocks: {list(self.blocks)}, but the classifier has {count} blocks, from 0 on")
 
-    def localize(self, net: nn.Module, image_HWC: ImageArray, classes: Sequence[int], rng: torch.Generator) -> Maps:
+    def localize(self, net: nn.Module, image_HWC: ImageArray, classes: Sequence[int], key: int) -> Maps:
         """See `Localizer.localize`."""
         import torch
 

@@ -12,12 +12,14 @@ from wsss_ray.ops import selection
 Selection = Literal["stochastic", "general_dropout", "deterministic"]
 
 
-def draw_keep(mode: Selection, *, n: int, size: int, height: int, width: int, rate: float, rng: torch.Generator) -> Tensor:
+def draw_keep(
+    mode: Selection, *, key: int, n: int, size: int, height: int, width: int, rate: float, device: torch.device
+) -> Tensor:
     """Keep masks keep_NDHW of one of the three modes of the paper's Table 6."""
     if mode == "deterministic":
-        return selection.keep_all(n=n, kernel_size=size, height=height, width=width)
+        return selection.keep_all(n=n, kernel_size=size, height=height, width=width, device=device)
     sample = selection.sample_keep if mode == "stochastic" else selection.sample_dropout
-    return sample(n=n, kernel_size=size, height=height, width=width, dropout_rate=rate, generator=rng)
+    return sample(key=key, n=n, kernel_size=size, height=height, width=width, dropout_rate=rate, device=device)
 
 
 class SelectionClassifier(nn.Module):
@@ -33,11 +35,11 @@ class SelectionClassifier(nn.Module):
     def forward(self, image_BCHW: Tensor, keys: tuple[int, ...]) -> Tensor:
         """Class scores before the sigmoid."""
         x_BKHW = self.trunk(image_BCHW)
+        if self.mode == "stochastic":
+            return selection.stochastic_logits(x_BKHW, self.weight, keys=keys, dropout_rate=self.rate)
         size, (height, width) = self.weight.shape[-1], x_BKHW.shape[-2:]
         keep = [
-            draw_keep(
-                self.mode, n=1, size=size, height=height, width=width, rate=self.rate, rng=torch.Generator().manual_seed(key)
-            )
+            draw_keep(self.mode, key=key, n=1, size=size, height=height, width=width, rate=self.rate, device=x_BKHW.device)
             for key in keys
         ]
-        return selection.selection_logits(x_BKHW, self.weight, torch.cat(keep).to(x_BKHW.device))
+        return selection.selection_logits(x_BKHW, self.weight, torch.cat(keep))

@@ -12,33 +12,50 @@ positions (3.1.3). Written with the keep mask m[u, d] as a number, both the scor
 so the score is one (K x HW)(HW x D) product, and N selections cost one 1x1 convolution and N masked sums. The score here is
 the pooled one before the sigmoid: the sigmoid only scales a map by a positive number, which its normalisation removes.
 
-A keep mask is indexed by window position; what the sums need is the mask indexed by the position v = u + d that is looked at
-(`_by_source`). Positions whose window would start outside the map have no window: False.
+The bits of a mask come from a stream by counter (`splitmix.py`), so that a loop may draw them where it needs them and no mask is
+ever held (`stochastic_cams`, `stochastic_logits`). A keep mask is indexed by window position; what the sums need is the mask
+indexed by the position v = u + d that is looked at (`_by_source`). Positions whose window would start outside the map have no
+window: False.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
+import numpy as np
 import torch
 from torch import Tensor
+
+from wsss_ray.ops import splitmix
 
 _LANES = 4  # 16-bit random numbers in one 64-bit draw
 
 
 def sample_keep(
-    *, n: int, kernel_size: int, height: int, width: int, dropout_rate: float, generator: torch.Generator
+    *,
+    key: int,
+    n: int,
+    kernel_size: int,
+    height: int,
+    width: int,
+    dropout_rate: float,
+    first: int = 0,
+    device: torch.device | str = "cpu",
 ) -> Tensor:
     """Draw keep masks for stochastic selection with centre-preserving dropout (3.1.2).
 
-    Each offset but the centre is kept with probability 1 - `dropout_rate`, rounded to a multiple of 2**-16. Selections are
-    drawn one after another, so that drawing n at once or in chunks gives the same masks.
+    Each offset but the centre is kept with probability 1 - `dropout_rate`, rounded to a multiple of 2**-16. The bits of a
+    selection follow from the key and its number, whatever is drawn with it and on whatever device.
 
     Args:
+        key: of the random stream, 64 bits.
         n: number of selections N.
         kernel_size: side S of the window, odd.
         height: rows H of the feature map.
         width: columns W of the feature map.
         dropout_rate: p in [0, 1].
-        generator: source of randomness; the masks lie on its device.
+        first: number of the first selection.
+        device: where the masks are drawn.
 
     Returns:
         keep_NDHW, bool: whether the window at (h, w) keeps the offset d, offsets row by row.
@@ -47,15 +64,23 @@ def sample_keep(
         ValueError: on an even window, or a rate outside [0, 1].
     """
     _check(kernel_size, dropout_rate)
-    positions = kernel_size**2
-    flat = _bernoulli(n, positions * height * width, 1.0 - dropout_rate, generator)
-    keep_NDHW = flat.view(n, positions, height, width)
-    keep_NDHW[:, positions // 2] = True
+    offsets = kernel_size**2
+    flat = _bernoulli(key, n * offsets, height * width, dropout_rate, first=first * offsets, device=device)
+    keep_NDHW = flat.view(n, offsets, height, width)
+    keep_NDHW[:, offsets // 2] = True
     return keep_NDHW
 
 
 def sample_dropout(
-    *, n: int, kernel_size: int, height: int, width: int, dropout_rate: float, generator: torch.Generator
+    *,
+    key: int,
+    n: int,
+    kernel_size: int,
+    height: int,
+    width: int,
+    dropout_rate: float,
+    first: int = 0,
+    device: torch.device | str = "cpu",
 ) -> Tensor:
     """Draw keep masks for general dropout: the locations of the map are dropped once per selection, for all windows alike.
 
@@ -63,7 +88,7 @@ def sample_dropout(
     is kept; the centre has no privilege. Arguments, returns and errors as in `sample_keep`.
     """
     _check(kernel_size, dropout_rate)
-    location_NHW = _bernoulli(n, height * width, 1.0 - dropout_rate, generator).view(n, height, width)
+    location_NHW = _bernoulli(key, n, height * width, dropout_rate, first=first, device=device).view(n, height, width)
     return _windows(location_NHW.unsqueeze(1).expand(-1, kernel_size**2, -1, -1), kernel_size, sign=1)
 
 
@@ -85,11 +110,40 @@ def selection_logits(x_BKHW: Tensor, weight_CKSS: Tensor, keep_BDHW: Tensor) -> 
     Returns:
         logits_BC.
     """
+    return _logits(x_BKHW, weight_CKSS, _by_source(keep_BDHW, weight_CKSS.shape[-1]).flatten(2))
+
+
+def stochastic_logits(x_BKHW: Tensor, weight_CKSS: Tensor, *, keys: Sequence[int], dropout_rate: float) -> Tensor:
+    """`selection_logits` with each image's mask drawn from its key, as the first of `sample_keep`; on a CPU in one loop.
+
+    Args:
+        x_BKHW: feature maps.
+        weight_CKSS: classifier kernel.
+        keys: of the random streams, one per image.
+        dropout_rate: p in [0, 1].
+
+    Returns:
+        logits_BC.
+
+    Raises:
+        ValueError: as `sample_keep`.
+    """
+    size, (batch, _, height, width) = weight_CKSS.shape[-1], x_BKHW.shape
+    _check(size, dropout_rate)
+    if x_BKHW.device.type != "cpu" or dropout_rate == 0:
+        draw = dict(kernel_size=size, height=height, width=width, dropout_rate=dropout_rate, device=x_BKHW.device)
+        return selection_logits(x_BKHW, weight_CKSS, torch.cat([sample_keep(key=key, n=1, **draw) for key in keys]))  # type: ignore[arg-type]
+    from wsss_ray.ops.selection_loops import source_masks
+
+    source_BDV = np.empty((batch, size**2, height * width), np.float32)
+    source_masks(size, height, width, np.array([key % 2**64 for key in keys], np.uint64), _below(dropout_rate), source_BDV)
+    return _logits(x_BKHW, weight_CKSS, torch.from_numpy(source_BDV))
+
+
+def _logits(x_BKHW: Tensor, weight_CKSS: Tensor, source_BDV: Tensor) -> Tensor:
     batch, channels, height, width = x_BKHW.shape
-    classes, _, size, _ = weight_CKSS.shape
-    source_BDV = _by_source(keep_BDHW, size).flatten(2).to(x_BKHW.dtype)
-    pooled_BKD = x_BKHW.reshape(batch, channels, -1) @ source_BDV.transpose(1, 2)
-    return pooled_BKD.reshape(batch, -1) @ weight_CKSS.reshape(classes, -1).t() / (height * width)
+    pooled_BKD = x_BKHW.reshape(batch, channels, -1) @ source_BDV.to(x_BKHW.dtype).transpose(1, 2)
+    return pooled_BKD.reshape(batch, -1) @ weight_CKSS.reshape(len(weight_CKSS), -1).t() / (height * width)
 
 
 def selection_cams(x_KHW: Tensor, weight_CKSS: Tensor, keep_NDHW: Tensor) -> Tensor:
@@ -106,7 +160,7 @@ def selection_cams(x_KHW: Tensor, weight_CKSS: Tensor, keep_NDHW: Tensor) -> Ten
     channels, height, width = x_KHW.shape
     classes, _, size, _ = weight_CKSS.shape
     kernel_CDK = weight_CKSS.permute(0, 2, 3, 1).reshape(classes * size**2, channels)
-    answer_VDC = (kernel_CDK @ x_KHW.reshape(channels, -1)).view(classes, size**2, -1).permute(2, 1, 0)
+    answer_VDC = (kernel_CDK @ x_KHW.reshape(channels, -1)).view(classes, size**2, height * width).permute(2, 1, 0)
     cams = []
     for keep in torch.split(keep_NDHW, max(1, _CHUNK // (size**2 * height * width))):
         source_VND = _by_source(keep, size).flatten(2).permute(2, 0, 1).to(x_KHW.dtype)
@@ -115,7 +169,44 @@ def selection_cams(x_KHW: Tensor, weight_CKSS: Tensor, keep_NDHW: Tensor) -> Ten
     return cams_VNC.permute(1, 2, 0).reshape(len(keep_NDHW), classes, height, width)
 
 
-_CHUNK = 4_000_000  # elements of a keep mask that are turned into numbers at a time
+def stochastic_cams(x_KHW: Tensor, weight_CKSS: Tensor, *, key: int, n: int, dropout_rate: float) -> Iterator[Tensor]:
+    """`selection_cams` under N masks of `sample_keep`, without holding the masks where a loop or kernel can draw them.
+
+    Args:
+        x_KHW: feature map of one image, float32 or float64.
+        weight_CKSS: classifier kernel of the classes wanted.
+        key: of the random stream.
+        n: number of selections N.
+        dropout_rate: p in [0, 1].
+
+    Yields:
+        cams_nCHW in pieces of a few MB, the selections in order.
+
+    Raises:
+        ValueError: as `sample_keep`.
+    """
+    channels, height, width = x_KHW.shape
+    classes, _, size, _ = weight_CKSS.shape
+    _check(size, dropout_rate)
+    if x_KHW.device.type != "cpu" or dropout_rate == 0:
+        step = max(1, _CHUNK // (size**2 * height * width))
+        draw = dict(kernel_size=size, height=height, width=width, dropout_rate=dropout_rate, device=x_KHW.device)
+        for first in range(0, n, step):
+            keep_NDHW = sample_keep(key=key, n=min(step, n - first), first=first, **draw)  # type: ignore[arg-type]
+            yield selection_cams(x_KHW, weight_CKSS, keep_NDHW)
+        return
+    from wsss_ray.ops.selection_loops import masked_sums
+
+    kernel_CDK = weight_CKSS.permute(0, 2, 3, 1).reshape(classes * size**2, channels)
+    answer_CDV = (kernel_CDK @ x_KHW.reshape(channels, -1)).view(classes, size**2, height * width).detach().numpy()
+    step = max(1, _CHUNK // max(1, classes * height * width))
+    for first in range(0, n, step):
+        sums_NCV = np.empty((min(step, n - first), classes, height * width), answer_CDV.dtype)
+        masked_sums(answer_CDV, size, height, width, np.uint64(key % 2**64), first, _below(dropout_rate), sums_NCV)
+        yield torch.from_numpy(sums_NCV).clamp_(min=0).div_(height * width).view(len(sums_NCV), classes, height, width)
+
+
+_CHUNK = 4_000_000  # elements of the maps, or of a keep mask where it is held, at a time
 
 
 def _check(kernel_size: int, dropout_rate: float) -> None:
@@ -125,12 +216,18 @@ def _check(kernel_size: int, dropout_rate: float) -> None:
         raise ValueError(f"dropout_rate must lie in [0, 1], got {dropout_rate}")
 
 
-def _bernoulli(n: int, size: int, probability: float, generator: torch.Generator) -> Tensor:
-    """(n, size) bools, True with `probability`; four 16-bit comparisons per 64-bit draw, which is what makes it quick."""
-    draws = torch.empty(n, -(-size // _LANES), dtype=torch.int64, device=generator.device)
-    draws.random_(-(2**63), None, generator=generator)
-    lanes = draws.view(torch.int16)[:, :size]
-    return lanes < round(probability * 2**16) - 2**15 if probability < 1.0 else torch.ones_like(lanes, dtype=torch.bool)
+def _below(dropout_rate: float) -> int:
+    """A draw of 16 bits, read with its sign, is below this with probability 1 - `dropout_rate`."""
+    return round((1.0 - dropout_rate) * 2**16) - 2**15
+
+
+def _bernoulli(key: int, n: int, size: int, dropout_rate: float, *, first: int, device: torch.device | str) -> Tensor:
+    """Rows `first` to first + n of bools, True with probability 1 - `dropout_rate`; each row begins with a draw of its own."""
+    if dropout_rate == 0:
+        return torch.ones(n, size, dtype=torch.bool, device=device)
+    words = -(-size // _LANES)
+    counter = torch.arange(first * words, (first + n) * words, device=device)
+    return splitmix.lanes(key, counter).view(n, -1)[:, :size] < _below(dropout_rate)
 
 
 def _by_source(keep_NDHW: Tensor, size: int) -> Tensor:

@@ -1,0 +1,50 @@
+"""What makes the quick forms quick, at tiny sizes: operations that do not happen, and ratios in one run with a wide margin."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from tests.parity.naive_selection import autograd_cams, expanded_logits
+from wsss_ray.ops.selection import sample_keep, stochastic_cams, stochastic_logits
+
+K, S, H, W = 32, 5, 12, 12
+
+
+def features(batch=1):
+    rng = torch.Generator().manual_seed(0)
+    return torch.randn(batch, K, H, W, generator=rng), torch.randn(2, K, S, S, generator=rng)
+
+
+def quickest(work, runs=5):
+    best = float("inf")
+    for _ in range(runs):
+        began = time.perf_counter()
+        work()
+        best = min(best, time.perf_counter() - began)
+    return best
+
+
+def test_more_selections_cost_no_more_products():
+    x, weight = features()
+    for n in (1, 50):
+        with FlopCounterMode(display=False) as counted:
+            list(stochastic_cams(x[0], weight, key=1, n=n, dropout_rate=0.9))
+        assert counted.get_total_flops() == 2 * (2 * S * S) * K * (H * W)
+
+
+def test_the_training_head_is_one_product_over_the_map():
+    x, weight = features(3)
+    with FlopCounterMode(display=False) as counted:
+        stochastic_logits(x, weight, keys=[1, 2, 3], dropout_rate=0.9)
+    assert counted.get_total_flops() == 2 * 3 * K * (H * W) * (S * S) + 2 * 3 * 2 * K * S * S
+
+
+def test_inference_beats_the_expanded_form_many_times():
+    x, weight = features()
+    keep = sample_keep(key=1, n=4, kernel_size=S, height=H, width=W, dropout_rate=0.9)
+    ours = quickest(lambda: list(stochastic_cams(x[0], weight, key=1, n=4, dropout_rate=0.9)))
+    theirs = quickest(lambda: autograd_cams(expanded_logits, x[0], weight, keep), runs=2)
+    assert theirs > 5 * ours
