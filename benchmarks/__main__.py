@@ -15,7 +15,7 @@ from pathlib import Path
 
 from benchmarks.measure import HEAD, machine
 
-NAMES = ("selection",)
+NAMES = ("selection", "seeds")
 
 
 def main() -> None:

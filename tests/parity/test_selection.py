@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -142,6 +147,48 @@ def test_cams_of_no_class():
     x, weight, _ = problem(3, 7, 5, torch.float32)
     (cams,) = selection.stochastic_cams(x[0], weight[:0], key=1, n=4, dropout_rate=0.9)
     assert cams.shape == (4, 0, 7, 5)
+
+
+INTERPRETED = """
+import numpy as np, torch
+from wsss_ray.ops import selection, selection_loops, selection_triton
+for classes, size, height, width, count, first in ((3, 5, 6, 9, 4, 2), (9, 3, 1, 4, 2, 0), (1, 9, 17, 20, 1, 7)):
+    answer = torch.randn(classes, size * size, height * width, generator=torch.Generator().manual_seed(0))
+    for key in (3, 2**63 + 11):
+        for rate in (0.3, 0.9, 1.0):
+            how = size, height, width, key, first, selection._below(rate)
+            sums = [torch.full((count, classes, height * width), 7.0) for _ in range(2)]
+            selection_loops.masked_sums_of_tensors(answer, *how, sums[0])
+            selection_triton.masked_sums(answer, *how, sums[1])
+            assert torch.equal(*sums), (classes, key, rate)
+print("equal")
+"""
+
+
+@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="needs triton, which torch's builds for CUDA bring")
+def test_the_kernel_equals_the_loops_in_tritons_interpreter():
+    done = subprocess.run(
+        [sys.executable, "-c", INTERPRETED],
+        env=os.environ | {"TRITON_INTERPRET": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.stdout == "equal\n", done.stderr
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_cuda_equals_cpu():
+    x, weight, _ = problem(9, 13, 10, torch.float32)
+    draw = dict(key=5, n=7, dropout_rate=0.9)
+    ours = torch.cat(list(selection.stochastic_cams(x[0].cuda(), weight.cuda(), **draw))).cpu()
+    assert relative(ours, torch.cat(list(selection.stochastic_cams(x[0], weight, **draw)))) < 1e-5
+    mask = dict(key=5, n=7, kernel_size=9, height=13, width=10, dropout_rate=0.9)
+    assert torch.equal(selection.sample_keep(**mask, device="cuda").cpu(), selection.sample_keep(**mask))
+    logits = selection.stochastic_logits(x.cuda(), weight.cuda(), keys=[1, 2, 3], dropout_rate=0.9)
+    assert relative(logits.cpu(), selection.stochastic_logits(x, weight, keys=[1, 2, 3], dropout_rate=0.9)) < 1e-5
 
 
 @pytest.mark.parametrize("wrong", [{"kernel_size": 4}, {"dropout_rate": 1.5}, {"dropout_rate": float("nan")}])

@@ -20,7 +20,10 @@ window: False.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import importlib.util
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -188,22 +191,35 @@ def stochastic_cams(x_KHW: Tensor, weight_CKSS: Tensor, *, key: int, n: int, dro
     channels, height, width = x_KHW.shape
     classes, _, size, _ = weight_CKSS.shape
     _check(size, dropout_rate)
-    if x_KHW.device.type != "cpu" or dropout_rate == 0:
+    masked_sums = _fused(x_KHW.device.type) if classes and dropout_rate > 0 else None
+    if masked_sums is None:
         step = max(1, _CHUNK // (size**2 * height * width))
         draw = dict(kernel_size=size, height=height, width=width, dropout_rate=dropout_rate, device=x_KHW.device)
         for first in range(0, n, step):
             keep_NDHW = sample_keep(key=key, n=min(step, n - first), first=first, **draw)  # type: ignore[arg-type]
             yield selection_cams(x_KHW, weight_CKSS, keep_NDHW)
         return
-    from wsss_ray.ops.selection_loops import masked_sums
-
-    kernel_CDK = weight_CKSS.permute(0, 2, 3, 1).reshape(classes * size**2, channels)
-    answer_CDV = (kernel_CDK @ x_KHW.reshape(channels, -1)).view(classes, size**2, height * width).detach().numpy()
-    step = max(1, _CHUNK // max(1, classes * height * width))
+    kernel_CDK = weight_CKSS.detach().permute(0, 2, 3, 1).reshape(classes * size**2, channels)
+    answer_CDV = (kernel_CDK @ x_KHW.detach().reshape(channels, -1)).view(classes, size**2, height * width)
+    step = max(1, _CHUNK // (classes * height * width))
     for first in range(0, n, step):
-        sums_NCV = np.empty((min(step, n - first), classes, height * width), answer_CDV.dtype)
-        masked_sums(answer_CDV, size, height, width, np.uint64(key % 2**64), first, _below(dropout_rate), sums_NCV)
-        yield torch.from_numpy(sums_NCV).clamp_(min=0).div_(height * width).view(len(sums_NCV), classes, height, width)
+        sums_NCV = answer_CDV.new_empty(min(step, n - first), classes, height * width)
+        masked_sums(answer_CDV, size, height, width, key, first, _below(dropout_rate), sums_NCV)
+        yield sums_NCV.clamp_(min=0).div_(height * width).view(len(sums_NCV), classes, height, width)
+
+
+def _fused(device: str) -> Callable[..., None] | None:
+    """What sums up the kept answers as it draws the masks: compiled loops, or a kernel where Triton is at hand."""
+    if device == "cpu":
+        from wsss_ray.ops import selection_loops
+
+        return selection_loops.masked_sums_of_tensors
+    compiler = any(map(shutil.which, filter(None, (os.environ.get("CC"), "gcc", "clang"))))  # Triton cannot do without
+    if device != "cuda" or not compiler or importlib.util.find_spec("triton") is None:
+        return None
+    from wsss_ray.ops import selection_triton
+
+    return selection_triton.masked_sums
 
 
 _CHUNK = 4_000_000  # elements of the maps, or of a keep mask where it is held, at a time

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from wsss_ray.ops.compiled import compiled
 from wsss_ray.ops.splitmix import FIRST, GAMMA, SECOND, SHIFTS
@@ -89,6 +90,13 @@ def masked_sums(
                 total, answer = sums_NCV[n, c, low + shift : high + shift], answer_CDV[c, d, low + shift : high + shift]
                 for u in range(len(kept)):
                     total[u] += kept[u] * answer[u]
+
+
+def masked_sums_of_tensors(
+    answer_CDV: Tensor, size: int, height: int, width: int, key: int, first: int, below: int, sums_NCV: Tensor
+) -> None:
+    """`masked_sums` of tensors on the CPU."""
+    masked_sums(answer_CDV.numpy(), size, height, width, np.uint64(key % 2**64), first, below, sums_NCV.numpy())
 
 
 @compiled

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -81,9 +82,10 @@ def ray_session(*, needs_cpus: float = 0) -> Iterator[Resources]:
     prepare()
     before = {name: os.environ.get(name) for name in ("RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN")}
     previous = before["RAY_ADDRESS"]
-    if not previous and not before["RAY_AUTH_MODE"] and "ray" not in sys.modules:
-        # A private Ray listens on all interfaces: none but us has its token. Ray reads both when it is imported.
-        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    given = _token.cache_info().currsize > 0  # Ray reads both once per process: what it had once, it wants again
+    if not previous and not before["RAY_AUTH_MODE"] and (given or "ray" not in sys.modules):
+        # A private Ray listens on all interfaces: none but us has its token.
+        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": _token()}
     import ray
 
     if ray.is_initialized():
@@ -110,6 +112,12 @@ def ray_session(*, needs_cpus: float = 0) -> Iterator[Resources]:
             os.environ.pop(name, None)
             if value is not None:
                 os.environ[name] = value
+
+
+@lru_cache(maxsize=1)
+def _token() -> str:
+    """The token of every private Ray of this process."""
+    return secrets.token_hex(32)
 
 
 def prepare() -> None:
