@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-all test-faults lint clean
+.PHONY: help venv demo test test-all test-faults bench bench-full lint clean
 
 help:  ## Show this list.
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 venv: $(STAMP)  ## Create .venv and install wsss-ray with all that the demo and the tests need.
 
@@ -34,6 +34,12 @@ test-all: $(STAMP)  ## All tests, the long ones too, but for the faults.
 
 test-faults: $(STAMP)  ## Kill workers, nodes, driver and head, cut links, fill disks; prints a table (Linux, root, iproute2).
 	WSSS_RAY_FAULT_TABLE=fault-table.md $(BIN)/python -m pytest -q -s -m faults tests/faults
+
+bench: $(STAMP)  ## Ratios against baselines at small sizes (under 15 minutes on 2 idle cores); writes bench.md.
+	$(BIN)/python -m benchmarks --out bench.md
+
+bench-full: $(STAMP)  ## The same at the real sizes; writes bench-full.md.
+	$(BIN)/python -m benchmarks --full --out bench-full.md
 
 lint: $(STAMP)  ## ruff and mypy.
 	$(BIN)/ruff check .

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from benchmarks.measure import HEAD, machine
 
-NAMES = ("selection", "seeds")
+NAMES = ("selection", "crf", "energy", "seeds")
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ exact ones; that factor aside, the gradient is off by 5 to 12 %.
 from __future__ import annotations
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -21,19 +22,51 @@ from wsss_ray.ops import lattice_crf
 from wsss_ray.ops.crf import DenseCrf
 from wsss_ray.ops.energy import dense_energy
 from wsss_ray.ops.lattice import Lattice, bilateral_features, spatial_features
+from wsss_ray.ops.lattice_compiled import CompiledLattice
+from wsss_ray.ops.lattice_torch import TorchLattice
+
+FORMS = [CompiledLattice, TorchLattice]
 
 # --- the filter
 
 
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("dimensions", [1, 2, 3, 5])
-def test_filter_equals_naive_lattice(dimensions):
+def test_filter_equals_naive_lattice(dimensions, form):
     rng = np.random.default_rng(dimensions)
     features, values = rng.normal(0, 1.2, (72, dimensions)), rng.normal(size=(72, 2))
-    filtered = Lattice.build(torch.from_numpy(features)).filter(torch.from_numpy(values))
+    filtered = form.build(torch.from_numpy(features)).filter(torch.from_numpy(values))
     np.testing.assert_allclose(filtered, naive_filter(features, values), rtol=1e-9, atol=1e-9)
     features[70:], values[70:] = 0, 0  # what the lattice adds to 70 points, as densecrf does
-    filtered = Lattice.build(torch.from_numpy(features)).filter(torch.from_numpy(values))[:70]
-    assert torch.equal(Lattice.build(torch.from_numpy(features[:70])).filter(torch.from_numpy(values[:70])), filtered)
+    filtered = form.build(torch.from_numpy(features)).filter(torch.from_numpy(values))[:70]
+    assert torch.equal(form.build(torch.from_numpy(features[:70])).filter(torch.from_numpy(values[:70])), filtered)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize(("height", "width", "sxy"), [(1, 1, 4), (1, 7, 4), (13, 5, 2), (41, 41, 80 / 12), (63, 65, 80)])
+def test_compiled_form_equals_torch_form(height, width, sxy, reverse):
+    image = torch.from_numpy(photo(0, height, width))
+    rng = torch.Generator().manual_seed(width)
+    for features in (bilateral_features(image, sxy=sxy, srgb=13), spatial_features(height, width, sxy=sxy)):
+        compiled, plain = CompiledLattice.build(features), TorchLattice.build(features)
+        assert compiled.beside_VM2.shape[1] - 1 == len(plain.splat.start) - 1
+        for columns in (0, 1, 3, 4, 6, 21):
+            values = torch.rand(height * width, columns, generator=rng)
+            ours, theirs = compiled.filter(values, reverse=reverse), plain.filter(values, reverse=reverse)
+            torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+            ours = compiled.filter(values.double().T.contiguous().T, reverse=reverse)  # laid out by column
+            torch.testing.assert_close(ours, plain.filter(values.double(), reverse=reverse), rtol=1e-6, atol=1e-6)
+        ours = CompiledLattice.build(features.double()).filter(values.double(), reverse=reverse)
+        theirs = TorchLattice.build(features.double()).filter(values.double(), reverse=reverse)
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+
+
+def test_form_follows_the_device():
+    features = spatial_features(3, 5, sxy=2)
+    assert isinstance(Lattice.build(features), CompiledLattice)
+    for wrong in (torch.ones(14, 2), torch.ones(16, 2), torch.ones(15)):
+        with pytest.raises(ValueError, match="15 points"):
+            Lattice.build(features).filter(wrong)
 
 
 @pytest.mark.parametrize(("dimensions", "share"), [(1, 0.921), (2, 0.882)])
@@ -101,12 +134,20 @@ def test_features_and_their_limits():
     one = Lattice.build(features[:1]).filter(torch.tensor([[2.0]]))
     same = Lattice.build(features[:1].repeat(9, 1)).filter(torch.full((9, 1), 2.0))
     torch.testing.assert_close(same, 9 * one.repeat(9, 1))
-    for wrong in (features * 1e6, features[:, :2] * 1e8, features * math.nan):
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_points_that_no_lattice_holds(form):
+    features = bilateral_features(torch.from_numpy(photo(0, 5, 7)), sxy=4, srgb=8)
+    spoilt = [features.clone() for _ in range(3)]
+    for one, (value, wrong) in enumerate(zip((math.nan, math.inf, 3e38), spoilt, strict=True)):
+        wrong[11 * one + 1, one] = value
+    for wrong in (features * 1e6, features[:, :2] * 1e8, features * math.nan, *spoilt):
         with pytest.raises(ValueError, match="too fine"):
-            Lattice.build(wrong)
-    for wrong in (features[:0], features[0]):
+            form.build(wrong)
+    for wrong in (features[:0], features[0], features[:, :0]):
         with pytest.raises(ValueError, match="shape"):
-            Lattice.build(wrong)
+            form.build(wrong)
 
 
 # --- the CRF
@@ -127,7 +168,7 @@ PARAMETERS = [
 @pytest.mark.parametrize("parameters", PARAMETERS, ids=str)
 def test_crf_equals_pydensecrf(parameters, classes):
     image, prob = photo(0, 96, 128), smooth_prob(classes, 96, 128)
-    expected = DenseCrf(**parameters).refine(image, prob)
+    expected = DenseCrf(backend="pydensecrf", **parameters).refine(image, prob)
     refined = DenseCrf(backend="lattice", **parameters).refine(image, prob)
     assert refined.dtype == np.float32
     assert (refined.argmax(0) == expected.argmax(0)).mean() >= 0.999
@@ -139,7 +180,7 @@ def test_crf_equals_pydensecrf(parameters, classes):
 def test_crf_with_a_number_of_pixels_not_divisible_by_four(height, width):
     """densecrf then adds black pixels at the first position, which show where the image is dark there."""
     image, prob = photo(1, height, width), smooth_prob(3, height, width)
-    refined, expected = DenseCrf(backend="lattice").refine(image, prob), DenseCrf().refine(image, prob)
+    refined, expected = DenseCrf(backend="lattice").refine(image, prob), DenseCrf(backend="pydensecrf").refine(image, prob)
     assert (refined.argmax(0) == expected.argmax(0)).mean() >= 0.999
     np.testing.assert_allclose(refined, expected, atol=1e-3)
 
@@ -149,7 +190,7 @@ def test_crf_on_hard_labels_equals_pydensecrf():
     label = np.array([0, 7, 12], np.uint8)[prob.argmax(axis=0)]
     label[prob.max(axis=0) < 0.6] = IGNORE
     labels, refined = DenseCrf(backend="lattice").refine_labels(image, label, 0.7)
-    expected_labels, expected = DenseCrf().refine_labels(image, label, 0.7)
+    expected_labels, expected = DenseCrf(backend="pydensecrf").refine_labels(image, label, 0.7)
     assert labels == expected_labels == (0, 7, 12)
     assert (refined.argmax(0) == expected.argmax(0)).mean() >= 0.999
     np.testing.assert_allclose(refined, expected, atol=1e-3)
@@ -170,6 +211,66 @@ def test_label_sets_share_a_lattice_and_nothing_else():
         assert torch.equal(prob, lattice_crf.infer(image, [energy], **how)[0])
         assert prob.shape == energy.shape
     assert (together[3] == 1).all()
+
+
+HOW = dict(iterations=5, gaussian_sxy=3, gaussian_weight=3, bilateral_sxy=80, bilateral_srgb=13, bilateral_weight=10)
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 6), (9, 7), (41, 41), (61, 67)])
+@pytest.mark.parametrize("sets", [(2,), (21,), (40,), (3, 3, 3, 3, 3, 3), (1, 13, 0, 2, 17)], ids=str)
+def test_compiled_inference_equals_the_plain_one(sets, height, width):
+    image = torch.from_numpy(photo(1, height, width))
+    rng = torch.Generator().manual_seed(len(sets))
+    energies = [3 * torch.rand(classes, height, width, generator=rng) for classes in sets]
+    kernels = [(spatial_features(height, width, sxy=3), 3), (bilateral_features(image, sxy=80, srgb=13), 10)]
+    before = [energy.clone() for energy in energies]
+    for some, steps, out in (
+        (kernels, 5, {}),
+        (kernels[:1], 2, {"bilateral_weight": 0}),
+        (kernels[1:], 1, {"gaussian_weight": 0}),
+        ([], 3, {"gaussian_weight": 0, "bilateral_weight": 0}),
+        (kernels, 0, {}),
+    ):
+        ours = lattice_crf.infer(image, energies, **{**HOW, **out, "iterations": steps})
+        plain = lattice_crf.mean_field(some, energies, steps)
+        for one, other in zip(ours, plain, strict=True):
+            torch.testing.assert_close(one, other, rtol=0, atol=3e-4)  # steps amplify rounding where labels compete
+    assert all(torch.equal(one, other) for one, other in zip(energies, before, strict=True))
+
+
+def test_softmax_of_the_loops():
+    energy = torch.linspace(0, 80, 60_000).reshape(3, 100, 200)[[1, 0, 2]]
+    (prob,) = lattice_crf.infer(torch.zeros(100, 200, 3), [energy], **{**HOW, "iterations": 0})
+    torch.testing.assert_close(prob, (-energy).softmax(dim=0), rtol=1e-6, atol=0)
+    energy[0, 5, 7] = math.nan
+    (prob,) = lattice_crf.infer(torch.zeros(100, 200, 3), [energy], **{**HOW, "iterations": 0})
+    assert prob.isnan().sum() == 3
+    (prob,) = lattice_crf.infer(torch.zeros(100, 200, 3), [energy], **HOW)
+    assert prob[:, 5, 7].isnan().all()
+    assert lattice_crf.infer(torch.zeros(100, 200, 3), [], **HOW) == []
+
+
+def test_inference_repeats_whatever_runs_beside_it():
+    pictures = [torch.from_numpy(photo(which, 45, 50 + which)) for which in (0, 1)]
+    energies = [[-torch.from_numpy(smooth_prob(classes, 45, 50 + which)).log() for classes in (3, 21)] for which in (0, 1)]
+    alone = [lattice_crf.infer(image, sets, **HOW) for image, sets in zip(pictures, energies, strict=True)]
+    with ThreadPoolExecutor(4) as pool:
+        runs = [(which, pool.submit(lattice_crf.infer, pictures[which], energies[which], **HOW)) for which in (0, 1) * 8]
+        for which, run in runs:
+            for one, other in zip(run.result(), alone[which], strict=True):
+                assert torch.equal(one, other)
+
+
+def test_energies_of_another_size_or_type():
+    image, energy = torch.from_numpy(photo(0, 20, 30)), torch.rand(3, 20, 30, generator=torch.Generator().manual_seed(0))
+    for wrong in (energy[:, 1:], energy.reshape(3, -1), energy[0]):
+        with pytest.raises(ValueError, match="20 x 30"):
+            lattice_crf.infer(image, [energy, wrong], **HOW)
+    (prob,) = lattice_crf.infer(image, [energy.double()], **HOW)  # goes through torch
+    assert prob.dtype == torch.float64
+    torch.testing.assert_close(prob.float(), lattice_crf.infer(image, [energy], **HOW)[0], rtol=0, atol=3e-4)
+    turned = energy.transpose(1, 2).contiguous().transpose(1, 2)
+    assert torch.equal(lattice_crf.infer(image, [turned], **HOW)[0], lattice_crf.infer(image, [energy], **HOW)[0])
 
 
 # --- the dense energy

@@ -4,9 +4,9 @@
                                                        + w_b exp(-|p_i - p_j|^2 / 2 s_b^2 - |I_i - I_j|^2 / 2 s_rgb^2) )
 
 with positions p in pixels and colours I in 0..255. Only the classes handed in take part: twenty absent ones would cost time and
-change nothing but rounding. pydensecrf holds the interpreter lock: run it in processes, never in threads. `backend: lattice` does
-the same in torch (lattice_crf.py): for three labels about as fast on one core and twice as fast on two idle ones (on busy ones
-the threads wait for each other: give torch one), or on a GPU.
+change nothing but rounding. `backend: lattice` is ours (lattice_crf.py): compiled loops on one core, in a third of pydensecrf's
+time or less for three labels (benchmarks/crf.py), with the interpreter lock released; its first call on a machine compiles them,
+some 13 s. On a GPU it computes in torch. `backend: pydensecrf` holds the lock: run it in processes, never in threads.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ class DenseCrf(Component):
         description="The unary energy: -log p, or -p as DSRG's released training has it.",
     )
     backend: Literal["pydensecrf", "lattice"] = Field(
-        default="pydensecrf",
-        description="pydensecrf (one CPU core), or the same filter in torch, on the caller's device and threads.",
+        default="lattice",
+        description="pydensecrf (one CPU core), or the same filter as compiled loops on one core, in torch on the caller's GPU.",
     )
 
     def refine(self, image_HWC: ImageArray, prob_CHW: MapArray, *, device: torch.device | str = "cpu") -> MapArray:

@@ -1,8 +1,10 @@
-"""Mean-field inference in a fully connected CRF (Krähenbühl and Koltun, NIPS 2011) on permutohedral lattices, in torch.
+"""Mean-field inference in a fully connected CRF (Krähenbühl and Koltun, NIPS 2011) on permutohedral lattices.
 
 Algorithm 1 as densecrf runs it, with Potts compatibility, unary energies psi and both kernels k normalised symmetrically:
 
     Q = softmax(-psi);   as often as asked:   Q = softmax(-psi + sum_k w_k n_k * filter_k(n_k * Q)),   n_k = 1 / sqrt(filter_k(1))
+
+On a CPU compiled loops do it (lattice_compiled.py), elsewhere torch.
 """
 
 from __future__ import annotations
@@ -13,7 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from wsss_ray.ops.lattice import Lattice, bilateral_features, spatial_features
+from wsss_ray.ops.lattice import bilateral_features, spatial_features
+from wsss_ray.ops.lattice_torch import TorchLattice
 
 
 @torch.no_grad()
@@ -42,39 +45,64 @@ def infer(
 
     Returns:
         One prob_CHW per label set, of its energies' shape and type.
+
+    Raises:
+        ValueError: if the energies are of another size than the image, or `Lattice.build` refuses its colours or the reaches.
     """
     height, width = image_HWC.shape[:2]
-    kernels: list[_Kernel] = []
+    for energy_CHW in energies:
+        if energy_CHW.shape[1:] != (height, width):
+            raise ValueError(f"unary energies of shape {tuple(energy_CHW.shape)} for an image of {height} x {width}")
+    kernels: list[tuple[Tensor, float]] = []
     if gaussian_weight > 0:
-        features_N2 = spatial_features(height, width, sxy=gaussian_sxy, device=image_HWC.device)
-        kernels.append(_Kernel.build(features_N2, gaussian_weight))
+        kernels.append((spatial_features(height, width, sxy=gaussian_sxy, device=image_HWC.device), gaussian_weight))
     if bilateral_weight > 0:
-        features_N5 = bilateral_features(image_HWC, sxy=bilateral_sxy, srgb=bilateral_srgb)
-        kernels.append(_Kernel.build(features_N5, bilateral_weight))
+        kernels.append((bilateral_features(image_HWC, sxy=bilateral_sxy, srgb=bilateral_srgb), bilateral_weight))
+    single = all(energy_CHW.dtype == torch.float32 for energy_CHW in energies)
+    if single and all(tensor.device.type == "cpu" for tensor in (image_HWC, *energies)):
+        from wsss_ray.ops import lattice_compiled
 
+        lattices = [(lattice_compiled.CompiledLattice.build(features_ND), weight) for features_ND, weight in kernels]
+        return lattice_compiled.mean_field(lattices, energies, iterations)
+    return mean_field(kernels, energies, iterations)
+
+
+@torch.no_grad()
+def mean_field(kernels: Sequence[tuple[Tensor, float]], energies: Sequence[Tensor], iterations: int) -> list[Tensor]:
+    """The plain form, in torch, on any device.
+
+    Args:
+        kernels: features_ND of the pixels for each Gaussian, and its weight.
+        energies: as of `infer`.
+        iterations: mean-field steps.
+    """
+    if not energies:
+        return []
+    messages = [_Kernel.build(features_ND, weight) for features_ND, weight in kernels]
     start_CN = -torch.cat([energy_CHW.flatten(1) for energy_CHW in energies])
     sizes = [len(energy_CHW) for energy_CHW in energies]
     prob_CN = _softmax(start_CN, sizes)
     for _ in range(iterations):
         prob_NC = prob_CN.T.contiguous()
         message_NC = torch.zeros_like(prob_NC)
-        for kernel in kernels:
+        for kernel in messages:
             message_NC += kernel.message(prob_NC)
         prob_CN = _softmax(start_CN + message_NC.T.contiguous(), sizes)
-    return [part_CN.reshape(-1, height, width) for part_CN in prob_CN.split_with_sizes(sizes)]
+    parts = prob_CN.split_with_sizes(sizes)
+    return [part_CN.reshape(energy_CHW.shape) for part_CN, energy_CHW in zip(parts, energies, strict=True)]
 
 
 @dataclass(frozen=True, eq=False)
 class _Kernel:
     """One Gaussian of the pairwise energy."""
 
-    lattice: Lattice
+    lattice: TorchLattice
     norm_N1: Tensor
     weight: float
 
     @classmethod
     def build(cls, features_ND: Tensor, weight: float) -> _Kernel:
-        lattice = Lattice.build(features_ND)
+        lattice = TorchLattice.build(features_ND)
         mass_N1 = lattice.filter(torch.ones_like(features_ND[:, :1]))
         return cls(lattice, 1 / (mass_N1 + 1e-20).sqrt(), weight)
 
