@@ -62,8 +62,26 @@ SCORES = pa.schema(
     ]
 )
 ERRORS = pa.schema([_ID, pa.field("path", pa.string()), pa.field("reason", pa.string(), nullable=False)])
+LISTING = pa.schema(  # of a split, while it is ingested: see `listings`
+    [
+        _ID,
+        pa.field("tags", _CLASSES, nullable=False),
+        pa.field("path", pa.string()),
+        pa.field("mask", pa.string()),
+        pa.field("size", pa.int64(), nullable=False),
+        pa.field("annotation", pa.string()),
+    ]
+)
 
-_NAMES = {"images": IMAGES, "saliency": SALIENCY, "maps": MAPS, "seeds": SEEDS, "scores": SCORES, "errors": ERRORS}
+_NAMES = {
+    "images": IMAGES,
+    "saliency": SALIENCY,
+    "maps": MAPS,
+    "seeds": SEEDS,
+    "scores": SCORES,
+    "errors": ERRORS,
+    "listing": LISTING,
+}
 
 
 def table(name: str, rows: Sequence[Mapping[str, Any]]) -> pa.Table:

@@ -6,7 +6,8 @@ import os
 import platform
 import subprocess
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
@@ -15,11 +16,13 @@ from typing import Any
 
 import wsss_ray
 from wsss_ray.data.source import Item
+from wsss_ray.listings import Listing
 from wsss_ray.ops.confusion import dense, scores
 from wsss_ray.plan import Stage
 from wsss_ray.stages import IngestWorker, data_split, worker_class
 from wsss_ray.store import RunStore
 
+_READERS = 8  # files that are read at a time: from an object store each takes a while to come
 _PACKAGES = ("ray", "torch", "torchvision", "numpy", "pyarrow", "pillow", "pydensecrf2", "scipy")
 
 
@@ -53,45 +56,67 @@ def make_record(
 
 
 def commit_shards(
-    store: RunStore, stage: Stage, *, started: float, finished: float, max_bad_fraction: float, readers: Sequence[Stage] = ()
+    store: RunStore,
+    stage: Stage,
+    *,
+    started: float,
+    finished: float,
+    max_bad_fraction: float,
+    readers: Sequence[Stage] = (),
+    made: Mapping[int, int] | None = None,
 ) -> None:
-    """Commit a per-image stage whose shards are all there.
+    """Commit a per-image stage whose shards are all there. `made`: images by shard, as far as known; footers tell of the others.
 
     Raises StageError if more than `max_bad_fraction` of the images failed; the shards with failures are removed then, and before
     them what `readers` (stages of the same pipeline, not yet committed) made of them, so that the next submit tries them again.
     """
-    made, failed = store.shards(stage), store.shards(stage, "errors")
-    errors = [row for shard in failed for row in store.read_shard(stage, shard, "errors", folder="errors")]
-    images = sum(store.num_rows(stage, shard) for shard in made)
-    seen = images + (len(errors) if stage.kind == "ingest" else 0)
-    if len(errors) > max_bad_fraction * seen:
+    shards, failed, known = store.shards(stage), store.shards(stage, "errors"), made or {}
+    with ThreadPoolExecutor(_READERS) as pool:
+        images = sum(pool.map(lambda shard: known.get(shard) or store.num_rows(stage, shard), shards))
+        errors = sum(pool.map(lambda shard: store.num_rows(stage, shard, "errors"), failed))
+    seen = images + (errors if stage.kind == "ingest" else 0)
+    if errors > max_bad_fraction * seen:
+        message = _too_many(store, stage, failed, seen, max_bad_fraction)
         for reader in (*reversed(readers), stage):
             for folder in ("errors", "shards"):
                 for shard in set(failed) & set(store.shards(reader, folder)):
                     store.delete(store.shard_path(reader, shard, folder))
-        reason, count = Counter(row["reason"] for row in errors).most_common(1)[0]
-        first = next(row for row in errors if row["reason"] == reason)
-        raise StageError(
-            f"stage {stage.name}: {len(errors)} of {seen} images failed, more than run.max_bad_fraction allows "
-            f"({max_bad_fraction:g}; allow 30 % by --set run.max_bad_fraction=0.3); "
-            f"{count} of them like {first['path'] or first['image_id']}: {reason}"
-        )
-    counts = {"images": images, "errors": len(errors), "shards": len(made)}
+        raise StageError(message)
+    counts = {"images": images, "errors": errors, "shards": len(shards)}
     metrics = score(store, stage) if stage.kind == "evaluate" else {}
+    if stage.kind == "ingest":
+        Listing(store, stage).remove()
     store.commit(stage, make_record(stage, started=started, finished=finished, counts=counts, metrics=metrics))
+
+
+def _too_many(store: RunStore, stage: Stage, failed: Sequence[int], seen: int, max_bad_fraction: float) -> str:
+    """What to say of the failures of a stage: how many, and the first of the most common ones."""
+    reasons, first = Counter[str](), dict[str, str]()
+    for shard in failed:
+        for row in store.read_shard(stage, shard, "errors", folder="errors"):
+            reasons[row["reason"]] += 1
+            first.setdefault(row["reason"], row["path"] or row["image_id"])
+    reason, count = reasons.most_common(1)[0]
+    return (
+        f"stage {stage.name}: {reasons.total()} of {seen} images failed, more than run.max_bad_fraction allows "
+        f"({max_bad_fraction:g}; allow 30 % by --set run.max_bad_fraction=0.3); {count} of them like {first[reason]}: {reason}"
+    )
 
 
 def check_unchanged(store: RunStore, stage: Stage) -> None:
     """Raise StageError if a file of an ingest stage that is done has other content now, though the same name, tags and size.
 
-    Only files newer than the ingest are read.
+    Only files newer than the ingest are read, and the data is not listed again if the plan saw none.
     """
     record, worker = store.record(stage), worker_class(stage)(store, stage)
     if record is None or type(worker) is not IngestWorker:
         return
-    began = datetime.fromisoformat(record["started"]).timestamp()
-    for shard in store.shards(stage):
-        newer = {item.image_id: item for item in worker.split.shard_items(worker.items, shard) if _changed_at(item) >= began}
+    began, newest = datetime.fromisoformat(record["started"]).timestamp(), worker.split.newest
+    if newest is not None and newest < began:
+        return
+    made = set(store.shards(stage))
+    for shard, items in worker.listing.by_shard():
+        newer = {item.image_id: item for item in items if shard in made and _changed_at(item) >= began}
         rows = store.read_shard(stage, shard, worker.schema) if newer else []
         for row in rows:
             item = newer.get(row["image_id"])
@@ -104,7 +129,7 @@ def check_unchanged(store: RunStore, stage: Stage) -> None:
 
 def _changed_at(item: Item) -> float:
     """When the newer of an item's files was last written, in seconds since the epoch; 0 for an item without files."""
-    return max((os.stat(path).st_mtime for path in (item.path, item.mask) if path), default=0.0)
+    return item.changed or max((os.stat(path).st_mtime for path in (item.path, item.mask) if path), default=0.0)
 
 
 def score(store: RunStore, stage: Stage) -> dict[str, Any]:
@@ -113,18 +138,24 @@ def score(store: RunStore, stage: Stage) -> dict[str, Any]:
     `scored` is the number of images that have a mask; precision and recall are means over the labels that have one, per label
     they are class_precision and class_recall.
     """
-    classes = len(data_split(stage).classes)
-    rows = store.read_shards(stage, "scores", columns=["cells", "counts"])
-    cells = rows["cells"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-    counts = rows["counts"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-    matrix = dense(cells, counts, classes + 1)
+    labels, scored = len(data_split(stage).classes) + 1, 0
+    matrix = dense([], [], labels)
+
+    def read(shard: int) -> tuple[Any, Any, int]:
+        table = store.read_columns(stage, shard, "scores", ["cells", "counts"])
+        cells, counts = (table[name].combine_chunks().flatten().to_numpy(zero_copy_only=False) for name in ("cells", "counts"))
+        return cells, counts, sum(len(row) > 0 for row in table["cells"])
+
+    with ThreadPoolExecutor(_READERS) as pool:
+        for cells, counts, images in pool.map(read, store.shards(stage)):
+            matrix += dense(cells, counts, labels)
+            scored += images
     found = scores(matrix).to_dict()
     means = {}
     for name in ("precision", "recall"):
         found[f"class_{name}"] = found.pop(name)
         known = [value for value in found[f"class_{name}"] if value is not None]
         means[name] = sum(known) / len(known) if known else None
-    scored = sum(len(row) > 0 for row in rows["cells"])
     return found | means | {"confusion": matrix.tolist(), "scored": scored}
 
 

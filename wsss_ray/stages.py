@@ -18,7 +18,8 @@ import numpy as np
 from wsss_ray.artifacts import decode_gray, decode_maps, decode_rgb, encode_labels, encode_maps
 from wsss_ray.contracts import IGNORE, Localizer, MaskNoise, Metric, Relabel, SeedRule, Segmenter
 from wsss_ray.data.images import normalise_image, normalise_mask, normalise_saliency, shrink
-from wsss_ray.data.source import DataSplit, Item, listing_digest
+from wsss_ray.data.source import DataSplit, Item
+from wsss_ray.listings import Listing
 from wsss_ray.ops.confusion import confusion, sparse
 from wsss_ray.plan import Stage
 from wsss_ray.randomness import random_key
@@ -99,16 +100,9 @@ class IngestWorker(ShardWorker):
     schema = "images"
 
     @cached_property
-    def items(self) -> list[Item]:
-        """The listing, taken again where the worker runs; refused if it is no longer what was planned."""
-        split = self.split
-        items = split.source.items(split.split)
-        if listing_digest(items) != split.listing:
-            raise ValueError(
-                f"data: {split.split}: {len(items)} images are listed here, {split.num_images} were planned, or their tags or "
-                "sizes differ; every machine must see the same files. If they were changed meanwhile, submit again"
-            )
-        return items
+    def listing(self) -> Listing:
+        """What there is to pack."""
+        return Listing(self.store, self.stage)
 
     @property
     def split(self) -> DataSplit:
@@ -118,7 +112,7 @@ class IngestWorker(ShardWorker):
 
     def images(self, shard: int) -> Sequence[tuple[str, str | None, Callable[[], Row]]]:
         """See `ShardWorker.images`."""
-        items = self.split.shard_items(self.items, shard)
+        items = self.listing.shard(shard)
         return [(item.image_id, item.path, lambda item=item: self.row(item)) for item in items]  # type: ignore[misc]
 
     def row(self, item: Item) -> Row:
@@ -154,7 +148,7 @@ class SaliencyWorker(IngestWorker):
 
     def images(self, shard: int) -> Sequence[tuple[str, str | None, Callable[[], Row]]]:
         """See `ShardWorker.images`."""
-        items = {item.image_id: item for item in self.split.shard_items(self.items, shard)}
+        items = {item.image_id: item for item in self.listing.shard(shard)}
         rows = self.store.read_shard(self.stage.input("like"), shard, "images", columns=["image_id", "height", "width"])
         return [
             (row["image_id"], items[row["image_id"]].path, lambda row=row: self.map(items[row["image_id"]], row))  # type: ignore[misc]

@@ -19,14 +19,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-import pyarrow as pa
-import pyarrow.fs as pafs
-import pyarrow.parquet as pq
-
-from wsss_ray import artifacts
-from wsss_ray.filesystems import CREDENTIALS, holds_credentials, local_path, open_uri
+if TYPE_CHECKING:  # it takes a while to be imported; whoever only looks for records in a folder need not wait for it
+    import pyarrow as pa
+    import pyarrow.fs as pafs
+    import pyarrow.parquet as pq
 
 _TEMPORARY = ".tmp-"
 
@@ -46,10 +44,13 @@ class RunStore:
     """
 
     def __init__(self, uri: str) -> None:
-        if holds_credentials(uri):
-            raise ValueError(CREDENTIALS)
-        if uri.startswith("file:"):
-            uri = local_path(uri)
+        if "://" in uri or uri.startswith("file:"):
+            from wsss_ray.filesystems import CREDENTIALS, holds_credentials, local_path
+
+            if holds_credentials(uri):
+                raise ValueError(CREDENTIALS)
+            if uri.startswith("file:"):
+                uri = local_path(uri)
         self.uri = uri if "://" in uri else str(Path(uri).expanduser().absolute())
 
     def __reduce__(self) -> tuple[type[RunStore], tuple[str]]:
@@ -57,8 +58,12 @@ class RunStore:
 
     @cached_property
     def _root(self) -> tuple[pafs.FileSystem, str]:
-        if "://" not in self.uri:
+        import pyarrow.fs as pafs
+
+        if self.is_local:
             return pafs.LocalFileSystem(), self.uri
+        from wsss_ray.filesystems import open_uri
+
         return open_uri(self.uri)
 
     @property
@@ -69,11 +74,11 @@ class RunStore:
     @property
     def is_local(self) -> bool:
         """Whether the store is a mounted path, where a rename is what makes a write atomic."""
-        return isinstance(self.fs, pafs.LocalFileSystem)
+        return "://" not in self.uri
 
     def path(self, *parts: str) -> str:
         """A path below the store's root, in the file system's own form."""
-        return "/".join((self._root[1], *parts))
+        return "/".join((self.uri if self.is_local else self._root[1], *parts))
 
     def stage_path(self, stage: Identified, *parts: str) -> str:
         """A path in a stage's folder."""
@@ -83,19 +88,38 @@ class RunStore:
         """A path in a run's folder."""
         return self.path("runs", run, *parts)
 
+    def there(self) -> str | None:
+        """What lies where the store is to be: `file`, `folder`, or None. Raises OSError or ValueError if nobody can tell."""
+        if self.is_local:
+            return "folder" if os.path.isdir(self.uri) else "file" if os.path.exists(self.uri) else None
+        import pyarrow as pa
+
+        try:
+            info = self.fs.get_file_info(self.path())
+        except pa.ArrowException as error:
+            raise OSError(str(error)) from error
+        return "file" if info.is_file else "folder" if info.type.name == "Directory" else None
+
     # -- bytes and tables ------------------------------------------------------------------------------------------------
 
     def exists(self, path: str) -> bool:
         """Whether a file is there."""
-        return bool(self.fs.get_file_info(path).type == pafs.FileType.File)
+        return os.path.isfile(path) if self.is_local else bool(self.fs.get_file_info(path).is_file)
 
     def names(self, folder: str) -> list[str]:
         """The names in a folder, sorted; empty if there is no such folder. Unfinished writes are left out."""
-        infos = self.fs.get_file_info(pafs.FileSelector(folder, allow_not_found=True))
-        return sorted(info.base_name for info in infos if not info.base_name.startswith(_TEMPORARY))
+        if self.is_local:
+            found = os.listdir(folder) if os.path.isdir(folder) else []
+        else:
+            import pyarrow.fs as pafs
+
+            found = [info.base_name for info in self.fs.get_file_info(pafs.FileSelector(folder, allow_not_found=True))]
+        return sorted(name for name in found if not name.startswith(_TEMPORARY))
 
     def read(self, path: str) -> bytes:
         """A whole file. Raises FileNotFoundError."""
+        if self.is_local:
+            return Path(path).read_bytes()
         with self.fs.open_input_stream(path) as stream:
             return bytes(stream.read())
 
@@ -108,7 +132,7 @@ class RunStore:
                 pool.submit(self._put, path, data).result()
             return
         folder, name = path.rsplit("/", 1)
-        self.fs.create_dir(folder, recursive=True)
+        os.makedirs(folder, exist_ok=True)
         temporary = f"{folder}/{_TEMPORARY}{uuid.uuid4().hex}-{name}"
         try:
             with open(temporary, "wb") as file:
@@ -131,6 +155,8 @@ class RunStore:
 
     def delete_folder(self, path: str) -> None:
         """Remove a folder with all in it, if it is there."""
+        import pyarrow.fs as pafs
+
         if self.fs.get_file_info(path).type == pafs.FileType.Directory:
             self.fs.delete_dir(path)
 
@@ -143,6 +169,10 @@ class RunStore:
         self.write(path, (json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n").encode())
 
     # -- stages ----------------------------------------------------------------------------------------------------------
+
+    def is_done(self, stage: Identified) -> bool:
+        """Whether a stage has its record."""
+        return self.exists(self.stage_path(stage, "record.json"))
 
     def record(self, stage: Identified) -> dict[str, Any] | None:
         """A stage's record, or None while it is not done."""
@@ -185,18 +215,29 @@ class RunStore:
 
     def write_shard(self, stage: Identified, shard: int, schema: str, rows: list[dict[str, Any]], folder: str = "shards") -> None:
         """Commit one shard: one row group per row, zstd, no timestamps, so that equal rows give equal bytes."""
+        import pyarrow.parquet as pq
+
+        from wsss_ray import artifacts
+
         buffer = io.BytesIO()
         group = 1 if schema in ("images", "seeds") else max(1, len(rows))
         pq.write_table(artifacts.table(schema, rows), buffer, row_group_size=group, compression="zstd")
         self.write(self.shard_path(stage, shard, folder), buffer.getvalue())
 
-    def num_rows(self, stage: Identified, shard: int) -> int:
+    def num_rows(self, stage: Identified, shard: int, folder: str = "shards") -> int:
         """The rows of a shard, from its footer."""
-        with self.fs.open_input_file(self.shard_path(stage, shard)) as file:
+        import pyarrow.parquet as pq
+
+        with self.fs.open_input_file(self.shard_path(stage, shard, folder)) as file:
             return int(pq.ParquetFile(file).metadata.num_rows)
 
     def open_shard(self, stage: Identified, shard: int, schema: str, folder: str = "shards") -> pq.ParquetFile:
         """Open a shard for reading row by row; the caller closes it. Raises ValueError on another schema or version."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        from wsss_ray import artifacts
+
         path = self.shard_path(stage, shard, folder)
         stream = self.fs.open_input_file(path)
         try:
@@ -211,18 +252,25 @@ class RunStore:
         self, stage: Identified, shard: int, schema: str, columns: list[str] | None = None, folder: str = "shards"
     ) -> list[dict[str, Any]]:
         """The rows of a shard, optionally only some columns."""
+        rows: list[dict[str, Any]] = self.read_columns(stage, shard, schema, columns, folder).to_pylist()
+        return rows
+
+    def read_columns(
+        self, stage: Identified, shard: int, schema: str, columns: list[str] | None = None, folder: str = "shards"
+    ) -> pa.Table:
+        """A shard as a table, optionally only some columns."""
         file = self.open_shard(stage, shard, schema, folder)
         try:
-            rows: list[dict[str, Any]] = file.read(columns=columns).to_pylist()
-            return rows
+            return file.read(columns=columns)
         finally:
             file.close()
 
     def read_shards(self, stage: Identified, schema: str, columns: list[str] | None = None, folder: str = "shards") -> pa.Table:
         """All shards of a stage as one table, in order. For small columns and small artifacts."""
+        import pyarrow as pa
+
+        from wsss_ray import artifacts
+
         tables = [artifacts.table(schema, []).select(columns) if columns else artifacts.table(schema, [])]
-        for shard in self.shards(stage, folder):
-            file = self.open_shard(stage, shard, schema, folder)
-            tables.append(file.read(columns=columns))
-            file.close()
+        tables += [self.read_columns(stage, shard, schema, columns, folder) for shard in self.shards(stage, folder)]
         return pa.concat_tables(tables, promote_options="permissive")

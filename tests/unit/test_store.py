@@ -133,6 +133,8 @@ def test_the_same_rows_are_the_same_bytes(tmp_path):
 class MemoryStore(RunStore):
     """A store that is no mounted path: fsspec's file system in memory, in the place of s3:// or gs://."""
 
+    is_local = False
+
     @property
     def _root(self):
         return pafs.PyFileSystem(pafs.FSSpecHandler(fsspec.filesystem("memory"))), self.uri

@@ -31,21 +31,36 @@ def load(job: Path, override: list[str] | None) -> Any:
         fail(str(error))
 
 
-def load_plan(job: Path, override: list[str] | None, store: str | None, until: Until) -> tuple[Any, Any, Any]:
+Listed = dict[Any, Any]
+"""Data sources that this command has listed, and what was found: none is listed twice, however many trials read it."""
+
+
+def load_plan(
+    job: Path, override: list[str] | None, store: str | None, until: Until, listed: Listed | None = None
+) -> tuple[Any, Any, Any]:
     """A file's job, its plan and its store."""
     from wsss_ray.paths import located
 
     loaded = located(load(job, override))
     run_store = open_store(store or loaded.run.store)
     try:
-        return loaded, loaded.plan().cut(until), run_store
+        return loaded, _plan(loaded, {} if listed is None else listed).cut(until), run_store
     except (ValueError, OSError) as error:
         fail(f"{job}: {error}")
 
 
-def load_sweep(job: Path, override: list[str] | None, until: Until) -> tuple[Any, list[tuple[Any, Any]]]:
+def _plan(job: Any, listed: Listed) -> Any:
+    """The plan of a job. Raises ValueError."""
+    from wsss_ray.data.source import stages_of
+
+    if job.data not in listed:
+        listed[job.data] = stages_of(job.data)
+    return job.plan(listed[job.data])
+
+
+def load_sweep(job: Path, override: list[str] | None, until: Until, listed: Listed) -> tuple[Any, list[tuple[Any, Any]]]:
     """A file's sweep, and every job of it with its plan, as far as they are known before the start."""
-    from wsss_ray.job import JobError, plans_of
+    from wsss_ray.job import JobError
     from wsss_ray.job import load_sweep as read_sweep
     from wsss_ray.paths import located
     from wsss_ray.sweep import check_scheduler
@@ -54,7 +69,7 @@ def load_sweep(job: Path, override: list[str] | None, until: Until) -> tuple[Any
         sweep_job = read_sweep(job, override or ())
         trials = sweep_job.trials()
         trials = tuple(replace(one, job=located(one.job)) for one in trials)
-        plans = plans_of(one.job for one in trials)
+        plans = [_plan(one.job, listed) for one in trials]
         check_scheduler(sweep_job.sweep, plans)
         plans = [plan.cut(until) for plan in plans]
     except JobError as error:
@@ -66,20 +81,18 @@ def load_sweep(job: Path, override: list[str] | None, until: Until) -> tuple[Any
 
 def open_store(uri: str, *, must_exist: bool = False) -> Any:
     """A run store. Exits if it is none."""
-    import pyarrow
-    import pyarrow.fs
-
-    from wsss_ray.filesystems import shown
     from wsss_ray.store import RunStore
 
     try:
         store = RunStore(uri)
-        kind = store.fs.get_file_info(store.path()).type
-    except (OSError, ValueError, pyarrow.ArrowException) as error:
+        there = store.there()
+    except (OSError, ValueError) as error:  # pyarrow's own are among these
+        from wsss_ray.filesystems import shown
+
         fail(f"store {shown(uri)}: {error}")
-    if kind == pyarrow.fs.FileType.File:
+    if there == "file":
         fail(f"store {uri}: is a file; give a folder")
-    if must_exist and kind == pyarrow.fs.FileType.NotFound:
+    if must_exist and there is None:
         fail(f"store {uri}: there is no store there; give the folder by --store")
     return store
 
@@ -120,7 +133,7 @@ def say_data(plan: Any) -> None:
 
 def count_done(plan: Any, store: Any) -> int:
     """Stages of a plan that are done."""
-    return sum(store.record(stage) is not None for stage in plan)
+    return sum(map(store.is_done, plan))
 
 
 def score_table(scores: list[tuple[str, Any]]) -> None:

@@ -9,6 +9,7 @@ import typer
 
 from wsss_ray.cli.console import (
     JobFile,
+    Listed,
     OpenStore,
     Override,
     RunName,
@@ -28,15 +29,16 @@ from wsss_ray.cli.sweep import say_trials
 
 def plan(job: JobFile, override: Override = None, store: StoreUri = None, until: Until = None) -> None:
     """Show a job's stages, done and missing, or the trials of its sweep. Starts nothing."""
-    loaded, stages, run_store = load_plan(job, override, store, until)
+    listed: Listed = {}
+    loaded, stages, run_store = load_plan(job, override, store, until, listed)
     say_data(stages)
     if loaded.sweep is not None:
-        say_trials(*load_sweep(job, override, until), run_store)
+        say_trials(*load_sweep(job, override, until, listed), run_store)
         return
     rows = []
     for stage in stages:
-        done = run_store.record(stage) is not None
-        made = len(run_store.shards(stage))
+        done = run_store.is_done(stage)
+        made = 0 if done else len(run_store.shards(stage))
         reads = ", ".join(source.name for _, source in stage.inputs)
         rows.append([stage.name, stage.kind, stage.id, "done" if done else f"{made} shards" if made else "missing", reads])
     table(["stage", "kind", "id", "state", "reads"], rows)

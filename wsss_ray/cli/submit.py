@@ -14,6 +14,7 @@ import typer
 from wsss_ray.cli.attempts import Shipment, send
 from wsss_ray.cli.console import (
     JobFile,
+    Listed,
     Override,
     RunName,
     StoreUri,
@@ -132,9 +133,10 @@ def resume(
 
 def _submit_here(job: Path, override: list[str] | None, store: str | None, until: Until) -> None:
     """Make every missing stage of a job or its sweep in this process, or on the cluster that it drives."""
-    loaded, plan, run_store = load_plan(job, override, store, until)
+    listed: Listed = {}
+    loaded, plan, run_store = load_plan(job, override, store, until, listed)
     if loaded.sweep is not None:
-        submit_sweep(job, override, run_store, until)
+        submit_sweep(job, override, run_store, until, listed)
         return
     from wsss_ray.progress import Display
 

@@ -8,12 +8,11 @@ from typing import Any
 
 import typer
 
-from wsss_ray.cli.console import Until, count_done, fail, load_sweep, table, told
+from wsss_ray.cli.console import Listed, Until, count_done, fail, load_sweep, table, told
 
 
-def submit_sweep(job: Path, override: list[str] | None, store: Any, until: Until) -> None:
-    """Run the trials of a job's sweep, and print what came of them."""
-    from wsss_ray.data.source import stages_of
+def submit_sweep(job: Path, override: list[str] | None, store: Any, until: Until, listed: Listed) -> None:
+    """Run the trials of a job's sweep, and print what came of them. `listed` has the job's own data."""
     from wsss_ray.paths import located
     from wsss_ray.progress import Display
     from wsss_ray.runners.execute import attempt
@@ -21,7 +20,7 @@ def submit_sweep(job: Path, override: list[str] | None, store: Any, until: Until
     from wsss_ray.runners.trial import Work
     from wsss_ray.sweep import result_table
 
-    sweep_job, trials = load_sweep(job, override, until)
+    sweep_job, trials = load_sweep(job, override, until, listed)
     say_trials(sweep_job, trials, store)
     sweep = sweep_job.sweep
     with told(store):
@@ -30,7 +29,7 @@ def submit_sweep(job: Path, override: list[str] | None, store: Any, until: Until
                 sweep_job=sweep_job,
                 trials=tuple(trials),
                 store=store,
-                data=stages_of(located(sweep_job.job).data) if sweep.learns else None,
+                data=listed[located(sweep_job.job).data] if sweep.learns else None,
                 attempt=f"{attempt()} {time.time_ns()}",  # a restarted container may have the same process id
                 cut=until,
             )

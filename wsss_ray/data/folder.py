@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 from pydantic import Field, model_validator
 
 from wsss_ray.component import NotIdentity
-from wsss_ray.data.source import Item, Raw, Source, Split, expand
-from wsss_ray.data.tags import Row, check_classes, indices, read_table
+from wsss_ray.data.source import Item, Raw, Source, Split, expand, file_state, once
+from wsss_ray.data.tags import Row, Table, check_classes, indices, read_table
 
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".tif", ".tiff", ".bmp")
 
@@ -45,23 +45,12 @@ class Folder(Source):
             raise ValueError("val is set but masks is not; set masks to the folder of the masks, or val to null")
         return self
 
-    def _check_masks(self, items: Sequence[Item]) -> None:
-        if self.masks is None:
-            return
-        folder = expand(self.masks)
-        if not folder.is_dir():
-            raise ValueError(f"data.masks: {folder} is no folder; set it to the folder of the masks, or to null")
-        if items and not any(item.mask for item in items):
-            raise ValueError(
-                f"data.masks: no image has a mask in {folder}; that of {items[0].image_id!r} would be {items[0].image_id}.png"
-            )
-
     def class_names(self) -> tuple[str, ...]:
         """List the classes given, or all that the tags name."""
         if self.classes is not None:
             return check_classes(self.classes, "data.classes")
         if self.tags is not None:
-            return check_classes(read_table(expand(self.tags), "tags").names, f"data.tags: {self.tags}")
+            return check_classes(_table(self.tags, "tags").names, f"data.tags: {self.tags}")
         names = {tag for row in self._folder_rows() for tag in row.tags}
         return check_classes(sorted(names), f"data.root: {self.root}")
 
@@ -74,19 +63,44 @@ class Folder(Source):
 
     def has_masks(self, split: Split) -> bool:
         """Whether val; for weak, whether there is any mask."""
-        return split == "val" or (split == "weak" and self.masks is not None and any(item.mask for item in self.items("weak")))
+        return split == "val" or (split == "weak" and self.masks is not None and any(item.mask for item in self.listed("weak")))
 
     def items(self, split: Split) -> list[Item]:
         """List a split in the order of its table, or by name where the folders are the tags."""
-        if split == "saliency":
-            return [self._map(item) for item in self.items("weak")]
+        return list(self.listed(split))
+
+    def listed(self, split: Split) -> Iterator[Item]:
+        """See `items`."""
         if split == "strong":
             raise ValueError("data.strong: a folder has no such split")
         classes, files = self.class_names(), self._scan()
-        items = [self._item(row, files, classes, split) for row in self._rows(split)]
-        if not self._rows("val"):
-            self._check_masks(items)
-        return items
+        root, rows = str(expand(self.root)), self._rows("weak" if split == "saliency" else split)
+        folder = self.saliency if split == "saliency" else self.masks
+        others = None if folder is None else str(expand(folder))
+        first, masked, same = None, False, dict[tuple[str, ...], tuple[int, ...]]()
+        for row in rows:
+            name = _find(row, files, self.root)
+            image_id, tags = _bare(name), same.get(row.tags)
+            if tags is None:
+                tags = same[row.tags] = indices(row.tags, classes, row.where)
+            other = f"{others}/{image_id}.png"
+            found = None if others is None else file_state(other)
+            if split == "saliency":
+                if found is None:
+                    raise ValueError(f"data.saliency: {other} is missing; every image with tags needs a map")
+                yield Item(image_id, tags, other, None, found[0], changed=found[1])
+                continue
+            if split == "val" and others is not None and found is None:
+                raise ValueError(f"{row.where}: mask {other} is missing; every image to score on needs one")
+            path = f"{root}/{name}"
+            size, changed = file_state(path) or _fail(f"{row.where}: image {path} is gone")
+            first, masked = first or image_id, masked or found is not None
+            if found is None:
+                yield Item(image_id, tags, path, None, size, changed=changed)
+            else:
+                yield Item(image_id, tags, path, other, size + found[0], changed=max(changed, found[1]))
+        if first is not None and not masked and split == "weak" and others is not None and not self._rows("val"):
+            raise ValueError(f"data.masks: no image has a mask in {others}; that of {first!r} would be {first}.png")
 
     def load(self, item: Item) -> Raw:
         """Read the image and, if it has one, the mask."""
@@ -95,58 +109,54 @@ class Folder(Source):
         return Raw(Path(item.path).read_bytes(), Path(item.mask).read_bytes() if item.mask else None)
 
     def _rows(self, split: Split) -> list[Row]:
-        listed = list(read_table(expand(self.val), "val").rows) if self.val is not None else []
+        listed = list(_table(self.val, "val").rows) if self.val is not None else []
         if self.tags is None:
             scored = {_bare(row.image) for row in listed}
             return listed if split == "val" else [row for row in self._folder_rows() if _bare(row.image) not in scored]
-        rows = [row for row in read_table(expand(self.tags), "tags").rows if row.split == split]
+        rows = [row for row in _table(self.tags, "tags").rows if row.split == split]
         return rows + listed if split == "val" else rows
 
     def _folder_rows(self) -> list[Row]:
         """Make rows of the images whose first folder is their class."""
         rows = []
         for name in sorted(path for paths in self._scan().values() for path in paths):
-            parts = PurePosixPath(name).parts
-            if len(parts) < 2:
+            first, slash, _ = name.partition("/")
+            if not slash:
                 raise ValueError(f"data.root: {name} lies in no class folder; set data.tags to a table, or move it into one")
-            rows.append(Row(name, (parts[0],), "weak", name))
+            rows.append(Row(name, (first,), "weak"))
         return rows
 
-    def _scan(self) -> dict[str, list[str]]:
+    def _scan(self) -> dict[str, tuple[str, ...]]:
         """Find all images below the root: path without extension -> paths, relative, with forward slashes."""
+        return once((self.root, self.masks, self.saliency), self._walk)
+
+    def _walk(self) -> dict[str, tuple[str, ...]]:
         root = expand(self.root)
         if not root.is_dir():
             raise ValueError(f"data.root: {root} is no folder; set it to the folder of the images")
+        if self.masks is not None and not expand(self.masks).is_dir():
+            raise ValueError(f"data.masks: {expand(self.masks)} is no folder; set it to the folder of the masks, or to null")
         other = {os.path.realpath(expand(path)) for path in (self.masks, self.saliency) if path is not None}
-        found: dict[str, list[str]] = {}
+        found: dict[str, tuple[str, ...]] = {}
         for folder, subfolders, files in os.walk(root):
-            subfolders[:] = [sub for sub in subfolders if sub[0] != "." and os.path.realpath(Path(folder, sub)) not in other]
+            inner = [sub for sub in subfolders if not sub.startswith(".")]
+            subfolders[:] = [sub for sub in inner if os.path.realpath(os.path.join(folder, sub)) not in other]
+            inside = os.path.relpath(folder, root).replace(os.sep, "/")
+            prefix = "" if inside == "." else f"{inside}/"
             for file in files:
                 if file.lower().endswith(_SUFFIXES) and not file.startswith("."):
-                    name = Path(folder, file).relative_to(root).as_posix()
-                    found.setdefault(_nfc(_bare(name)), []).append(name)
+                    name = prefix + file
+                    key = _nfc(_bare(name))
+                    found[key] = (*found[key], name) if key in found else (name,)
         return found
 
-    def _item(self, row: Row, files: dict[str, list[str]], classes: Sequence[str], split: Split) -> Item:
-        name = _find(row, files, self.root)
-        image_id = _bare(name)
-        path = expand(self.root) / name
-        size = path.stat().st_size
-        tags = indices(row.tags, classes, row.where)
-        if self.masks is None:
-            return Item(image_id, tags, str(path), None, size)
-        mask = expand(self.masks) / f"{image_id}.png"
-        if mask.is_file():
-            return Item(image_id, tags, str(path), str(mask), size + mask.stat().st_size)
-        if split == "val":
-            raise ValueError(f"{row.where}: mask {mask} is missing; every image to score on needs one")
-        return Item(image_id, tags, str(path), None, size)
 
-    def _map(self, item: Item) -> Item:
-        path = expand(self.saliency or "") / f"{item.image_id}.png"
-        if not path.is_file():
-            raise ValueError(f"data.saliency: {path} is missing; every image with tags needs a map")
-        return Item(item.image_id, item.tags, str(path), None, path.stat().st_size)
+def _table(path: str, field: str) -> Table:
+    return once((path, field), lambda: read_table(expand(path), field))
+
+
+def _fail(message: str) -> NoReturn:
+    raise ValueError(message)
 
 
 def _bare(name: str) -> str:
@@ -157,7 +167,7 @@ def _bare(name: str) -> str:
 
 def _nfc(name: str) -> str:
     """One spelling of accents: macOS stores a letter and its accent apart."""
-    return unicodedata.normalize("NFC", name)
+    return name if name.isascii() else unicodedata.normalize("NFC", name)
 
 
 def _alike(path: str) -> str:
@@ -165,8 +175,8 @@ def _alike(path: str) -> str:
     return _nfc(_bare(PurePosixPath(path).name)).lower()
 
 
-def _find(row: Row, files: dict[str, list[str]], root: str) -> str:
-    named = files.get(_nfc(_bare(row.image)), [])
+def _find(row: Row, files: dict[str, tuple[str, ...]], root: str) -> str:
+    named = files.get(_nfc(_bare(row.image)), ())
     same = [name for name in named if _nfc(name) == _nfc(row.image)]
     if same:
         return same[0]

@@ -1,31 +1,44 @@
-"""What a data set offers: splits, their items, and the bytes of one item. Listing is cheap and needs no decoding."""
+"""What a data set offers: splits, their items, and the bytes of one item. Listing is cheap and needs no decoding.
+
+A listing is made one item after another and is never held whole where it need not be: there may be millions.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import os
 import re
+import stat
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field
 
-from wsss_ray.component import Component, NotIdentity, digest
+from wsss_ray.component import Component, NotIdentity, canonical
 from wsss_ray.plan import Data, ingest
 
+T = TypeVar("T")
 Split = Literal["weak", "val", "strong", "saliency"]
 
 _ID = re.compile(r"[^/\\\x00-\x1f\x7f]+(/[^/\\\x00-\x1f\x7f]+)*")
+_DIGESTED = 1000  # items whose digest is taken at a time
+_looked_up: ContextVar[dict[Any, Any] | None] = ContextVar("looked_up", default=None)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Item:
     """One image of a split before ingest. `path` and `mask` are files, or None for sources that make their images.
 
     `tags` are 0-based class indices, sorted. `size` is the sum of the bytes of the files behind it: part of the data's identity.
-    `annotation` is a digest of what the mask is drawn from where it is no file, and then part of the identity too.
+    `annotation` is a digest of what the mask is drawn from where it is no file, and then part of the identity too. `changed` is
+    when the newer of the files was last written, in seconds since the epoch; 0 where the source did not look.
     """
 
     image_id: str
@@ -34,6 +47,7 @@ class Item:
     mask: str | None = None
     size: int = 0
     annotation: str | None = None
+    changed: float = field(default=0.0, compare=False)
 
 
 @dataclass(frozen=True)
@@ -70,6 +84,10 @@ class Source(Component):
     def items(self, split: Split) -> list[Item]:
         """The items in a fixed order. Raises ValueError that names the file, and what is wrong with it."""
 
+    def listed(self, split: Split) -> Iterator[Item]:
+        """The same items one after another, for sources that need not hold them all."""
+        yield from self.items(split)
+
     @abstractmethod
     def load(self, item: Item) -> Raw:
         """Read the files of one item. Raises OSError or ValueError, which is recorded for that image."""
@@ -87,6 +105,9 @@ class DataSplit(Component):
     num_masks: Annotated[int, NotIdentity()] = 0
     num_untagged: Annotated[int, NotIdentity()] = 0
     num_bytes: Annotated[int, NotIdentity()] = 0
+    newest: Annotated[float | None, NotIdentity()] = Field(
+        default=None, description="When the newest of its files was written, in seconds since the epoch; null: not known."
+    )
     samples: Annotated[tuple[str, ...], NotIdentity()] = Field(
         default=(), description="Some of its files, to look for on every machine."
     )
@@ -116,43 +137,89 @@ class DataSplit(Component):
         return -(-self.num_images // self.source.shard_size)
 
     def shard_items(self, items: list[Item], shard: int) -> list[Item]:
-        """The items of one shard."""
+        """The items of one shard, out of those of all."""
         size = self.source.shard_size
         return items[shard * size : (shard + 1) * size]
 
 
-def describe(source: Source, split: Split) -> DataSplit:
-    """List a split and take its digest: ids, tags and the byte size of every file."""
-    items = source.items(split)
-    check_items(items, split, len(source.class_names()))
-    classes = source.class_names()
-    tags = Counter(tag for item in items for tag in item.tags)
-    masks = sum(item.mask is not None for item in items)
+def describe(source: Source, split: Split, classes: tuple[str, ...] | None = None) -> DataSplit:
+    """List a split and take its digest: ids, tags and the byte size of every file. `classes` are the source's, if they are known.
+
+    Raises ValueError on what is wrong with the lists.
+    """
+    classes = source.class_names() if classes is None else classes
+    tags, masks, untagged, size, newest, looked = Counter[int](), 0, 0, 0, 0.0, True
+    count, hashed, samples = 0, ListingDigest(), dict[str, Item]()
+    for count, item in enumerate(checked(source, split, len(classes)), start=1):
+        hashed.add(item)
+        tags.update(item.tags)
+        masks += item.mask is not None
+        untagged += not item.tags
+        size += item.size
+        newest, looked = max(newest, item.changed), looked and (item.changed > 0 or item.path is None)
+        samples["first" if count == 1 else "last"] = item
+        if count & (count - 1) == 0:
+            samples["between"] = item  # the last power of two: somewhere in the second half
+    paths = (samples[place].path for place in ("first", "between", "last") if place in samples and samples[place].size)
     return DataSplit(
         source=source,
         split=split,
         classes=classes,
-        listing=listing_digest(items),
-        num_images=len(items),
+        listing=hashed.hexdigest(),
+        num_images=count,
         tagged=tuple(tags[place] for place in range(len(classes))),
-        num_masks=masks or (len(items) if source.has_masks(split) else 0),
-        num_untagged=sum(not item.tags for item in items),
-        num_bytes=sum(item.size for item in items),
-        samples=tuple(item.path for item in (items[0], items[len(items) // 2], items[-1]) if item.path and item.size),
+        num_masks=masks or (count if source.has_masks(split) else 0),
+        num_untagged=untagged,
+        num_bytes=size,
+        newest=newest if looked else None,
+        samples=tuple(dict.fromkeys(path for path in paths if path)),
     )
+
+
+class ListingDigest:
+    """The digest of a listing, which is that of its canonical JSON, taken piece by piece."""
+
+    def __init__(self) -> None:
+        self._hash, self._rows, self._is_first = hashlib.sha256(b"["), list[list[Any]](), True
+
+    def add(self, item: Item) -> None:
+        """The next item: id, tags, the byte size of its files, and the digest of annotations where there are any."""
+        self._rows.append([item.image_id, item.tags, item.size, *([item.annotation] if item.annotation else [])])
+        if len(self._rows) == _DIGESTED:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._rows:
+            text = canonical(self._rows)[1:-1]
+            self._hash.update((text if self._is_first else f",{text}").encode())
+            self._rows, self._is_first = [], False
+
+    def hexdigest(self) -> str:
+        """As 64 hexadecimal digits."""
+        self._flush()
+        ended = self._hash.copy()
+        ended.update(b"]")
+        return ended.hexdigest()
 
 
 def listing_digest(items: Iterable[Item]) -> str:
     """The digest of a listing: ids, tags, the byte size of every file, and the digests of annotations where there are any."""
-    return digest([[item.image_id, item.tags, item.size, *([item.annotation] if item.annotation else [])] for item in items])
-
-
-def check_items(items: Iterable[Item], split: str, num_classes: int) -> None:
-    """Raise ValueError on an empty split, an id given twice or unfit as a name, or a tag out of range."""
-    seen: dict[str, str | None] = {}
+    listing = ListingDigest()
     for item in items:
+        listing.add(item)
+    return listing.hexdigest()
+
+
+def checked(source: Source, split: Split, num_classes: int) -> Iterator[Item]:
+    """The items of a split.
+
+    Raises ValueError on an empty split, an id given twice or unfit as a name, or a tag out of range.
+    """
+    seen = set[str]()
+    for item in source.listed(split):
         if item.image_id in seen:
-            places = " and ".join(dict.fromkeys(str(path) for path in (seen[item.image_id], item.path)))
+            both = islice((other.path for other in source.listed(split) if other.image_id == item.image_id), 2)
+            places = " and ".join(dict.fromkeys(map(str, both)))
             raise ValueError(f"data: {split}: image {item.image_id!r} is listed twice ({places}); remove one, or rename its file")
         if not _ID.fullmatch(item.image_id) or ".." in item.image_id.split("/"):
             wrong = "it may hold no control character, backslash or '..'; rename the file"
@@ -160,9 +227,40 @@ def check_items(items: Iterable[Item], split: str, num_classes: int) -> None:
         unknown = [tag for tag in item.tags if not 0 <= tag < num_classes]
         if unknown:
             raise ValueError(f"data: {split}: image {item.image_id}: tag {unknown[0]} is not one of the {num_classes} classes")
-        seen[item.image_id] = item.path
+        seen.add(item.image_id)
+        yield item
     if not seen:
         raise ValueError(f"data: {split}: the list is empty")
+
+
+@contextmanager
+def looked_up_once() -> Iterator[None]:
+    """Within it, what `once` has looked up is not looked up again: a listing asks for its folders and tables several times."""
+    token = _looked_up.set({})
+    try:
+        yield
+    finally:
+        _looked_up.reset(token)
+
+
+def once(key: Any, look: Callable[[], T]) -> T:
+    """What `look` finds; within `looked_up_once`, what it found for that key before."""
+    known = _looked_up.get()
+    if known is None:
+        return look()
+    if key not in known:
+        known[key] = look()
+    found: T = known[key]
+    return found
+
+
+def file_state(path: str) -> tuple[int, float] | None:
+    """The size of a file in bytes, and when it was last written in seconds since the epoch; None where there is no such file."""
+    try:
+        state = os.stat(path)
+    except OSError:
+        return None
+    return (state.st_size, state.st_mtime) if stat.S_ISREG(state.st_mode) else None
 
 
 def expand(path: str) -> Path:
@@ -172,14 +270,16 @@ def expand(path: str) -> Path:
 
 def stages_of(source: Source) -> Data:
     """The ingest stages of a source's splits, listed and digested. Raises ValueError on what is wrong with the lists."""
-    splits = {split: describe(source, split) for split in source.splits() if split != "saliency"}
-    found = {split: ingest(component, name=f"images-{split}") for split, component in splits.items()}
-    weak = found["weak"]
-    saliency = None
-    if "saliency" in source.splits():
-        saliency = ingest(describe(source, "saliency"), name="saliency", like=weak)
+    with looked_up_once():
+        classes, names = source.class_names(), source.splits()
+        splits = {split: describe(source, split, classes) for split in names if split != "saliency"}
+        found = {split: ingest(component, name=f"images-{split}") for split, component in splits.items()}
+        weak = found["weak"]
+        saliency = None
+        if "saliency" in names:
+            saliency = ingest(describe(source, "saliency", classes), name="saliency", like=weak)
     return Data(
-        classes=source.class_names(),
+        classes=classes,
         weak=weak,
         val=found.get("val"),
         strong=found.get("strong"),

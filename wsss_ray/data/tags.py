@@ -7,7 +7,6 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +19,20 @@ _KNOWN = ("image", "tags", "split")
 _BITS = {"": False, "0": False, "0.0": False, "false": False, "1": True, "1.0": True, "true": True}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Row:
-    """One image of a table of tags. `where` is the file and line for messages; `split` is "weak", "val" or "test" (left out)."""
+    """One image of a table of tags. `split` is "weak", "val" or "test" (left out); `at` is its place in `file`, as ":3"."""
 
     image: str
     tags: tuple[str, ...]
     split: str
-    where: str
+    file: str = ""
+    at: str = ""
+
+    @property
+    def where(self) -> str:
+        """File and line for messages."""
+        return self.file + (self.at or self.image)
 
 
 @dataclass(frozen=True)
@@ -82,49 +87,45 @@ def indices(tags: Sequence[str], classes: Sequence[str], where: str) -> tuple[in
 
 def read_table(path: Path, field: str) -> Table:
     """Read a .csv, .json, .jsonl or .parquet of images and their tags. Raises ValueError naming file and line."""
-    try:
-        state = path.stat()
-    except OSError as err:
-        raise ValueError(f"data.{field}: cannot read {path}: {err.strerror}") from err
-    return _read_table(path, field, state.st_mtime_ns, state.st_size)
-
-
-@lru_cache(maxsize=8)
-def _read_table(path: Path, field: str, mtime_ns: int, size: int) -> Table:
-    """Read a table once for as long as it stays the same; listing asks several times."""
     readers = {".csv": _from_csv, ".json": _from_json, ".jsonl": _from_jsonl, ".parquet": _from_parquet}
     reader = readers.get(path.suffix.lower())
     if reader is None:
         raise ValueError(f"data.{field}: {path} is none of {', '.join(readers)}")
-    records = list(reader(path, field))
-    columns = _class_columns(records)
-    rows = tuple(_row(record, columns, where) for where, record in records)
+    rows, columns = list[Row](), None
+    same: dict[tuple[str, ...], tuple[str, ...]] = {}  # a million rows have a few sets of tags
+    for at, record in reader(path, field):
+        if columns is None:
+            columns = _class_columns(record)
+        rows.append(_row(record, columns, str(path), at, same))
     if not rows:
         raise ValueError(f"data.{field}: {path} holds no images")
-    return Table(rows, tuple(sorted({tag for row in rows for tag in row.tags} | set(columns))))
+    return Table(tuple(rows), tuple(sorted({tag for tags in same for tag in tags} | set(columns or ()))))
 
 
-def _class_columns(records: Sequence[tuple[str, dict[str, Any]]]) -> tuple[str, ...]:
+def _class_columns(first: dict[str, Any]) -> tuple[str, ...]:
     """Name the 0/1 columns of a table that has no column `tags`."""
-    if not records or any("tags" in record for _, record in records):
+    if "tags" in first:
         return ()
-    return tuple(name for name in records[0][1] if name not in _KNOWN and not name.startswith("__index_level"))
+    return tuple(name for name in first if name not in _KNOWN and not name.startswith("__index_level"))
 
 
-def _row(record: dict[str, Any], columns: Sequence[str], where: str) -> Row:
-    image = record.get("image")
+def _row(
+    record: dict[str, Any], columns: Sequence[str], file: str, at: str, same: dict[tuple[str, ...], tuple[str, ...]]
+) -> Row:
+    image, where = record.get("image"), file + at
     if not isinstance(image, str) or not image.strip():
         raise ValueError(f"{where}: no image is named; the column must be called 'image' (found: {', '.join(map(str, record))})")
-    if columns:
+    if columns and "tags" not in record:
         tags = tuple(name for name in columns if _bit(record.get(name), name, where))
-    elif "tags" in record:
+    elif not columns and "tags" in record:
         tags = _names(record["tags"], where)
     else:
         raise ValueError(f"{where}: no tags; give a column 'tags' (names with ; between), or one 0/1 column for every class")
     split = str(record.get("split") or "").strip().lower()
     if split not in _SPLITS:
         raise ValueError(f"{where}: split is {split!r}; allowed: train, val, or test (which is left out)")
-    return Row(image.strip().replace("\\", "/").removeprefix("./"), tags, _SPLITS[split], where)
+    image = image.strip().replace("\\", "/").removeprefix("./")
+    return Row(image, same.setdefault(tags, tags), _SPLITS[split], file, at)
 
 
 def _names(value: Any, where: str) -> tuple[str, ...]:
@@ -149,11 +150,12 @@ def _from_csv(path: Path, field: str) -> Iterator[tuple[str, dict[str, Any]]]:
     delimiter = next((mark for mark in ",;\t" if mark in header), ",")  # spreadsheets write ; where the comma is decimal
     reader = csv.DictReader(text.splitlines(keepends=True), delimiter=delimiter, skipinitialspace=True, strict=True)
     try:
+        reader.fieldnames = [_column(name) for name in reader.fieldnames or ()]
         for record in reader:
-            where = f"{path}:{reader.line_num}"
+            at = f":{reader.line_num}"
             if None in record or None in record.values():
-                raise ValueError(f"{where}: {'more' if None in record else 'fewer'} cells than the header has")
-            yield where, {_column(name): value for name, value in record.items()}
+                raise ValueError(f"{path}{at}: {'more' if None in record else 'fewer'} cells than the header has")
+            yield at, record
     except csv.Error as err:
         raise ValueError(f"{path}:{reader.line_num}: {err}") from err
 
@@ -167,17 +169,17 @@ def _column(name: str) -> str:
 def _from_jsonl(path: Path, field: str) -> Iterator[tuple[str, dict[str, Any]]]:
     for number, line in enumerate(read_text(path, field).split("\n"), start=1):
         if line.strip():
-            yield f"{path}:{number}", _record(_parse(line, f"{path}:{number}"), f"{path}:{number}")
+            yield f":{number}", _record(_parse(line, f"{path}:{number}"), f"{path}:{number}")
 
 
 def _from_json(path: Path, field: str) -> Iterator[tuple[str, dict[str, Any]]]:
     value = _parse(read_text(path, field), str(path))
     if isinstance(value, dict):
         for image, tags in value.items():
-            yield f"{path}: {image}", {"image": image, "tags": tags}
+            yield f": {image}", {"image": image, "tags": tags}
         return
     for place, record in enumerate(value if isinstance(value, list) else [value]):
-        yield f"{path}[{place}]", _record(record, f"{path}[{place}]")
+        yield f"[{place}]", _record(record, f"{path}[{place}]")
 
 
 def _from_parquet(path: Path, field: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -189,11 +191,11 @@ def _from_parquet(path: Path, field: str) -> Iterator[tuple[str, dict[str, Any]]
     try:
         table = pq.read_table(path)
         check_plain(table.schema, f"data.{field}: {path}")
-        records = table.to_pylist()
+        records = (record for batch in table.to_batches(max_chunksize=1024) for record in batch.to_pylist())
+        for number, record in enumerate(records):
+            yield f" row {number}", record
     except (pa.ArrowException, OSError) as err:
         raise ValueError(f"data.{field}: {path} is no readable Parquet file: {' '.join(str(err).split())[:200]}") from err
-    for number, record in enumerate(records):
-        yield f"{path} row {number}", record
 
 
 def _parse(text: str, where: str) -> Any:

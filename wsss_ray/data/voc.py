@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Annotated
+from typing import Annotated, NoReturn
 from xml.etree import ElementTree
 
 from pydantic import Field
 
 from wsss_ray.component import NotIdentity
 from wsss_ray.data.cls_labels import read_cls_labels
-from wsss_ray.data.source import Item, Raw, Source, Split, expand
+from wsss_ray.data.remembered import Remembered
+from wsss_ray.data.source import Item, Raw, Source, Split, expand, file_state, once
 from wsss_ray.data.tags import check_classes, indices, numbered_lines
 
 VOC_CLASSES = (
@@ -27,7 +28,7 @@ _SUFFIXES = (".jpg", ".jpeg", ".png")
 Tagger = Callable[["Entry"], tuple[int, ...]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
     """One line of a list: the id, what it says of the files and the tags, and where it stands."""
 
@@ -88,19 +89,36 @@ class Voc(Source):
         """Whether val or strong; for weak, whether there is any mask."""
         if split != "weak":
             return split != "saliency"
-        return any(self._mask(entry, self.masks).is_file() for entry in self._entries(self.train, "train"))
+        root, folder = self._root(), self._folder(self.masks)
+        return any(file_state(_mask(entry, root, folder)) for entry in self._entries(self.train, "train"))
 
     def items(self, split: Split) -> list[Item]:
         """List a split from its text file; the saliency maps in the order of the weak images."""
-        if split == "saliency":
-            folder = self._path(self.saliency or "", "saliency")
-            return [_with_map(item, folder / f"{item.image_id}.png") for item in self.items("weak")]
-        listed = {"weak": self.train, "val": self.val, "strong": self.strong}[split]
+        return list(self.listed(split))
+
+    def listed(self, split: Split) -> Iterator[Item]:
+        """See `items`."""
+        listed = {"weak": self.train, "val": self.val, "strong": self.strong, "saliency": self.train}[split]
         if listed is None:
             raise ValueError(f"data.{split}: there is no such list; set it to a file")
-        tagger = self._tagger(split)
-        field = "train" if split == "weak" else split
-        return [self._item(entry, tagger, split) for entry in self._entries(listed, field)]
+        field = "train" if split in ("weak", "saliency") else split
+        root, images, maps = self._root(), self._folder(self.images), self._folder(self.saliency)
+        folder = self._folder((self.val_masks if split == "val" else None) or self.masks)
+        with self._tagger(split) as tags_of:
+            for entry in self._entries(listed, field):
+                if split == "saliency":
+                    path = f"{maps}/{entry.image_id}.png"
+                    size, changed = file_state(path) or _fail(f"data.saliency: {path} is missing; every tagged image needs one")
+                    yield Item(entry.image_id, tags_of(entry), path, None, size, changed=changed)
+                    continue
+                path, size, changed = _image(entry, root, images or root)
+                mask: str | None = _mask(entry, root, folder)
+                found = file_state(mask or "")
+                if found is None and split != "weak":
+                    raise ValueError(f"{entry.where}: mask {mask} is missing; every image of data.{split} needs one")
+                if found is None:
+                    mask, found = None, (0, 0.0)
+                yield Item(entry.image_id, tags_of(entry), path, mask, size + found[0], changed=max(changed, found[1]))
 
     def load(self, item: Item) -> Raw:
         """Read the image and, if it has one, the mask."""
@@ -119,37 +137,43 @@ class Voc(Source):
         for number, line in numbered_lines(path, field):
             yield _entry(line, f"{path}:{number}")
 
-    def _item(self, entry: Entry, tagger: Tagger, split: Split) -> Item:
-        image, image_size = self._image(entry)
-        mask = self._mask(entry, (self.val_masks if split == "val" else None) or self.masks)
-        mask_size = _size(mask)
-        if mask_size is None and split != "weak":
-            raise ValueError(f"{entry.where}: mask {mask} is missing; every image of data.{split} needs one")
-        found = None if mask_size is None else str(mask)
-        return Item(entry.image_id, tagger(entry), str(image), found, image_size + (mask_size or 0))
+    def _root(self) -> str:
+        return str(expand(self.root))
 
-    def _image(self, entry: Entry) -> tuple[Path, int]:
-        root = expand(self.root)
-        stem = root / expand(self.images) / entry.image_id
-        paths = [root / entry.image] if entry.image else [stem.with_name(stem.name + suffix) for suffix in _SUFFIXES]
-        for path in paths:
-            size = _size(path)
-            if size is not None:
-                return path, size
-        raise ValueError(f"{entry.where}: image {paths[0]} is missing")
+    def _folder(self, name: str | None) -> str | None:
+        """A folder, which may be given relative to the root."""
+        return None if name is None else str(expand(self.root) / expand(name))
 
-    def _mask(self, entry: Entry, folder: str | None) -> Path:
-        if folder is None and entry.mask:
-            return expand(self.root) / entry.mask
-        return expand(self.root) / expand(folder or _MASKS) / f"{entry.image_id}.png"
-
-    def _tagger(self, split: Split) -> Tagger:
+    @contextmanager
+    def _tagger(self, split: Split) -> Iterator[Tagger]:
         """Choose where tags come from. A tag file need not know the val images: they are only scored."""
         classes = self.class_names()
-        if self.tags == "auto":
-            return lambda entry: self._xml_tags(entry, classes) if entry.tags is None else _fit(entry.tags, classes, entry.where)
-        path = self._path(self.tags, "tags")
-        table = self._tag_file(path)
+        if self.tags != "auto":
+            yield self._from_tag_file(self._path(self.tags, "tags"), classes, split)
+            return
+        folder, drop = self._folder(self.annotations), self.drop_difficult
+        known = once((folder, drop), lambda: Remembered("VOC XML", folder, drop))
+        same: dict[tuple[str, ...], tuple[int, ...]] = {}
+
+        def look_up(entry: Entry) -> tuple[int, ...]:
+            if entry.tags is not None:
+                return _fit(entry.tags, classes, entry.where)
+            path = f"{folder}/{entry.image_id}.xml"
+            try:
+                names = tuple(known.words(entry.image_id, path, lambda data: read_annotation(data, path, drop_difficult=drop)))
+            except OSError as err:
+                raise ValueError(f"{entry.where}: no tags in the list, and annotation {path}: {err.strerror}") from err
+            if names not in same:
+                same[names] = indices(names, classes, path)
+            return same[names]
+
+        try:
+            yield look_up
+        finally:
+            known.keep()
+
+    def _from_tag_file(self, path: Path, classes: tuple[str, ...], split: Split) -> Tagger:
+        table = once(path, lambda: self._tag_file(path))
 
         def look_up(entry: Entry) -> tuple[int, ...]:
             if entry.image_id not in table and split != "val":
@@ -168,14 +192,6 @@ class Voc(Source):
                 raise ValueError(f"data.tags: {path}: {err}") from err
         entries = [_entry(line, f"{path}:{number}") for number, line in numbered_lines(path, "tags")]
         return {entry.image_id: entry.tags or () for entry in entries}
-
-    def _xml_tags(self, entry: Entry, classes: tuple[str, ...]) -> tuple[int, ...]:
-        path = expand(self.root) / self.annotations / f"{entry.image_id}.xml"
-        try:
-            data = path.read_bytes()
-        except OSError as err:
-            raise ValueError(f"{entry.where}: no tags in the list, and annotation {path}: {err.strerror}") from err
-        return indices(read_annotation(data, str(path), drop_difficult=self.drop_difficult), classes, str(path))
 
 
 def read_annotation(data: bytes, where: str, *, drop_difficult: bool = False) -> tuple[str, ...]:
@@ -208,6 +224,8 @@ class _Plain(ElementTree.TreeBuilder):
 def _entry(line: str, where: str) -> Entry:
     """Parse a line of any of the three list styles."""
     head, *rest = line.split()
+    if not rest and "/" not in head and "." not in head:
+        return Entry(head, where)
     tags = tuple(sorted({int(word) for word in rest})) if rest and all(re.fullmatch(r"\d{1,6}", word) for word in rest) else None
     path = PurePosixPath(head)
     is_path = path.suffix.lower() in _SUFFIXES
@@ -223,17 +241,22 @@ def _fit(tags: tuple[int, ...], classes: tuple[str, ...], where: str) -> tuple[i
     return tags
 
 
-def _with_map(item: Item, path: Path) -> Item:
-    size = _size(path)
-    if size is None:
-        raise ValueError(f"data.saliency: {path} is missing; every image of data.train needs a map")
-    return Item(item.image_id, item.tags, str(path), None, size)
+def _image(entry: Entry, root: str, folder: str) -> tuple[str, int, float]:
+    """The file of an image, its size, and when it was written."""
+    paths = [f"{root}/{entry.image}"] if entry.image else [f"{folder}/{entry.image_id}{suffix}" for suffix in _SUFFIXES]
+    for path in paths:
+        state = file_state(path)
+        if state is not None:
+            return path, *state
+    raise ValueError(f"{entry.where}: image {paths[0]} is missing")
 
 
-def _size(path: Path) -> int | None:
-    """Look up the size of a file, None where there is no such file."""
-    try:
-        state = os.stat(path)
-    except OSError:
-        return None
-    return state.st_size
+def _mask(entry: Entry, root: str, folder: str | None) -> str:
+    """Where the mask of an image is looked for."""
+    if folder is None and entry.mask:
+        return f"{root}/{entry.mask}"
+    return f"{folder or f'{root}/{_MASKS}'}/{entry.image_id}.png"
+
+
+def _fail(message: str) -> NoReturn:
+    raise ValueError(message)

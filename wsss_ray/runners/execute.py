@@ -6,7 +6,7 @@ import os
 import re
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -53,7 +53,7 @@ def execute(
                 check_unchanged(store, stage)
             except ValueError as error:
                 raise StageError(f"stage {stage.name}: {error}", [stage.id]) from error
-    if missing := [stage for group in pending(plan, store) for stage in group]:
+    if missing := [stage for stage in plan if not store.is_done(stage)]:
         needs = job.run.worker_range[1] * (job.run.cpus_per_worker or 1)
         found = nullcontext(have) if have is not None else ray_session(needs_cpus=needs)
         with found as there, Claims(store, attempt()) as claims, display.meters():
@@ -61,8 +61,9 @@ def execute(
             here = _Here(job, store, display, enough, claims, logs or store.run_path(job.name, "logs"), failures)
             claims.sweep()
             try:
-                while groups := pending(plan, store):
+                while groups := pending(missing, store):
                     here.make_claimed(groups[0])
+                    missing = [stage for group in groups for stage in group]
             finally:
                 if store.is_local and have is None:
                     keep_logs(Path(here.logs))
@@ -105,11 +106,11 @@ def write_report(job: JobConfig, plan: Plan, store: RunStore) -> str:
     return path
 
 
-def pending(plan: Plan, store: RunStore) -> list[list[Stage]]:
+def pending(stages: Iterable[Stage], store: RunStore) -> list[list[Stage]]:
     """The stages that are not done, grouped: a training alone, neighbouring per-image stages of the same data together."""
     groups: list[list[Stage]] = []
-    for stage in plan:
-        if store.record(stage) is not None:
+    for stage in stages:
+        if store.is_done(stage):
             continue
         last = groups[-1] if groups else []
         if last and _same_shards(last, stage):
@@ -160,7 +161,7 @@ class _Here:
                 break
             mine.append(stage)
         try:
-            missing = [stage for stage in mine if self.store.record(stage) is None]  # another may just have finished
+            missing = [stage for stage in mine if not self.store.is_done(stage)]  # another may just have finished
             if missing:
                 self._refuse_known(missing)
                 self.make(missing)
@@ -182,7 +183,7 @@ class _Here:
 
     def _wait_for(self, stage: Stage, who: str) -> None:
         self.display.say(f"{stage.name:<16} {stage.id}  waiting: {who} is making it")
-        self.claims.wait(stage.id, lambda: self.store.record(stage) is not None)
+        self.claims.wait(stage.id, lambda: self.store.is_done(stage))
         self.claims.free(stage.id)
 
     def make(self, group: Sequence[Stage]) -> None:
@@ -214,7 +215,7 @@ class _Here:
 
 
 def _missing(group: Sequence[Stage], store: RunStore) -> list[str]:
-    return [stage.id for stage in group if store.record(stage) is None]
+    return [stage.id for stage in group if not store.is_done(stage)]
 
 
 def cause(error: BaseException) -> str:

@@ -1,7 +1,9 @@
 """Per-image stages on Ray Data: rows are shard numbers, operators are the workers of `stages.py`.
 
-Neighbouring stages of the same data form one pipeline: while the network localizes shard k + 1, the CPUs make the seeds of
-shard k. Artifacts go to the store and not through the object store, so that memory stays flat however many images there are.
+Neighbouring stages of the same data form one pipeline of at most two operators: what runs a network, on GPUs, then all the
+rest, on CPUs; while the GPUs localize shard k + 1, the CPUs make the seeds of shard k. Without GPUs one operator makes all stages
+of a shard, so that every core has one worker, whatever each stage costs. Artifacts go to the store and not through the object
+store, so that memory stays flat however many images there are.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import ray
@@ -16,6 +19,7 @@ import ray.data
 from ray.data import ActorPoolStrategy
 
 from wsss_ray.job import Execution
+from wsss_ray.listings import Listing
 from wsss_ray.plan import Stage
 from wsss_ray.progress import Display
 from wsss_ray.records import commit_shards, missing_shards
@@ -25,18 +29,18 @@ from wsss_ray.store import RunStore
 
 
 class ShardOperator:
-    """A stage's worker as a Ray Data operator: makes its shard and notes in the row how many images and when."""
+    """The workers of stages as a Ray Data operator: makes their shards and notes in the row how many images and when."""
 
-    def __init__(self, store: RunStore, stage: Stage, device: str) -> None:
-        self.stage = stage
-        self.worker = worker_class(stage)(store, stage, device)
+    def __init__(self, store: RunStore, stages: Sequence[Stage], device: str) -> None:
+        self.workers = [worker_class(stage)(store, stage, device) for stage in stages]
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Make the shard that the row names."""
-        began = time.time()
-        images = self.worker(int(row["shard"]))
-        key = self.stage.id
-        return row | {f"{key}.images": images, f"{key}.began": began, f"{key}.ended": time.time()}
+        """Make the shards that the row names."""
+        for worker in self.workers:
+            began, key = time.time(), worker.stage.id
+            images = worker(int(row["shard"]))
+            row |= {f"{key}.images": images, f"{key}.began": began, f"{key}.ended": time.time()}
+        return row
 
 
 def run_shards(store: RunStore, stages: Sequence[Stage], run: Execution, have: Resources, display: Display) -> None:
@@ -45,21 +49,26 @@ def run_shards(store: RunStore, stages: Sequence[Stage], run: Execution, have: R
     split = data_split(stages[0])
     began = {stage.id: time.time() for stage in stages}
     ended = dict(began)
+    made: dict[str, dict[int, int]] = {stage.id: {} for stage in stages}
     meters = {
         stage.id: display.meter(stage.name, split.num_images, "images", already=_already(store, stage)) for stage in stages
     }
     if todo:
+        if stages[0].kind == "ingest":
+            Listing(store, stages[0]).write()
         scaling = ray.data.DataContext.get_current().autoscaling_config
         scaling.actor_pool_util_upscaling_threshold = min(1.75, float(run.in_flight))  # else pools with one shard each never grow
         dataset = ray.data.from_items([{"shard": shard} for shard in todo], override_num_blocks=len(todo))
-        for stage in stages:
-            dataset = _with_operator(dataset, store, stage, run, have, shards=len(todo), stages=len(stages))
+        operators = operators_of(stages, on_gpus=have.gpus > 0 and run.gpu is not False)
+        for part in operators:
+            dataset = _with_operator(dataset, store, part, run, have, shards=len(todo), operators=len(operators))
         first = dict.fromkeys(began, float("inf"))
         for row in dataset.iter_rows():
             for stage in stages:
                 first[stage.id] = min(first[stage.id], row[f"{stage.id}.began"])
                 ended[stage.id] = max(ended[stage.id], row[f"{stage.id}.ended"])
                 meters[stage.id].add(row[f"{stage.id}.images"])
+                made[stage.id][row["shard"]] = row[f"{stage.id}.images"]
         began = first
     for place, stage in enumerate(stages):
         commit_shards(
@@ -69,21 +78,43 @@ def run_shards(store: RunStore, stages: Sequence[Stage], run: Execution, have: R
             finished=ended[stage.id],
             max_bad_fraction=run.max_bad_fraction,
             readers=stages[place + 1 :],
+            made=made[stage.id],
         )
 
 
-def _with_operator(
-    dataset: ray.data.Dataset, store: RunStore, stage: Stage, run: Execution, have: Resources, *, shards: int, stages: int
-) -> ray.data.Dataset:
-    """Put a stage's actors behind the operators before it.
+@dataclass(frozen=True)
+class Operator:
+    """Stages of a pipeline that the same actors make."""
 
-    The pool of a cluster grows with it, up to an actor for each shard (not that of a trial, which has its part). On CPUs every
-    operator of the pipeline may have as many actors as there are CPUs, each claiming its part of one, since those that wait for
+    stages: tuple[Stage, ...]
+    on_gpu: bool
+
+
+def operators_of(stages: Sequence[Stage], *, on_gpus: bool) -> list[Operator]:
+    """Stages in the order of their pipeline as operators: those that run a network first, none of which reads the others."""
+    network = tuple(stage for stage in stages if on_gpus and needs_model(stage))
+    rest = tuple(stage for stage in stages if stage not in network)
+    return [Operator(part, on_gpu) for part, on_gpu in ((network, True), (rest, False)) if part]
+
+
+def _with_operator(
+    dataset: ray.data.Dataset,
+    store: RunStore,
+    part: Operator,
+    run: Execution,
+    have: Resources,
+    *,
+    shards: int,
+    operators: int,
+) -> ray.data.Dataset:
+    """Put actors behind the operators before them.
+
+    The pool of a cluster grows with it, up to an actor for each shard (not that of a trial, which has its part). On CPUs both
+    operators of a pipeline may have as many actors as there are CPUs, each claiming its part of one, since those that wait for
     shards need none.
     """
-    on_gpu = needs_model(stage) and have.gpus > 0 and run.gpu is not False
-    each = run.gpus_per_image_worker if on_gpu else 1.0
-    fit = max(1, int(have.gpus / each if on_gpu else have.cpus))
+    each = run.gpus_per_image_worker if part.on_gpu else 1.0
+    fit = max(1, int(have.gpus / each if part.on_gpu else have.cpus))
     asked = run.image_workers
     room = shards if have.grows and have.at_once == 1 else fit
     fewest, most = asked if isinstance(asked, tuple) else (asked, asked) if asked else (1, room)
@@ -91,15 +122,15 @@ def _with_operator(
     fewest = min(fewest, most)
     return dataset.map(
         ShardOperator,
-        fn_constructor_kwargs={"store": store, "stage": stage, "device": "cuda" if on_gpu else "cpu"},
+        fn_constructor_kwargs={"store": store, "stages": part.stages, "device": "cuda" if part.on_gpu else "cpu"},
         compute=ActorPoolStrategy(
             min_size=fewest,
             max_size=most,
             initial_size=max(fewest, min(fit, most)),
             max_tasks_in_flight_per_actor=run.in_flight,
         ),
-        num_cpus=max(0.01, math.floor(100 * min(1.0, have.cpus / (fit * stages))) / 100),
-        num_gpus=each if on_gpu else 0,
+        num_cpus=max(0.01, math.floor(100 * min(1.0, have.cpus / (fit * operators))) / 100),
+        num_gpus=each if part.on_gpu else 0,
     )
 
 

@@ -1,0 +1,71 @@
+"""What was read off many small files, kept from one command to the next in the user's cache folder.
+
+A file counts as read while its size and the times of its content and of its inode are the same to the nanosecond: only the system
+sets the latter, so that no tool can bring an older one back. What was written a moment ago is read again the next time, as a file
+may change twice within one tick of its file system's clock. The folder may be deleted at any time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+_LEAST = 1000  # files read anew, from which on keeping them pays
+_YOUNG_NS = 2_000_000_000
+_CONTROL = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]")
+_HEAD = "wsss-ray 1"
+
+
+class Remembered:
+    """Lists of words read off the files of one folder, by the files' names. `what` says which folder, and how it is read."""
+
+    def __init__(self, *what: object) -> None:
+        cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+        name = hashlib.sha256(repr(what).encode("utf-8", "surrogateescape")).hexdigest()[:16]
+        self._path = Path(cache, "wsss-ray", f"{name}.txt")
+        self._known: dict[str, str] = {}  # name -> stamp and words, with tabs between
+        self._new = 0
+        with suppress(OSError, ValueError):
+            head, *lines = self._path.read_text(encoding="utf-8").split("\n")
+            if head == _HEAD:
+                self._known = {name: rest for name, _, rest in (line.partition("\t") for line in lines)}
+
+    def words(self, name: str, path: str, read: Callable[[bytes], Sequence[str]]) -> Sequence[str]:
+        """What `read` finds in a file, or found in it before. Raises OSError, and what `read` raises."""
+        stamp = _stamp(os.stat(path))
+        kept, _, rest = self._known.get(name, "").partition("\t")
+        if kept == stamp:
+            return rest.split("\t") if rest else ()
+        with open(path, "rb") as file:
+            before = os.fstat(file.fileno())
+            found = read(file.read())
+            after = os.fstat(file.fileno())
+        young = time.time_ns() - max(after.st_mtime_ns, after.st_ctime_ns) < _YOUNG_NS
+        if not young and _stamp(before) == _stamp(after) and all(word and not _CONTROL.search(word) for word in (name, *found)):
+            self._known[name] = "\t".join((_stamp(after), *found))
+            self._new += 1
+        return found
+
+    def keep(self) -> None:
+        """Write down what is new, if it is much. A cache that cannot be written is none."""
+        if self._new < _LEAST:
+            return
+        text = "\n".join((_HEAD, *(f"{name}\t{rest}" for name, rest in self._known.items())))
+        temporary = self._path.with_name(f".tmp-{uuid.uuid4().hex}")
+        with suppress(OSError, ValueError):
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.write_text(text, encoding="utf-8")
+            temporary.replace(self._path)
+            self._new = 0
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _stamp(state: os.stat_result) -> str:
+    return f"{state.st_size} {state.st_mtime_ns} {state.st_ctime_ns} {state.st_ino}"
