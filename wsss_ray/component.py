@@ -1,9 +1,9 @@
 """A component: a frozen value whose fields are its configuration and whose methods are its mathematics.
 
 It hashes, pickles to workers and prints as YAML. Its identity is the canonical form of all that decides numbers, defaults
-included; fields marked `NotIdentity` (paths) stay out of it. Where a field's type is an abstract role (`Localizer`, `SeedRule`),
-the job file picks the implementation by its `kind`, the snake-case name of the class; a block without `kind` changes single
-fields of the default that stands there.
+included; fields marked `NotIdentity` (paths) stay out of it, and those marked `SinceThen` while they have their default. Where a
+field's type is an abstract role (`Localizer`, `SeedRule`), the job file picks the implementation by its `kind`, the snake-case
+name of the class; a block without `kind` changes single fields of the default that stands there.
 """
 
 from __future__ import annotations
@@ -20,6 +20,10 @@ from typing_extensions import Self
 
 class NotIdentity:
     """Marks a field, by `Annotated[str, NotIdentity()]`, that changes no number: where a file lies, not what is in it."""
+
+
+class SinceThen:
+    """Marks a field that came when artifacts were made already: its default is what was done before, and changes no id."""
 
 
 class Component(BaseModel):
@@ -62,13 +66,19 @@ class Component(BaseModel):
         return {self.tag: self.kind()} | {name: _spec(value) for name, value in self}
 
     def identity(self) -> dict[str, Any]:
-        """All that decides numbers: kind, revision and the fields not marked `NotIdentity`, nested."""
+        """All that decides numbers, nested: kind, revision and fields, but for those that a mark leaves out."""
         fields = {
             name: _identity(getattr(self, name))
             for name, field in type(self).model_fields.items()
             if not any(isinstance(mark, NotIdentity) for mark in field.metadata)
+            and not (any(isinstance(mark, SinceThen) for mark in field.metadata) and getattr(self, name) == field.default)
         }
         return {"kind": self.kind(), "revision": self.revision} | fields
+
+    def everywhere(self, role: type[Component], **fields: Any) -> Self:
+        """The same component, with these values for fields of itself and of every part in it that is a `role`."""
+        update = {name: _everywhere(value, role, fields) for name, value in self}
+        return self.model_copy(update=update | (fields if isinstance(self, role) else {}))
 
     @model_validator(mode="wrap")
     @classmethod
@@ -120,6 +130,12 @@ def _subclasses(cls: type[Component]) -> Iterator[type[Component]]:
     yield cls
     for sub in cls.__subclasses__():
         yield from _subclasses(sub)
+
+
+def _everywhere(value: Any, role: type[Component], fields: dict[str, Any]) -> Any:
+    if isinstance(value, Component):
+        return value.everywhere(role, **fields)
+    return tuple(_everywhere(item, role, fields) for item in value) if isinstance(value, tuple) else value
 
 
 def _spec(value: Any) -> Any:

@@ -13,13 +13,13 @@ masks. Modules that define components import torch only where they compute, so t
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from wsss_ray.component import Component
+from wsss_ray.component import Component, SinceThen
 from wsss_ray.optim import Constant, Optimizer, Schedule, Sgd
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     ImageArray = NDArray[np.uint8]  # (H, W, 3), RGB
     LabelArray = NDArray[np.uint8]  # (H, W), labels 0..L-1 and IGNORE
     MapArray = NDArray[np.float32]  # (C, H, W) or (H, W), in [0, 1]
+
+Precision = Literal["float32", "bfloat16"]
 
 IGNORE = 255
 """The label of a pixel that belongs to no class as far as one knows; neither trained on nor scored."""
@@ -57,9 +59,17 @@ class Batch:
     keys_B: tuple[int, ...]
 
     def to(self, device: torch.device) -> Batch:
-        """The same batch with its tensors on `device`."""
+        """The same batch with its tensors on `device`; pinned ones are copied while the processor goes on."""
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin_memory(self) -> Batch:
+        """The same batch in memory that a GPU reads by itself; torch's DataLoader calls this."""
+        return self._each(lambda tensor: tensor.pin_memory())
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
         names = ("image_BCHW", "tags_BK", "seeds_BEHW", "strong_B", "valid_BHW")
-        return replace(self, **{name: getattr(self, name).to(device) for name in names})
+        changed: dict[str, Any] = {name: change(getattr(self, name)) for name in names}
+        return replace(self, **changed)
 
 
 @dataclass(frozen=True)
@@ -142,6 +152,9 @@ class Learner(Component):
     augment: Augment
     optimizer: Optimizer = Sgd(lr=1e-3)
     schedule: Schedule = Constant()
+    precision: Annotated[Precision, SinceThen()] = Field(
+        default="float32", description="What trunk, head and blocks compute in; weights, gradients and losses are float32."
+    )
 
     @model_validator(mode="after")
     def _one_length(self) -> Learner:

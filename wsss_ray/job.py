@@ -12,7 +12,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from wsss_ray.component import Component
-from wsss_ray.contracts import Method
+from wsss_ray.contracts import Learner, Method, Precision
 from wsss_ray.data import load_sources
 from wsss_ray.data.source import Source, stages_of
 from wsss_ray.jobfile import Document, JobError, read_document
@@ -40,11 +40,18 @@ PLUGINS = "WSSS_RAY_PLUGINS"
 
 
 class Execution(BaseModel):
-    """The `run` block: where and how wide. Nothing but `seed` changes a number or is part of stage ids."""
+    """The `run` block: where and how wide. Nothing but `seed` and `precision` changes a number, and these are part of stage ids.
+
+    `precision` is no more than a short way to write it into every learner of the method, where it belongs. What else makes a
+    training faster here (processes that decode, checkpoints written beside it, pinned memory) changes no number.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     seed: int = Field(default=0, ge=0, description="The job's random seed; part of the identity of train and localize stages.")
+    precision: Precision | None = Field(
+        default=None, description="`precision` of every training of the method; null: as its block says. Part of their identity."
+    )
     store: str = Field(default="runs", min_length=1, description="Folder or URI (s3://, gs://) of the run store.")
     workers: int | tuple[int, int] = Field(
         default=1, description="Training workers (processes, one GPU each if there are any); [min, max]: as machines come and go."
@@ -52,7 +59,9 @@ class Execution(BaseModel):
     cpus_per_worker: float | None = Field(default=None, gt=0, description="CPUs of a training worker; null: an even share.")
     gpu: bool | None = Field(default=None, description="Use GPUs; null: if the cluster has any.")
     micro_batch: int = Field(default=64, ge=1, description="Images that a worker holds at a time; changes memory, not results.")
-    loader_workers: int = Field(default=0, ge=0, description="Processes that decode images ahead of each training worker.")
+    loader_workers: int | None = Field(
+        default=None, ge=0, description="Processes that decode ahead of each training worker; 0: a thread; null: 0 without a GPU."
+    )
     label_workers: int = Field(default=0, ge=0, description="Processes that make labels online (RRM) beside each worker.")
     image_workers: int | tuple[int, int] | None = Field(
         default=None, description="Actors of a per-image stage, or [min, max]; null: as many as the cluster holds, as it grows."
@@ -118,7 +127,8 @@ class JobConfig(BaseModel):
 
     def plan(self, data: Data | None = None) -> Plan:
         """List the data, unless it is given, and lay out the stages. Reads directories and lists, no image. Raises ValueError."""
-        return Plan.of(reseed(self.method.plan(data or stages_of(self.data)), self.run.seed))
+        method = self.method.everywhere(Learner, precision=self.run.precision) if self.run.precision else self.method
+        return Plan.of(reseed(method.plan(data or stages_of(self.data)), self.run.seed))
 
     def spec(self) -> dict[str, Any]:
         """The whole job with every default spelt out."""

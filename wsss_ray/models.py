@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -10,7 +11,7 @@ from typing import Any, TypeVar
 import torch
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
-from torch import nn
+from torch import Tensor, nn
 
 from wsss_ray.component import Component
 from wsss_ray.contracts import Learner
@@ -39,6 +40,25 @@ def build_model(stage: Stage, *, pretrained: bool = True) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(random_key(stage.seed, "init"))
         return learner.build(len(split.classes))
+
+
+def use_bfloat16(net: nn.Module, device: torch.device) -> None:
+    """Let the parts of a network (trunk, head, blocks) compute in bfloat16 from now on, and hand on float32.
+
+    As torch's autocast does it: weights and gradients stay float32, and so do the losses and what a network does between its
+    parts (closed forms, enlarging). bfloat16 has float32's range, so that no loss needs scaling. Parameters keep their names.
+    """
+    for child in net.children():
+        for part in child if isinstance(child, nn.ModuleList) else [child]:
+            part.forward = _in_bfloat16(part.forward, device.type)
+
+
+def _in_bfloat16(forward: Callable[..., Tensor], device_type: str) -> Callable[..., Tensor]:
+    def faster(*inputs: Tensor) -> Tensor:
+        with torch.autocast(device_type, torch.bfloat16):
+            return forward(*inputs).float()
+
+    return faster
 
 
 def load_model(store: RunStore, stage: Stage, device: str) -> nn.Module:
@@ -92,7 +112,7 @@ class Checkpoint:
     labels: dict[int, torch.Tensor]
 
 
-def save_checkpoint(
+def take_checkpoint(
     store: RunStore,
     stage: Stage,
     net: nn.Module,
@@ -100,16 +120,20 @@ def save_checkpoint(
     step: int,
     *,
     labels: dict[int, torch.Tensor] | None = None,
-) -> None:
-    """Commit a checkpoint and drop all but the last two."""
+) -> Callable[[], None]:
+    """Take a checkpoint as the training is now. To commit it, and drop all but the last two, call what is returned."""
     buffer = io.BytesIO()
     state = {"step": step, "net": net.state_dict(), "optimizer": optimizer.state_dict(), "labels": labels or {}}
     torch.save(state, buffer)
-    store.write(_checkpoint_path(store, stage, step), buffer.getvalue())
-    folder = store.stage_path(stage, "checkpoints")
-    for name in [name for name in store.names(folder) if name.startswith("step-")][:-_KEPT]:
-        with suppress(FileNotFoundError):  # an orphan of a killed run may be tidying up too
-            store.delete(f"{folder}/{name}")
+
+    def commit() -> None:
+        store.write(_checkpoint_path(store, stage, step), buffer.getvalue())
+        folder = store.stage_path(stage, "checkpoints")
+        for name in [name for name in store.names(folder) if name.startswith("step-")][:-_KEPT]:
+            with suppress(FileNotFoundError):  # an orphan of a killed run may be tidying up too
+                store.delete(f"{folder}/{name}")
+
+    return commit
 
 
 def latest_step(store: RunStore, stage: Stage) -> int:

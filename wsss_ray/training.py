@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Any
 
@@ -15,7 +16,15 @@ from wsss_ray.contracts import Batch, Learner, OnlineSegmenter
 from wsss_ray.data.source import DataSplit
 from wsss_ray.engine import Step, fit
 from wsss_ray.loader import ShardedImages, micro_batches
-from wsss_ray.models import build_model, latest_step, load_checkpoint, save_checkpoint, save_model, start_from
+from wsss_ray.models import (
+    build_model,
+    latest_step,
+    load_checkpoint,
+    save_model,
+    start_from,
+    take_checkpoint,
+    use_bfloat16,
+)
 from wsss_ray.online import Labels, OnlineBatches, gather, label_makers
 from wsss_ray.plan import Stage
 from wsss_ray.store import RunStore
@@ -41,8 +50,8 @@ def run_training(
 ) -> dict[str, Any]:
     """Train a stage from its last checkpoint to its end; rank 0 writes checkpoints, metrics.jsonl and the final weights.
 
-    `wrap` makes the network distributed. Returns the stage's metrics. Raises TrainingError, or FloatingPointError if it diverges,
-    on all workers alike.
+    `wrap` makes the network distributed. Checkpoints and metrics are written beside the training. Returns the stage's metrics.
+    Raises TrainingError, or FloatingPointError if it diverges, on all workers alike.
     """
     learner = stage.component
     assert isinstance(learner, Learner)
@@ -71,10 +80,11 @@ def run_training(
         world=world,
         micro=micro_batch,
         workers=loader_workers,
+        pin=device.type == "cuda",
     )
     net = wrap(bare)
     with ExitStack() as stack:
-        online = None
+        aside, online = stack.enter_context(Aside()), None
         if isinstance(learner, OnlineSegmenter):
             makers = stack.enter_context(label_makers(learner, label_workers))
             batches = online = OnlineBatches(bare, learner, batches, makers, start=start, device=device, made=made)
@@ -85,10 +95,13 @@ def run_training(
                 continue
             log.add(step, learner.batch_size, flush=keep)
             if keep:
-                save_checkpoint(store, stage, bare, optimizer, step.step, labels=labels)
+                checkpoint = take_checkpoint(store, stage, bare, optimizer, step.step, labels=labels)
+                aside.begin(log.take(), checkpoint)
+            elif log.due() and not aside.busy():
+                aside.begin(log.take())
     if log is not None:
         save_model(store, stage, bare)
-        return {"final_loss": log.lines[-1]["loss"] if log.lines else None, "steps": total, "images": len(images)}
+        return {"final_loss": log.loss, "steps": total, "images": len(images)}
     return {}
 
 
@@ -121,6 +134,8 @@ def _prepare(
     if init is not None:
         start_from(net, store, init)
     net.to(device)
+    if learner.precision == "bfloat16":
+        use_bfloat16(net, device)
     return images, net, learner.optimizer.build(learner.param_groups(net))
 
 
@@ -140,15 +155,59 @@ def _agree(problem: str | None, start: int) -> int:
     return found[0][1]
 
 
+class Aside:
+    """What is written to the store while the training goes on, in order.
+
+    A write that fails is raised when the next ones begin, or at the end of the block: one checkpoint later at most.
+    """
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="store")
+        self._last: Future[None] | None = None
+
+    def __enter__(self) -> Aside:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        self._pool.shutdown()
+        if kind is None:
+            self._wait()
+
+    def busy(self) -> bool:
+        """Whether something is still being written."""
+        return self._last is not None and not self._last.done()
+
+    def begin(self, *writes: Callable[[], None]) -> None:
+        """Begin the next writes, none before the one in front of it is there; waits for earlier ones. Raises their errors."""
+        self._wait()
+
+        def work() -> None:
+            for write in writes:
+                write()
+
+        self._last = self._pool.submit(work)
+
+    def _wait(self) -> None:
+        if self._last is not None:
+            self._last.result()
+
+
 class MetricsLog:
-    """metrics.jsonl: a line every `every` steps, written whole each time; lines after the step one resumes at are dropped."""
+    """metrics.jsonl: a line every `every` steps, written whole each time; lines after the step one resumes at are dropped.
+
+    Between two writes lie a second and a hundred times what the last one took, so that a long file on a slow store takes no more
+    than a hundredth of the time.
+    """
 
     def __init__(self, store: RunStore, stage: Stage, start: int, *, every: int) -> None:
         self.store, self.path, self.every = store, store.stage_path(stage, "metrics.jsonl"), every
-        text = store.read(self.path).decode() if store.exists(self.path) else ""
-        self.lines = [line for line in map(json.loads, text.splitlines()) if line["step"] <= start]
+        text = store.read(self.path) if store.exists(self.path) else b""
+        lines = [line for line in text.splitlines(keepends=True) if json.loads(line)["step"] <= start]
+        self.loss: float | None = json.loads(lines[-1])["loss"] if lines else None
+        self._text = bytearray(b"".join(lines))
+        self._written = len(self._text)
         self._since: list[Step] = []
-        self._written = time.monotonic()
+        self._next = time.monotonic()
 
     def add(self, step: Step, batch_size: int, *, flush: bool) -> None:
         """Note a step; every so many steps, and where a checkpoint is made (`flush`), a line with their mean losses."""
@@ -157,22 +216,31 @@ class MetricsLog:
             return
         count, seconds = len(self._since), sum(s.seconds for s in self._since)
         names = sorted({name for s in self._since for name in s.terms})
-        self.lines.append(
-            {
-                "step": step.step,
-                "epoch": round(step.epoch, 4),
-                "loss": sum(s.loss for s in self._since) / count,
-                "terms": {name: sum(s.terms.get(name, 0.0) for s in self._since) / count for name in names},
-                "lr": step.lr,
-                "images_per_s": round(count * batch_size / seconds, 2),
-                "wait_share": round(sum(s.waited for s in self._since) / seconds, 4),
-            }
-        )
+        self.loss = sum(s.loss for s in self._since) / count
+        line = {
+            "step": step.step,
+            "epoch": round(step.epoch, 4),
+            "loss": self.loss,
+            "terms": {name: sum(s.terms.get(name, 0.0) for s in self._since) / count for name in names},
+            "lr": step.lr,
+            "images_per_s": round(count * batch_size / seconds, 2),
+            "wait_share": round(sum(s.waited for s in self._since) / seconds, 4),
+        }
+        self._text += json.dumps(line).encode() + b"\n"
         self._since = []
-        if flush or time.monotonic() - self._written > 1.0:
-            self.write()
 
-    def write(self) -> None:
-        """Commit the lines so far."""
-        self.store.write(self.path, "".join(json.dumps(line) + "\n" for line in self.lines).encode())
-        self._written = time.monotonic()
+    def due(self) -> bool:
+        """Whether there are lines to be written, and it is time."""
+        return len(self._text) > self._written and time.monotonic() > self._next
+
+    def take(self) -> Callable[[], None]:
+        """Take the lines as they are now. To commit them call what is returned."""
+        lines, self._written = bytes(self._text), len(self._text)
+
+        def commit() -> None:
+            began = time.monotonic()
+            self.store.write(self.path, lines)
+            ended = time.monotonic()
+            self._next = ended + max(1.0, 100 * (ended - began))
+
+        return commit

@@ -141,7 +141,7 @@ def test_where_and_how_wide_it_runs_changes_no_id(name):
     ids = [stage.id for stage in job_of(job).plan()]
     assert ids == [stage.id for stage in job_of(job | {"name": "b", "run": run}).plan()]
     assert ids == [stage.id for stage in plan_of(name)[0]], "spelling out a default changes nothing"
-    assert set(run) | {"seed"} == set(Execution.model_fields)
+    assert set(run) | {"seed", "precision"} == set(Execution.model_fields), "these two decide numbers"
     assert ids != [stage.id for stage in job_of(job | {"run": {"seed": 1}}).plan()]
 
 

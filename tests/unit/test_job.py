@@ -163,3 +163,49 @@ def test_validate_prints_the_whole_job(own_data):
 
 def test_an_empty_run_block_is_the_defaults(tmp_path):
     assert load_job(write(tmp_path, GOOD.replace("run:\n  workers: 1", "run:"))).run.workers == 1
+
+
+def test_a_precision_for_all_trainings_is_part_of_their_ids_and_of_no_others(tmp_path):
+    """It changes numbers, so it must not hide in the `run` block. What was trained before there was one keeps its id."""
+    from tests.local import job_of
+    from tests.shapes import tiny_job
+
+    def ids(**run):
+        return {stage.name: stage.id for stage in job_of(tiny_job(run=run)).plan()}
+
+    plain, faster = ids(), ids(precision="bfloat16")
+    assert ids(precision="float32") == plain
+    assert {name for name in plain if plain[name] == faster[name]} == {"images-weak", "images-val"}
+    job = tiny_job()
+    for learner in ("classifier", "segmenter", "retrain"):
+        job["method"][learner]["precision"] = "bfloat16"
+    assert {stage.name: stage.id for stage in job_of(job).plan()} == faster, "as if every block said so"
+    job["run"] = {"precision": "float32"}
+    assert {stage.name: stage.id for stage in job_of(job).plan()} == plain
+    with pytest.raises(JobError, match=r"run.precision: input should be 'float32' or 'bfloat16', got 'half'"):
+        load_job(write(tmp_path, GOOD), ["run.precision=half"])
+
+
+def test_a_field_that_came_later_changes_no_id_at_its_default():
+    from typing import Annotated
+
+    from wsss_ray.component import Component, SinceThen
+
+    class Early(Component):
+        size: int = 1
+
+        @classmethod
+        def kind(cls):
+            return "same_kind_for_this_test"
+
+    class Late(Component):
+        size: int = 1
+        later: Annotated[int, SinceThen()] = 0
+
+        @classmethod
+        def kind(cls):
+            return "same_kind_for_this_test"
+
+    assert Late().identity() == Early().identity()
+    assert Late(later=1).identity() == Early().identity() | {"later": 1}
+    assert Late(later=1).everywhere(Late, later=0) == Late()

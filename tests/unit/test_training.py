@@ -12,10 +12,13 @@ from safetensors.torch import load
 
 from tests.local import job_of, run_plan, run_stage, stage_named, train_stage
 from tests.shapes import tiny_job
+from wsss_ray.engine import _Totals, fit
 from wsss_ray.loader import ShardedImages, global_batch, micro_batches
-from wsss_ray.models import load_model
+from wsss_ray.models import build_model, load_model
+from wsss_ray.optim import Sgd
+from wsss_ray.runners.train import Tail
 from wsss_ray.store import RunStore
-from wsss_ray.training import TrainingError, _agree
+from wsss_ray.training import Aside, MetricsLog, TrainingError, _agree
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +128,44 @@ def test_a_loss_that_is_not_finite_stops_with_the_images(seeded, tmp_path):
         train_stage(store, stage)
 
 
+def test_a_loss_that_is_not_finite_changes_no_weight(seeded):
+    store, plan = seeded
+    stage = stage_named(plan, "classifier")
+    learner = stage.component
+    images = ShardedImages(store, stage, learner.augment, 3)
+    net = build_model(stage)
+    optimizer = Sgd(lr=1e20).build(learner.param_groups(net))
+    batches = micro_batches(images, batch_size=8, start=0, stop=4, rank=0, world=1, micro=4, workers=0)
+    device = torch.device("cpu")
+    steps = fit(net, learner, optimizer, batches, start=0, total=4, num_images=len(images), device=device)
+    assert next(steps).step == 1
+    after_one = {name: value.clone() for name, value in net.state_dict().items()}
+    with pytest.raises(FloatingPointError, match="not finite at step 1"):
+        next(steps)
+    assert all(torch.equal(value, after_one[name]) for name, value in net.state_dict().items())
+
+
+def test_bfloat16_rounds_and_nothing_else(seeded, tmp_path):
+    """It is another stage; its weights have the same names in float32, and it follows the losses to three digits or so."""
+    job = tiny_job()
+    faster = job_of(job | {"run": {"precision": "bfloat16"}}).plan()
+    for name in ("classifier", "segmenter"):
+        copy, stage = fresh(seeded, tmp_path / name, name)
+        quick = stage_named(faster, "classifier") if name == "classifier" else type(stage)(
+            stage.kind, name, stage.component.model_copy(update={"precision": "bfloat16"}), stage.inputs, stage.seed
+        )
+        assert quick.id != stage.id
+        train_stage(copy, stage)
+        train_stage(copy, quick)
+        first, second = losses(copy, stage), losses(copy, quick)
+        assert first != second
+        np.testing.assert_allclose(second, first, rtol=0.03)
+        ours = load(copy.read(copy.stage_path(quick, "model.safetensors")))
+        assert {key: value.dtype for key, value in ours.items()} == {
+            key: value.dtype for key, value in load(copy.read(copy.stage_path(stage, "model.safetensors"))).items()
+        }
+
+
 def test_strong_images_train_on_their_masks(seeded, tmp_path):
     """Semi-supervised training is data: human masks replace the seeds, and the full loss appears."""
     from dataclasses import replace
@@ -185,3 +226,64 @@ def test_workers_agree_on_the_start_and_on_what_is_wrong(tmp_path):
         port = free.getsockname()[1]
     torch.multiprocessing.spawn(_one_of_two, args=(port, tmp_path), nprocs=2)
     assert [(tmp_path / f"{rank}.txt").read_text() for rank in (0, 1)] == ["40 no such file"] * 2
+
+
+def _sums_of_two(rank, port, folder):
+    torch.distributed.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+    totals = _Totals(torch.device("cpu"), distributed=True)
+    terms = [({"seed": 1.0}, {"seed": 2.0, "full": 4.0}), ({"seed": 1.0}, {"seed": 0.5}), ({"new": 3.0}, {"full": 5.0})]
+    found = [totals.begin({name: torch.tensor(value) for name, value in step[rank].items()})() for step in terms]
+    (folder / f"{rank}.json").write_text(json.dumps(found))
+    torch.distributed.destroy_process_group()
+
+
+def test_workers_add_up_terms_that_not_all_of_them_have(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    torch.multiprocessing.spawn(_sums_of_two, args=(port, tmp_path), nprocs=2)
+    expected = [{"full": 4.0, "seed": 3.0}, {"seed": 1.5}, {"full": 5.0, "new": 3.0}]
+    assert [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1)] == [expected] * 2
+
+
+def test_what_is_written_beside_a_training_keeps_its_order_and_tells_what_failed(tmp_path):
+    store, done = RunStore(str(tmp_path)), []
+    with Aside() as aside:
+        aside.begin(lambda: done.append("metrics"), lambda: done.append("checkpoint"))
+        aside.begin(lambda: done.append("metrics again"))
+    assert done == ["metrics", "checkpoint", "metrics again"]
+    assert not aside.busy()
+    store.write(store.path("file"), b"")
+    with pytest.raises(OSError, match="file"), Aside() as aside:
+        aside.begin(lambda: store.write(store.path("file", "below"), b""), lambda: done.append("checkpoint, no metrics"))
+    assert len(done) == 3
+    with pytest.raises(KeyError), Aside() as aside:  # what ended the training is what is told
+        aside.begin(lambda: store.write(store.path("file", "below"), b""), {}["the training's mistake"])
+
+
+def test_metrics_are_read_by_what_is_new_and_dropped_where_one_resumes(seeded, tmp_path):
+    from wsss_ray.engine import Step
+
+    stage, store = stage_named(seeded[1], "classifier"), RunStore(str(tmp_path))
+    log, tail = MetricsLog(store, stage, 0, every=1), Tail(store, store.stage_path(stage, "metrics.jsonl"))
+
+    def add(log, *steps):
+        for step in steps:
+            log.add(Step(step=step, epoch=step / 3, terms={"a": 1.0, "b": 0.5}, lr=0.1, seconds=0.5, waited=0.1), 8, flush=False)
+        log.take()()
+        return [json.loads(line)["step"] for line in tail.lines()]
+
+    assert tail.lines() == []
+    assert add(log, 1, 2) == [1, 2]
+    assert tail.lines() == []
+    assert add(log, 3) == [3]
+    again = MetricsLog(store, stage, 2, every=1)
+    assert again.loss == 1.5
+    assert not again.due()
+    assert add(again) == [1, 2], "the file is another one: all of it is new"
+    assert add(again, 3, 4) == [3, 4]
+    assert not again.due(), "all is written"
+    line = json.loads(store.read(store.stage_path(stage, "metrics.jsonl")).splitlines()[-1])
+    assert line == {
+        "step": 4, "epoch": 1.3333, "loss": 1.5, "terms": {"a": 1.0, "b": 0.5}, "lr": 0.1, "images_per_s": 16.0, "wait_share": 0.2
+    }

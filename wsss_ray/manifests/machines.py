@@ -33,7 +33,7 @@ class Machines:
         if run.gpu is False and gpus:
             raise ValueError(f"run.gpu is false and --gpus-per-node is {gpus}; give 0, or leave run.gpu out")
         places = gpus or 1
-        each = run.cpus_per_worker or 1 + run.loader_workers + run.label_workers
+        each = run.cpus_per_worker or 1 + (run.loader_workers or 0) + run.label_workers
         needed = math.ceil(each * places) + 1  # one is held back for readers
         if cpus_per_node is not None and cpus_per_node < needed:
             raise ValueError(f"--cpus-per-node {cpus_per_node} is less than the {needed} that {places} training workers need")

@@ -12,8 +12,10 @@ import os
 import threading
 import time
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
+import pyarrow.fs as pafs
 import ray.train
 import torch
 from ray import PlacementGroupID
@@ -24,6 +26,7 @@ from ray.util.placement_group import PlacementGroup, remove_placement_group
 
 from wsss_ray.contracts import Learner, OnlineSegmenter
 from wsss_ray.job import Execution
+from wsss_ray.loader import automatic_processes
 from wsss_ray.plan import Stage
 from wsss_ray.progress import Display, Meter
 from wsss_ray.records import StageError, make_record
@@ -33,6 +36,8 @@ from wsss_ray.store import RunStore
 from wsss_ray.training import TrainingError, run_training
 
 _PATIENCE_S = 600.0
+_PARALLEL = {"broadcast_buffers": False, "gradient_as_bucket_view": True}
+"""How DDP wraps a network: buffers (means, fixed batch norms) are equal everywhere already, gradients need no second copy."""
 
 
 def run_train(store: RunStore, stage: Stage, run: Execution, have: Resources, display: Display) -> None:
@@ -46,12 +51,13 @@ def run_train(store: RunStore, stage: Stage, run: Execution, have: Resources, di
     except ValueError as error:
         raise StageError(f"stage {stage.name}: {error}", [stage.id]) from error
     fewest, most = share.workers[0], max(share.workers[0], min(share.workers[1], learner.batch_size))
+    makers, decoders = run.label_workers if isinstance(learner, OnlineSegmenter) else 0, run.loader_workers
     config = {
         "store": store,
         "stage": stage,
-        "threads": max(1, int(share.cpus) - (run.label_workers if isinstance(learner, OnlineSegmenter) else 0)),
+        "threads": max(1, int(share.cpus) - makers),
         "micro_batch": run.micro_batch,
-        "loader_workers": run.loader_workers,
+        "loader_workers": automatic_processes(share.cpus, gpu=share.gpu, others=makers) if decoders is None else decoders,
         "label_workers": run.label_workers,
         "checkpoint_every": run.checkpoint_every,
         "log_every": run.log_every,
@@ -110,6 +116,7 @@ def train_worker(config: dict[str, Any]) -> dict[str, Any]:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what deterministic matrix products on CUDA need
     torch.set_num_threads(config["threads"])
     torch.use_deterministic_algorithms(mode=True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # NaN into all that is then written
     try:
         metrics = run_training(
             config["store"],
@@ -122,7 +129,7 @@ def train_worker(config: dict[str, Any]) -> dict[str, Any]:
             label_workers=config["label_workers"],
             checkpoint_every=config["checkpoint_every"],
             log_every=config["log_every"],
-            wrap=prepare_model,
+            wrap=partial(prepare_model, parallel_strategy_kwargs=_PARALLEL),
         )
         return metrics | {"workers": context.get_world_size()}
     except (TrainingError, FloatingPointError) as error:
@@ -165,12 +172,40 @@ class _Machines:
             )
 
 
+class Tail:
+    """The lines that come to a file in the store which is written whole each time; only what is new is read."""
+
+    def __init__(self, store: RunStore, path: str) -> None:
+        self.store, self.path = store, path
+        self._seen: tuple[int, object] | None = None
+        self._end, self._last = 0, b""  # how far it was read, and the last line there
+
+    def lines(self) -> list[bytes]:
+        """The lines since the last call: all of them where the file is not what it was and more. Raises OSError."""
+        info = self.store.fs.get_file_info(self.path)
+        if info.type != pafs.FileType.File or (info.size, info.mtime_ns) == self._seen:
+            return []
+        from_here = self._end - len(self._last)
+        with self.store.fs.open_input_file(self.path) as file:
+            file.seek(min(from_here, file.size()))
+            fresh = file.read()
+            if fresh.startswith(self._last):
+                fresh = fresh[len(self._last) :]
+            else:
+                file.seek(0)
+                self._end, fresh = 0, file.read()
+        found: list[bytes] = fresh.splitlines(keepends=True)
+        self._seen, self._end = (info.size, info.mtime_ns), self._end + len(fresh)
+        self._last = found[-1] if found else self._last
+        return found
+
+
 class _Watch(threading.Thread):
     """Reads metrics.jsonl while a training runs, for the progress display."""
 
     def __init__(self, store: RunStore, stage: Stage, meter: Meter) -> None:
         super().__init__(daemon=True)
-        self.store, self.path, self.meter = store, store.stage_path(stage, "metrics.jsonl"), meter
+        self.tail, self.meter = Tail(store, store.stage_path(stage, "metrics.jsonl")), meter
         self.finished = threading.Event()
         self._step = -1
 
@@ -191,10 +226,10 @@ class _Watch(threading.Thread):
     def look(self) -> None:
         """Show the lines that have come since the last look."""
         try:
-            lines = [json.loads(line) for line in self.store.read(self.path).splitlines()]
-        except OSError:  # not there yet, or a store that fails for a moment
+            lines = [json.loads(line) for line in self.tail.lines()]
+        except OSError:  # a store that fails for a moment
             return
         for line in lines:
             if line["step"] > self._step:
                 self.meter.to(line["step"], f"loss {line['loss']:.4f}, waiting {line['wait_share']:.0%}", loss=line["loss"])
-        self._step = lines[-1]["step"] if lines else -1
+        self._step = lines[-1]["step"] if lines else self._step

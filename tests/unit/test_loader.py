@@ -1,0 +1,63 @@
+"""Where a training's images lie, and the batches that are made of them ahead of its steps."""
+
+from __future__ import annotations
+
+import threading
+
+import pyarrow.parquet as pq
+import pytest
+
+from tests.local import job_of, run_plan, stage_named
+from tests.shapes import tiny_job
+from wsss_ray.loader import ShardedImages, _ids, automatic_processes, micro_batches
+from wsss_ray.store import RunStore
+
+
+@pytest.fixture
+def packed(tmp_path):
+    """A store with the images only, and the plan."""
+    store, plan = RunStore(str(tmp_path / "packed")), job_of(tiny_job()).plan()
+    run_plan(store, plan, last="images-weak")
+    return store, plan
+
+
+def test_where_images_lie_is_read_from_footers_or_else_from_the_rows(packed, tmp_path):
+    store, stage = packed[0], stage_named(packed[1], "images-weak")
+    shards = {shard: store.read_shard(stage, shard, "images") for shard in store.shards(stage)}
+    expected = {row["image_id"]: (stage, shard, place) for shard, rows in shards.items() for place, row in enumerate(rows)}
+    assert list(_ids(store, stage).items()) == list(expected.items())
+    assert _ids(store, stage, ["mask"]) == expected
+    bare = RunStore(str(tmp_path / "bare"))
+    for shard in store.shards(stage):
+        table = store.open_shard(stage, shard, "images").read()
+        column = table.schema.get_field_index("mask")
+        masks = [None if place == 2 else mask for place, mask in enumerate(table["mask"].to_pylist())]
+        table = table.set_column(column, table.schema.field("mask"), [masks])
+        bare.write(bare.shard_path(stage, shard), b"")
+        pq.write_table(table, bare.shard_path(stage, shard), row_group_size=1, write_statistics=shard != 0)
+    assert _ids(bare, stage) == expected
+    assert _ids(bare, stage, ["mask"]) == {name: place for name, place in expected.items() if place[2] != 2}
+
+
+def test_batches_ahead_end_with_their_reader_and_tell_what_failed(packed):
+    store, stage = packed[0], stage_named(packed[1], "classifier")
+    images = ShardedImages(store, stage, stage.component.augment, 3)
+    call = dict(batch_size=8, start=0, stop=9, rank=0, world=1, micro=8, workers=0)
+    batches = micro_batches(images, **call)
+    assert len(next(batches)[0].ids) == 8
+    assert any(thread.name.startswith("batches") for thread in threading.enumerate())
+    batches.close()
+    assert not any(thread.name.startswith("batches") for thread in threading.enumerate())
+    data = stage.input("data")
+    images = ShardedImages(store, stage, stage.component.augment, 3)
+    for shard in store.shards(data):
+        store.write(store.shard_path(data, shard), b"no parquet")
+    with pytest.raises(ValueError, match="Parquet"):
+        next(micro_batches(images, **call))
+
+
+def test_processes_for_decoding_are_what_a_gpu_leaves():
+    assert automatic_processes(16, gpu=True, others=0) == 8
+    assert automatic_processes(6, gpu=True, others=2) == 3
+    assert automatic_processes(1, gpu=True, others=0) == 0
+    assert automatic_processes(16, gpu=False, others=0) == 0
