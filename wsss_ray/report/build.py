@@ -1,58 +1,89 @@
-"""The page: reads a run's records, logs and first shards, and lays them out in one file."""
+"""The page: reads a run's records, logs and a few shards, and lays them out in one file."""
 
 from __future__ import annotations
 
-from importlib.resources import files
-from string import Template
+from collections.abc import Mapping, Sequence
 
 import yaml
 
+from wsss_ray.data.source import DataSplit
 from wsss_ray.plan import Plan, Stage
-from wsss_ray.report import charts, sections
-from wsss_ray.report.gallery import images
-from wsss_ray.report.markup import DASH, Markup, duration, escape, join, number, section, tag, whole
+from wsss_ray.report import charts, pictures, sections
+from wsss_ray.report.classes import classes
+from wsss_ray.report.dial import threshold
+from wsss_ray.report.embedded import rule_json
+from wsss_ray.report.gallery import Gallery
+from wsss_ray.report.markup import DASH, Markup, duration, join, number, section, tag, whole
+from wsss_ray.report.page import render
 from wsss_ray.report.sections import Facts
+from wsss_ray.report.thresholds import FIGURES, Curve, Rule, curve
 from wsss_ray.store import RunStore
 
 _NAVIGATION = {
     "results": "Results",
     "seeds": "Seeds",
-    "classes": "Classes",
+    "threshold": "Threshold",
     "images": "Images",
+    "classes": "Classes",
     "training": "Training",
     "stages": "Stages",
     "errors": "Errors",
+    "logs": "Logs",
     "machine": "Machine",
     "job": "Job",
 }
+_SCRIPTS = ("seeds.js", "theta.js", "gallery.js", "viewer.js")
 
 
-def build(store: RunStore, run: str, plan: Plan, job_yaml: str, *, gallery: int = 12) -> bytes:
+def build(store: RunStore, run: str, plan: Plan, job_yaml: str, *, gallery: int = 20) -> bytes:
     """The report of a run as UTF-8 HTML, as far as the run has come. `gallery`: images shown of each split.
 
     The same store gives the same bytes. Raises ValueError on shards of another schema version.
     """
     facts = Facts.read(store, plan)
+    rules = [rule for stage in plan if (rule := Rule.of(stage))]
+    shown = Gallery(store, plan, rules, gallery)
+    images = shown.section()
+    curves = [_curve(store, rule) for rule in rules]
     parts = {
         "results": sections.results(facts),
         "seeds": sections.seed_quality(facts),
-        "classes": sections.classes(facts),
-        "images": images(store, plan, gallery),
+        "threshold": threshold(rules, curves, [_stored(facts, rule) for rule in rules], embedded=bool(shown.images)),
+        "images": images,
+        "classes": classes(facts),
         "training": _training(facts),
         "stages": sections.stages(facts),
         "errors": sections.errors(facts),
+        "logs": sections.logs(facts, run),
         "machine": sections.environment(facts),
         "job": section("job", "Job", tag("pre", tag("code", job_yaml), tabindex="0", role="region", aria_label="Job file")),
     }
     links = [tag("a", _NAVIGATION[name], href=f"#{name}") for name, part in parts.items() if part]
-    page = Template(_resource("page.html")).substitute(
-        title=escape(run),
-        style=_resource("style.css"),
-        header=_header(facts, run, method_name(job_yaml)),
-        navigation=join(links),
-        body=join(parts.values()),
-    )
-    return page.encode()
+    data = {
+        "rules": [rule_json(rule, curve) for rule, curve in zip(rules, curves, strict=True)],
+        "images": shown.images,
+        "classes": list(_classes(plan)),
+        "colors": pictures.palette().tolist() if shown.images else [],
+        "hatch": pictures.HATCH,
+    }
+    header = _header(facts, run, method_name(job_yaml))
+    return render(title=run, header=header, links=links, body=join(parts.values()), scripts=_SCRIPTS, data=data)
+
+
+def _classes(plan: Plan) -> Sequence[str]:
+    """The names of the labels, background first."""
+    return next((("background", *s.component.classes) for s in plan if isinstance(s.component, DataSplit)), ())
+
+
+def _curve(store: RunStore, rule: Rule) -> Curve | None:
+    split = rule.stage.input("data").component
+    return curve(store, rule, len(split.classes) + 1, split.num_images) if isinstance(split, DataSplit) else None
+
+
+def _stored(facts: Facts, rule: Rule) -> Mapping[str, float | None] | None:
+    """The figures of a rule's seeds as they were scored, if they were."""
+    stage = next((s for s in facts.scores(seeds=True) if s.optional("seeds") == rule.stage and s.id in facts.records), None)
+    return {name: facts.share(stage, name) for name in FIGURES} if stage else None
 
 
 def method_name(job_yaml: str) -> str | None:
@@ -111,7 +142,3 @@ def _training(facts: Facts) -> Markup | None:
         empty = tag("figure", tag("h3", title), tag("p", "No step is logged.", class_="note"), class_="chart")
         figures.append(charts.losses(title, log) if log else empty)
     return section("training", "Training", tag("div", *figures, class_="charts")) if figures else None
-
-
-def _resource(name: str) -> str:
-    return (files("wsss_ray.report") / name).read_text(encoding="utf-8")

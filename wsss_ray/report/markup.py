@@ -38,7 +38,7 @@ def tag(name: str, *children: Child, **attributes: Child) -> Markup:
     """An element. `class_` is the attribute class, `aria_label` is aria-label, and None leaves an attribute out."""
     given = {key.rstrip("_").replace("_", "-"): value for key, value in attributes.items() if value is not None}
     head = name + "".join(f' {key}="{escape(str(value))}"' for key, value in given.items())
-    return Markup(f"<{head}>") if name == "img" else Markup(f"<{head}>{join(children)}</{name}>")
+    return Markup(f"<{head}>") if name in ("img", "input") else Markup(f"<{head}>{join(children)}</{name}>")
 
 
 def section(anchor: str, title: str, *children: Child) -> Markup:

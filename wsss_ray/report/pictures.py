@@ -15,7 +15,8 @@ from wsss_ray.contracts import IGNORE
 LONG_SIDE = 192
 """Pixels on the longer side of a thumbnail, at most."""
 _SHOWN = 128  # CSS pixels on the longer side, at least
-_HATCH = ((222, 222, 218), (178, 178, 174))
+HATCH = ((222, 222, 218), (178, 178, 174))
+"""Ground and stripes of undecided pixels."""
 # Anchors of matplotlib's inferno at equal distances: lightness grows evenly, and it reads in grey and to the colour-blind.
 _HEAT = np.array(
     [(0, 0, 4), (40, 11, 84), (101, 21, 110), (159, 42, 99), (212, 72, 66), (245, 125, 21), (250, 193, 39), (252, 255, 164)]
@@ -56,10 +57,10 @@ def photo(image_HWC: NDArray[np.uint8]) -> Picture:
 
 def labels(label_HW: NDArray[np.uint8]) -> Picture:
     """A label map; undecided pixels are hatched."""
-    width, height = _size(*label_HW.shape)
-    small = np.asarray(Image.fromarray(label_HW).resize((width, height), Image.Resampling.NEAREST))
+    small = shrink_labels(label_HW)
+    height, width = small.shape
     stripe = (np.add.outer(np.arange(height), np.arange(width)) // max(1, max(width, height) // 64)) % 4 == 0
-    hatch = np.where(stripe[..., None], _HATCH[1], _HATCH[0])
+    hatch = np.where(stripe[..., None], HATCH[1], HATCH[0])
     return _picture(np.where((small == IGNORE)[..., None], hatch, palette()[small]).astype(np.uint8), smooth=False)
 
 
@@ -80,13 +81,19 @@ def heat_over(image_HWC: NDArray[np.uint8], map_HW: NDArray[np.float32]) -> NDAr
     return np.asarray(mixed.round(), np.uint8)
 
 
-def _size(height: int, width: int) -> tuple[int, int]:
+def shrink_labels(label_HW: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The nearest label at each pixel of the thumbnail."""
+    return np.asarray(Image.fromarray(label_HW).resize(small_size(*label_HW.shape), Image.Resampling.NEAREST))
+
+
+def small_size(height: int, width: int) -> tuple[int, int]:
+    """Width and height of the thumbnail of an image."""
     scale = min(1.0, LONG_SIDE / max(height, width))
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
 def _shrink(image_HWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    size = _size(*image_HWC.shape[:2])
+    size = small_size(*image_HWC.shape[:2])
     return np.asarray(Image.fromarray(image_HWC).resize(size, Image.Resampling.LANCZOS))
 
 

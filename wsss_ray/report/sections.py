@@ -1,23 +1,21 @@
-"""The tables of the report: scores, classes, stages, errors, and where it ran. Each is a function of what the store holds."""
+"""The tables of the report: scores, stages, errors, logs, and where it ran. Each is a function of what the store holds."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
-import numpy as np
-
-from wsss_ray.data.source import DataSplit
-from wsss_ray.ops.confusion import scores
 from wsss_ray.plan import Plan, Stage
-from wsss_ray.report import charts, pictures
-from wsss_ray.report.markup import DASH, Child, Markup, bar, duration, join, number, section, swatch, table, tag, whole
+from wsss_ray.report import charts
+from wsss_ray.report.markup import DASH, Child, Markup, bar, duration, join, number, section, table, tag, whole
 from wsss_ray.store import RunStore
 
 _ERRORS = 100
+_LOGS = 60
 _MARKS = (("mIoU", "miou"), ("precision", "precision"), ("recall", "recall"), ("coverage", "coverage"))
 
 
@@ -89,64 +87,45 @@ def seed_quality(facts: Facts) -> Markup | None:
     return section("seeds", "Seed quality", keys, tag("div", *rows, scale, class_="strips"))
 
 
-def classes(facts: Facts) -> Markup | None:
-    """The IoU of each class in every score; precision, recall and confusions of each score below, folded."""
-    stages = facts.scores(seeds=False) + facts.scores(seeds=True)
-    names = next((("background", *s.component.classes) for s in facts.plan if isinstance(s.component, DataSplit)), None)
-    if not stages or names is None:
-        return None
-    ious = [facts.part(stage, "metrics").get("iou") or [] for stage in stages]
-    colors = pictures.palette(len(names))
-    rows: list[list[Child]] = []
-    for k, name in enumerate(names):
-        rows.append([_label(colors[k], name), *(bar(iou[k] if k < len(iou) else None) for iou in ious)])
-    rows.append(["mean", *(bar(facts.share(stage, "miou")) for stage in stages)])
-    head = ["class", *(f"{s.name} (missing)" if s.id not in facts.records else s.name for s in stages)]
-    folded = [_confusions(stage, names, facts.part(stage, "metrics").get("confusion")) for stage in stages]
-    body = table("IoU of each class", head, rows, numeric=range(1, len(head)))
-    return section("classes", "IoU of each class", tag("div", body, class_="sum"), *folded)
-
-
-def _confusions(stage: Stage, names: Sequence[str], confusion: Sequence[Sequence[int]] | None) -> Markup | None:
-    """Of every label the share of pixels, precision, recall, and what the largest part of what was missed was taken for."""
-    matrix = np.array(confusion or [], dtype=np.int64)
-    if matrix.shape != (len(names), len(names) + 1):
-        return None
-    figures, colors = scores(matrix), pictures.palette(len(names))
-    pixels = matrix.sum(axis=1)
-    given = (*names, "undecided")
-    rows: list[list[Child]] = []
-    for k, missed in enumerate(matrix):
-        missed[k] = 0
-        worst = int(missed.argmax())
-        taken = f"{given[worst]} ({number(missed[worst] / pixels[k])})" if missed[worst] else DASH
-        ratios = (pixels[k] / max(1, pixels.sum()), figures.precision[k], figures.recall[k])
-        rows.append([_label(colors[k], names[k]), *map(number, ratios), taken])
-    head = ("class", "share of pixels", "precision", "recall", "most often taken for (share of the class)")
-    body = table(f"Confusions of {stage.name}", head, rows, numeric=(1, 2, 3))
-    return tag("details", tag("summary", f"Precision, recall and confusions of {stage.name}"), body)
-
-
 def stages(facts: Facts) -> Markup:
-    """What the plan consists of and how far it is."""
+    """What the plan consists of, how far it is, how long it took and how fast it was."""
+    longest = max((record.get("seconds") or 0.0 for record in facts.records.values()), default=0.0)
 
     def row(stage: Stage) -> list[Child]:
         counts, done = facts.part(stage, "counts"), stage.id in facts.records
         reads = ", ".join(dict.fromkeys(source.name for _, source in stage.inputs))
-        count = f"{whole(counts['steps'])} steps" if "steps" in counts else f"{whole(counts.get('images'))} images"
+        work, unit = (counts.get("steps"), "steps") if "steps" in counts else (counts.get("images"), "images")
+        seconds = facts.records.get(stage.id, {}).get("seconds")
+        share = 100 * seconds / longest if isinstance(seconds, int | float) and longest else 0.0
+        pace = f"{_pace(work / seconds)} {unit}/s" if isinstance(work, int) and seconds else DASH
         errors = facts.errors(stage)
+        files = [tag("a", "record", href=f"../../stages/{stage.id}/record.json")] if done else []
+        if facts.store.exists(facts.store.stage_path(stage, "metrics.jsonl")):
+            files.append(tag("a", "steps", href=f"../../stages/{stage.id}/metrics.jsonl"))
         return [
             join([stage.name, tag("small", f"reads {reads}" if reads else None)]),
             join([stage.kind, tag("small", stage.component.kind())]),
             tag("span", "done", class_="state") if done else _missing(),
-            duration(facts.records[stage.id].get("seconds")) if done else DASH,
-            count if done and ("steps" in counts or "images" in counts) else DASH,
+            tag("span", duration(seconds), class_="bar", style=f"--v:{share:.1f}%") if done else DASH,
+            f"{whole(work)} {unit}" if done and isinstance(work, int) else DASH,
+            pace if done else DASH,
             tag("a", whole(errors), href="#errors") if errors else ("0" if done else DASH),
-            tag("code", stage.id),
+            join([tag("code", stage.id), tag("small", join(files, ", "))]),
         ]
 
-    head = ("stage", "kind", "state", "time", "work", "errors", "id")
-    return section("stages", "Stages", table("Stages", head, map(row, facts.plan), numeric=(3, 4, 5)))
+    head = ("stage", "kind", "state", "time", "work", "throughput", "errors", "id and files")
+    return section("stages", "Stages", table("Stages", head, map(row, facts.plan), numeric=(3, 4, 5, 6)))
+
+
+def logs(facts: Facts, run: str) -> Markup | None:
+    """The logs that lie beside the report."""
+    names = [name for name in facts.store.names(facts.store.run_path(run, "logs")) if "\n" not in name]
+    if not names:
+        return None
+    items = [tag("li", tag("a", name, href=f"logs/{quote(name)}")) for name in names[:_LOGS]]
+    more = tag("p", f"The first {_LOGS} of {whole(len(names))}.", class_="note") if len(names) > _LOGS else None
+    note = tag("p", "Beside this file in the store, in the folder logs.", class_="note")
+    return section("logs", "Logs", note, tag("ul", *items, class_="files"), more)
 
 
 def errors(facts: Facts) -> Markup | None:
@@ -187,8 +166,9 @@ def environment(facts: Facts) -> Markup | None:
     return section("machine", "Machine and versions", *blocks)
 
 
-def _label(color: Sequence[int], name: str) -> Markup:
-    return join([swatch(color), name])
+def _pace(value: float) -> str:
+    """Three digits that matter, without an exponent."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _missing() -> Markup:

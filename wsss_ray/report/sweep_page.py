@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from importlib.resources import files
 from statistics import mean, stdev
-from string import Template
 
-from wsss_ray.report.markup import DASH, Child, Markup, bar, duration, escape, join, number, section, table, tag, whole
+from wsss_ray.report.markup import DASH, Child, Markup, bar, duration, join, number, section, table, tag, whole
+from wsss_ray.report.page import render
 from wsss_ray.report.sweep_axes import Axis, Parameter, parameters, shorten
 from wsss_ray.report.sweep_charts import Marks, dots, parallel, scatter
 from wsss_ray.trials import TrialRow, ranking
@@ -35,14 +34,8 @@ def build_sweep(name: str, rows: Sequence[TrialRow], metric: str, job_yaml: str,
         "Job": section("job", "Job", tag("pre", tag("code", job_yaml), tabindex="0", role="region", aria_label="Job file")),
     }
     links = [tag("a", text, href="#" + text.lower().replace(" ", "-")) for text, part in parts.items() if part]
-    page = Template(_resource("page.html")).substitute(
-        title=escape(name),
-        style=_resource("style.css"),
-        header=_header(name, rows, trials, metric, stages),
-        navigation=join(links),
-        body=join(parts.values()),
-    )
-    return page.encode()
+    header = _header(name, rows, trials, metric, stages)
+    return render(title=name, header=header, links=links, body=join(parts.values()))
 
 
 @dataclass(frozen=True)
@@ -235,7 +228,3 @@ def _finite(row: TrialRow) -> TrialRow:
 
 def _seed(row: TrialRow) -> tuple[int, str]:
     return row.seed, row.run
-
-
-def _resource(name: str) -> str:
-    return (files("wsss_ray.report") / name).read_text(encoding="utf-8")
