@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import json
 import re
@@ -180,14 +181,14 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attrs)))
-        if tag not in {"meta", "img"}:  # the only void elements in use; those of SVG are none
+        if tag not in {"meta", "img", "input"}:  # the only void elements in use; those of SVG are none
             self.open.append(tag)
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        if self.open and self.open[-1] != "style":
+        if self.open and self.open[-1] not in ("style", "script"):
             self.texts.append(data)
 
     def values(self, attribute: str) -> list[str]:
@@ -243,13 +244,22 @@ def test_nothing_from_the_store_becomes_markup_and_nothing_points_outside(made) 
     html = report.build(store, HOSTILE, plan, JOB).decode()
     page = Page(html)
     assert HOSTILE in page.text
-    assert not {"script", "b onload", "link", "iframe", "form"} & {name for name, _ in page.tags}
+    assert not {"b onload", "link", "iframe", "form"} & {name for name, _ in page.tags}
+    assert [attrs for name, attrs in page.tags if name == "script"] == [{"type": "application/json", "id": "data"}, {}]
+    policy = next(attrs["content"] for name, attrs in page.tags if attrs.get("http-equiv"))
+    script = html[html.rindex("<script>") + len("<script>") : html.rindex("</script>")]
+    assert policy is not None
+    assert base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() in policy
+    assert not any(f"'{word}'" in policy.partition("script-src")[2] for word in ("self", "unsafe-inline", "unsafe-eval"))
     assert not [attrs for _, attrs in page.tags if any(key.startswith("on") for key in attrs)]
     assert re.search(r"https?:|//[a-z]|@import|url\(", re.sub(r"base64,[\w+/=]+", "", html)) is None
     assert all(value.startswith("data:image/") for value in page.values("src"))
     ids = page.values("id")
     assert len(ids) == len(set(ids))
-    assert all(value[0] == "#" and value[1:] in ids for value in page.values("href"))
+    inside = [value for value in page.values("href") if value[0] == "#"]
+    assert all(value[1:] in ids for value in inside)
+    beside = re.compile(r"\.\./\.\./stages/[\w-]+/(record\.json|metrics\.jsonl)")
+    assert all(beside.fullmatch(value) for value in set(page.values("href")) - set(inside))
 
 
 def test_an_empty_store_shows_every_stage_as_missing(tmp_path) -> None:

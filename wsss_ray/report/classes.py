@@ -34,11 +34,11 @@ def classes(facts: Facts) -> Markup | None:
     rows: list[list[Child]] = []
     for k, name in enumerate(names):
         having = [whole(int(count[k])) for _, count in known]
-        rows.append([_label(colors[k], name), *having, *(bar(iou[k] if k < len(iou) else None) for iou in ious)])
-    rows.append(["mean", *("" for _ in known), *(bar(facts.share(stage, "miou")) for stage in stages)])
-    head = ["class", *(f"in {name}" for name, _ in known)]
-    head += [f"{s.name} (missing)" if s.id not in facts.records else s.name for s in stages]
-    note = tag("p", "The first columns count the images whose mask has the class.", class_="note") if known else None
+        rows.append([_label(colors[k], name), *(bar(iou[k] if k < len(iou) else None) for iou in ious), *having])
+    rows.append(["mean", *(bar(facts.share(stage, "miou")) for stage in stages), *("" for _ in known)])
+    head = ["class", *(f"{s.name} (missing)" if s.id not in facts.records else s.name for s in stages)]
+    head += [f"masks of {name} with it" for name, _ in known]
+    note = tag("p", "The last columns count the images whose mask has the class.", class_="note") if known else None
     folded = [_confusions(stage, names, facts.part(stage, "metrics").get("confusion")) for stage in stages]
     body = table("IoU of each class", head, rows, numeric=range(1, len(head)))
     return section("classes", "IoU of each class", note, tag("div", body, class_="sum"), *folded)
@@ -104,15 +104,14 @@ def _matrix(stage: Stage, matrix: NDArray[np.int64], names: Sequence[str]) -> Ma
         cells = [_cell(int(matrix[k, other]) / total, own=k == other) for other, _, _ in columns]
         body.append(tag("tr", tag("th", _label(colors[k], names[k]), scope="row"), *cells))
     some = f"; the {_LABELS} labels that miss most pixels" if len(shown) < len(names) else ""
-    caption = tag("caption", f"Of the pixels of each class (row), the per cent that {stage.name} gives each label (column){some}.")
+    caption = tag("caption", f"Per cent of each class's pixels (row) to which {stage.name} gives a label (column){some}.")
     listed = tag("table", caption, tag("thead", tag("tr", *head)), tag("tbody", *body), class_="matrix")
     return tag("div", listed, class_="scroll", tabindex="0", role="region", aria_label=f"Confusions of {stage.name}")
 
 
 def _cell(share: float, *, own: bool) -> Markup:
-    name = " ".join(part for part in ("own" if own else "", "high" if share > 0.5 else "") if part)
     text = f"{100 * share:.0f}" if share >= 0.005 else ""
-    return tag("td", text, class_=name or None, style=f"--v:{100 * share:.0f}%" if text else None)
+    return tag("td", text, class_="own" if own else None, style=f"--v:{100 * share:.0f}%" if text else None)
 
 
 def _label(color: Sequence[int], name: str) -> Markup:

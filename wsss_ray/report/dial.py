@@ -18,7 +18,8 @@ def threshold(
     """The section. `stored`: of each rule the figures of the seeds in the store, where they were scored."""
     if not rules or not (embedded or any(curves)):
         return None
-    parts = [_panel(i, *one) for i, one in enumerate(zip(rules, curves, stored, strict=True))]
+    several = len(rules) > 1
+    parts = [_panel(i, several, *one) for i, one in enumerate(zip(rules, curves, stored, strict=True))]
     lead = (
         "What another threshold would do to the seeds, computed in this page from the stored localization maps. "
         "The dense CRF is not computed here: the stored seeds, with it, stand beside."
@@ -36,10 +37,13 @@ def _slider(rules: Sequence[Rule]) -> Markup:
     back = tag("button", "back to the job's", id="theta-back", type="button")
     slider = tag("input", type="range", id="theta", min="0", max="1", step="0.01", value=f"{rules[0].theta:g}")
     named = tag("label", "Threshold \N{GREEK SMALL LETTER THETA} ", value, for_="theta")
-    return tag("div", tag("div", choice, named, back, class_="said"), tag("div", slider, class_="track"), class_="dial", hidden="")
+    said = tag("div", choice, named, back, class_="said")
+    return tag("div", said, tag("div", slider, class_="track"), class_="dial", hidden="")
 
 
-def _panel(index: int, rule: Rule, curve: Curve | None, stored: Mapping[str, float | None] | None) -> Markup:
+def _panel(
+    index: int, several: bool, rule: Rule, curve: Curve | None, stored: Mapping[str, float | None] | None
+) -> Markup:
     """The curve of one rule and its figures at theta and as stored."""
     at = round(100 * rule.theta)
     before = ", before the CRF" if rule.crf else ""
@@ -49,16 +53,17 @@ def _panel(index: int, rule: Rule, curve: Curve | None, stored: Mapping[str, flo
         theta = tag("span", f"{rule.theta:.2f}", data_figure="theta")
         rows.append([join(["at \N{GREEK SMALL LETTER THETA} ", theta, before]), *here])
     if stored is not None:
-        after = ", with the CRF" if rule.crf else ""
-        rows.append([f"stored, \N{GREEK SMALL LETTER THETA} {rule.theta:g}{after}", *(number(stored.get(name)) for name in FIGURES)])
+        kept = f"stored, \N{GREEK SMALL LETTER THETA} {rule.theta:g}" + (", with the CRF" if rule.crf else "")
+        rows.append([kept, *(number(stored.get(name)) for name in FIGURES)])
     figures = table("Figures of the seeds", ("seeds", *_NAMES.values()), rows, numeric=range(1, 5)) if rows else None
     if curve is None:
-        body = join([tag("p", "There are no masks to score a threshold with.", class_="note"), figures])
+        body = tag("div", figures, tag("p", "There are no masks to score a threshold with.", class_="note"))
     else:
         some = f"all {whole(curve.of)}" if curve.images == curve.of else f"{whole(curve.images)} of {whole(curve.of)}"
         note = f"Scored on {some} training images at the size of thumbnails; their masks serve this chart only."
-        body = join([_chart(rule, curve), figures, tag("p", note, class_="note")])
-    return tag("div", tag("h3", rule.stage.name, class_="of"), body, class_="panel", data_rule=str(index))
+        body = join([_chart(rule, curve), tag("div", figures, tag("p", note, class_="note"))])
+    heading = tag("h3", rule.stage.name, class_="of") if several else None
+    return tag("div", heading, body, class_="panel", data_rule=str(index))
 
 
 def _chart(rule: Rule, curve: Curve) -> Markup:
@@ -68,8 +73,8 @@ def _chart(rule: Rule, curve: Curve) -> Markup:
         y = f"{_HEIGHT * (1 - i / 4):.1f}"
         grid.append(tag("line", x1="0", x2="100%", y1=y, y2=y, class_="grid" if i else "axis"))
         grid.append(tag("text", f"{i / 4:g}", x="-8", y=y, dy="0.35em", text_anchor="end"))
-    for i in range(0, 11, 2):
-        grid.append(tag("text", f"{i / 10:g}", x=f"{10 * i}%", y=str(_HEIGHT + 18), text_anchor="middle"))
+    below = str(_HEIGHT + 18)
+    grid += [tag("text", f"{i / 10:g}", x=f"{10 * i}%", y=below, text_anchor="middle") for i in range(0, 11, 2)]
     grid.append(tag("text", "threshold \N{GREEK SMALL LETTER THETA}", x="100%", y=str(_HEIGHT + 36), text_anchor="end"))
     lines, ends = [], {}
     for i, name in enumerate(FIGURES):

@@ -38,7 +38,8 @@ def maps_json(maps: Maps, *, mean: bool) -> dict[str, Any] | None:
 
 def rule_json(rule: Rule, curve: Curve | None) -> dict[str, Any]:
     """What the page must know of a rule; figures to four digits."""
-    figures = {name: [None if v is None else round(v, 4) for v in line] for name, line in curve.figures.items()} if curve else None
+    lines = curve.figures.items() if curve else ()
+    figures = {name: [None if value is None else round(value, 4) for value in line] for name, line in lines}
     return {
         "stage": rule.stage.id,
         "name": rule.stage.name,
@@ -47,7 +48,7 @@ def rule_json(rule: Rule, curve: Curve | None) -> dict[str, Any]:
         "conflict": rule.conflict,
         "crf": rule.crf,
         "maps": rule.stage.input("maps").id,
-        "curve": figures,
+        "curve": figures or None,
     }
 
 

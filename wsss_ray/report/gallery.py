@@ -163,9 +163,9 @@ def _tools(dial: bool) -> Markup:
     theta = None
     if dial:
         slider = tag("input", type="range", id="theta-too", min="0", max="1", step="0.01")
-        theta = tag("label", tag("span", "Threshold ", tag("output", id="theta-too-value", for_="theta-too")), slider)
-    overlay = tag("input", type="range", id="overlay", min="0", max="100", step="5", value="75")
-    overlay = tag("label", tag("span", "Colours over image ", tag("output", id="overlay-value", for_="overlay")), overlay)
+        theta = tag("label", tag("span", "Threshold ", tag("output", id="theta-too-value", for_="theta-too")), slider, for_="theta-too")
+    overlay = tag("input", type="range", id="overlay", min="0", max="100", step="5", value="65")
+    overlay = tag("label", tag("span", "Overlay ", tag("output", id="overlay-value", for_="overlay")), overlay, for_="overlay")
     chosen = [choice("class", "Class"), choice("order", "Order"), theta, overlay]
     hint = "Enter shows a picture large, arrow keys go from picture to picture."
     return tag("div", *chosen, tag("p", hint, class_="note"), class_="tools", role="group", aria_label="Gallery", hidden="")

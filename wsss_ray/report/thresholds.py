@@ -93,8 +93,8 @@ def small_saliency(data: bytes | None) -> MapArray | None:
 
 
 def sweep(
-    peak_CHW: MapArray, order_CHW: MapArray, classes: Sequence[int], cue_HW: NDArray[np.bool_], conflict: str, mask_HW: LabelArray,
-    thetas: NDArray[np.float64], num_labels: int,
+    peak_CHW: MapArray, order_CHW: MapArray, classes: Sequence[int], cue_HW: NDArray[np.bool_], conflict: str,
+    mask_HW: LabelArray, thetas: NDArray[np.float64], num_labels: int,
 ) -> NDArray[np.int64]:  # fmt: skip
     """The confusion matrix at every theta, (T, L, L + 1): that of `any_above` and `add_background`, counted once for all.
 
