@@ -46,15 +46,15 @@ def _panel(
 ) -> Markup:
     """The curve of one rule and its figures at theta and as stored."""
     at = round(100 * rule.theta)
-    before = ", before the CRF" if rule.crf else ""
+    before, after = (tag("small", f"{when} the CRF") if rule.crf else None for when in ("before", "with"))
     rows: list[list[Child]] = []
     if curve is not None:
         here = [tag("span", number(curve.figures[name][at]), data_figure=name) for name in FIGURES]
         theta = tag("span", f"{rule.theta:.2f}", data_figure="theta")
         rows.append([join(["at \N{GREEK SMALL LETTER THETA} ", theta, before]), *here])
     if stored is not None:
-        kept = f"stored, \N{GREEK SMALL LETTER THETA} {rule.theta:g}" + (", with the CRF" if rule.crf else "")
-        rows.append([kept, *(number(stored.get(name)) for name in FIGURES)])
+        kept = f"stored, \N{GREEK SMALL LETTER THETA} {rule.theta:g}"
+        rows.append([join([kept, after]), *(number(stored.get(name)) for name in FIGURES)])
     figures = table("Figures of the seeds", ("seeds", *_NAMES.values()), rows, numeric=range(1, 5)) if rows else None
     if curve is None:
         body = tag("div", figures, tag("p", "There are no masks to score a threshold with.", class_="note"))

@@ -16,7 +16,8 @@ from wsss_ray.report.reading import read_rows, spread
 from wsss_ray.report.thresholds import Rule
 from wsss_ray.store import RunStore
 
-_BUDGET = 2_200_000  # characters of all cards together
+_BUDGET = 2_200_000  # characters of all cards and maps together
+_IMAGE = 110_000  # of one card with its maps, if more of them are asked for than fit
 
 
 class Gallery:
@@ -31,7 +32,8 @@ class Gallery:
         """The pictures with their legend and what chooses among them."""
         used = {data.id for stage in self.plan if (data := stage.optional("data"))}
         splits = [(s, s.component) for s in self.plan if s.id in used and isinstance(s.component, DataSplit)]
-        parts = [part for data, split in splits if (part := self._split(data, split, _BUDGET // len(splits)))]
+        budget = max(_BUDGET, self.count * _IMAGE) // max(1, len(splits))
+        parts = [part for data, split in splits if (part := self._split(data, split, budget))]
         if not parts:
             return section("images", "Images", tag("p", "None yet.", class_="note"))
         classes = splits[0][1].classes
@@ -163,9 +165,11 @@ def _tools(dial: bool) -> Markup:
     theta = None
     if dial:
         slider = tag("input", type="range", id="theta-too", min="0", max="1", step="0.01")
-        theta = tag("label", tag("span", "Threshold ", tag("output", id="theta-too-value", for_="theta-too")), slider, for_="theta-too")
+        text = tag("span", "Threshold ", tag("output", id="theta-too-value", for_="theta-too"))
+        theta = tag("label", text, slider, for_="theta-too")
     overlay = tag("input", type="range", id="overlay", min="0", max="100", step="5", value="65")
-    overlay = tag("label", tag("span", "Overlay ", tag("output", id="overlay-value", for_="overlay")), overlay, for_="overlay")
+    text = tag("span", "Overlay ", tag("output", id="overlay-value", for_="overlay"))
+    overlay = tag("label", text, overlay, for_="overlay")
     chosen = [choice("class", "Class"), choice("order", "Order"), theta, overlay]
     hint = "Enter shows a picture large, arrow keys go from picture to picture."
     return tag("div", *chosen, tag("p", hint, class_="note"), class_="tools", role="group", aria_label="Gallery", hidden="")

@@ -38,7 +38,7 @@ def render(
         header=header,
         navigation=navigation,
         body=body,
-        data=_json(data or {}),
+        data=tag("script", _json(data), type="application/json", id="data") if data is not None else "",
         script=script,
     )
     return page.encode()
@@ -49,9 +49,10 @@ def _script(names: Sequence[str]) -> str:
     return '"use strict";\n{\n' + "\n".join(map(_read, names)) + "}\n"
 
 
-def _json(data: Mapping[str, Any]) -> str:
+def _json(data: Mapping[str, Any]) -> Markup:
     """JSON that cannot end the element it stands in."""
-    return json.dumps(data, separators=(",", ":")).replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+    text = json.dumps(data, separators=(",", ":"))
+    return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
 
 
 def _read(name: str) -> str:

@@ -124,7 +124,7 @@ def sweep(
         hold(label, start, stop)
         start = stop
     hold(np.where(cue, 0, num_labels), start, np.full_like(start, steps))
-    return ends.reshape(num_labels, columns, steps + 1).cumsum(axis=2)[:, :, :-1].transpose(2, 0, 1)
+    return np.asarray(ends.reshape(num_labels, columns, steps + 1).cumsum(axis=2)[:, :, :-1].transpose(2, 0, 1), np.int64)
 
 
 def curve(store: RunStore, rule: Rule, num_labels: int, of: int) -> Curve | None:
