@@ -29,6 +29,7 @@ from wsss_ray.store import RunStore
 SIZE = (150, 230)  # larger than the thumbnails
 AXES = (Axis(first=0.07, step=0.11), Axis(first=0.05, step=0.09))
 IMAGES = 6
+COLOR = np.array([1 << 16, 1 << 8, 1])  # a colour as one number
 RULES = {
     "mean": ThresholdSeeds(theta=0.3, background=CamBackground(threshold=0.2), conflict="ignore"),
     "power": ThresholdSeeds(theta=0.45, background=PowerBackground(gamma=3), conflict="background"),
@@ -127,12 +128,13 @@ def drawn(browser: Browser) -> dict[int, np.ndarray]:
         for (let i = 0; i < data.length; i += 4) text += String.fromCharCode(data[i], data[i + 1], data[i + 2]);
         return [card.querySelector("h4").firstChild.textContent, btoa(text), canvas.height];
     })"""
-    table = {tuple(color): label for label, color in enumerate(pictures.palette(len(CLASSES) + 1).tolist())}
-    table |= dict.fromkeys(pictures.HATCH, IGNORE)
+    table = np.full(1 << 24, 254, np.uint8)  # no label
+    table[pictures.palette(len(CLASSES) + 1) @ COLOR] = range(len(CLASSES) + 1)
+    table[np.array(pictures.HATCH) @ COLOR] = IGNORE
     found = {}
     for name, text, height in browser.js(script):
         rgb = np.frombuffer(base64.b64decode(text), np.uint8).reshape(height, -1, 3)
-        found[int(name[-2:])] = np.array([[table[tuple(pixel)] for pixel in line] for line in rgb.tolist()], np.uint8)
+        found[int(name[-2:])] = table[rgb @ COLOR]
     return found
 
 
