@@ -15,14 +15,14 @@ from tests.browser import Browser, chromium
 from tests.local import run_stage
 from tests.unit.test_report import CLASSES, HOSTILE, JOB, ReportPart, ReportSource, draw, record
 from wsss_ray import report
-from wsss_ray.artifacts import encode_labels, encode_maps
+from wsss_ray.artifacts import encode_gray, encode_labels, encode_maps
 from wsss_ray.contracts import IGNORE, Axis, Maps, SeedScore
 from wsss_ray.data.source import describe
 from wsss_ray.methods.cam import CrfSeeds, ThresholdSeeds
-from wsss_ray.ops.background import CamBackground, PowerBackground
+from wsss_ray.ops.background import CamBackground, PowerBackground, SaliencyBackground
 from wsss_ray.ops.confusion import confusion, scores
 from wsss_ray.ops.seeds import add_background, any_above, resize_maps
-from wsss_ray.plan import Plan, Stage, evaluate_seeds, ingest
+from wsss_ray.plan import Plan, Stage, evaluate_seeds, ingest, seed
 from wsss_ray.report import pictures
 from wsss_ray.store import RunStore
 
@@ -34,6 +34,7 @@ RULES = {
     "mean": ThresholdSeeds(theta=0.3, background=CamBackground(threshold=0.2), conflict="ignore"),
     "power": ThresholdSeeds(theta=0.45, background=PowerBackground(gamma=3), conflict="background"),
     "peak": CrfSeeds(background=CamBackground(threshold=0.5), crf=None),
+    "salient": ThresholdSeeds(theta=0.25, background=SaliencyBackground(threshold=0.4), conflict="background"),
 }
 
 
@@ -46,23 +47,32 @@ def maps_of(index: int) -> Maps:
     return Maps(classes, peak_CHW=peak, mean_CHW=mean, rows=AXES[0], columns=AXES[1])
 
 
+def saliency_of(index: int) -> np.ndarray:
+    """Smooth, as large as the image."""
+    coarse = np.random.default_rng(100 + index).integers(0, 256, (4, 6)).astype(np.uint8)
+    return np.asarray(Image.fromarray(coarse).resize(SIZE[::-1], Image.Resampling.BILINEAR))
+
+
 def fill(store: RunStore) -> Plan:
     """Images, masks and maps written here; seeds and their scores made by the real stages."""
     weak = ingest(describe(ReportSource(count=IMAGES), "weak"), name=HOSTILE)
     maps = Stage("localize", "maps", ReportPart(title="maps"), (("data", weak),))
-    rules = [Stage("seed", f"by {name}", rule, (("data", weak), ("maps", maps))) for name, rule in RULES.items()]
+    salient = Stage("ingest", "saliency", weak.component, (("like", weak),))
+    rules = [seed(rule, maps, weak, saliency=salient, name=f"by {name}") for name, rule in RULES.items()]
     plan = Plan.of([evaluate_seeds(SeedScore(), rule, weak, name=f"score {rule.name}") for rule in rules])
     for shard in range(2):
-        images, found = [], []
+        images, found, saliency = [], [], []
         for index in range(4 * shard, min(IMAGES, 4 * shard + 4)):
             image, mask = draw(index, SIZE)
             tags, name = list(maps_of(index).classes), f"weak_{index:02d}"
             row = {"image_id": name, "tags": tags, "height": SIZE[0], "width": SIZE[1], "image": image, "sha256": "0" * 64}
             images.append(row | {"mask": encode_labels(mask)})
             found.append({"image_id": name} | encode_maps(maps_of(index)))
+            saliency.append({"image_id": name, "saliency": encode_gray(saliency_of(index))})
         store.write_shard(weak, shard, "images", images)
+        store.write_shard(salient, shard, "saliency", saliency)
         store.write_shard(maps, shard, "maps", found)
-    for stage in (weak, maps):
+    for stage in (weak, maps, salient):
         record(stage, store, images=IMAGES)
     for stage in plan:
         if stage.kind in ("seed", "evaluate"):
@@ -113,7 +123,8 @@ def expected(name: str, index: int, theta: float) -> np.ndarray:
     if isinstance(rule, CrfSeeds):
         return add_background(any_above(peak, peak, maps.classes, theta), np.ones(small(), np.bool_), "class")
     assert rule.background is not None
-    return add_background(any_above(peak, mean, maps.classes, theta), rule.background.cues(peak, None), rule.conflict)
+    saliency_HW = pictures.shrink_labels(saliency_of(index)).astype(np.float32) / np.float32(255)
+    return add_background(any_above(peak, mean, maps.classes, theta), rule.background.cues(peak, saliency_HW), rule.conflict)
 
 
 def drawn(browser: Browser) -> dict[int, np.ndarray]:
@@ -170,9 +181,9 @@ def test_the_slider_moves_the_seeds_as_ops_does(browser: Browser) -> None:
     check(browser, "mean", 0.3)
 
 
-@pytest.mark.parametrize("name", ["power", "peak"])
+@pytest.mark.parametrize("name", ["power", "peak", "salient"])
 def test_each_rule_has_its_own_seeds_and_curve(browser: Browser, name: str) -> None:
-    own = {"power": 0.45, "peak": 0.5}[name]
+    own = {"power": 0.45, "peak": 0.5, "salient": 0.25}[name]
     choose(browser, "rule", str(list(RULES).index(name)))
     check(browser, name, own)
     slide(browser, 0.21)

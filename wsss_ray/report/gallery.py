@@ -26,7 +26,6 @@ class Gallery:
     def __init__(self, store: RunStore, plan: Plan, rules: Sequence[Rule], count: int) -> None:
         self.store, self.plan, self.rules, self.count = store, plan, rules, count
         self.images: dict[str, Any] = {}
-        self.dropped = 0  # images whose maps are too large to go along
 
     def section(self) -> Markup:
         """The pictures with their legend and what chooses among them."""
@@ -51,6 +50,7 @@ class Gallery:
             _collect_saliency(self.store, stage, rows)
         places = {image_id: place for place, image_id in enumerate(rows)}
         cards: list[Markup] = []
+        without = 0
         for row in sorted(rows.values(), key=Row.score):
             key = f"{data.id}.{places[row.image_id]}"
             made = card(row, split.classes, key, places[row.image_id])
@@ -58,13 +58,17 @@ class Gallery:
             if budget < 0 and cards:
                 break
             cards.append(made)
-            if found := self._embed(row, rules):
+            found = self._embed(row, rules)
+            without += found is None and any(maps is not None and maps.classes for _, maps in row.maps)
+            if found is not None:
                 self.images[key] = found
                 budget -= sum(len(part["peak"]) + len(part["mean"] or "") for part in found["maps"].values())
         scored = any(row.score() < math.inf for row in rows.values())
         about = f"{whole(len(cards))} of {whole(split.num_images)} images, evenly spaced among the first {whole(pool)}"
         about += ", lowest IoU first." if scored else "."
         about += f" Nothing yet from: {', '.join(absent)}." if absent else ""
+        if rules and without:
+            about += f" The slider leaves out {whole(without)} with too many maps, or without what their background needs."
         few = all(not row.maps and len(row.made) < 2 for row in rows.values())
         heading = tag("h3", data.name, tag("small", class_="count", role="status"))
         body = tag("div", *cards, class_="cards pairs" if few else "cards")
@@ -82,7 +86,6 @@ class Gallery:
                 continue
             fitting = embedded.maps_json(found, mean=any(r.order == "mean" for r in rules if r.stage.input("maps").id == source))
             if fitting is None:
-                self.dropped += 1
                 continue
             saliency = rule.stage.optional("saliency")
             peak_CHW, _ = thresholds.small_maps(rule, found, height, width)
