@@ -1,4 +1,4 @@
-"""Draw docs/report*.png from a report, by a headless Chromium. Run from the root of a clone.
+"""Draw the pictures of docs/report.md from a report, by a headless Chromium. Run from the root of a clone.
 
 PYTHONPATH=. python docs/screenshots.py runs/runs/demo/report.html
 """
@@ -23,13 +23,6 @@ def show(browser: Browser, selector: str, *, above: int = 16) -> None:
     browser.frame()
 
 
-def shrink(path: Path) -> None:
-    """Few colours, so that the file stays small; the thin lines keep theirs."""
-    with Image.open(path) as shot:
-        few = shot.convert("RGB").quantize(256, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
-        few.save(path, optimize=True)
-
-
 def draw(browser: Browser, report: Path, theta: float) -> None:
     """The three pictures; the second in dark."""
     browser.open(report, width=1280, height=760)
@@ -40,7 +33,7 @@ def draw(browser: Browser, report: Path, theta: float) -> None:
     left_out = ".legend, .tools, .legend + .note, .split > .note, #images h2"
     browser.js(f"document.querySelectorAll({left_out!r}).forEach((part) => part.remove())")
     show(browser, "#threshold", above=8)
-    browser.picture(DOCS / "report-theta.png")
+    browser.picture(DOCS / "report-theta.webp", quality=82)
     with tempfile.TemporaryDirectory() as folder:
         shots = []
         browser.open(report, width=360, height=720)
@@ -51,9 +44,7 @@ def draw(browser: Browser, report: Path, theta: float) -> None:
         sheet = Image.new("RGB", (3 * 360 + 2 * 24, 720), (200, 204, 208))
         for i, shot in enumerate(shots):
             sheet.paste(shot, (i * 384, 0))
-        sheet.save(DOCS / "report-phone.png")
-    for name in ("report", "report-theta", "report-phone"):
-        shrink(DOCS / f"{name}.png")
+        sheet.save(DOCS / "report-phone.webp", quality=82, method=6)
 
 
 def main() -> None:
