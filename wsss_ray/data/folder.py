@@ -14,7 +14,7 @@ from wsss_ray.component import NotIdentity
 from wsss_ray.data.source import Item, Raw, Source, Split, expand, file_state, once
 from wsss_ray.data.tags import Row, Table, check_classes, indices, read_table
 
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".tif", ".tiff", ".bmp")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".tif", ".tiff", ".bmp")
 
 
 class Folder(Source):
@@ -80,7 +80,7 @@ class Folder(Source):
         first, masked, same = None, False, dict[tuple[str, ...], tuple[int, ...]]()
         for row in rows:
             name = _find(row, files, self.root)
-            image_id, tags = _bare(name), same.get(row.tags)
+            image_id, tags = bare(name), same.get(row.tags)
             if tags is None:
                 tags = same[row.tags] = indices(row.tags, classes, row.where)
             other = f"{others}/{image_id}.png"
@@ -111,8 +111,8 @@ class Folder(Source):
     def _rows(self, split: Split) -> list[Row]:
         listed = list(_table(self.val, "val").rows) if self.val is not None else []
         if self.tags is None:
-            scored = {_bare(row.image) for row in listed}
-            return listed if split == "val" else [row for row in self._folder_rows() if _bare(row.image) not in scored]
+            scored = {bare(row.image) for row in listed}
+            return listed if split == "val" else [row for row in self._folder_rows() if bare(row.image) not in scored]
         rows = [row for row in _table(self.tags, "tags").rows if row.split == split]
         return rows + listed if split == "val" else rows
 
@@ -144,9 +144,9 @@ class Folder(Source):
             inside = os.path.relpath(folder, root).replace(os.sep, "/")
             prefix = "" if inside == "." else f"{inside}/"
             for file in files:
-                if file.lower().endswith(_SUFFIXES) and not file.startswith("."):
+                if file.lower().endswith(SUFFIXES) and not file.startswith("."):
                     name = prefix + file
-                    key = _nfc(_bare(name))
+                    key = nfc(bare(name))
                     found[key] = (*found[key], name) if key in found else (name,)
         return found
 
@@ -159,30 +159,30 @@ def _fail(message: str) -> NoReturn:
     raise ValueError(message)
 
 
-def _bare(name: str) -> str:
+def bare(name: str) -> str:
     """Drop the extension of an image file."""
     stem, dot, suffix = name.rpartition(".")
-    return stem if f"{dot}{suffix.lower()}" in _SUFFIXES else name
+    return stem if f"{dot}{suffix.lower()}" in SUFFIXES else name
 
 
-def _nfc(name: str) -> str:
+def nfc(name: str) -> str:
     """One spelling of accents: macOS stores a letter and its accent apart."""
     return name if name.isascii() else unicodedata.normalize("NFC", name)
 
 
-def _alike(path: str) -> str:
+def alike(path: str) -> str:
     """What a path is but for case, extension and folder."""
-    return _nfc(_bare(PurePosixPath(path).name)).lower()
+    return nfc(bare(PurePosixPath(path).name)).lower()
 
 
 def _find(row: Row, files: dict[str, tuple[str, ...]], root: str) -> str:
-    named = files.get(_nfc(_bare(row.image)), ())
-    same = [name for name in named if _nfc(name) == _nfc(row.image)]
+    named = files.get(nfc(bare(row.image)), ())
+    same = [name for name in named if nfc(name) == nfc(row.image)]
     if same:
         return same[0]
-    if not named or row.image != _bare(row.image):
-        near = [path for paths in files.values() for path in paths if _alike(path) == _alike(row.image)]
-        mend = f"; did you mean {near[0]!r}?" if near else f", where it is looked for; formats: {' '.join(_SUFFIXES)}"
+    if not named or row.image != bare(row.image):
+        near = [path for paths in files.values() for path in paths if alike(path) == alike(row.image)]
+        mend = f"; did you mean {near[0]!r}?" if near else f", where it is looked for; formats: {' '.join(SUFFIXES)}"
         raise ValueError(f"{row.where}: image {row.image!r} is not in {root}{mend}")
     if len(named) > 1:
         raise ValueError(f"{row.where}: image {row.image!r} may be {' or '.join(sorted(named))}; give the extension")

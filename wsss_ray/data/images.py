@@ -11,6 +11,7 @@ import struct
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,6 +63,34 @@ class Decoded:
     image: bytes
     height: int
     width: int
+
+
+@dataclass(frozen=True)
+class Header:
+    """What the beginning of an image file says. `depth` is in bits a channel, as far as it is known; `turned` by EXIF."""
+
+    kind: str
+    width: int
+    height: int
+    mode: str
+    depth: int
+    animated: bool
+    turned: bool
+
+
+def read_header(file: BinaryIO) -> Header:
+    """Read the header of an image file, no pixels. Raises ValueError as `normalise_image` does, OSError if it is not readable."""
+    start = file.read(32)
+    file.seek(0)
+    kind, reader = _reader(start)
+    try:
+        image = reader(file)
+        animated = bool(getattr(image, "is_animated", False))
+    except _BROKEN as err:
+        raise ValueError(f"{kind} file with a damaged header: {_line(err)}") from err
+    deep = (kind == "PNG" and start[24] == 16) or image.mode in _GRAY_16
+    depth = 32 if image.mode == "F" else 16 if deep else 8
+    return Header(kind, image.width, image.height, image.mode, depth, animated, _orientation(image) != 1)
 
 
 def normalise_image(data: bytes, *, max_pixels: int) -> Decoded:
@@ -156,12 +185,7 @@ def _open(
     data: bytes, max_pixels: int, size: tuple[int, int] | None = None, what: str = "image"
 ) -> tuple[str, ImageFile.ImageFile]:
     """Decode an image and tell its format. The size is checked first, against `size` (width, height) if given."""
-    if not data:
-        raise ValueError("the file is empty (0 bytes)")
-    found = next(((name, reader) for name, start, reader in _READERS if data.startswith(start)), None)
-    if found is None:
-        raise ValueError(f"not an image in a format that is read here ({', '.join(dict.fromkeys(n for n, _, _ in _READERS))})")
-    kind, reader = found
+    kind, reader = _reader(data)
     try:
         image = reader(io.BytesIO(data))  # not Image.open: the limit is ours, and warnings of a second limit would only confuse
     except _BROKEN as err:
@@ -175,6 +199,16 @@ def _open(
     except _BROKEN as err:
         raise ValueError(f"truncated or damaged {kind} file: {_line(err)}") from err
     return kind, image
+
+
+def _reader(start: bytes) -> tuple[str, type[ImageFile.ImageFile]]:
+    """Tell the format of an image by its first bytes."""
+    if not start:
+        raise ValueError("the file is empty (0 bytes)")
+    found = next(((name, reader) for name, mark, reader in _READERS if start.startswith(mark)), None)
+    if found is None:
+        raise ValueError(f"not an image in a format that is read here ({', '.join(dict.fromkeys(n for n, _, _ in _READERS))})")
+    return found
 
 
 def _orientation(image: Image.Image) -> int:

@@ -1,0 +1,64 @@
+"""The command that begins: from a folder of images to a job file."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wsss_ray.cli.console import fail
+
+FolderPath = Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of the images.")]
+Out = Annotated[Path, typer.Option("--out", metavar="FILE", help="Job file to write.")]
+Tags = Annotated[Path | None, typer.Option("--tags", metavar="FILE", help="Table of tags, if it is not found by itself.")]
+Masks = Annotated[Path | None, typer.Option("--masks", metavar="FOLDER", help="Folder of masks, if it is not found by itself.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace the job file, and the table or lists beside it.")]
+
+
+def init(folder: FolderPath, out: Out = Path("job.yaml"), tags: Tags = None, masks: Masks = None, force: Force = False) -> None:
+    """Look at a folder of images, say what is in it, and write a job file that suits it and this machine."""
+    from wsss_ray.job import JobError
+    from wsss_ray.survey.findings import findings
+    from wsss_ray.survey.sizes import Machine
+    from wsss_ray.survey.survey import survey
+    from wsss_ray.survey.write import write_job
+
+    if out.exists() and not force:
+        fail(f"{out}: is there already; replace it by --force, or write another file by --out")
+    if not out.absolute().parent.is_dir():
+        fail(f"--out {out}: there is no folder {out.absolute().parent}")
+    try:
+        with _watched() as watch:
+            found = survey(folder, tags=tags, masks=masks, machine=Machine.here(), watch=watch)
+        for heading, text in findings(found):
+            typer.echo(f"{heading:<9} {text}")
+        typer.echo(f"{'machine':<9} {found.machine.words()}")
+        paths = write_job(found, out, force=force)
+    except JobError as error:
+        fail(f"{folder}: {error}")
+    except ValueError as error:
+        fail(str(error))
+    except OSError as error:
+        fail(f"{error.filename or folder}: {error.strerror or error}")
+    except KeyboardInterrupt:
+        fail("interrupted; nothing was written", code=130)
+    for path in paths[:-1]:
+        typer.echo(f"{'wrote':<9} {path}, which the job names: {'; '.join(found.listing.own)}")
+    typer.echo(f"{'wrote':<9} {out}")
+    typer.echo(f"next      wsss-ray check {shlex.quote(str(out))}")
+
+
+@contextmanager
+def _watched() -> Iterator[Callable[[str, int], Callable[[int], None]]]:
+    """Progress on the terminal, on its error stream, so that what was found can be piped."""
+    from rich.console import Console
+
+    from wsss_ray.progress import Display
+
+    display = Display(Console(stderr=True, highlight=False))
+    with display.meters():
+        yield lambda what, total: display.meter(what, total, "files").add

@@ -1,0 +1,137 @@
+"""Image files by their headers: sizes, what is odd or broken, and which hold the same bytes. Nothing is decoded but a sample."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from wsss_ray.data.images import normalise_image, read_header
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+SAMPLE = 100
+"""How many images, and how many masks, are decoded."""
+
+_CHUNK = 1000
+_ENDS = 4096
+
+Progress = Callable[[int], None]
+"""Called with how many more files are done."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """One image file: its size in bytes and pixels (upright), what is odd about it, and why it cannot be packed, if it cannot."""
+
+    num_bytes: int
+    width: int = 0
+    height: int = 0
+    odd: tuple[str, ...] = ()
+    broken: str | None = None
+
+
+def look_at(paths: Sequence[str], *, max_pixels: int, progress: Progress = lambda done: None) -> dict[str, Look]:
+    """Read the headers of image files."""
+    return dict(zip(paths, _threaded(lambda path: _look(path, max_pixels), paths, progress), strict=True))
+
+
+def decode(paths: Sequence[str], *, max_pixels: int, progress: Progress = lambda done: None) -> dict[str, str]:
+    """Decode images in full, as ingest does; the reason for each that fails."""
+
+    def why(path: str) -> str | None:
+        try:
+            normalise_image(Path(path).read_bytes(), max_pixels=max_pixels)
+        except (OSError, ValueError) as error:
+            return _said(error)
+        return None
+
+    return {path: reason for path, reason in zip(paths, _threaded(why, paths, progress), strict=True) if reason is not None}
+
+
+def same_content(sizes: Mapping[str, int], *, progress: Progress = lambda done: None) -> list[list[str]]:
+    """Groups of files with the same bytes. Read are the ends of files of one size, and in full only those whose ends agree."""
+    groups = [group for group in _grouped(sizes.__getitem__, sorted(sizes)) if sizes[group[0]] > 0]
+    for read in (_ends, _whole):
+        paths = [path for group in groups for path in group]
+        marks = dict(zip(paths, _threaded(read, paths, progress), strict=True))
+        readable = [[path for path in group if marks[path] is not None] for group in groups]
+        groups = [part for group in readable for part in _grouped(marks.__getitem__, group)]
+    return groups
+
+
+def spread(things: Sequence[T], most: int) -> list[T]:
+    """At most so many of them, evenly spaced, the first and the last among them."""
+    if len(things) <= most:
+        return list(things)
+    return [things[round(place * (len(things) - 1) / max(1, most - 1))] for place in range(most)]
+
+
+def _look(path: str, max_pixels: int) -> Look:
+    num_bytes = 0
+    try:
+        num_bytes = os.stat(path).st_size
+        with open(path, "rb") as file:
+            header = read_header(file)
+    except (OSError, ValueError) as error:
+        return Look(num_bytes, broken=_said(error))
+    height, width = (header.width, header.height) if header.turned else (header.height, header.width)
+    broken = None
+    if header.width * header.height > max_pixels:
+        broken = f"more than {max_pixels} pixels (data.max_pixels)"
+    elif header.mode == "F":
+        broken = "floating-point pixels"
+    marks = {
+        "animated (the first frame is taken)": header.animated,
+        "CMYK": header.mode == "CMYK",
+        "16-bit": header.depth == 16,
+        "turned by EXIF": header.turned,
+    }
+    return Look(num_bytes, width, height, tuple(name for name, found in marks.items() if found), broken)
+
+
+def _said(error: OSError | ValueError) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or " ".join(str(error).split())
+
+
+def _ends(path: str) -> bytes | None:
+    try:
+        with open(path, "rb") as file:
+            start = file.read(_ENDS)
+            file.seek(max(0, os.fstat(file.fileno()).st_size - _ENDS))
+            return hashlib.blake2b(start + file.read(_ENDS), digest_size=16).digest()
+    except OSError:
+        return None  # said by `look_at`
+
+
+def _whole(path: str) -> bytes | None:
+    digest = hashlib.sha256()
+    try:
+        with open(path, "rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    except OSError:
+        return None
+    return digest.digest()
+
+
+def _grouped(mark: Callable[[str], R], paths: Iterable[str]) -> list[list[str]]:
+    found: dict[R, list[str]] = defaultdict(list)
+    for path in paths:
+        found[mark(path)].append(path)
+    return [group for group in found.values() if len(group) > 1]
+
+
+def _threaded(work: Callable[[T], R], things: Sequence[T], progress: Progress) -> Iterator[R]:
+    """Results in order. Threads hide the latency of disks and networks, and Pillow decodes outside Python's lock."""
+    with ThreadPoolExecutor(min(16, 2 * (os.cpu_count() or 1))) as pool:
+        for first in range(0, len(things), _CHUNK):  # a future for each of a million files would fill the memory
+            part = things[first : first + _CHUNK]
+            yield from pool.map(work, part)
+            progress(len(part))

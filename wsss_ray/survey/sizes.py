@@ -1,0 +1,107 @@
+"""The machine, and what suits it: networks, image sizes, batches and budgets."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+_GB = 1e9
+_SMALL_TRUNK_SIDE = 160
+_GPU_IMAGE_BYTES = 0.5 * _GB  # of one image of 384 x 384 in the training of a ResNet50 at stride 16, rounded up
+_CPU_IMAGE_BYTES = 0.1 * _GB  # of one of 256 x 256 in that of a frozen EfficientNet-Lite0
+
+
+@dataclass(frozen=True)
+class Machine:
+    """CPUs that this process may use, memory in bytes, and the memory of each GPU."""
+
+    cpus: int
+    memory: float
+    gpus: tuple[float, ...] = ()
+
+    @classmethod
+    def here(cls) -> Machine:
+        """The machine, or the container that the process runs in."""
+        import torch
+
+        devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
+        gpus = tuple(float(torch.cuda.get_device_properties(device).total_memory) for device in devices)
+        affinity = getattr(os, "sched_getaffinity", None)
+        cpus = len(affinity(0)) if affinity is not None else os.cpu_count() or 1
+        return cls(cpus, total_memory(), gpus)
+
+    def words(self) -> str:
+        """For people."""
+        gpus = ", ".join(f"{memory / _GB:.0f} GB" for memory in self.gpus)
+        return f"{self.cpus} CPUs, {self.memory / _GB:.0f} GB of memory, {f'GPUs with {gpus}' if gpus else 'no GPU'}"
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What goes into the job file. Sides in pixels, `epochs` of classifier and of each segmenter, `shard` in images."""
+
+    gpu: bool
+    side: int
+    max_side: int
+    stride: int
+    batch: int
+    label_batch: int
+    micro_batch: int
+    epochs: float
+    label_epochs: float
+    shard: int
+    workers: int
+    loader_workers: int
+
+
+def sizes_for(machine: Machine, sides: Sequence[int], num_images: int) -> Sizes:
+    """What suits so many images, whose longer sides are `sides`, on this machine."""
+    gpu = bool(machine.gpus)
+    side = _round32(min(max(median(sides) if sides else 256, 128), 384 if gpu else 256))
+    batch, label_batch = (16, 16) if gpu else (20, 10)
+    area = side * side
+    room = 0.7 * (min(machine.gpus) if gpu else machine.memory)
+    each = _GPU_IMAGE_BYTES * area / 384**2 if gpu else _CPU_IMAGE_BYTES * area / 256**2
+    workers = max(1, len(machine.gpus))
+    epochs = _epochs(num_images, least=20_000 if gpu else 3_000, most=200_000 if gpu else 16_000)
+    return Sizes(
+        gpu=gpu,
+        side=side,
+        max_side=side * 3 // 2,
+        stride=8 if side <= _SMALL_TRUNK_SIDE else 16,
+        batch=batch,
+        label_batch=label_batch,
+        micro_batch=max(1, min(batch, int(room / each))),
+        epochs=epochs,
+        label_epochs=max(1, epochs / 2),
+        shard=max(8, min(128, num_images // (4 * machine.cpus))),
+        workers=workers,
+        loader_workers=min(8, machine.cpus // workers) if gpu else 0,
+    )
+
+
+def total_memory() -> float:
+    """Bytes of memory that this process may have: the machine's, or those of its control group if that is less."""
+    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return min([float(pages), *_group("memory.max"), *_group("memory/memory.limit_in_bytes")])
+
+
+def _group(name: str) -> list[float]:
+    try:
+        text = Path("/sys/fs/cgroup", name).read_text().strip()
+    except OSError:
+        return []
+    return [float(text)] if text.isdigit() else []
+
+
+def _epochs(num_images: int, *, least: int, most: int) -> float:
+    """Eight passes, more of few images and fewer of many, so that the network sees between `least` and `most`."""
+    passes = min(max(8.0, least / num_images), max(1.0, most / num_images), 60.0)
+    return float(round(passes)) if passes >= 3 else round(passes, 1)
+
+
+def _round32(side: float) -> int:
+    return max(32, round(side / 32) * 32)
