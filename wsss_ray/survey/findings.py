@@ -127,8 +127,10 @@ def _same(found: Survey) -> Iterator[Line]:
         yield "odd", f"{len(groups)} images are there more than once, {sum(map(len, groups)) - len(groups)} copies: {pairs}"
     torn = [group for group in groups if len({tags[path] for path in group}) > 1]
     if torn:
-        named = ([f"{name} ({_tags(tags[path])})" for path, name in zip(group, _names(found, group), strict=True)] for group in torn)
-        told = "; ".join(" and ".join(group[:_NAMED]) for group in list(named)[:_NAMED])
+        told = "; ".join(
+            " and ".join(f"{name} ({_tags(tags[path])})" for path, name in zip(group, _names(found, group), strict=True))
+            for group in torn[:_NAMED]
+        )
         yield "warning", f"{len(torn)} images have the same content and different tags: {told}"
 
 

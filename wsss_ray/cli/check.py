@@ -1,0 +1,203 @@
+"""The command that tries a job before its long run: two batches of everything, and what the whole will take."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from wsss_ray.cli.console import JobFile, Override, StoreUri, Until, fail, load_plan, say_data
+
+Images = Annotated[int, typer.Option("--images", min=2, help="Images of each split that are tried.")]
+Memory = Annotated[float | None, typer.Option("--memory", metavar="GB", min=0, help="Memory to do with. Default: what is free.")]
+
+_ENOUGH = 5  # failed images that are named
+
+
+def check(
+    job: JobFile,
+    override: Override = None,
+    store: StoreUri = None,
+    until: Until = None,
+    images: Images = 6,
+    memory: Memory = None,
+) -> None:
+    """Try two batches of every stage here, without Ray and leaving nothing behind, and estimate what the whole job takes."""
+    from rich.console import Console
+
+    from wsss_ray.check import CheckError, try_job
+    from wsss_ray.estimate import estimate
+    from wsss_ray.memory import free_memory
+    from wsss_ray.progress import Display
+
+    loaded, plan, run_store = load_plan(job, override, store, until)
+    say_data(plan)
+    places, notes = _places(loaded)
+    if loaded.sweep is not None:
+        notes.append("the job has a sweep: this is one trial of it, as the file stands; trials share stages (see plan)")
+    display = Display(Console(stderr=True, highlight=False))
+    try:
+        with _ended_by_sigterm(), display.meters():
+            meter = display.meter("checking", len(plan.stages), "stages")
+            measures = try_job(
+                loaded,
+                plan,
+                images=images,
+                workers=places.workers,
+                threads=places.threads,
+                gpu=places.gpus > 0,
+                memory=1e9 * memory if memory is not None else free_memory(),
+                until=lambda short: short.cut(until),
+                begin=lambda stage: meter.add(1, stage.name),
+            )
+    except CheckError as error:
+        fail(f"{job}: {error}")
+    except ValueError as error:
+        fail(f"{job}: {error}")
+    except OSError as error:
+        fail(f"the temporary store: {error.strerror or error}; TMPDIR names the folder for temporary files")
+    except KeyboardInterrupt:
+        fail("interrupted; nothing is left of it", code=130)
+    done = {stage.name for stage in plan if run_store.record(stage) is not None}
+    found = estimate(plan, measures, loaded.run, places, done=done)
+    _show(found)
+    load = os.getloadavg()[0]
+    if load > 1.5 * (os.cpu_count() or 1):
+        notes.append(f"this machine is busy (load {load:.0f} on {os.cpu_count()} CPUs): when it is not, all goes faster")
+    for note in (*notes, *_unknown(loaded, places), *_warnings(found, run_store)):
+        typer.echo(note)
+    _say_failed(job, measures, images, loaded.run.max_bad_fraction)
+
+
+def _places(job: Any) -> tuple[Any, list[str]]:
+    """What the job gets on this machine, and what has to be said of that."""
+    from wsss_ray.estimate import Places
+    from wsss_ray.runners.cluster import Node, Resources
+    from wsss_ray.runners.preflight import training_share
+    from wsss_ray.survey.sizes import Machine
+
+    run, machine, notes = job.run, Machine.here(), []
+    gpus = len(machine.gpus) if run.gpu is not False else 0
+    if run.gpu and not gpus:
+        notes.append("run.gpu is true and here is no GPU: these are the times of this CPU, and GPU memory was not tried")
+    elif not machine.gpus:
+        notes.append("here is no GPU: on a machine with one, trainings and maps take a fraction of this")
+    workers = run.worker_range[1]
+    cpus = int(max(machine.cpus, 2, workers * (run.cpus_per_worker or 1)))
+    try:
+        here = Resources((Node("here", "here", cpus + 1.0, float(gpus)),))
+        share = training_share(run.model_copy(update={"gpu": gpus > 0}), here)
+        threads = max(1, int(share.cpus))
+    except ValueError as error:
+        threads = max(1, int(run.cpus_per_worker or machine.cpus))
+        notes.append(f"not on this machine: {error}. The figures are for machines like this one, as many as it takes")
+    if workers * threads > machine.cpus:
+        notes.append(f"{workers} workers with {threads} CPUs each: this machine has {machine.cpus}, on which they take turns")
+    return Places(workers=workers, threads=min(threads, machine.cpus), cpus=cpus, gpus=gpus), notes
+
+
+def _show(found: list[Any]) -> None:
+    """The table, and its sums."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    from wsss_ray.estimate import RAY_START, total_bytes, total_seconds
+
+    gpu = any(one.on_gpu for one in found)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("stage", no_wrap=True)
+    for name in ("work", "each", "time", "memory", *(["GPU memory"] if gpu else []), "disk"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for one in found:
+        each = f"{one.each:.2f} s" if one.each >= 1 else f"{1000 * one.each:.1f} ms"
+        memory = f"{one.processes} x {_size(one.resident)}"
+        time = "done" if one.done else _time(one.seconds)
+        cells = [one.name, f"{one.work} {one.unit}", each, time, memory, *([_size(one.on_gpu)] if gpu else [])]
+        table.add_row(*cells, _size(one.num_bytes))
+    console = Console(highlight=False)
+    console.width = max(console.width, 110)
+    console.print(table)
+    typer.echo(
+        f"in all about {_time(total_seconds(found))} (with {RAY_START:.0f} s for the start of Ray) and "
+        f"{_size(total_bytes(found))} of disk, on this machine, if nothing else runs on it"
+    )
+
+
+def _unknown(job: Any, places: Any) -> list[str]:
+    """What no trial on one machine can tell."""
+    cluster = places.workers > 1 or "://" in job.run.store or os.environ.get("RAY_ADDRESS")
+    others = ", other machines' speed, the network between them and the store's" if cluster else ""
+    return [f"not known: how good the model will be{others}; rare large or broken images, as a few were tried"]
+
+
+def _warnings(found: list[Any], store: Any) -> list[str]:
+    """What does not fit this machine."""
+    import shutil
+    from pathlib import Path
+
+    from wsss_ray.estimate import total_bytes
+    from wsss_ray.memory import free_memory
+
+    warnings, free = [], free_memory()
+    largest = max(found, key=lambda one: one.processes * one.resident)
+    if free is not None and largest.processes * largest.resident > free:
+        field = "run.workers or run.micro_batch" if largest.unit == "steps" else "run.image_workers"
+        need = f"{largest.processes} processes of {_size(largest.resident)}"
+        warnings.append(f"warning: {largest.name} takes {need}, and {_size(free)} are free here; lower {field}")
+    if store.is_local:
+        folder = next(path for path in (Path(store.path()), *Path(store.path()).parents) if path.exists())
+        left, need_bytes = shutil.disk_usage(folder).free, total_bytes(found)
+        if need_bytes > left:
+            warnings.append(f"warning: the store {store.uri} has {_size(left)} free; put it elsewhere by --store")
+    return warnings
+
+
+def _say_failed(job: Any, measures: list[Any], images: int, allowed: float) -> None:
+    """Name the images that could not be done; exit if a run like this would end."""
+    failed = [one for measure in measures for one in measure.failed]
+    for one in failed[:_ENOUGH]:
+        typer.echo(f"warning: {one.what}: {one.reason} (stage {one.stage})")
+    worst = max(measures, key=lambda measure: len(measure.failed))
+    if len(worst.failed) > allowed * images:
+        first, count = worst.failed[0], len(worst.failed)
+        fail(
+            f"{job}: stage {worst.stage.name}: {count} of at most {images} images failed, such as {first.what}: {first.reason}; "
+            f"mend or remove it: more than run.max_bad_fraction ({allowed:g}) of the images end the run"
+        )
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Clean up also when the process is ended politely."""
+
+    def end(number: int, _frame: object) -> NoReturn:
+        sys.exit(128 + number)
+
+    before = None
+    with suppress(ValueError):  # not in the main thread
+        before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
+
+
+def _time(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def _size(num_bytes: float) -> str:
+    for unit, scale in (("GB", 1e9), ("MB", 1e6)):
+        if num_bytes >= scale:
+            return f"{num_bytes / scale:.1f} {unit}"
+    return f"{num_bytes / 1e3:.0f} kB"

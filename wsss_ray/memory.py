@@ -1,0 +1,90 @@
+"""The memory of this process: the most it held, and a limit, so that too much is an error and not the end of the process."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+_ERRORS = ("OutOfMemoryError", "ArrowMemoryError")
+_WORDS = ("can't allocate memory", "cannot allocate memory", "not enough memory", "out of memory", "unable to allocate",
+          "bad_alloc")  # fmt: skip
+
+
+class Peak:
+    """The most memory in bytes since it was made: resident, and on the GPU. Where the system cannot say, since the start."""
+
+    def __init__(self, *, gpu: bool = False) -> None:
+        self.gpu = gpu
+        with suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")
+        if gpu:
+            import torch
+
+            torch.cuda.reset_peak_memory_stats()
+
+    def resident(self) -> int:
+        """Main memory."""
+        found = _status("VmHWM")
+        if found is not None:
+            return found
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+    def on_gpu(self) -> int:
+        """Memory of the GPU; 0 without one."""
+        if not self.gpu:
+            return 0
+        import torch
+
+        return int(torch.cuda.max_memory_allocated())
+
+
+@contextmanager
+def at_most(num_bytes: float | None) -> Iterator[None]:
+    """Let this process take so much more than it has now: beyond, allocations fail. No limit with None, or off Linux."""
+    used = _status("VmData")
+    if num_bytes is None or used is None:
+        yield
+        return
+    before, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    limit = int(used + num_bytes)
+    if hard != resource.RLIM_INFINITY:
+        limit = min(limit, hard)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (before, hard))
+
+
+def free_memory() -> float | None:
+    """Bytes that the machine, or the container, has left; None where the system does not say."""
+    found = _field("/proc/meminfo", "MemAvailable")
+    for limit, used in (("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes")):
+        with suppress(OSError, ValueError):
+            left = int(Path("/sys/fs/cgroup", limit).read_text()) - int(Path("/sys/fs/cgroup", used).read_text())
+            found = left if found is None else min(found, left)
+    return found
+
+
+def ran_out(error: BaseException | str) -> bool:
+    """Whether an error, or what is recorded of one, says that memory ran out."""
+    if isinstance(error, MemoryError) or type(error).__name__ in _ERRORS:
+        return True
+    return any(word in str(error).lower() for word in _WORDS)
+
+
+def _status(name: str) -> int | None:
+    return _field("/proc/self/status", name)
+
+
+def _field(path: str, name: str) -> int | None:
+    """A field of one of Linux's tables, whose values are in kB, in bytes."""
+    try:
+        lines = Path(path).read_text().splitlines()
+    except OSError:
+        return None
+    values = [line.split()[1] for line in lines if line.startswith(f"{name}:")]
+    return 1024 * int(values[0]) if values else None
