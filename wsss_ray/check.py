@@ -96,7 +96,7 @@ def try_job(
     whole = {stage.name: data_split(stage).num_images for stage in plan if stage.kind == "train"}
     short = short_plan(until(job.plan(stages_of(source))), num_images=whole, workers=workers)
     found = []
-    with tempfile.TemporaryDirectory(prefix="wsss-ray-check-") as folder, _threads(), at_most(memory):
+    with tempfile.TemporaryDirectory(prefix="wsss-ray-check-") as folder, _as_before(), at_most(memory):
         store = RunStore(folder)
         for stage in short:
             begin(stage)
@@ -117,11 +117,12 @@ def try_job(
 
 
 @contextmanager
-def _threads() -> Iterator[None]:
-    """Leave torch with as many threads as it had."""
+def _as_before() -> Iterator[None]:
+    """Leave torch with the threads and the random numbers that it had."""
     before = torch.get_num_threads()
     try:
-        yield
+        with torch.random.fork_rng(devices=[]):
+            yield
     finally:
         torch.set_num_threads(before)
 

@@ -15,6 +15,7 @@ from wsss_ray.data.images import normalise_mask, read_header
 from wsss_ray.survey.files import SAMPLE, spread
 from wsss_ray.survey.listing import Picture
 
+_BEARABLE = 0.05  # the max_bad_fraction of the job: an image whose mask cannot be used is one that fails
 _ANY = 255  # labels: all that 8 bits hold
 
 
@@ -35,7 +36,7 @@ class MaskLook:
     @property
     def usable(self) -> bool:
         """Whether enough of them are masks of these classes to score with."""
-        return self.looked > 0 and 2 * len(self.unusable) < self.looked and bool(set(self.labels) - {0, IGNORE})
+        return self.looked > 0 and len(self.unusable) <= _BEARABLE * self.looked and bool(set(self.labels) - {0, IGNORE})
 
     def why_not(self, classes: Sequence[str]) -> str:
         """What is wrong with masks that are not usable, and the mend."""

@@ -1,0 +1,356 @@
+"""From folders of every layout to a job file that plans, and what is said of odd ones."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from PIL import Image
+from typer.testing import CliRunner
+
+from tests.coco_set import make_set
+from wsss_ray.cli import app
+from wsss_ray.data.source import stages_of
+from wsss_ray.job import load_job
+from wsss_ray.survey.files import same_content, spread
+from wsss_ray.survey.sizes import Machine, sizes_for
+from wsss_ray.survey.survey import survey
+from wsss_ray.survey.write import write_job
+
+COLOURS = {"cat": (220, 60, 60), "dog": (60, 60, 220)}
+
+
+def photo(path, label="cat", number=0, size=(40, 30), mode="RGB"):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(number)
+    pixels = rng.integers(90, 150, (size[1], size[0], 3)).astype(np.uint8)
+    pixels[5:20, 8:28] = COLOURS.get(label, (60, 200, 80))
+    Image.fromarray(pixels).convert(mode).save(path)
+    return path
+
+
+def mask(path, label, size=(40, 30)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    labels = np.zeros((size[1], size[0]), np.uint8)
+    labels[5:20, 8:28] = label
+    Image.fromarray(labels).save(path)
+
+
+def class_folders(root, each=6):
+    for name in COLOURS:
+        for number in range(each):
+            photo(root / name / f"{number}.png", name, number + 100 * len(name) + ord(name[0]))
+    return root
+
+
+def init(*args, code=0):
+    result = CliRunner().invoke(app, ["init", *map(str, args)])
+    assert result.exit_code == code, result.output
+    assert "Traceback" not in result.output
+    return result.output
+
+
+def listed(out):
+    """The splits of a job file: id -> class names."""
+    source = load_job(out).data
+    classes, data = source.class_names(), stages_of(source)
+    load_job(out).plan(data)
+    splits = [split for split in source.splits() if split != "saliency"]
+    return {split: {item.image_id: tuple(classes[tag] for tag in item.tags) for item in source.items(split)} for split in splits}
+
+
+def test_class_folders_need_no_table(tmp_path):
+    root, out = class_folders(tmp_path / "pets"), tmp_path / "job.yaml"
+    said = init(root, "--out", out)
+    assert "12, median 40 x 30, largest 40 x 30 pixels" in said
+    assert "2: cat 6, dog 6; 1.0 tags an image" in said
+    assert "fewer than 20 images of cat (6), dog (6)" in said
+    assert listed(out) == {"weak": {f"{name}/{k}": (name,) for name in COLOURS for k in range(6)}}
+    assert sorted(os.listdir(tmp_path)) == ["job.yaml", "pets"]
+    comments = [line for line in out.read_text().splitlines() if "  # " in line]
+    assert len(comments) > 12
+    assert load_job(out).name == "pets"
+
+
+@pytest.mark.parametrize("name", ["a b's \"c\"", "Größe: 100 % #1 {x}", "- [x], y", "№ 5 & co; $HOME"])
+def test_names_survive(tmp_path, name):
+    root = tmp_path / name
+    photo(root / name / f"{name}.png", "cat", 1)
+    photo(root / "dog" / "b.png", "dog", 2)
+    out = tmp_path / f"{name}.yaml"
+    init(root, "--out", out)
+    assert listed(out) == {"weak": {f"{name}/{name}": (name,), "dog/b": ("dog",)}}
+    assert load_job(out).data.root == str(root)
+
+
+def test_a_path_that_a_job_file_would_change_is_an_error(tmp_path):
+    said = init(class_folders(tmp_path / "${HOME}"), "--out", tmp_path / "job.yaml", code=2)
+    assert "rename the folder" in said
+    assert os.listdir(tmp_path) == ["${HOME}"]
+
+
+def tables(root):
+    rows = [("a.png", ["cat"]), ("b.png", ["dog"]), ("sub/c.png", ["cat", "dog"])]
+    (root / "t.csv").write_text("image,tags\n" + "".join(f"{name},{';'.join(tags)}\n" for name, tags in rows))
+    yield root / "t.csv"
+    (root / "t.json").write_text(json.dumps(dict(rows)))
+    yield root / "t.json"
+    (root / "t.jsonl").write_text("".join(json.dumps({"image": name, "tags": tags}) + "\n" for name, tags in rows))
+    yield root / "t.jsonl"
+    pq.write_table(pa.table({"image": [name for name, _ in rows], "tags": [tags for _, tags in rows]}), root / "t.parquet")
+    yield root / "t.parquet"
+
+
+def test_a_table_in_the_folder_beside_it_or_given(tmp_path):
+    root = tmp_path / "pics"
+    for number, name in enumerate(("a.png", "b.png", "sub/c.png", "unlisted.png")):
+        photo(root / name, "cat", number)
+    found = {"a": ("cat",), "b": ("dog",), "sub/c": ("cat", "dog")}
+    for place in (root, tmp_path):
+        for path in tables(place):
+            out = tmp_path / "job.yaml"
+            named = path if place is root else path.rename(tmp_path / f"tags{path.suffix}")
+            said = init(root, "--out", out, "--force")
+            assert f"a table of tags, {named}" in said
+            assert "1 not in the table (images without tags are no use to a classifier): unlisted.png" in said
+            assert listed(out) == {"weak": found}
+            named.unlink()
+    (path, *_) = tables(tmp_path)
+    init(root, "--tags", path, "--out", tmp_path / "job.yaml", "--force")
+    assert listed(tmp_path / "job.yaml") == {"weak": found}
+
+
+def test_what_a_table_gets_wrong_is_left_out_in_a_table_of_the_jobs_own(tmp_path):
+    root, out = tmp_path / "pics", tmp_path / "job.yaml"
+    for number, name in enumerate(("a.png", "b.png", "x/d.png", "e.png", "e.jpg")):
+        photo(root / name, "cat", number)
+    text = "image,tags\na.png,cat\na.png,dog\nb.PNG,dog\nd,dog\ngone.png,dog\ne.png,cat\ne.jpg,cat\nt.png,cat\n"
+    (root / "tags.csv").write_text(text)
+    said = init(root, "--out", out)
+    assert "2 named in tags.csv, and no such image: gone.png, t.png" in said
+    assert "1 called like another image but for the extension: e.jpg" in said
+    assert listed(out) == {"weak": {"a": ("cat", "dog"), "b": ("dog",), "x/d": ("dog",), "e": ("cat",)}}
+    assert (root / "tags.csv").read_text() == text
+    assert "made by init" in out.read_text()
+    again = init(root, "--out", out, "--force")
+    assert again.splitlines()[0] == said.splitlines()[0], "the table that it wrote is not taken for the user's"
+
+
+def test_odd_files_are_named(tmp_path):
+    root, out = class_folders(tmp_path / "pets", each=30), tmp_path / "job.yaml"
+    (root / "cat" / "empty.jpg").write_bytes(b"")
+    (root / "cat" / "page.jpg").write_text("<html>")
+    whole = photo(root / "cat" / "torn.png", "cat", 77).read_bytes()
+    (root / "cat" / "torn.png").write_bytes(whole[: len(whole) // 2])
+    photo(root / "cat" / "print.jpg", mode="CMYK")
+    Image.fromarray(np.full((30, 40), 40_000, np.uint16)).save(root / "dog" / "deep.png")
+    frames = [Image.new("RGB", (40, 30), colour) for colour in ("red", "blue")]
+    frames[0].save(root / "dog" / "moving.gif", save_all=True, append_images=frames[1:])
+    photo(root / "dog" / "A.png", "dog", 5)
+    photo(root / "dog" / "a.png", "dog", 6)
+    photo(root / "dog" / "huge.png", "dog", 7, size=(1200, 900))
+    (root / "dog" / "copy.png").write_bytes((root / "dog" / "1.png").read_bytes())
+    (root / "cat" / "other.png").write_bytes((root / "dog" / "1.png").read_bytes())
+    (root / "phone.heic").write_bytes(b"x")
+    photo(root / "loose.png", "dog", 8)
+    said = init(root, "--out", out)
+    assert "the file is empty (0 bytes)" in said
+    assert "page.jpg: not an image in a format" in said
+    assert "torn.png: truncated or damaged PNG file" in said
+    for what in ("1 16-bit", "1 CMYK", "1 animated", "dog/A and dog/a", "1 in no class folder: loose.png", "largest 1200 x 900"):
+        assert what in said, what
+    assert "1 .heic files, which are not read; save them as JPEG" in said
+    assert "1 images are there more than once, 2 copies" in said
+    assert "different tags: cat/other.png (cat) and dog/1.png (dog)" in said
+    ids = listed(out)["weak"]
+    assert {"cat/print", "dog/deep", "dog/moving", "dog/a", "dog/A"} <= set(ids)
+    assert not {"cat/empty", "cat/page", "cat/torn", "loose"} & set(ids), "a table of its own leaves them out"
+
+
+def test_copies_are_found_by_content(tmp_path):
+    contents = {"a": b"x" * 20_000, "b": b"x" * 20_000, "c": b"x" * 9_999 + b"y" + b"x" * 10_000, "d": b"", "e": b"", "f": b"z"}
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+    groups = same_content({str(tmp_path / name): len(content) for name, content in contents.items()})
+    assert groups == [[str(tmp_path / "a"), str(tmp_path / "b")]], "the ends of c are those of a, and empty files are no copies"
+
+
+def with_masks(root, each=20, labels=None):
+    class_folders(root, each)
+    for name, label in (labels or {"cat": 1, "dog": 2}).items():
+        for number in range(each):
+            mask(root / "masks" / name / f"{number}.png", label)
+    return root
+
+
+def test_masks_are_found_and_some_are_held_out(tmp_path):
+    root, out = with_masks(tmp_path / "pets"), tmp_path / "job.yaml"
+    said = init(root, "--out", out)
+    assert "0 background in 40, 1 cat in 20, 2 dog in 20" in said
+    assert "32 to train on, 8 held out" in said
+    splits = listed(out)
+    assert len(splits["weak"]) == 32
+    assert sorted(tags for tags in splits["val"].values()) == [("cat",)] * 4 + [("dog",)] * 4
+    assert not set(splits["weak"]) & set(splits["val"])
+    before = out.with_name("job.tags.jsonl").read_bytes()
+    init(root, "--out", out, "--force")
+    assert out.with_name("job.tags.jsonl").read_bytes() == before
+
+
+def test_copies_of_what_is_held_out_are_not_trained_on(tmp_path):
+    root, out = with_masks(tmp_path / "pets"), tmp_path / "job.yaml"
+    for number in range(20):
+        (root / "cat" / f"copy{number}.png").write_bytes((root / "cat" / f"{number}.png").read_bytes())
+    init(root, "--out", out)
+    splits = listed(out)
+    twins = {f"cat/copy{image_id.partition('/')[2]}" for image_id in splits["val"] if image_id.startswith("cat")}
+    assert len(twins) == 4
+    assert not twins & set(splits["weak"])
+
+
+def test_masks_that_do_not_fit_are_said_and_not_used(tmp_path):
+    swapped = init(with_masks(tmp_path / "a", labels={"cat": 2, "dog": 1}), "--out", tmp_path / "a.yaml")
+    assert "label 1 has to be cat" in swapped
+    binary = init(with_masks(tmp_path / "b", labels={"cat": 255, "dog": 255}), "--out", tmp_path / "b.yaml")
+    assert "the sampled masks hold only 0, 255; wanted are 0 background, 1 cat, 2 dog" in binary
+    assert list(listed(tmp_path / "b.yaml")) == ["weak"]
+    root = with_masks(tmp_path / "c", labels={"cat": 1, "dog": 7})
+    assert "warning   masks are not used: 20 of 40 sampled masks" in init(root, "--out", tmp_path / "c.yaml")
+    assert list(listed(tmp_path / "c.yaml")) == ["weak"]
+    said = init(root, "--masks", root / "masks", "--out", tmp_path / "e.yaml", code=2)
+    assert "it holds the label 7, and there are 2 classes" in said
+    said = init(class_folders(tmp_path / "d"), "--masks", root / "cat", "--out", tmp_path / "d.yaml", code=2)
+    assert "no image has a mask in it; that of 'cat/0' would be" in said
+
+
+def test_folders_of_train_and_val(tmp_path):
+    root, out = tmp_path / "set", tmp_path / "job.yaml"
+    for split in ("train", "val", "test"):
+        class_folders(root / split, each=3)
+    said = init(root, "--out", out)
+    assert "6 below test" in said
+    assert len(listed(out)["weak"]) == 6
+    assert set(listed(out)["weak"].values()) == {("cat",), ("dog",)}
+
+
+def test_coco_with_train_and_val(tmp_path):
+    out = tmp_path / "job.yaml"
+    said = init(make_set(tmp_path), "--out", out)
+    assert "3: car 3, person 2, toothbrush 2" in said
+    assert "3 to train on, 2 to score on, as given" in said
+    assert {split: len(ids) for split, ids in listed(out).items()} == {"weak": 3, "val": 2}
+
+
+def test_coco_with_one_file_holds_some_out(tmp_path):
+    root, out = tmp_path / "set", tmp_path / "job.yaml"
+    names = [f"photo #{number}.png" for number in range(15)]
+    for number, name in enumerate(names):
+        photo(root / "pictures" / name, "cat", number)
+    content = {
+        "images": [{"id": k, "file_name": name, "height": 30, "width": 40} for k, name in enumerate(names, start=1)],
+        "categories": [{"id": 7, "name": "cat"}],
+        "annotations": [
+            {"id": k, "image_id": k, "category_id": 7, "segmentation": [[8, 5, 28, 5, 28, 20]]} for k in range(1, 15)
+        ],
+    }
+    (root / "labels.json").write_text(json.dumps(content))
+    said = init(root, "--out", out)
+    assert "1 without objects in the JSON: photo #14.png" in said
+    assert "nearly every image is tagged cat" in said
+    splits = listed(out)
+    assert (len(splits["weak"]), len(splits["val"])) == (11, 3)
+    assert not set(splits["weak"]) & set(splits["val"])
+
+
+def test_voc(tmp_path):
+    root, out = tmp_path / "set", tmp_path / "job.yaml"
+    for number in range(4):
+        photo(root / "JPEGImages" / f"i{number}.jpg", "dog", number)
+        (root / "Annotations").mkdir(exist_ok=True)
+        name = "dog" if number % 2 else "person"
+        (root / f"Annotations/i{number}.xml").write_text(f"<annotation><object><name>{name}</name></object></annotation>")
+    said = init(root, "--out", out)
+    assert "a set like Pascal VOC" in said
+    assert listed(out) == {"weak": {f"i{k}": ("dog",) if k % 2 else ("person",) for k in range(4)}}
+    assert (tmp_path / "job.train.txt").exists()
+    lists = root / "ImageSets/Segmentation"
+    lists.mkdir(parents=True)
+    (lists / "train.txt").write_text("i0\ni1\n")
+    (lists / "val.txt").write_text("i2\ni3\n")
+    for number in range(4):
+        mask(root / "SegmentationClass" / f"i{number}.png", 12 if number % 2 else 15)
+    init(root, "--out", out, "--force")
+    assert {split: list(ids) for split, ids in listed(out).items()} == {"weak": ["i0", "i1"], "val": ["i2", "i3"]}
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({}, "no images; understood are"),
+        ({"a.png": 1, "b.png": 2}, "2 images, and nothing that gives them tags; understood are"),
+        ({"images/a.png": 1}, "nothing that gives them tags"),
+        ({"a.heic": None}, r"no images (1 .heic cannot be read: save them as JPEG)"),
+        ({"a.png": 1, "tags.csv": "file,label\na.png,cat\n"}, "the column must be called 'image' (found: file, label)"),
+        ({"c/a.png": 1, "t.csv": "image,tags\nc/a,x\n", "u.csv": "image,tags\nc/a,y\n"}, "say which by --tags"),
+        ({"cat/a.jpg": None, "dog/b.jpg": None}, "none of the 2 images can be read"),
+    ],
+)
+def test_what_cannot_be_understood_is_one_message(tmp_path, files, message):
+    root = tmp_path / "mine"
+    root.mkdir()
+    for name, content in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(content, int):
+            photo(path, number=content)
+        else:
+            path.write_text(content or "")
+    said = init(root, "--out", tmp_path / "job.yaml", code=2)
+    assert message in said
+    assert os.listdir(tmp_path) == ["mine"], "nothing is written"
+
+
+def test_what_is_there_is_not_replaced(tmp_path):
+    root, out = class_folders(tmp_path / "pets"), tmp_path / "job.yaml"
+    out.write_text("mine")
+    assert "replace it by --force" in init(root, "--out", out, code=2)
+    assert out.read_text() == "mine"
+    out.unlink()
+    photo(root / "loose.png")
+    (tmp_path / "job.tags.jsonl").write_text("mine")
+    assert "job.tags.jsonl: is there already" in init(root, "--out", out, code=2)
+    assert not out.exists()
+    init(root, "--out", out, "--force")
+    assert "no folder" in init(root, "--out", tmp_path / "nowhere" / "job.yaml", code=2)
+    assert "is a file" in init(out, "--out", tmp_path / "other.yaml", code=2)
+
+
+def test_sizes_follow_the_machine_and_the_data():
+    laptop = sizes_for(Machine(2, 16e9), [400] * 9, 1000)
+    assert (laptop.side, laptop.max_side, laptop.epochs, laptop.workers, laptop.micro_batch) == (256, 384, 8, 1, 20)
+    big = sizes_for(Machine(64, 256e9, (24e9,) * 4), [400] * 9, 1000)
+    assert (big.side, big.workers, big.loader_workers, big.gpu) == (384, 4, 8, True)
+    assert sizes_for(Machine(2, 1e9), [400], 1000).micro_batch < 20
+    assert sizes_for(Machine(2, 16e9), [400], 100_000).epochs == 1
+    assert sizes_for(Machine(2, 16e9), [400], 20).epochs == 60
+    assert sizes_for(Machine(8, 16e9), [100], 400).shard == 12, "enough shards for all CPUs"
+
+
+def test_a_job_for_gpus_is_valid_too(tmp_path):
+    found = survey(with_masks(tmp_path / "pets"), machine=Machine(32, 128e9, (80e9, 80e9)))
+    write_job(found, tmp_path / "gpu.yaml", force=False)
+    job = load_job(tmp_path / "gpu.yaml")
+    assert job.run.workers == 2
+    assert job.method.classifier.trunk.kind() == "resnet"
+    assert "2 GPUs" in (tmp_path / "gpu.yaml").read_text()
+    assert yaml.safe_load((tmp_path / "gpu.yaml").read_text())["method"]["segmenter"]["trunk"]["depth"] == 50
+
+
+def test_samples_are_spread():
+    assert spread(range(10), 4) == [0, 3, 6, 9]
+    assert spread(range(3), 4) == [0, 1, 2]
