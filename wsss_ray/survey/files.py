@@ -26,6 +26,10 @@ Progress = Callable[[int], None]
 """Called with how many more files are done."""
 
 
+def _untold(_done: int) -> None:
+    """Nobody is told."""
+
+
 @dataclass(frozen=True)
 class Look:
     """One image file: its size in bytes and pixels (upright), what is odd about it, and why it cannot be packed, if it cannot."""
@@ -37,12 +41,12 @@ class Look:
     broken: str | None = None
 
 
-def look_at(paths: Sequence[str], *, max_pixels: int, progress: Progress = lambda done: None) -> dict[str, Look]:
+def look_at(paths: Sequence[str], *, max_pixels: int, progress: Progress = _untold) -> dict[str, Look]:
     """Read the headers of image files."""
     return dict(zip(paths, _threaded(lambda path: _look(path, max_pixels), paths, progress), strict=True))
 
 
-def decode(paths: Sequence[str], *, max_pixels: int, progress: Progress = lambda done: None) -> dict[str, str]:
+def decode(paths: Sequence[str], *, max_pixels: int, progress: Progress = _untold) -> dict[str, str]:
     """Decode images in full, as ingest does; the reason for each that fails."""
 
     def why(path: str) -> str | None:
@@ -55,12 +59,13 @@ def decode(paths: Sequence[str], *, max_pixels: int, progress: Progress = lambda
     return {path: reason for path, reason in zip(paths, _threaded(why, paths, progress), strict=True) if reason is not None}
 
 
-def same_content(sizes: Mapping[str, int], *, progress: Progress = lambda done: None) -> list[list[str]]:
+def same_content(sizes: Mapping[str, int], *, progress: Progress = _untold) -> list[list[str]]:
     """Groups of files with the same bytes. Read are the ends of files of one size, and in full only those whose ends agree."""
     groups = [group for group in _grouped(sizes.__getitem__, sorted(sizes)) if sizes[group[0]] > 0]
-    for read in (_ends, _whole):
+    progress(len(sizes) - sum(map(len, groups)))
+    for read, told in ((_ends, progress), (_whole, _untold)):
         paths = [path for group in groups for path in group]
-        marks = dict(zip(paths, _threaded(read, paths, progress), strict=True))
+        marks = dict(zip(paths, _threaded(read, paths, told), strict=True))
         readable = [[path for path in group if marks[path] is not None] for group in groups]
         groups = [part for group in readable for part in _grouped(marks.__getitem__, group)]
     return groups

@@ -65,7 +65,8 @@ def survey(
     some = spread([path for path in paths if path not in broken], SAMPLE)
     broken |= decode(some, max_pixels=limit, progress=watch("decoding a sample", len(some)))
     sizes = {path: look.num_bytes for path, look in looks.items()}
-    found = Survey(folder, listing, machine, looks, len(some), broken, same_content(sizes))
+    same = same_content(sizes, progress=watch("looking for copies", len(paths)))
+    found = Survey(folder, listing, machine, looks, len(some), broken, same)
     if listing.has_masks and not listing.drawn:
         _check_masks(found, asked=masks is not None)
     _drop_broken(found)
