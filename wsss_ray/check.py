@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from urllib.error import URLError
 
 import pyarrow.parquet as pq
 import torch
@@ -219,6 +220,8 @@ def _cause(job: JobConfig, stage: Stage, error: Exception) -> str:
     """What went wrong, in one line."""
     if ran_out(error):
         return _lower(job, stage)
+    if isinstance(error, URLError):
+        return f"its weights cannot be downloaded ({error.reason}); set `weights` of its trunk to a file, or run it once online"
     text = " ".join(str(error).split()) or "no message"
     return text if isinstance(error, ValueError | OSError | FloatingPointError) else f"{type(error).__name__}: {text}"
 

@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 
 from tests.contract.test_docs import ROOT, blocks
 from tests.local import run_plan
+from tests.photos import photo
 from tests.shapes import tiny_job
-from tests.unit.test_init import photo
 from wsss_ray.cli import app
 from wsss_ray.job import load_job
 from wsss_ray.runners.execute import begin_run

@@ -15,9 +15,9 @@ import yaml
 from typer.testing import CliRunner
 
 from tests.local import job_of, run_plan, stage_named
+from tests.photos import class_folders, photo, with_masks
 from tests.shapes import Shapes, tiny_job
 from tests.tiny import tiny_job_of
-from tests.unit.test_init import class_folders, photo, with_masks
 from wsss_ray.check import CheckError, try_job
 from wsss_ray.cli import app
 from wsss_ray.data.source import Source

@@ -11,57 +11,13 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from PIL import Image
-from typer.testing import CliRunner
 
-from tests.coco_set import make_set
-from wsss_ray.cli import app
-from wsss_ray.data.source import stages_of
+from tests.photos import COLOURS, class_folders, init, listed, photo, with_masks
 from wsss_ray.job import load_job
 from wsss_ray.survey.files import same_content, spread
 from wsss_ray.survey.sizes import Machine, sizes_for
 from wsss_ray.survey.survey import survey
 from wsss_ray.survey.write import write_job
-
-COLOURS = {"cat": (220, 60, 60), "dog": (60, 60, 220)}
-
-
-def photo(path, label="cat", number=0, size=(40, 30), mode="RGB"):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    rng = np.random.default_rng(number)
-    pixels = rng.integers(90, 150, (size[1], size[0], 3)).astype(np.uint8)
-    pixels[5:20, 8:28] = COLOURS.get(label, (60, 200, 80))
-    Image.fromarray(pixels).convert(mode).save(path)
-    return path
-
-
-def mask(path, label, size=(40, 30)):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    labels = np.zeros((size[1], size[0]), np.uint8)
-    labels[5:20, 8:28] = label
-    Image.fromarray(labels).save(path)
-
-
-def class_folders(root, each=6):
-    for name in COLOURS:
-        for number in range(each):
-            photo(root / name / f"{number}.png", name, number + 100 * len(name) + ord(name[0]))
-    return root
-
-
-def init(*args, code=0):
-    result = CliRunner().invoke(app, ["init", *map(str, args)])
-    assert result.exit_code == code, result.output
-    assert "Traceback" not in result.output
-    return result.output
-
-
-def listed(out):
-    """The splits of a job file: id -> class names."""
-    source = load_job(out).data
-    classes, data = source.class_names(), stages_of(source)
-    load_job(out).plan(data)
-    splits = [split for split in source.splits() if split != "saliency"]
-    return {split: {item.image_id: tuple(classes[tag] for tag in item.tags) for item in source.items(split)} for split in splits}
 
 
 def test_class_folders_need_no_table(tmp_path):
@@ -178,114 +134,6 @@ def test_copies_are_found_by_content(tmp_path):
         (tmp_path / name).write_bytes(content)
     groups = same_content({str(tmp_path / name): len(content) for name, content in contents.items()})
     assert groups == [[str(tmp_path / "a"), str(tmp_path / "b")]], "the ends of c are those of a, and empty files are no copies"
-
-
-def with_masks(root, each=20, labels=None):
-    class_folders(root, each)
-    for name, label in (labels or {"cat": 1, "dog": 2}).items():
-        for number in range(each):
-            mask(root / "masks" / name / f"{number}.png", label)
-    return root
-
-
-def test_masks_are_found_and_some_are_held_out(tmp_path):
-    root, out = with_masks(tmp_path / "pets"), tmp_path / "job.yaml"
-    said = init(root, "--out", out)
-    assert "0 background in 40, 1 cat in 20, 2 dog in 20" in said
-    assert "32 to train on, 8 held out" in said
-    splits = listed(out)
-    assert len(splits["weak"]) == 32
-    assert sorted(tags for tags in splits["val"].values()) == [("cat",)] * 4 + [("dog",)] * 4
-    assert not set(splits["weak"]) & set(splits["val"])
-    before = out.with_name("job.tags.jsonl").read_bytes()
-    init(root, "--out", out, "--force")
-    assert out.with_name("job.tags.jsonl").read_bytes() == before
-
-
-def test_copies_of_what_is_held_out_are_not_trained_on(tmp_path):
-    root, out = with_masks(tmp_path / "pets"), tmp_path / "job.yaml"
-    for number in range(20):
-        (root / "cat" / f"copy{number}.png").write_bytes((root / "cat" / f"{number}.png").read_bytes())
-    init(root, "--out", out)
-    splits = listed(out)
-    twins = {f"cat/copy{image_id.partition('/')[2]}" for image_id in splits["val"] if image_id.startswith("cat")}
-    assert len(twins) == 4
-    assert not twins & set(splits["weak"])
-
-
-def test_masks_that_do_not_fit_are_said_and_not_used(tmp_path):
-    swapped = init(with_masks(tmp_path / "a", labels={"cat": 2, "dog": 1}), "--out", tmp_path / "a.yaml")
-    assert "label 1 has to be cat" in swapped
-    binary = init(with_masks(tmp_path / "b", labels={"cat": 255, "dog": 255}), "--out", tmp_path / "b.yaml")
-    assert "the sampled masks hold only 0, 255; wanted are 0 background, 1 cat, 2 dog" in binary
-    assert list(listed(tmp_path / "b.yaml")) == ["weak"]
-    root = with_masks(tmp_path / "c", labels={"cat": 1, "dog": 7})
-    assert "warning   masks are not used: 20 of 40 sampled masks" in init(root, "--out", tmp_path / "c.yaml")
-    assert list(listed(tmp_path / "c.yaml")) == ["weak"]
-    said = init(root, "--masks", root / "masks", "--out", tmp_path / "e.yaml", code=2)
-    assert "it holds the label 7, and there are 2 classes" in said
-    said = init(class_folders(tmp_path / "d"), "--masks", root / "cat", "--out", tmp_path / "d.yaml", code=2)
-    assert "no image has a mask in it; that of 'cat/0' would be" in said
-
-
-def test_folders_of_train_and_val(tmp_path):
-    root, out = tmp_path / "set", tmp_path / "job.yaml"
-    for split in ("train", "val", "test"):
-        class_folders(root / split, each=3)
-    said = init(root, "--out", out)
-    assert "6 below test" in said
-    assert len(listed(out)["weak"]) == 6
-    assert set(listed(out)["weak"].values()) == {("cat",), ("dog",)}
-
-
-def test_coco_with_train_and_val(tmp_path):
-    out = tmp_path / "job.yaml"
-    said = init(make_set(tmp_path), "--out", out)
-    assert "3: car 3, person 2, toothbrush 2" in said
-    assert "3 to train on, 2 to score on, as given" in said
-    assert {split: len(ids) for split, ids in listed(out).items()} == {"weak": 3, "val": 2}
-
-
-def test_coco_with_one_file_holds_some_out(tmp_path):
-    root, out = tmp_path / "set", tmp_path / "job.yaml"
-    names = [f"photo #{number}.png" for number in range(15)]
-    for number, name in enumerate(names):
-        photo(root / "pictures" / name, "cat", number)
-    content = {
-        "images": [{"id": k, "file_name": name, "height": 30, "width": 40} for k, name in enumerate(names, start=1)],
-        "categories": [{"id": 7, "name": "cat"}],
-        "annotations": [
-            {"id": k, "image_id": k, "category_id": 7, "segmentation": [[8, 5, 28, 5, 28, 20]]} for k in range(1, 15)
-        ],
-    }
-    (root / "labels.json").write_text(json.dumps(content))
-    said = init(root, "--out", out)
-    assert "1 without objects in the JSON: photo #14.png" in said
-    assert "nearly every image is tagged cat" in said
-    splits = listed(out)
-    assert (len(splits["weak"]), len(splits["val"])) == (11, 3)
-    assert not set(splits["weak"]) & set(splits["val"])
-
-
-def test_voc(tmp_path):
-    root, out = tmp_path / "set", tmp_path / "job.yaml"
-    for number in range(4):
-        photo(root / "JPEGImages" / f"i{number}.jpg", "dog", number)
-        (root / "Annotations").mkdir(exist_ok=True)
-        name = "dog" if number % 2 else "person"
-        (root / f"Annotations/i{number}.xml").write_text(f"<annotation><object><name>{name}</name></object></annotation>")
-    said = init(root, "--out", out)
-    assert "a set like Pascal VOC" in said
-    assert listed(out) == {"weak": {f"i{k}": ("dog",) if k % 2 else ("person",) for k in range(4)}}
-    assert (tmp_path / "job.train.txt").exists()
-    lists = root / "ImageSets/Segmentation"
-    lists.mkdir(parents=True)
-    (lists / "train.txt").write_text("i0\ni1\n")
-    (lists / "val.txt").write_text("i2\ni3\n")
-    for number in range(4):
-        mask(root / "SegmentationClass" / f"i{number}.png", 12 if number % 2 else 15)
-    init(root, "--out", out, "--force")
-    assert {split: list(ids) for split, ids in listed(out).items()} == {"weak": ["i0", "i1"], "val": ["i2", "i3"]}
 
 
 @pytest.mark.parametrize(
