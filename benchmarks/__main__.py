@@ -15,7 +15,7 @@ from pathlib import Path
 
 from benchmarks.measure import HEAD, machine
 
-NAMES = ("selection", "crf", "energy", "seeds")
+NAMES = ("selection", "crf", "energy", "training", "precision", "start", "seeds", "scale")
 
 
 def main() -> None:

@@ -214,14 +214,18 @@ class RunStore:
         return [int(name.removeprefix("part-").removesuffix(".parquet")) for name in names if name.startswith("part-")]
 
     def write_shard(self, stage: Identified, shard: int, schema: str, rows: list[dict[str, Any]], folder: str = "shards") -> None:
-        """Commit one shard: one row group per row, zstd, no timestamps, so that equal rows give equal bytes."""
+        """Commit one shard: one row group per row, zstd, no timestamps, so that equal rows give equal bytes.
+
+        Statistics are kept of ids and of which masks there are: Parquet would copy small PNGs into them, several times each.
+        """
         import pyarrow.parquet as pq
 
         from wsss_ray import artifacts
 
-        buffer = io.BytesIO()
+        buffer, table = io.BytesIO(), artifacts.table(schema, rows)
         group = 1 if schema in ("images", "seeds") else max(1, len(rows))
-        pq.write_table(artifacts.table(schema, rows), buffer, row_group_size=group, compression="zstd")
+        known = [name for name in ("image_id", "mask") if name in table.column_names]
+        pq.write_table(table, buffer, row_group_size=group, compression="zstd", write_statistics=known)
         self.write(self.shard_path(stage, shard, folder), buffer.getvalue())
 
     def num_rows(self, stage: Identified, shard: int, folder: str = "shards") -> int:
