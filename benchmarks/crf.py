@@ -62,7 +62,8 @@ def row(
 def row_of_sets(goal: str, size: tuple[int, int], *, rounds: int, bound: float | None = None, **fields: Any) -> Row:
     """Twelve label sets of one image on one pair of lattices."""
     image, probs = photograph(0, *size), [smooth_prob(LABELS, *size, seed=seed) for seed in range(SETS)]
-    crf, energies = DenseCrf(**fields), [torch.from_numpy(-np.log(np.maximum(prob, 1e-5))) for prob in probs]
+    crf = DenseCrf(backend="pydensecrf", **fields)
+    energies = [torch.from_numpy(-np.log(np.maximum(prob, 1e-5))) for prob in probs]
     names = ("iterations", "gaussian_sxy", "gaussian_weight", "bilateral_sxy", "bilateral_srgb", "bilateral_weight")
     how = {name: getattr(crf, name) for name in names}
 
@@ -93,12 +94,12 @@ def rows(full: bool) -> Iterator[Row]:
         size, rounds = ((375, 500), 7) if full else ((188, 250), 3)
         goals: tuple[float | None, float | None] = (1.5, 4.0) if full else (None, None)
         for which in (0, 1):
-            yield row("CRF on a CPU", size, which=which, rounds=rounds, bound=goals[0])
-        yield row("CRF on a CPU", size, rounds=rounds, **IRN)
-        yield row("CRF on a CPU", size, labels=21, rounds=rounds)
-        yield row_of_sets("one lattice for twelve seeds", size, rounds=max(2, rounds // 2), bound=goals[1])
-        yield row_of_sets("one lattice for twelve seeds", size, rounds=max(2, rounds // 2), **IRN)
-        yield row("CRF while training (DSRG)", (41, 41), labels=21, rounds=5 * rounds, scale=12.0)
-        yield row("CRF on a CPU", (100, 100), rounds=5 * rounds)
+            yield row("3", size, which=which, rounds=rounds, bound=goals[0])
+        yield row("3", size, rounds=rounds, **IRN)
+        yield row("3", size, labels=21, rounds=rounds)
+        yield row_of_sets("3", size, rounds=max(2, rounds // 2), bound=goals[1])
+        yield row_of_sets("3", size, rounds=max(2, rounds // 2), **IRN)
+        yield row("3", (41, 41), labels=21, rounds=5 * rounds, scale=12.0)
+        yield row("3", (100, 100), rounds=5 * rounds)
     finally:
         torch.set_num_threads(threads)

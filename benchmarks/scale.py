@@ -129,17 +129,17 @@ def measured(sizes: Sequence[int]) -> Iterator[Row]:
         print(f"    {runs[-1]}", file=sys.stderr, flush=True)
     few, most, what, against = runs[0], runs[-1], f"{runs[-1].images:,} images", f"{runs[0].images:,} images"
     grown, held = (most.driver - few.driver) / MB, (most.worker - few.worker) / MB
-    yield Row("7 scale", f"driver, peak: MB more, {what}", _mb(most.driver), f"{_mb(few.driver)}, {against}", grown, 100.0)
-    yield Row("7 scale", f"largest worker, peak: MB more, {what}", _mb(most.worker), f"{_mb(few.worker)}, {against}", held, 100.0)
-    yield Row("7 scale", f"object store touched, {what}", _mb(most.store), f"{_mb(CAP)}, its cap", most.store / CAP, 1.0)
+    yield Row("7", f"driver, peak: MB more, {what}", _mb(most.driver), f"{_mb(few.driver)}, {against}", grown, 100.0)
+    yield Row("7", f"largest worker, peak: MB more, {what}", _mb(most.worker), f"{_mb(few.worker)}, {against}", held, 100.0)
+    yield Row("7", f"object store touched, {what}", _mb(most.store), f"{_mb(CAP)}, its cap", most.store / CAP, 1.0)
     costs = [(run.processor_s - few.processor_s) / (run.images - few.images) for run in runs[1:]]
     if len(costs) > 1:
         told = f"{1e3 * costs[-1]:.2f} ms", f"{1e3 * costs[0]:.2f} ms, to {runs[1].images:,}"
-        yield Row("7 scale", f"processor time of a further image, to {what}", *told, costs[-1] / costs[0], 1.1)
+        yield Row("7", f"processor time of a further image, to {what}", *told, costs[-1] / costs[0], 1.1)
     for stage in _STAGES:
         each = [1e3 * run.stages[stage] / run.images for run in (most, runs[-2])]
         told = f"{each[0]:.2f} ms", f"{each[1]:.2f} ms, {runs[-2].images:,} images"
-        yield Row("7 scale", f"wall time of {stage} for an image, {what}", *told, each[0] / each[1])
+        yield Row("7", f"wall time of {stage} for an image, {what}", *told, each[0] / each[1])
 
 
 def _mb(size: float) -> str:
