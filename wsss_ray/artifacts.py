@@ -72,6 +72,17 @@ LISTING = pa.schema(  # of a split, while it is ingested: see `listings`
         pa.field("annotation", pa.string()),
     ]
 )
+PREDICTIONS = pa.schema(
+    [
+        _ID,  # the path below the folder that the images were found in, without its ending
+        pa.field("path", pa.string(), nullable=False),
+        pa.field("height", pa.int32()),  # of the upright image and its label map; null on error
+        pa.field("width", pa.int32()),
+        pa.field("prediction", pa.binary()),  # PNG of labels
+        pa.field("pixels", pa.list_(pa.int64())),  # with label 0, 1, ...
+        pa.field("reason", pa.string()),  # why there is no prediction
+    ]
+)
 
 _NAMES = {
     "images": IMAGES,
@@ -81,6 +92,7 @@ _NAMES = {
     "scores": SCORES,
     "errors": ERRORS,
     "listing": LISTING,
+    "predictions": PREDICTIONS,
 }
 
 

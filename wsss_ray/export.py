@@ -13,7 +13,7 @@ import re
 import shutil
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -114,36 +114,46 @@ def export(store: RunStore, maps: LabelMaps, out: Path, *, form: Format, overwri
     return write(store, maps, out)
 
 
-def inside(folder: Path, image_id: str) -> Path:
-    """Where the PNG of an image lies, its folder made. Raises ValueError if that is not below `folder`."""
+def inside(folder: Path, image_id: str, *, suffix: str = ".png") -> Path:
+    """Where the file of an image lies, its folder made. Raises ValueError if that is not below `folder`."""
     parts = image_id.split("/")
     if _BAD.search(image_id) or any(part in ("", ".", "..") for part in parts):
         raise ValueError(f"image id {image_id!r} is no path below a folder; was the store edited by hand?")
-    path = folder.joinpath(*parts[:-1], f"{parts[-1]}.png")
+    path = folder.joinpath(*parts[:-1], f"{parts[-1]}{suffix}")
     path.parent.mkdir(parents=True, exist_ok=True)
     if not path.parent.resolve().is_relative_to(folder.resolve()):
         raise ValueError(f"image id {image_id!r}: {path.parent} is a link that leads out of {folder}; remove it")
     return path
 
 
+def write_voc(path: Path, label_HW: LabelArray) -> None:
+    """Write labels as a palette PNG in the colours of Pascal VOC."""
+    picture = Image.frombytes("P", label_HW.shape[::-1], label_HW.tobytes())
+    picture.putpalette(voc_palette().tobytes())
+    with replacing(path) as file:
+        picture.save(file, format="PNG")
+
+
+def write_classes(out: Path, classes: Sequence[str]) -> None:
+    """Write classes.txt: line n, counted from 1, is label n."""
+    with replacing(out / "classes.txt") as file:
+        file.write("".join(f"{' '.join(name.split())}\n" for name in classes).encode())
+
+
 def _export_voc(store: RunStore, maps: LabelMaps, out: Path) -> Exported:
-    palette, images, skipped = voc_palette().tobytes(), 0, 0
+    images, skipped = 0, 0
     with tempfile.TemporaryFile("w+b", dir=out) as ids:
         for image_id, label_HW in read_labels(store, maps):
             if label_HW is None:
                 skipped += 1
                 continue
-            picture = Image.frombytes("P", label_HW.shape[::-1], label_HW.tobytes())
-            picture.putpalette(palette)
-            with _replacing(inside(out, image_id)) as file:
-                picture.save(file, format="PNG")
+            write_voc(inside(out, image_id), label_HW)
             ids.write(f"{image_id}\n".encode())
             images += 1
         ids.seek(0)
-        with _replacing(out / "list.txt") as file:
+        with replacing(out / "list.txt") as file:
             shutil.copyfileobj(ids, file)
-    with _replacing(out / "classes.txt") as file:
-        file.write("".join(f"{' '.join(name.split())}\n" for name in maps.classes).encode())
+    write_classes(out, maps.classes)
     return Exported(images, skipped, out)
 
 
@@ -152,7 +162,7 @@ def _export_coco(store: RunStore, maps: LabelMaps, out: Path) -> Exported:
     coco, images, skipped, found = _pycocotools(), 0, 0, 0
     categories = [{"id": label, "name": name} for label, name in enumerate(maps.classes, start=1)]
     about = {"description": f"Label maps of stage {maps.stage} ({maps.id}); background and undecided pixels have no annotation."}
-    with _replacing(out / JSON_NAME) as file, tempfile.TemporaryFile("w+b", dir=out) as beside:
+    with replacing(out / JSON_NAME) as file, tempfile.TemporaryFile("w+b", dir=out) as beside:
         file.write(f'{{"info": {_json(about)},\n"categories": {_json(categories)},\n"images": ['.encode())
         for image_id, label_HW in read_labels(store, maps):
             if label_HW is None:
@@ -224,7 +234,7 @@ def _pycocotools() -> Any:
         raise ValueError("--format coco needs pycocotools; run `pip install 'wsss-ray[coco]'`") from error
 
 
-class _replacing:
+class replacing:
     """A file to write that appears when it is whole; what was there, be it a link, is replaced and not followed."""
 
     def __init__(self, path: Path) -> None:

@@ -110,6 +110,13 @@ def normalise_image(data: bytes, *, max_pixels: int) -> Decoded:
     return Decoded(buffer.getvalue(), *rgb_HWC.shape[:2])
 
 
+def pixels(image: Image.Image, *, max_pixels: int) -> NDArray[np.uint8]:
+    """The upright pixels of an image that Pillow has opened, (H, W, 3) RGB. Raises ValueError."""
+    if image.width * image.height > max_pixels:
+        raise ValueError(f"{image.width}x{image.height} is more than {max_pixels} pixels")
+    return _rgb(image)
+
+
 def normalise_mask(
     data: bytes, *, height: int, width: int, num_labels: int, palette: Mapping[tuple[int, int, int], int] | None = None
 ) -> bytes:

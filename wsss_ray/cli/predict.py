@@ -1,0 +1,97 @@
+"""Commands that use a trained model: predict."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from wsss_ray.cli.console import OpenStore, fail, open_store
+from wsss_ray.cli.guard import guard
+
+Model = Annotated[str | None, typer.Option(metavar="NAME", help="Which segmenter of the run; by default the last trained one.")]
+Crf = Annotated[bool | None, typer.Option("--crf/--no-crf", help="Dense CRF behind the network; by default as the job scores.")]
+
+
+def predict(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run, the id of a train stage, or an exported folder (with a /).")],
+    images: Annotated[list[str], typer.Argument(metavar="IMAGES..", help="Files, folders, or patterns in quotes.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write; call again to resume.")],
+    form: Annotated[Literal["voc", "parquet"], typer.Option("--format", help="PNGs in VOC's colours, or Parquet shards.")] = "voc",
+    overlay: Annotated[bool, typer.Option("--overlay", help="Also write each picture under the colours of its labels.")] = False,
+    model: Model = None,
+    crf: Crf = None,
+    store: OpenStore = "runs",
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes; by default what is faster, measured on the way.")] = None,
+    address: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Shard over a cluster: auto or HOST:PORT; all on shared paths.")
+    ] = None,
+    max_pixels: Annotated[int | None, typer.Option(min=1, help="Larger images are errors; by default as the data had it.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Make all anew, also in a folder that holds files.")] = False,
+) -> None:
+    """Label images by a trained model. Exits with 1 if some could not be (errors.csv says why), with 2 if nothing was done."""
+    from wsss_ray.listing import list_images
+    from wsss_ray.trained import find_trained
+
+    if overlay and form == "parquet":
+        fail("--overlay: goes with --format voc")
+    _join(address)
+    guard()
+    if "/" not in run:
+        open_store(store, must_exist=True)
+    try:
+        trained = find_trained(run, store, model).with_crf(crf)
+        listing = list_images(images, out=out)
+    except (OSError, ValueError) as error:
+        fail(str(error))
+    if max_pixels is not None:
+        trained = replace(trained, max_pixels=max_pixels)
+    from wsss_ray.predictions import Work, begin, finish
+    from wsss_ray.progress import Display
+    from wsss_ray.runners.execute import cause
+    from wsss_ray.runners.predict import predict as make
+
+    began = time.monotonic()
+    try:
+        work, parts = begin(Work(trained, out.absolute(), form, overlay), listing, overwrite=overwrite)
+        wanted = sum(len(part.images) for part in parts)
+        failures = make(work, parts, Display(), workers=workers)
+        errors = finish(work, listing, failures, made=wanted - len(failures), seconds=time.monotonic() - began)
+    except (OSError, ValueError) as error:
+        fail(str(error))
+    except KeyboardInterrupt:
+        fail("interrupted; what is written is kept, call again to go on", code=130)
+    except Exception as error:  # of Ray: its own classes around ours
+        fail(cause(error))
+    there = len(listing.images) - wanted
+    note = f", {there} were there already" if there else ""
+    typer.echo(f"{trained.title}: {wanted - len(failures)} images to {out}{note}")
+    if errors:
+        path, reason = errors[0]
+        fail(f"{len(errors)} of {len(listing.images) + len(listing.refused)} images failed, see {out / 'errors.csv'}; {path}: {reason}", code=1)
+
+
+def _join(address: str | None) -> None:
+    """Let Ray find the cluster of an address. Exits if it is none that this process can drive."""
+    if address is None:
+        return
+    from wsss_ray.address import AddressError, check_open, find_token, parse_address
+
+    try:
+        place = parse_address(address)
+        if place.kind == "jobs":
+            fail(f"--address {place.text}: predict drives the cluster itself; call it on a machine of the cluster with --address auto")
+        if place.text != "auto":
+            check_open(place)
+            if find_token(place, os.environ, home=Path.home()):
+                os.environ.setdefault("RAY_AUTH_MODE", "token")
+    except AddressError as error:
+        fail(str(error))
+    if place.text == "auto":
+        os.environ.setdefault("RAY_ADDRESS", "auto")
+    else:
+        os.environ["RAY_ADDRESS"] = place.text

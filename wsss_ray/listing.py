@@ -1,0 +1,107 @@
+"""The images that a command line names: files, folders and patterns, each with a name below one common folder."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".tif", ".tiff", ".bmp")
+
+_BAD = re.compile(r"[\\\x00-\x1f\x7f\ud800-\udfff]")
+
+
+@dataclass(frozen=True)
+class Found:
+    """An image file; `name` is its path below the common folder without the ending, with forward slashes."""
+
+    name: str
+    path: str
+    size: int
+    mtime_ns: int
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The images in the order of their names; `refused` are paths whose names cannot be written, with the reason."""
+
+    root: str
+    images: tuple[Found, ...]
+    refused: tuple[tuple[str, str], ...] = ()
+
+
+def list_images(patterns: Sequence[str], *, out: Path) -> Listing:
+    """Every image that `patterns` name, once.
+
+    A folder gives all images below it, hidden ones and those below `out` left out; a pattern (`photos/**/*.jpg`) the images that
+    it fits; a file itself, whatever its ending. Names start at the folder common to all that was named: `photos` gives what lies
+    below it, `a/x.jpg b/x.jpg` gives a/x and b/x.
+
+    Raises ValueError if one names nothing, or if two images have the same name.
+    """
+    bases: list[str] = []
+    paths: dict[str, None] = {}
+    beyond = os.path.abspath(out)
+    for pattern in patterns:
+        base, files = _expand(pattern, beyond)
+        bases.append(base)
+        paths |= dict.fromkeys(files)
+    root = os.path.commonpath(bases)
+    images: dict[str, Found] = {}
+    refused = []
+    for path in sorted(paths):
+        if _is_below(path, beyond):
+            raise ValueError(f"{path}: lies in --out {out}, which is written to; give another folder")
+        name = bare(os.path.relpath(path, root).replace(os.sep, "/"))
+        if _BAD.search(path):
+            shown = path.encode("utf-8", "backslashreplace").decode()
+            shown = _BAD.sub(lambda found: f"\\x{ord(found[0]):02x}", shown)
+            refused.append((shown, "its name holds a backslash, a control character or no UTF-8; rename it"))
+            continue
+        if name in images:
+            raise ValueError(f"{images[name].path} and {path} would both be written as {name}; rename one, or call twice with two --out")
+        about = os.stat(path)
+        images[name] = Found(name, path, about.st_size, about.st_mtime_ns)
+    return Listing(root, tuple(images.values()), tuple(refused))
+
+
+def bare(name: str) -> str:
+    """A name without the ending of an image file."""
+    stem, dot, suffix = name.rpartition(".")
+    return stem if f"{dot}{suffix.lower()}" in SUFFIXES and stem.rpartition("/")[2] else name
+
+
+def _expand(pattern: str, beyond: str) -> tuple[str, list[str]]:
+    """The folder that names start at, and the files. Raises ValueError if there are none."""
+    path = os.path.abspath(os.path.expanduser(pattern))
+    if os.path.isfile(path):
+        return os.path.dirname(path), [path]
+    if os.path.isdir(path):
+        base, files = path, list(_walk(path, beyond))
+        if not files:
+            raise ValueError(f"{pattern}: no image in this folder; read are {' '.join(SUFFIXES)}")
+        return base, files
+    if not glob.has_magic(pattern):
+        raise ValueError(f"{pattern}: there is no such file or folder")
+    base = os.path.abspath(path[: re.search(r"[*?\[]", path).start()].rpartition(os.sep)[0] or os.sep)  # type: ignore[union-attr]
+    files = [file for file in glob.glob(path, recursive=True) if _is_image(file) and not _is_below(file, beyond)]
+    if not files:
+        raise ValueError(f"{pattern}: fits no image; read are {' '.join(SUFFIXES)}")
+    return base, files
+
+
+def _walk(folder: str, beyond: str) -> Iterator[str]:
+    for at, below, files in os.walk(folder):
+        below[:] = [name for name in below if name[0] != "." and not _is_below(os.path.join(at, name), beyond)]
+        yield from (os.path.join(at, name) for name in files if name[0] != "." and _is_image(os.path.join(at, name)))
+
+
+def _is_image(path: str) -> bool:
+    return path.lower().endswith(SUFFIXES) and os.path.isfile(path)
+
+
+def _is_below(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)

@@ -1,0 +1,100 @@
+"""Prediction of many images: in this process, on a private Ray where that is worth its start, on a cluster's machines."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from wsss_ray.predictions import Failure, Part, PredictWorker, Work, part_as_text, part_of_text, run_here
+from wsss_ray.progress import Display
+from wsss_ray.runners.cluster import Resources, ray_session
+
+_START_S = 20.0
+"""What a private Ray costs until its workers have the network: 12 s on two idle cores; see docs/predict.md."""
+
+
+class PredictOperator:
+    """A `PredictWorker` as a Ray Data operator."""
+
+    def __init__(self, work: Work, device: str) -> None:
+        self.worker = PredictWorker(work, device)
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Make the part that the row holds."""
+        part = part_of_text(row["part"])
+        return {"images": len(part.images), "failures": json.dumps(self.worker(part))}
+
+
+def predict(work: Work, parts: Sequence[Part], display: Display, *, workers: int | None = None) -> list[Failure]:
+    """Make all parts. Returns the images that failed. Raises ValueError, OSError, or Ray's own errors.
+
+    With RAY_ADDRESS set the parts are sharded over that cluster. Otherwise they are made here; with `workers` above 1, or where
+    it saves more than its start costs by the time that the first parts took, on a private Ray with a worker per core or GPU.
+    """
+    if not parts:
+        return []
+    total = sum(len(part.images) for part in parts)
+    failures: list[Failure] = []
+    with display.meters():
+        meter = display.meter("predict", total, "images")
+        rest = list(parts)
+        if "RAY_ADDRESS" not in os.environ and workers in (None, 1):
+            worker, spent, seen = PredictWorker(work), 0.0, 0
+            most = _processes() if workers is None else 1
+            for part, failed, seconds in run_here(worker, parts):
+                rest.pop(0)
+                failures += failed
+                spent, seen = spent + seconds, seen + len(part.images)
+                meter.add(len(part.images))
+                alone = (total - seen) * spent / seen
+                if alone * (1 - 1 / most) > 2 * _START_S:
+                    display.say(
+                        f"{total - seen} images left, {alone:.0f} s by this process alone: on with {most} workers on a private Ray "
+                        "(--workers 1 stays here)"
+                    )
+                    workers = most
+                    break
+        if rest:
+            with ray_session(needs_cpus=workers or 0) as have:
+                failures += _on_ray(work, rest, have, meter, workers=workers)
+    return failures
+
+
+def _processes() -> int:
+    """As many as there are GPUs, or cores without one."""
+    import torch
+
+    return torch.cuda.device_count() or len(os.sched_getaffinity(0))
+
+
+def _on_ray(work: Work, parts: Sequence[Part], have: Resources, meter: Any, *, workers: int | None) -> list[Failure]:
+    import ray.data
+    from ray.data import ActorPoolStrategy
+
+    fit = max(1, have.gpus or int(have.cpus))
+    most = min(workers or (len(parts) if have.grows else fit), len(parts))
+    fewest = min(workers or 1, most)
+    scaling = ray.data.DataContext.get_current().autoscaling_config
+    scaling.actor_pool_util_upscaling_threshold = 1.75  # see runners/shards.py
+    dataset = ray.data.from_items([{"part": part_as_text(part)} for part in parts], override_num_blocks=len(parts)).map(
+        PredictOperator,
+        fn_constructor_kwargs={"work": work, "device": "cuda" if have.gpus else "cpu"},
+        compute=ActorPoolStrategy(
+            min_size=fewest, max_size=most, initial_size=max(fewest, min(fit, most)), max_tasks_in_flight_per_actor=2
+        ),
+        num_cpus=_share(have.cpus, max(fit, fewest)),
+        num_gpus=_share(have.gpus, fewest) if have.gpus else 0,
+    )
+    failures: list[Failure] = []
+    for row in dataset.iter_rows():
+        meter.add(row["images"])
+        failures += [(path, reason) for path, reason in json.loads(row["failures"])]
+    return failures
+
+
+def _share(there: float, workers: int) -> float:
+    """What each of some workers may claim, so that all find a place."""
+    return max(0.01, math.floor(100 * min(1.0, there / workers)) / 100)
