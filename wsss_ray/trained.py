@@ -123,7 +123,7 @@ def _of_run(store: RunStore, about: Mapping[str, Any], model: str | None) -> Tra
     missing = []
     others = Learner.kinds().keys() - Segmenter.kinds().keys()
     for one in (one for one in stages.values() if one["kind"] == "train"):
-        record = _record(store, one["id"])
+        record = record_of(store, one["id"])
         if record is None:
             missing.append(one["name"])
         elif record["identity"]["component"]["kind"] not in others:
@@ -136,8 +136,8 @@ def _of_run(store: RunStore, about: Mapping[str, Any], model: str | None) -> Tra
         not_yet = f"; not trained yet: {', '.join(missing)}" if missing else ""
         raise ValueError(f"run {run!r}: {why}{there}{not_yet}; `wsss-ray show {run}` shows its stages")
     one, segmenter = found[stage_id]
-    record = _record(store, stage_id)
-    data = _record(store, dict(record["inputs"])["data"]) if record else None
+    record = record_of(store, stage_id)
+    data = record_of(store, dict(record["inputs"])["data"]) if record else None
     if data is None:
         raise ValueError(f"run {run!r}: the record of the data of {one['name']} is not in the store, which names the classes")
     split = data["identity"]["component"]
@@ -162,7 +162,7 @@ def _metric(
 ) -> tuple[Metric, Mapping[str, Any] | None]:
     """How a model is scored: as it was, or, where it was not, as the run's job says."""
     for other, one in stages.items():
-        record = _record(store, other) if one["kind"] == "evaluate" else None
+        record = record_of(store, other) if one["kind"] == "evaluate" else None
         if record is not None and ["model", stage_id] in record["inputs"]:
             return _component(Metric, record, f"run {run!r}: score {one['name']!r}"), record | {"name": one["name"]}
     path = store.run_path(run, "job.yaml")
@@ -224,7 +224,8 @@ def _of_folder(folder: Path) -> Trained:
         raise ValueError(f"{path}: is no config.json of wsss-ray ({type(error).__name__}: {error})") from error
 
 
-def _record(store: RunStore, stage_id: str) -> dict[str, Any] | None:
+def record_of(store: RunStore, stage_id: str) -> dict[str, Any] | None:
+    """The record of a stage known by its id alone, None while it is not done. Raises ValueError if it is no id."""
     if not _ID.fullmatch(stage_id):
         raise ValueError(f"{stage_id!r} is no stage's id; was the store edited by hand?")
     path = store.path("stages", stage_id, "record.json")

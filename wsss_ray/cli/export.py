@@ -1,35 +1,81 @@
-"""Commands that carry artifacts out of the store: export."""
+"""Commands that carry artifacts and models out of the store: export."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
-from wsss_ray.cli.console import OpenStore, RunName, fail, known_run, open_store
+from wsss_ray.cli.console import OpenStore, fail, known_run, open_store
+
+Form = Literal["voc", "coco", "torch", "onnx", "safetensors"]
+_LABELS = ("voc", "coco")
 
 
 def export(
-    run: RunName,
-    form: Annotated[Literal["voc", "coco"], typer.Option("--format", help="PNGs in VOC's colours, or one JSON of COCO's RLE.")],
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Name of the run; for a model also the id of a train stage.")],
+    form: Annotated[
+        Form,
+        typer.Option(
+            "--format",
+            help="Label maps: PNGs in VOC's colours, or one JSON of COCO's RLE. A model: torch.export, ONNX, safetensors.",
+        ),
+    ],
     stage: Annotated[str | None, typer.Option(help="Stage with seeds or predictions; by default the last that is done.")] = None,
+    model: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Which segmenter of the run; by default the last trained one.")
+    ] = None,
+    image: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="What a model's file is compared on; by default an image of the run.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder to write; by default RUN-STAGE-FORMAT.")] = None,
     store: OpenStore = "runs",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Write into a folder that holds files; others stay.")] = False,
 ) -> None:
-    """Write the label maps of a run as files: seeds, relabelled seeds, or a model's predictions."""
+    """Write the label maps of a run as files (seeds, predictions), or a trained network with its model card."""
+    run_store = open_store(store, must_exist=True)
+    try:
+        if form in _LABELS:
+            if model is not None or image is not None:
+                fail(f"--{'model' if model is not None else 'image'}: goes with --format torch, onnx and safetensors")
+            _export_labels(run_store, run, form, stage, out, overwrite=overwrite)
+        else:
+            if stage is not None:
+                fail(f"--stage: goes with --format voc and coco; with {form} give --model")
+            _export_model(run_store, run, form, model, image, out, overwrite=overwrite)
+    except (OSError, ValueError) as error:
+        fail(str(error))
+
+
+def _export_labels(store: Any, run: str, form: Any, stage: str | None, out: Path | None, *, overwrite: bool) -> None:
     from wsss_ray.export import export as write
     from wsss_ray.export import find_labels
 
-    run_store = open_store(store, must_exist=True)
-    try:
-        maps = find_labels(run_store, known_run(run_store, run), stage)
-        folder = out or Path(f"{run}-{maps.stage}-{form}")
-        done = write(run_store, maps, folder, form=form, overwrite=overwrite)
-    except (OSError, ValueError) as error:
-        fail(str(error))
+    maps = find_labels(store, known_run(store, run), stage)
+    done = write(store, maps, out or Path(f"{run}-{maps.stage}-{form}"), form=form, overwrite=overwrite)
     note = f"; {done.skipped} skipped, which have no label map" if done.skipped else ""
     typer.echo(f"{maps.stage} ({maps.id}): {done.images} images to {done.path}{note}")
     if form == "coco":
         typer.echo("one annotation per class and image; background and undecided pixels (255) have none")
+
+
+def _export_model(
+    store: Any, run: str, form: Any, model: str | None, image: Path | None, out: Path | None, *, overwrite: bool
+) -> None:
+    from wsss_ray.trained import find_trained
+
+    if "/" in run:
+        raise ValueError(f"{run}: is a folder; give the run that it came from")
+    trained = find_trained(run, store.uri, model)
+    from wsss_ray.model_card import write_card
+    from wsss_ray.model_export import example_image, export_model
+
+    folder = out or Path(f"{trained.run}-{trained.stage}-{form}")
+    done = export_model(trained, folder, form=form, image_HWC=example_image(store, trained, image), overwrite=overwrite)
+    write_card(store, trained, done, folder)
+    typer.echo(f"{trained.stage} ({trained.id}): {folder / done.file}, takes {done.takes}; README.md is its model card")
+    typer.echo(
+        f"compared with the network: largest difference of logits {done.largest_difference:.2g}, the label differs on "
+        f"{done.pixels_different} of {done.pixels} pixels"
+    )
