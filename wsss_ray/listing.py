@@ -57,12 +57,12 @@ def list_images(patterns: Sequence[str], *, out: Path) -> Listing:
             raise ValueError(f"{path}: lies in --out {out}, which is written to; give another folder")
         name = bare(os.path.relpath(path, root).replace(os.sep, "/"))
         if _BAD.search(path):
-            shown = path.encode("utf-8", "backslashreplace").decode()
-            shown = _BAD.sub(lambda found: f"\\x{ord(found[0]):02x}", shown)
+            shown = _BAD.sub(lambda found: f"\\x{ord(found[0]) & 0xFF:02x}", path)  # bytes that are no UTF-8 read as U+DC80 on
             refused.append((shown, "its name holds a backslash, a control character or no UTF-8; rename it"))
             continue
         if name in images:
-            raise ValueError(f"{images[name].path} and {path} would both be written as {name}; rename one, or call twice with two --out")
+            both = f"{images[name].path} and {path} would both be written as {name}"
+            raise ValueError(f"{both}; rename one, or call twice with two --out")
         about = os.stat(path)
         images[name] = Found(name, path, about.st_size, about.st_mtime_ns)
     return Listing(root, tuple(images.values()), tuple(refused))

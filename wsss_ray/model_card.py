@@ -34,8 +34,8 @@ def card(store: RunStore, trained: Trained, written: Written) -> str:
     assert record is not None
     parts = [
         f"# {trained.run}: {trained.stage}",
-        f"A semantic segmentation network for {len(trained.classes)} classes and background, trained by wsss-ray from image-level "
-        f"tags or masks as the job below says. Stage `{trained.id}`.",
+        f"A semantic segmentation network for {len(trained.classes)} classes and background, trained by wsss-ray as the job "
+        f"below says. Stage `{trained.id}`.",
         "## How to use it",
         _usage(written),
         "## Classes",
@@ -46,10 +46,9 @@ def card(store: RunStore, trained: Trained, written: Written) -> str:
         "## Score",
         _score(trained),
         "## The file",
-        f"`{written.file}` takes {written.takes}. It was compared with the network in torch on images of "
-        f"{', '.join(f'{count} x {height}x{width}' for count, height, width in written.sizes_compared)} (count x height x width): largest "
-        f"difference of logits {written.largest_difference:.2g}; the label differs on {written.pixels_different} of "
-        f"{written.pixels} pixels. {_versions(record)}",
+        f"`{written.file}` takes {written.takes}. It was compared with the network in torch on {_sizes(written)} (images x "
+        f"height x width): largest difference of logits {written.largest_difference:.2g}; the label differs on "
+        f"{written.pixels_different} of {written.pixels} pixels. {_versions(record)}",
         "## Limits",
         _LIMITS,
         "## Licence",
@@ -67,8 +66,8 @@ _LIMITS = """\
 - It was checked for no use where an error harms people."""
 
 _LICENCE = """\
-wsss-ray is under Apache-2.0; that says nothing about these weights. They derive from the training images, from their tags, and from
-the pretrained weights that the job names (`weights`), each with terms of its own: look them up before you pass the file on."""
+wsss-ray is under Apache-2.0; that says nothing about these weights. They derive from the training images, from their tags, and
+from the pretrained weights that the job names (`weights`), each with terms of its own: look them up before you pass it on."""
 
 _PIXELS = """\
 import numpy as np
@@ -85,12 +84,14 @@ label_HW = logits.argmax(1)[0]
 def _usage(written: Written) -> str:
     if written.file.endswith(".safetensors"):
         code = 'import wsss_ray\n\nmodel = wsss_ray.load("./")  # this folder\nlabel_HW = model.predict("photo.jpg")\n'
-        return f"```python\n{code}```\n\nor `wsss-ray predict ./ photo.jpg --out masks`. `predict` scales, mirrors and smooths as the job's metric does."
+        rest = "or `wsss-ray predict ./ photo.jpg --out labels`. Both scale, mirror and smooth as the job's metric does."
+        return f"```python\n{code}```\n\n{rest}"
     step, fixed = written.step, written.fixed
+    whole = f"\nimage = image[..., : image.shape[2] // {step} * {step}, : image.shape[3] // {step} * {step}]"
     code = _PIXELS.format(
         imports="import torch" if written.file.endswith(".pt2") else "import onnxruntime",
         fixed=f".resize(({fixed[1]}, {fixed[0]}))" if fixed else "",
-        fitted=f"\nimage = image[:, :, : image.shape[2] // {step} * {step}, : image.shape[3] // {step} * {step}]" if step > 1 else "",
+        fitted=whole if step > 1 else "",
         run='logits = torch.export.load("model.pt2").module()(torch.from_numpy(image))'
         if written.file.endswith(".pt2")
         else 'logits = onnxruntime.InferenceSession("model.onnx").run(None, {"image": image})[0]',
@@ -103,12 +104,10 @@ def _data(store: RunStore, trained: Trained, record: Mapping[str, Any]) -> str:
     data = record_of(store, inputs["data"])
     assert data is not None
     counts = _tags(store, inputs["data"])
-    others = Counter(role for role, _ in record["inputs"] if role != "data")
-    learnt = "its masks" if "strong" in others and "seeds" not in others else f"{others['seeds']} set(s) of label maps" if others["seeds"] else ""
-    lines = [
-        f"{data['counts']['images']} images, of which the tags are" + (":" if counts else " not in the store any more.")
-        + (f" Learnt from: {learnt}." if learnt else "")
-    ]
+    roles = Counter(role for role, _ in record["inputs"])
+    learnt = [f"label maps that the job made ({roles['seeds']} per image)"] if roles["seeds"] else []
+    learnt += ["human masks"] if roles["strong"] else []
+    lines = [f"{data['counts']['images']} images, learnt from {' and '.join(learnt) or 'their tags'}."]
     if counts:
         rows = "\n".join(f"| {_cell(name)} | {counts[place]} |" for place, name in enumerate(trained.classes))
         lines.append(f"| tag | images |\n|---|---|\n{rows}")
@@ -147,7 +146,8 @@ def _score(trained: Trained) -> str:
 
 def _versions(record: Mapping[str, Any]) -> str:
     trained = record.get("versions", {})
-    named = ", ".join(f"{name} {trained[name]}" for name in ("wsss-ray", "torch", "torchvision", "numpy", "pillow") if name in trained)
+    packages = ("wsss-ray", "torch", "torchvision", "numpy", "pillow")
+    named = ", ".join(f"{name} {trained[name]}" for name in packages if name in trained)
     now = versions()
     commit = f" at commit {record['git']}" if record.get("git") else ""
     return f"Trained with {named or 'unknown versions'}{commit}; exported with wsss-ray {now['wsss-ray']}, torch {now['torch']}."
@@ -170,6 +170,10 @@ def _job(store: RunStore, trained: Trained) -> str:
             block = block[int(name) if isinstance(block, list) else name]
         block[last] = _HIDDEN
     return yaml.safe_dump(job, sort_keys=False, allow_unicode=True)
+
+
+def _sizes(written: Written) -> str:
+    return ", ".join("x".join(map(str, size)) for size in written.sizes_compared)
 
 
 def _cell(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Trained networks as files for other programs: torch.export, ONNX, safetensors. Each is compared with the network on a real image.
+"""Trained networks as files for other programs: torch.export, ONNX, safetensors. Each is compared with the network on an image.
 
 The network is written, not the metric behind it: image_BCHW (RGB, 0..255, float32) to logits_BLHW of the same size, one scale, no
 CRF. Height, width and batch stay open where the network can be traced so. A file is written under another name, read back by what
@@ -120,7 +120,7 @@ def export_model(trained: Trained, out: Path, *, form: ModelForm, image_HWC: Ima
                 if sizes.fixed is not None or form == "safetensors":
                     raise
                 continue
-            except Exception as error:  # the tracers raise what they like; the next attempt asks less of them
+            except Exception as error:  # noqa: BLE001  the tracers raise what they like; the next attempt asks less of them
                 why = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
                 continue
             os.replace(Path(folder, FILES[form]), out / FILES[form])
@@ -145,7 +145,7 @@ def example_image(store: RunStore, trained: Trained, image: Path | None = None) 
                 check_schema(file.schema_arrow, "images", name)
                 for batch in file.iter_batches(batch_size=1, columns=["image"]):
                     return decode_rgb(batch.to_pylist()[0]["image"])
-    raise ValueError(f"{trained.title}: the images of the run are not in the store any more; give one to compare on by --image FILE")
+    raise ValueError(f"{trained.title}: the images of the run are not in the store any more; give one by --image FILE")
 
 
 def _attempts(net: Predictor, image_HWC: ImageArray) -> Iterator[Sizes]:
@@ -222,7 +222,7 @@ def _compared(net: Predictor, run: _Run, file: str, sizes: Sizes, image_HWC: Ima
             ours = net(image_BCHW).numpy()
         theirs = run(image_BCHW)
         if ours.shape != theirs.shape or not np.isfinite(theirs).all():
-            raise NotTheSame(f"{file}: gives {theirs.shape}, not all finite, where the network gives {ours.shape}; nothing was written")
+            raise NotTheSame(f"{file}: gives {theirs.shape} or what is not finite, not {ours.shape}; nothing was written")
         different = int((ours.argmax(1) != theirs.argmax(1)).sum())
         found = replace(
             found,
@@ -272,6 +272,7 @@ def _quiet() -> Iterator[None]:
     """Without the deprecation warnings that torch's exporters cause in torch itself and in onnxscript."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)
+        warnings.filterwarnings("ignore", message="No complete tensor found", category=UserWarning)  # it is there, as a view
         warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"(onnxscript|onnx_ir|torch\.onnx)\b")
         yield
 

@@ -18,7 +18,7 @@ import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -83,7 +83,7 @@ def begin(work: Work, listing: Listing, *, overwrite: bool = False) -> tuple[Wor
     if not overwrite:
         _check_same(work.out, about)
     work.out.mkdir(parents=True, exist_ok=True)
-    work = Work(work.trained, work.out, work.form, work.overlay, begun=datetime.now(timezone.utc).isoformat(timespec="microseconds"))
+    work = replace(work, begun=datetime.now(timezone.utc).isoformat(timespec="microseconds"))
     if overwrite:
         _clear(work, listing)
     _write_json(path, about | {"started": work.begun})
@@ -138,7 +138,7 @@ class PredictWorker:
         try:
             image_HWC = self.predictor.pixels(found.path)
             label_HW = self.predictor.predict_pixels(image_HWC)
-        except Exception as error:  # whatever one image does, the others are predicted
+        except Exception as error:  # noqa: BLE001  whatever one image does, the others are predicted
             plain = isinstance(error, ValueError | OSError)
             reason = " ".join((str(error) if plain else f"{type(error).__name__}: {error}").split())
             return row | {"reason": reason.replace("data.max_pixels", "--max-pixels")[:500]}

@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import yaml
 from pydantic import ValidationError
@@ -31,8 +31,6 @@ FORMAT = 1
 _MAX_PIXELS = 80_000_000  # where the data does not say: data.max_pixels by default
 _ID = re.compile(r"(ingest|train|localize|seed|evaluate)-[0-9a-f]{8,64}")
 _RUN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-
-ComponentT = TypeVar("ComponentT", bound=Component)
 
 
 @dataclass(frozen=True)
@@ -219,7 +217,8 @@ def _of_folder(folder: Path) -> Trained:
             file=WEIGHTS,
         )
     except OSError as error:
-        raise ValueError(f"{path}: cannot be read: {error.strerror}; give a run, or a folder of export --format safetensors") from error
+        mend = "give a run, or a folder of export --format safetensors"
+        raise ValueError(f"{path}: cannot be read: {error.strerror}; {mend}") from error
     except (KeyError, TypeError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ValueError(f"{path}: is no config.json of wsss-ray ({type(error).__name__}: {error})") from error
 
@@ -235,17 +234,17 @@ def record_of(store: RunStore, stage_id: str) -> dict[str, Any] | None:
     return record | {"id": stage_id}
 
 
-def _component(role: type[ComponentT], record: Mapping[str, Any], where: str) -> ComponentT:
+def _component(role: type[Any], record: Mapping[str, Any], where: str) -> Any:
     by = record.get("versions", {}).get("wsss-ray", "an older one")
     return _from_identity(role, record["identity"]["component"], f"{where}, made by wsss-ray {by}")
 
 
-def _from_identity(role: type[ComponentT], identity: Any, where: str) -> ComponentT:
+def _from_identity(role: type[Any], identity: Any, where: str) -> Any:
     """The component with that identity, but for the weights that it started from: those of the model take their place."""
     return _validated(role, _spec(identity, where), where)
 
 
-def _validated(role: type[ComponentT], spec: Any, where: str) -> ComponentT:
+def _validated(role: type[Any], spec: Any, where: str) -> Any:
     try:
         return role.model_validate(spec)
     except ValidationError as error:
@@ -267,7 +266,7 @@ def _spec(identity: Any, where: str) -> Any:
     known = Component.kinds().get(kind) if isinstance(kind, str) else None
     if known is not None and identity.get("revision", known.revision) != known.revision:
         raise ValueError(
-            f"{where}: {kind} has revision {identity['revision']}, here it is {known.revision}, which gives other numbers; use the "
-            "version that trained it"
+            f"{where}: {kind} has revision {identity['revision']}, here it is {known.revision}, which gives other numbers; "
+            "use the version that trained it"
         )
     return {name: _spec(part, where) for name, part in identity.items() if name != "revision"}

@@ -13,7 +13,7 @@ import typer
 from wsss_ray.cli.console import OpenStore, fail, open_store
 from wsss_ray.cli.guard import guard
 
-Model = Annotated[str | None, typer.Option(metavar="NAME", help="Which segmenter of the run; by default the last trained one.")]
+Model = Annotated[str | None, typer.Option(metavar="NAME", help="Which segmenter of the run; by default the last trained.")]
 Crf = Annotated[bool | None, typer.Option("--crf/--no-crf", help="Dense CRF behind the network; by default as the job scores.")]
 
 
@@ -21,7 +21,7 @@ def predict(
     run: Annotated[str, typer.Argument(metavar="RUN", help="A run, the id of a train stage, or an exported folder (with a /).")],
     images: Annotated[list[str], typer.Argument(metavar="IMAGES..", help="Files, folders, or patterns in quotes.")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write; call again to resume.")],
-    form: Annotated[Literal["voc", "parquet"], typer.Option("--format", help="PNGs in VOC's colours, or Parquet shards.")] = "voc",
+    form: Annotated[Literal["voc", "parquet"], typer.Option("--format", help="In VOC's colours, or Parquet shards")] = "voc",
     overlay: Annotated[bool, typer.Option("--overlay", help="Also write each picture under the colours of its labels.")] = False,
     model: Model = None,
     crf: Crf = None,
@@ -30,7 +30,7 @@ def predict(
     address: Annotated[
         str | None, typer.Option(metavar="ADDRESS", help="Shard over a cluster: auto or HOST:PORT; all on shared paths.")
     ] = None,
-    max_pixels: Annotated[int | None, typer.Option(min=1, help="Larger images are errors; by default as the data had it.")] = None,
+    max_pixels: Annotated[int | None, typer.Option(min=1, help="Larger ones are errors; by default as the data had it.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Make all anew, also in a folder that holds files.")] = False,
 ) -> None:
     """Label images by a trained model. Exits with 1 if some could not be (errors.csv says why), with 2 if nothing was done."""
@@ -65,14 +65,14 @@ def predict(
         fail(str(error))
     except KeyboardInterrupt:
         fail("interrupted; what is written is kept, call again to go on", code=130)
-    except Exception as error:  # of Ray: its own classes around ours
+    except Exception as error:  # noqa: BLE001  of Ray: its own classes around ours
         fail(cause(error))
     there = len(listing.images) - wanted
     note = f", {there} were there already" if there else ""
     typer.echo(f"{trained.title}: {wanted - len(failures)} images to {out}{note}")
     if errors:
-        path, reason = errors[0]
-        fail(f"{len(errors)} of {len(listing.images) + len(listing.refused)} images failed, see {out / 'errors.csv'}; {path}: {reason}", code=1)
+        (path, reason), named = errors[0], len(listing.images) + len(listing.refused)
+        fail(f"{len(errors)} of {named} images failed, see {out / 'errors.csv'}; {path}: {reason}", code=1)
 
 
 def _join(address: str | None) -> None:
@@ -84,7 +84,7 @@ def _join(address: str | None) -> None:
     try:
         place = parse_address(address)
         if place.kind == "jobs":
-            fail(f"--address {place.text}: predict drives the cluster itself; call it on a machine of the cluster with --address auto")
+            fail(f"--address {place.text}: predict drives the cluster itself; call it on one of its machines with --address auto")
         if place.text != "auto":
             check_open(place)
             if find_token(place, os.environ, home=Path.home()):

@@ -52,8 +52,8 @@ def predict(work: Work, parts: Sequence[Part], display: Display, *, workers: int
                 alone = (total - seen) * spent / seen
                 if alone * (1 - 1 / most) > 2 * _START_S:
                     display.say(
-                        f"{total - seen} images left, {alone:.0f} s by this process alone: on with {most} workers on a private Ray "
-                        "(--workers 1 stays here)"
+                        f"{total - seen} images left, {alone:.0f} s by this process alone: on with {most} workers on a private "
+                        "Ray (--workers 1 stays here)"
                     )
                     workers = most
                     break
