@@ -208,8 +208,8 @@ def _of_folder(folder: Path) -> Trained:
             run=config["run"],
             stage=config["stage"],
             id=config["id"],
-            segmenter=_from_identity(Segmenter, config["segmenter"], str(path)),
-            metric=_from_identity(Metric, config["metric"], str(path)),
+            segmenter=component_of(Segmenter, config["segmenter"], str(path)),
+            metric=component_of(Metric, config["metric"], str(path)),
             classes=tuple(config["classes"]),
             max_pixels=config["max_pixels"],
             max_side=config["max_side"],
@@ -236,11 +236,14 @@ def record_of(store: RunStore, stage_id: str) -> dict[str, Any] | None:
 
 def _component(role: type[Any], record: Mapping[str, Any], where: str) -> Any:
     by = record.get("versions", {}).get("wsss-ray", "an older one")
-    return _from_identity(role, record["identity"]["component"], f"{where}, made by wsss-ray {by}")
+    return component_of(role, record["identity"]["component"], f"{where}, made by wsss-ray {by}")
 
 
-def _from_identity(role: type[Any], identity: Any, where: str) -> Any:
-    """The component with that identity, but for the weights that it started from: those of the model take their place."""
+def component_of(role: type[Any], identity: Any, where: str) -> Any:
+    """The component with that identity, but for the weights that it started from, which a trained network has no need of.
+
+    Raises ValueError, beginning with `where`, if the kind or a field is not known here, or means other numbers.
+    """
     return _validated(role, _spec(identity, where), where)
 
 

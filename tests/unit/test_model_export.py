@@ -1,0 +1,245 @@
+"""Trained networks as files of other programs: the same labels, read without this package, and a card that tells no paths."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+import wsss_ray
+from tests.local import stage_named
+from tests.masked import small_segmenter
+from tests.pictures import unpack
+from wsss_ray.artifacts import decode_rgb
+from wsss_ray.cli import app
+from wsss_ray.data.images import normalise_image
+from wsss_ray.methods.deeplab import DeeplabSegmenter
+from wsss_ray.model_export import FILES, Sizes, _attempts, _EvenSame, export_model
+from wsss_ray.predictor import Predictor
+from wsss_ray.store import RunStore
+from wsss_ray.trained import find_trained
+
+FORMS = ("safetensors", "torch", "onnx")
+ALONE = "import sys; sys.modules['wsss_ray'] = None\n"  # importing it is an error from now on
+
+
+def call(store, *arguments, run="tiny"):
+    app(["export", run, "--store", store.uri, *map(str, arguments)], standalone_mode=False)
+
+
+def error_of(capsys, store, *arguments, run="tiny"):
+    with pytest.raises(SystemExit) as end:
+        call(store, *arguments, run=run)
+    assert end.value.code == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1, said
+    return said
+
+
+@pytest.fixture(scope="module")
+def exported(trained_run, tmp_path_factory):
+    """The run's model in all forms."""
+    folder = tmp_path_factory.mktemp("exported")
+    for form in FORMS:
+        call(trained_run[0], "--format", form, "--out", folder / form)
+    return folder
+
+
+def photo(trained_run, path, *, size=None):
+    """A photograph of any size as a JPEG, and its pixels."""
+    source = next(iter(unpack(*trained_run, path.parent / "photos", most=1).values()))
+    picture = Image.open(source).convert("RGB")
+    picture.resize(size or picture.size).save(path, format="JPEG", quality=95)
+    return decode_rgb(normalise_image(path.read_bytes(), max_pixels=10**6).image)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_code_of_the_card_gives_the_networks_labels(trained_run, exported, tmp_path, form):
+    """In a process of its own; torch and ONNX without this package. The picture has another size than those compared on."""
+    store, _ = trained_run
+    folder = exported / form
+    image_HWC = photo(trained_run, folder / "photo.jpg", size=(45, 70))
+    (code,) = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
+    code += f"import numpy\nnumpy.save({str(tmp_path / 'label.npy')!r}, numpy.asarray(label_HW))\n"
+    alone = "" if form == "safetensors" else ALONE
+    environment = os.environ | {"PYTHONPATH": str(Path(wsss_ray.__file__).parents[1])}
+    command = [sys.executable, "-c", alone + code]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    found_HW = np.load(tmp_path / "label.npy")
+    net = wsss_ray.load("tiny", store.uri)
+    with torch.inference_mode():
+        logits = net(torch.from_numpy(image_HWC).permute(2, 0, 1)[None].float())
+    expected_HW = net.predict(image_HWC) if form == "safetensors" else logits.argmax(1)[0].numpy()
+    assert found_HW.shape == (70, 45)
+    assert (found_HW != expected_HW).mean() <= 1e-3
+    assert len(np.unique(expected_HW)) > 1, "or nothing was shown"
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_what_was_compared_is_written(trained_run, exported, form, capsys, tmp_path):
+    config = json.loads((exported / form / "config.json").read_text())
+    assert config["classes"] == ["square", "disc", "bar"]
+    done = config["exported"]
+    assert done["file"] == FILES[form]
+    assert done["takes"] == "any height, width and batch"
+    assert done["pixels_different"] == 0
+    assert 0 <= done["largest_difference"] < 1e-3
+    assert [size[0] for size in done["sizes_compared"]] == [1, 1, 2], "two sizes and two batches"
+    call(trained_run[0], "--format", form, "--out", tmp_path / form)
+    said = capsys.readouterr().out
+    assert f"{FILES[form]}, takes any height, width and batch; README.md is its model card" in said
+    assert f"the label differs on 0 of {done['pixels']} pixels" in said
+
+
+def test_onnx_names_its_sides(exported):
+    import onnx
+
+    model = onnx.load(exported / "onnx/model.onnx")
+    ends = (model.graph.input[0], model.graph.output[0])
+    sides = [[dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim] for value in ends]
+    assert sides == [["batch", 3, "height", "width"], ["batch", 4, "height", "width"]]
+    assert (model.graph.input[0].name, model.graph.output[0].name) == ("image", "logits")
+
+
+def test_the_card_tells_what_it_is_and_no_path(trained_run, exported):
+    store, plan = trained_run
+    text = (exported / "onnx/README.md").read_text()
+    record = store.record(stage_named(plan, "miou"))
+    assert f"mIoU {record['metrics']['miou']:.3f} on 8 images with masks (`miou`)" in text
+    assert "| 0 | background |\n| 1 | square |\n| 2 | disc |\n| 3 | bar |" in text
+    rows = store.read_shards(stage_named(plan, "images-weak"), "images", columns=["tags"]).to_pylist()
+    for tag, name in enumerate(("square", "disc", "bar")):
+        assert f"| {name} | {sum(tag in row['tags'] for row in rows)} |" in text
+    assert "24 images, learnt from human masks." in text
+    (job,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    job = yaml.safe_load(job)
+    assert job["run"]["store"] == "(a path)"
+    assert job["method"]["retrain"]["steps"] == 40
+    assert store.uri not in text
+    assert os.path.expanduser("~") not in text
+    assert f"torch {torch.__version__}" in text
+    for heading in ("How to use it", "Limits", "Licence"):
+        assert f"\n## {heading}\n" in text
+
+
+def test_an_exported_folder_is_a_model(trained_run, exported, tmp_path, capsys):
+    """Without the store: by path in Python and on the command line, with the same labels."""
+    store, _ = trained_run
+    images = unpack(*trained_run, tmp_path / "photos", most=2)
+    app(["predict", f"{exported}/safetensors", str(tmp_path / "photos"), "--out", str(tmp_path / "out")], standalone_mode=False)
+    net = wsss_ray.load("tiny", store.uri)
+    for image, path in images.items():
+        np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / f"out/masks/{image}.png")), net.predict(path))
+    with pytest.raises(ValueError, match="its weights are not there"):
+        wsss_ray.load(f"{exported}/onnx")
+    (tmp_path / "config.json").write_text('{"format": 1}')
+    with pytest.raises(ValueError, match=r"is no config.json of wsss-ray \(KeyError: 'run'\)"):
+        wsss_ray.load(f"{tmp_path}/")
+    with pytest.raises(ValueError, match="--model retrain: .* is an exported folder"):
+        wsss_ray.load(f"{exported}/onnx", model="retrain")
+
+
+class Moody(DeeplabSegmenter):
+    """Its logits change sign with every call: what is traced is not what runs."""
+
+    def predict(self, net, image_BCHW):
+        CALLS.append(1)
+        return super().predict(net, image_BCHW) * (-1) ** len(CALLS)
+
+
+CALLS: list[int] = []
+
+
+@pytest.mark.parametrize("form", ["torch", "onnx"])
+def test_a_file_that_gives_other_labels_is_not_written(trained_run, tmp_path, form):
+    trained = find_trained("tiny", trained_run[0].uri)
+    moody = replace(trained, segmenter=Moody.model_validate(dict(trained.segmenter)))
+    image_HWC = photo(trained_run, tmp_path / "photo.jpg")
+    CALLS.clear()
+    said = rf"{FILES[form]}: its labels differ .* of \d+ pixels \(allowed: 0.0001 .*nothing was written"
+    with pytest.raises(ValueError, match=said):
+        export_model(moody, tmp_path / "out", form=form, image_HWC=image_HWC)
+    assert not any((tmp_path / "out").iterdir())
+
+
+def test_a_network_that_cannot_be_traced_for_all_sizes_takes_one(trained_run, tmp_path):
+    """ONNX has no rounding of sizes, which several input scales need."""
+    trained = find_trained("tiny", trained_run[0].uri)
+    scales = replace(trained, segmenter=trained.segmenter.model_copy(update={"input_scales": (1.0, 0.5)}))
+    done = export_model(scales, tmp_path / "out", form="onnx", image_HWC=photo(trained_run, tmp_path / "photo.jpg"))
+    assert (done.takes, done.fixed) == ("one image of 32x32 (height x width)", (32, 32))
+    assert done.sizes_compared == ((1, 32, 32),)
+
+
+def test_padding_as_tensorflow_has_it_is_the_same_on_whole_sizes():
+    utils = pytest.importorskip("efficientnet_lite_pytorch.utils")
+    for kernel, stride, dilation in [(3, 1, 1), (3, 2, 1), (5, 2, 1), (5, 1, 2), (1, 1, 1)]:
+        conv = utils.Conv2dDynamicSamePadding(4, 4, kernel, stride=stride, dilation=dilation, groups=2)
+        x_BCHW = torch.rand(2, 4, 32, 64)
+        expected = conv(x_BCHW)
+        conv.__class__ = _EvenSame
+        assert torch.equal(conv(x_BCHW), expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["torch", "onnx"])
+def test_an_efficientnet_takes_whole_sizes(trained_run, tmp_path, form):
+    pytest.importorskip("efficientnet_lite_pytorch")
+    from wsss_ray.nets.efficientnet_lite import EfficientNetLite0
+    from wsss_ray.nets.weights import Weights
+
+    trained = find_trained("tiny", trained_run[0].uri)
+    segmenter = small_segmenter(1).model_copy(update={"trunk": EfficientNetLite0(weights=Weights(), output_stride=16)})
+    own = RunStore(str(tmp_path / "own"))
+    torch.manual_seed(0)
+    from safetensors.torch import save
+
+    own.write(own.path("model.safetensors"), save(segmenter.build(3).state_dict()))
+    trained = replace(trained, segmenter=segmenter, place=own.uri, file="model.safetensors")
+    assert next(iter(_attempts(Predictor(trained), np.zeros((40, 50, 3), np.uint8)))) == Sizes(step=32)
+    image_HWC = photo(trained_run, tmp_path / "photo.jpg", size=(70, 100))
+    done = export_model(trained, tmp_path / "out", form=form, image_HWC=image_HWC)
+    assert done.takes == "any batch, height and width multiples of 32"
+    assert done.sizes_compared[0] == (1, 96, 64)
+
+
+@pytest.mark.parametrize("missing", ["onnx", "onnxruntime", "onnxscript"])
+def test_without_onnx(trained_run, tmp_path, capsys, monkeypatch, missing):
+    monkeypatch.setitem(sys.modules, missing, None)
+    said = error_of(capsys, trained_run[0], "--format", "onnx", "--out", tmp_path / "out")
+    assert "pip install 'wsss-ray[onnx]'" in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_mistakes_are_one_line(trained_run, tmp_path, capsys):
+    store, plan = trained_run
+    out = ("--out", tmp_path / "out")
+    (tmp_path / "text.jpg").write_text("no image")
+    for arguments, said in [
+        (("--format", "torch", "--stage", "miou"), "--stage: goes with --format voc and coco; with torch give --model"),
+        (("--format", "voc", "--model", "retrain"), "--model: goes with --format torch, onnx and safetensors"),
+        (("--format", "torch", "--model", "none"), "--model none: trained segmenters: segmenter, retrain"),
+        (("--format", "safetensors", "--image", tmp_path / "none.jpg"), "none.jpg"),
+        (("--format", "safetensors", "--image", tmp_path / "text.jpg"), "not an image in a format that is read here"),
+    ]:
+        assert said in error_of(capsys, store, *arguments, *out)
+    assert "give the run that it came from" in error_of(capsys, store, "--format", "torch", run="./folder")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/mine.txt").write_text("mine")
+    assert "holds files already" in error_of(capsys, store, "--format", "safetensors", *out)
+    photo(trained_run, tmp_path / "photo.jpg")
+    call(store, "--format", "safetensors", "--overwrite", *out, "--image", tmp_path / "photo.jpg")
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert names == ["README.md", "config.json", "mine.txt", "model.safetensors"]
+    assert stage_named(plan, "retrain").id in (tmp_path / "out/README.md").read_text()
