@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import json
 import re
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from wsss_ray.component import Component
 from wsss_ray.contracts import Learner, Method, Metric, Segmenter
 from wsss_ray.job import register
+from wsss_ray.jobfile import JobError, read_document
 from wsss_ray.methods.deeplab import MultiScale
 from wsss_ray.ops.crf import DenseCrf
 from wsss_ray.store import RunStore
@@ -172,15 +173,15 @@ def _metric(
 
 
 def job_yaml(store: RunStore, run: str) -> dict[str, Any]:
-    """The job that a run was submitted with, as it stands in the store. Raises ValueError if it is no YAML of a block."""
+    """The job that a run was submitted with, as it stands in the store. Raises ValueError if it is none."""
     path = store.run_path(run, "job.yaml")
-    try:
-        job = yaml.safe_load(store.read(path))
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path}: is no YAML; was the store edited by hand?") from error
-    if not isinstance(job, dict):
-        raise ValueError(f"{path}: is no job; was the store edited by hand?")
-    return job
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "job.yaml")
+        file.write_bytes(store.read(path))
+        try:
+            return read_document(file).values
+        except JobError as error:
+            raise ValueError(f"{path}{str(error).splitlines()[0].removeprefix(str(file))}") from error
 
 
 def config_of(trained: Trained) -> dict[str, Any]:

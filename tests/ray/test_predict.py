@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +19,11 @@ ROOT = Path(__file__).parents[2]
 
 def predict(folder, store, *arguments, **environment):
     """The command as a user calls it; 40 images, so that there are several parts, one of them broken."""
-    command = [sys.executable, "-m", "wsss_ray", "predict", "tiny", str(folder / "photos"), "--store", store.uri, *arguments]
+    return call(folder, "predict", "tiny", str(folder / "photos"), "--store", store.uri, *arguments, **environment)
+
+
+def call(folder, *arguments, **environment):
+    command = [sys.executable, "-m", "wsss_ray", *arguments]
     clean = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     environment = clean | {"PYTHONPATH": str(ROOT)} | environment
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=400)
@@ -71,9 +77,14 @@ def test_a_cluster_writes_the_same_files(trained_run, photos, monkeypatch):
         arguments = ("--out", "cluster", "--address", cluster.address)
         done = predict(photos, store, *arguments, RAY_AUTH_MODE="disabled")
         again = predict(photos, store, *arguments, RAY_AUTH_MODE="disabled")
+        (line,) = re.findall(r"^    wsss-ray (.*--address auto)$", (ROOT / "docs/predict.md").read_text(), re.MULTILINE)
+        line = line.replace(" folder ", " tiny ").replace("/shared/runs", store.uri).replace("/shared", str(photos))
+        page = call(photos, *shlex.split(line), RAY_ADDRESS=cluster.address, RAY_AUTH_MODE="disabled")
     finally:
         cluster.shutdown()
     assert done.returncode == 1, done.stderr
     assert "39 images to cluster" in done.stdout
     assert content(photos / "cluster") == content(photos / "alone")
     assert "0 images to cluster, 39 were there already" in again.stdout
+    assert f"39 images to {photos / 'labels'}" in page.stdout, page.stderr
+    assert content(photos / "labels") == content(photos / "alone")

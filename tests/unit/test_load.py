@@ -32,6 +32,7 @@ from wsss_ray.store import RunStore
 from wsss_ray.trained import component_of, find_trained
 
 ROOT = Path(__file__).parents[2]
+BOMB = "a0: &a0 [1]\n" + "".join(f"a{k}: &a{k} [{', '.join([f'*a{k - 1}'] * 9)}]\n" for k in range(1, 9))
 
 
 @pytest.fixture
@@ -201,6 +202,16 @@ def test_a_model_that_was_not_scored_is_used_as_the_job_would_score_it(copied):
     assert find_trained("tiny", store.uri).metric == metric
     assert find_trained("tiny", store.uri).scored is None
     assert masked_job()["method"] == {"name": "masked"}, "whose metric is the default"
+    path = store.run_path("tiny", "job.yaml")
+    for text, said in [
+        ("method: [", "job.yaml:1: "),
+        ("method: {name: none}", "name is 'none', allowed: "),
+        (BOMB, "multiply to more than"),
+    ]:
+        store.write(path, text.encode())
+        with pytest.raises(ValueError, match=said) as raised:
+            find_trained("tiny", store.uri)
+        assert str(raised.value).startswith(path)
 
 
 def test_a_sweep_is_not_a_run(copied):

@@ -146,7 +146,7 @@ def test_an_exported_folder_is_a_model(trained_run, exported, tmp_path, capsys):
     (tmp_path / "config.json").write_text('{"format": 1}')
     with pytest.raises(ValueError, match=r"is no config.json of wsss-ray \(KeyError: 'run'\)"):
         wsss_ray.load(f"{tmp_path}/")
-    with pytest.raises(ValueError, match="--model retrain: .* is an exported folder"):
+    with pytest.raises(ValueError, match=r"--model retrain: .* is an exported folder"):
         wsss_ray.load(f"{exported}/onnx", model="retrain")
 
 
