@@ -22,8 +22,8 @@ def predict(folder, store, *arguments, **environment):
     return call(folder, "predict", "tiny", str(folder / "photos"), "--store", store.uri, *arguments, **environment)
 
 
-def call(folder, *arguments, **environment):
-    command = [sys.executable, "-m", "wsss_ray", *arguments]
+def call(folder, *arguments, python=("-m", "wsss_ray"), **environment):
+    command = [sys.executable, *python, *arguments]
     clean = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     environment = clean | {"PYTHONPATH": str(ROOT)} | environment
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=400)
@@ -63,6 +63,18 @@ def test_a_private_ray_writes_the_same_files(trained_run, photos, form):
     else:
         predict(photos, store, "--out", "alone-parquet", "--workers", "1", "--format", form)
         assert content(photos / "private-parquet") == content(photos / "alone-parquet")
+
+
+def test_one_process_goes_on_with_more_where_that_pays(trained_run, photos):
+    """With a start that costs nothing it pays at once: the first part is made here, the others there."""
+    store, _ = trained_run
+    code = "import wsss_ray.runners.predict as runner; runner._START_S = 0.0; runner._processes = lambda: 2\n"
+    code += "from wsss_ray.cli import main; main()"
+    command = ["predict", "tiny", str(photos / "photos"), "--store", store.uri, "--out", "switched"]
+    done = call(photos, *command, python=["-c", code])
+    assert done.returncode == 1, done.stderr
+    assert re.search(r"^24 images left, .* by this process alone: on with 2 workers on a private Ray", done.stdout, re.MULTILINE)
+    assert content(photos / "switched") == content(photos / "alone")
 
 
 def test_a_cluster_writes_the_same_files(trained_run, photos, monkeypatch):

@@ -205,7 +205,8 @@ def test_an_efficientnet_takes_whole_sizes(trained_run, tmp_path, form):
     torch.manual_seed(0)
     from safetensors.torch import save
 
-    own.write(own.path("model.safetensors"), save(segmenter.build(3).state_dict()))
+    weights = {name: tensor.contiguous() for name, tensor in segmenter.build(3).state_dict().items()}
+    own.write(own.path("model.safetensors"), save(weights))
     trained = replace(trained, segmenter=segmenter, place=own.uri, file="model.safetensors")
     assert next(iter(_attempts(Predictor(trained), np.zeros((40, 50, 3), np.uint8)))) == Sizes(step=32)
     image_HWC = photo(trained_run, tmp_path / "photo.jpg", size=(70, 100))

@@ -13,7 +13,7 @@ from wsss_ray.progress import Display
 from wsss_ray.runners.cluster import Resources, ray_session
 
 _START_S = 20.0
-"""What a private Ray costs until its workers have the network: 12 s on two idle cores; see docs/predict.md."""
+"""What a private Ray costs until its workers have the network; see docs/predict.md for what was measured."""
 
 
 class PredictOperator:
