@@ -30,16 +30,16 @@ def commands(text):
 
 @pytest.fixture
 def at_home(trained_run, tmp_path, monkeypatch):
-    """A folder with the run `folder` in `runs`, and photographs in `photos`."""
+    """A folder with the run `photos` in `runs`, and pictures in `album`."""
     store, plan = trained_run
     shutil.copytree(store.uri, tmp_path / "runs")
-    (tmp_path / "runs/runs/tiny").rename(tmp_path / "runs/runs/folder")
-    about = tmp_path / "runs/runs/folder/run.json"
-    about.write_text(json.dumps(json.loads(about.read_text()) | {"name": "folder"}))
+    (tmp_path / "runs/runs/tiny").rename(tmp_path / "runs/runs/photos")
+    about = tmp_path / "runs/runs/photos/run.json"
+    about.write_text(json.dumps(json.loads(about.read_text()) | {"name": "photos"}))
     first, second, *_ = unpack(store, plan, tmp_path / "packed").values()
-    (tmp_path / "photos/park").mkdir(parents=True)
-    first.rename(tmp_path / "photos/dog.jpg")
-    second.rename(tmp_path / "photos/park/bench.jpg")
+    (tmp_path / "album/park").mkdir(parents=True)
+    first.rename(tmp_path / "album/dog.jpg")
+    second.rename(tmp_path / "album/park/bench.jpg")
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     return tmp_path
@@ -66,7 +66,7 @@ def test_the_page(at_home, capsys):
     assert "('background', 'square', 'disc', 'bar')" in said
     assert known["logits_BLHW"].shape == (1, 4, 20, 24)
     folder = re.search(r"`wsss_ray.load\(\"(exported/safetensors)\"\)`", PAGE)[1]
-    app(["predict", folder, "photos", "--out", "again"], standalone_mode=False)
+    app(["predict", folder, "album", "--out", "again"], standalone_mode=False)
     assert (at_home / "again/masks/dog.png").read_bytes() == (at_home / "labels/masks/dog.png").read_bytes()
 
 
@@ -74,7 +74,7 @@ def test_the_section_of_the_readme(at_home):
     assert len(commands(SECTION)) == 2
     run_all(SECTION)
     assert (at_home / "labels/overlays/park/bench.jpg").is_file()
-    assert (at_home / "folder-onnx/README.md").is_file()
+    assert (at_home / "photos-onnx/README.md").is_file()
     known: dict = {}
     exec("\n".join(line for line in lines(SECTION) if not line.startswith("wsss-ray ")), known)
     assert known["label_HW"].shape == (32, 32)

@@ -90,7 +90,8 @@ def test_a_cluster_writes_the_same_files(trained_run, photos, monkeypatch):
         done = predict(photos, store, *arguments, RAY_AUTH_MODE="disabled")
         again = predict(photos, store, *arguments, RAY_AUTH_MODE="disabled")
         (line,) = re.findall(r"^    wsss-ray (.*--address auto)$", (ROOT / "docs/predict.md").read_text(), re.MULTILINE)
-        line = line.replace(" folder ", " tiny ").replace("/shared/runs", store.uri).replace("/shared", str(photos))
+        line = line.replace(" photos ", " tiny ").replace("/shared/runs", store.uri)
+        line = line.replace("/shared/album", str(photos / "photos")).replace("/shared", str(photos))
         page = call(photos, *shlex.split(line), RAY_ADDRESS=cluster.address, RAY_AUTH_MODE="disabled")
     finally:
         cluster.shutdown()
