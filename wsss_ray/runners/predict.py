@@ -12,7 +12,7 @@ from wsss_ray.predictions import Failure, Part, PredictWorker, Work, part_as_tex
 from wsss_ray.progress import Display
 from wsss_ray.runners.cluster import Resources, ray_session
 
-_START_S = 20.0
+_START_S = 30.0
 """What a private Ray costs until its workers have the network; see docs/predict.md for what was measured."""
 
 
