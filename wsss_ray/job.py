@@ -25,6 +25,7 @@ __all__ = [
     "Execution",
     "JobConfig",
     "JobError",
+    "Listed",
     "SweepJob",
     "TrialJob",
     "load_job",
@@ -200,9 +201,13 @@ class SweepJob:
         return TrialJob(trial=trial, seed=seed, job=validated(one))
 
 
-def plans_of(jobs: Iterable[JobConfig]) -> list[Plan]:
-    """The plan of each job, every data set listed once. Raises ValueError."""
-    listed: dict[Source, Data] = {}
+Listed = dict[Source, Data]
+"""Data sources that have been listed, and what was found."""
+
+
+def plans_of(jobs: Iterable[JobConfig], listed: Listed | None = None) -> list[Plan]:
+    """The plan of each job, every data set listed once, and not at all if it is in `listed`. Raises ValueError."""
+    listed = {} if listed is None else listed
     plans = []
     for job in jobs:
         if job.data not in listed:

@@ -31,36 +31,24 @@ def load(job: Path, override: list[str] | None) -> Any:
         fail(str(error))
 
 
-Listed = dict[Any, Any]
-"""Data sources that this command has listed, and what was found: none is listed twice, however many trials read it."""
-
-
 def load_plan(
-    job: Path, override: list[str] | None, store: str | None, until: Until, listed: Listed | None = None
+    job: Path, override: list[str] | None, store: str | None, until: Until, listed: dict[Any, Any] | None = None
 ) -> tuple[Any, Any, Any]:
     """A file's job, its plan and its store."""
+    from wsss_ray.job import plans_of
     from wsss_ray.paths import located
 
     loaded = located(load(job, override))
     run_store = open_store(store or loaded.run.store)
     try:
-        return loaded, _plan(loaded, {} if listed is None else listed).cut(until), run_store
+        return loaded, plans_of([loaded], listed)[0].cut(until), run_store
     except (ValueError, OSError) as error:
         fail(f"{job}: {error}")
 
 
-def _plan(job: Any, listed: Listed) -> Any:
-    """The plan of a job. Raises ValueError."""
-    from wsss_ray.data.source import stages_of
-
-    if job.data not in listed:
-        listed[job.data] = stages_of(job.data)
-    return job.plan(listed[job.data])
-
-
-def load_sweep(job: Path, override: list[str] | None, until: Until, listed: Listed) -> tuple[Any, list[tuple[Any, Any]]]:
+def load_sweep(job: Path, override: list[str] | None, until: Until, listed: dict[Any, Any]) -> tuple[Any, list[tuple[Any, Any]]]:
     """A file's sweep, and every job of it with its plan, as far as they are known before the start."""
-    from wsss_ray.job import JobError
+    from wsss_ray.job import JobError, plans_of
     from wsss_ray.job import load_sweep as read_sweep
     from wsss_ray.paths import located
     from wsss_ray.sweep import check_scheduler
@@ -69,7 +57,7 @@ def load_sweep(job: Path, override: list[str] | None, until: Until, listed: List
         sweep_job = read_sweep(job, override or ())
         trials = sweep_job.trials()
         trials = tuple(replace(one, job=located(one.job)) for one in trials)
-        plans = [_plan(one.job, listed) for one in trials]
+        plans = plans_of((one.job for one in trials), listed)
         check_scheduler(sweep_job.sweep, plans)
         plans = [plan.cut(until) for plan in plans]
     except JobError as error:

@@ -1,4 +1,4 @@
-"""Driving a cluster from a child process: when the head is gone, Ray ends the process that drives it at once, without a word."""
+"""Driving a cluster from here: joining it by its address, and from a child process, as Ray ends one whose head is gone."""
 
 from __future__ import annotations
 
@@ -8,15 +8,49 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from wsss_ray.cli.console import fail
+
+if TYPE_CHECKING:
+    from wsss_ray.address import Address
 
 _GUARDED = "WSSS_RAY_GUARDED"  # in the child: where it says that it has come to an end of its own
 _PR_SET_PDEATHSIG = 1
 
 
+def place_of(address: str) -> Address:
+    """What an address stands for. Exits if it is none."""
+    from wsss_ray.address import AddressError, parse_address
+
+    try:
+        return parse_address(address)
+    except AddressError as error:
+        fail(str(error))
+
+
+def join(place: Address) -> None:
+    """Let Ray find a running cluster that this process is to drive, by RAY_ADDRESS. Exits if nothing answers there."""
+    from wsss_ray.address import AddressError, check_open, find_token
+
+    if place.text == "auto":
+        os.environ.setdefault("RAY_ADDRESS", "auto")  # in a job, Ray has set it, and finds the token by itself
+        return
+    try:
+        check_open(place)  # Ray itself would try for a quarter of an hour
+        if find_token(place, os.environ, home=Path.home()):
+            os.environ.setdefault("RAY_AUTH_MODE", "token")
+    except AddressError as error:
+        fail(str(error))
+    os.environ["RAY_ADDRESS"] = place.text
+
+
 def guard() -> None:
-    """Where this process is about to drive a cluster: do it in a child, say what became of it, and end as it ended."""
+    """Where this process is about to drive a cluster: do it in a child, say what became of it, and end as it ended.
+
+    When the head is gone, Ray ends the process that drives it at once, without a word.
+    """
     if _GUARDED in os.environ:
         atexit.register(os.write, int(os.environ.pop(_GUARDED)), b".")
         return

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
+from typing import Any
 
 import typer
 
 from wsss_ray.cli.console import (
     JobFile,
-    Listed,
     OpenStore,
     Override,
     RunName,
@@ -29,7 +29,7 @@ from wsss_ray.cli.sweep import say_trials
 
 def plan(job: JobFile, override: Override = None, store: StoreUri = None, until: Until = None) -> None:
     """Show a job's stages, done and missing, or the trials of its sweep. Starts nothing."""
-    listed: Listed = {}
+    listed: dict[Any, Any] = {}  # what this command has listed already
     loaded, stages, run_store = load_plan(job, override, store, until, listed)
     say_data(stages)
     if loaded.sweep is not None:

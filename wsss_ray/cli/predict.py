@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Annotated, Literal
 import typer
 
 from wsss_ray.cli.console import OpenStore, fail, open_store
-from wsss_ray.cli.guard import guard
+from wsss_ray.cli.guard import guard, join, place_of
 
 Model = Annotated[str | None, typer.Option(metavar="NAME", help="Which segmenter of the run; by default the last trained.")]
 Crf = Annotated[bool | None, typer.Option("--crf/--no-crf", help="Dense CRF behind the network; by default as the job scores.")]
@@ -39,7 +38,11 @@ def predict(
 
     if overlay and form == "parquet":
         fail("--overlay: goes with --format voc")
-    _join(address)
+    if address is not None:
+        place = place_of(address)
+        if place.kind == "jobs":
+            fail(f"--address {address}: predict drives the cluster itself; call it on one of its machines with --address auto")
+        join(place)
     guard()
     if "/" not in run:
         open_store(store, must_exist=True)
@@ -73,25 +76,3 @@ def predict(
     if errors:
         (path, reason), named = errors[0], len(listing.images) + len(listing.refused)
         fail(f"{len(errors)} of {named} images failed, see {out / 'errors.csv'}; {path}: {reason}", code=1)
-
-
-def _join(address: str | None) -> None:
-    """Let Ray find the cluster of an address. Exits if it is none that this process can drive."""
-    if address is None:
-        return
-    from wsss_ray.address import AddressError, check_open, find_token, parse_address
-
-    try:
-        place = parse_address(address)
-        if place.kind == "jobs":
-            fail(f"--address {place.text}: predict drives the cluster itself; call it on one of its machines with --address auto")
-        if place.text != "auto":
-            check_open(place)
-            if find_token(place, os.environ, home=Path.home()):
-                os.environ.setdefault("RAY_AUTH_MODE", "token")
-    except AddressError as error:
-        fail(str(error))
-    if place.text == "auto":
-        os.environ.setdefault("RAY_ADDRESS", "auto")
-    else:
-        os.environ["RAY_ADDRESS"] = place.text

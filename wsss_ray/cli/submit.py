@@ -7,14 +7,13 @@ import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from wsss_ray.cli.attempts import Shipment, send
 from wsss_ray.cli.console import (
     JobFile,
-    Listed,
     Override,
     RunName,
     StoreUri,
@@ -28,7 +27,7 @@ from wsss_ray.cli.console import (
     score_table,
     told,
 )
-from wsss_ray.cli.guard import guard
+from wsss_ray.cli.guard import guard, join, place_of
 from wsss_ray.cli.sweep import submit_sweep
 
 Where = Annotated[
@@ -133,7 +132,7 @@ def resume(
 
 def _submit_here(job: Path, override: list[str] | None, store: str | None, until: Until) -> None:
     """Make every missing stage of a job or its sweep in this process, or on the cluster that it drives."""
-    listed: Listed = {}
+    listed: dict[Any, Any] = {}  # what this command has listed already
     loaded, plan, run_store = load_plan(job, override, store, until, listed)
     if loaded.sweep is not None:
         submit_sweep(job, override, run_store, until, listed)
@@ -190,27 +189,14 @@ def _ship(
 
 
 def _is_remote(address: str | None, *, detach: bool) -> bool:
-    """Whether the address is a job server. Any other cluster is joined from here: Ray finds it by RAY_ADDRESS."""
-    from wsss_ray.address import AddressError, check_open, find_token, parse_address
-
-    try:
-        place = parse_address(address) if address is not None else None
-    except AddressError as error:
-        fail(str(error))
+    """Whether the address is a job server. Any other cluster is joined from here."""
+    place = place_of(address) if address is not None else None
     if place is not None and place.kind == "jobs":
         return True
     if detach:
         fail("--detach goes with --address http://HEAD:8265: without a job server this process is the run")
-    if place is not None and place.text != "auto":
-        try:
-            check_open(place)  # Ray itself would try for a quarter of an hour
-            if find_token(place, os.environ, home=Path.home()):
-                os.environ.setdefault("RAY_AUTH_MODE", "token")  # for auto Ray does so by itself
-        except AddressError as error:
-            fail(str(error))
-        os.environ["RAY_ADDRESS"] = place.text
-    elif place is not None:
-        os.environ.setdefault("RAY_ADDRESS", "auto")  # in a job, Ray has set it
+    if place is not None:
+        join(place)
     return False
 
 

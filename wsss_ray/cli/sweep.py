@@ -8,10 +8,10 @@ from typing import Any
 
 import typer
 
-from wsss_ray.cli.console import Listed, Until, count_done, fail, load_sweep, table, told
+from wsss_ray.cli.console import Until, count_done, fail, load_sweep, table, told
 
 
-def submit_sweep(job: Path, override: list[str] | None, store: Any, until: Until, listed: Listed) -> None:
+def submit_sweep(job: Path, override: list[str] | None, store: Any, until: Until, listed: dict[Any, Any]) -> None:
     """Run the trials of a job's sweep, and print what came of them. `listed` has the job's own data."""
     from wsss_ray.paths import located
     from wsss_ray.progress import Display
