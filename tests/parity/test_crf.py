@@ -103,6 +103,14 @@ def test_one_class_and_none(image, prob):
     assert PYDENSE.refine(image, prob[:0]).shape == (0, H, W)
 
 
+@pytest.mark.parametrize("backend", ["lattice", "pydensecrf"])
+def test_several_label_sets_as_if_alone(image, prob, backend):
+    crf = DenseCrf(backend=backend)
+    sets = [prob, prob[:1], prob[::-1].copy(), prob[:2], prob[:0]]
+    for together, one in zip(crf.refine_all(image, sets), sets, strict=True):
+        np.testing.assert_array_equal(together, crf.refine(image, one))
+
+
 def test_leaves_its_arguments_alone(image, prob):
     before = image.copy(), prob.copy()
     PYDENSE.refine(image, prob)

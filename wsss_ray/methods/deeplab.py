@@ -185,7 +185,8 @@ def label_image(
     if crf is None:
         place_HW = logits_LHW[labels].argmax(dim=0).cpu().numpy()
     else:
-        place_HW = crf.refine(image_HWC, logits_LHW[labels].softmax(dim=0).cpu().numpy()).argmax(axis=0)
+        prob_CHW = logits_LHW[labels].softmax(dim=0)
+        place_HW = crf.refine(image_HWC, prob_CHW.cpu().numpy(), device=prob_CHW.device).argmax(axis=0)
     label_HW: LabelArray = np.asarray(labels, np.uint8)[place_HW]
     return label_HW
 

@@ -74,10 +74,8 @@ class ReliableRegions(SeedRule):
             cam_CHW, own_HW, ratio=self.ratio, floor=self.floor, background_floor=self.background_floor
         )
         if self.crf is not None:
-            low, high = (
-                self.crf.refine(image_HWC, np.concatenate([PowerBackground(gamma=g).score(cam_CHW, None)[None], cam_CHW]))
-                for g in self.crf_gammas
-            )
+            scores = [PowerBackground(gamma=g).score(cam_CHW, None)[None] for g in self.crf_gammas]
+            low, high = self.crf.refine_all(image_HWC, [np.concatenate([score_1HW, cam_CHW]) for score_1HW in scores])
             keep_HW &= np.isin(places_HW, np.unique(low.argmax(axis=0)))  # a class that the CRF dropped is not sure anywhere
             places_HW, decided_HW = reliable.agreed(low, high, self.crf_floor)
             keep_HW &= decided_HW

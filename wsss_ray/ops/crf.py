@@ -11,6 +11,7 @@ some 13 s. On a GPU it computes in torch. `backend: pydensecrf` holds the lock: 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
@@ -71,10 +72,17 @@ class DenseCrf(Component):
         Raises:
             ValueError: if the image is not uint8 RGB of the size of the maps.
         """
+        return self.refine_all(image_HWC, [prob_CHW], device=device)[0]
+
+    def refine_all(
+        self, image_HWC: ImageArray, probs: Sequence[MapArray], *, device: torch.device | str = "cpu"
+    ) -> list[MapArray]:
+        """`refine` for several label sets of one image, which share a lattice and change nothing in each other."""
         import numpy as np
 
-        prob = np.clip(np.asarray(prob_CHW, np.float32), _FLOOR, 1.0)
-        return self._infer(image_HWC, -np.log(prob) if self.unary == "log" else -prob, device)
+        clipped = [np.clip(np.asarray(prob_CHW, np.float32), _FLOOR, 1.0) for prob_CHW in probs]
+        energies = [-np.log(prob_CHW) if self.unary == "log" else -prob_CHW for prob_CHW in clipped]
+        return self._infer(image_HWC, energies, device)
 
     def refine_labels(
         self, image_HWC: ImageArray, label_HW: LabelArray, confidence: float, *, device: torch.device | str = "cpu"
@@ -106,23 +114,33 @@ class DenseCrf(Component):
         count = max(1, len(labels))
         other = (1.0 - confidence) / max(1, count - 1)
         prob_CHW = np.where(own_CHW, confidence, np.where(label_HW == IGNORE, 1.0 / count, other))
-        return tuple(labels.tolist()), self._infer(image_HWC, -np.log(prob_CHW), device)
+        return tuple(labels.tolist()), self._infer(image_HWC, [-np.log(prob_CHW)], device)[0]
 
-    def _infer(self, image_HWC: ImageArray, energy_CHW: NDArray[np.floating], device: torch.device | str) -> MapArray:
+    def _infer(
+        self, image_HWC: ImageArray, energies: Sequence[NDArray[np.floating]], device: torch.device | str
+    ) -> list[MapArray]:
         import numpy as np
 
-        classes, height, width = energy_CHW.shape
-        if image_HWC.shape != (height, width, 3) or image_HWC.dtype != np.uint8:
-            raise ValueError(
-                f"image of shape {image_HWC.shape} and type {image_HWC.dtype} for maps of {height} x {width}; "
-                "the CRF wants uint8 RGB of the same size"
-            )
-        if classes < 2:
-            return np.ones((classes, height, width), np.float32)
+        for energy_CHW in energies:
+            height, width = energy_CHW.shape[1:]
+            if image_HWC.shape != (height, width, 3) or image_HWC.dtype != np.uint8:
+                raise ValueError(
+                    f"image of shape {image_HWC.shape} and type {image_HWC.dtype} for maps of {height} x {width}; "
+                    "the CRF wants uint8 RGB of the same size"
+                )
+        if all(len(energy_CHW) < 2 for energy_CHW in energies):
+            return [np.ones(energy_CHW.shape, np.float32) for energy_CHW in energies]
         if self.backend == "lattice":
-            return self._infer_lattice(image_HWC, energy_CHW, device)
+            return self._infer_lattice(image_HWC, energies, device)
+        return [self._infer_pydensecrf(image_HWC, energy_CHW) for energy_CHW in energies]
+
+    def _infer_pydensecrf(self, image_HWC: ImageArray, energy_CHW: NDArray[np.floating]) -> MapArray:
+        import numpy as np
         from pydensecrf.densecrf import DenseCRF2D
 
+        classes, height, width = energy_CHW.shape
+        if classes < 2:
+            return np.ones(energy_CHW.shape, np.float32)
         crf = DenseCRF2D(width, height, classes)
         crf.setUnaryEnergy(np.array(energy_CHW, np.float32, order="C").reshape(classes, -1))
         if self.gaussian_weight > 0:
@@ -136,15 +154,17 @@ class DenseCrf(Component):
             )
         return np.array(crf.inference(self.iterations), np.float32).reshape(classes, height, width)
 
-    def _infer_lattice(self, image_HWC: ImageArray, energy_CHW: NDArray[np.floating], device: torch.device | str) -> MapArray:
+    def _infer_lattice(
+        self, image_HWC: ImageArray, energies: Sequence[NDArray[np.floating]], device: torch.device | str
+    ) -> list[MapArray]:
         import numpy as np
         import torch
 
         from wsss_ray.ops import lattice_crf
 
-        (prob_CHW,) = lattice_crf.infer(
+        probs = lattice_crf.infer(
             torch.from_numpy(np.array(image_HWC, order="C")).to(device),  # a copy: torch dislikes read-only arrays
-            [torch.from_numpy(np.array(energy_CHW, np.float32, order="C")).to(device)],
+            [torch.from_numpy(np.array(energy_CHW, np.float32, order="C")).to(device) for energy_CHW in energies],
             iterations=self.iterations,
             gaussian_sxy=self.gaussian_sxy / self.scale,
             gaussian_weight=self.gaussian_weight,
@@ -152,4 +172,4 @@ class DenseCrf(Component):
             bilateral_srgb=self.bilateral_srgb,
             bilateral_weight=self.bilateral_weight,
         )
-        return np.asarray(prob_CHW.cpu().numpy())
+        return [np.asarray(prob_CHW.cpu().numpy()) for prob_CHW in probs]
