@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,9 @@ from wsss_ray.cli.console import fail
 
 if TYPE_CHECKING:
     from wsss_ray.address import Address
+
+BY_MAIN: ContextVar[bool] = ContextVar("BY_MAIN", default=False)
+"""Whether this process is the command line, and no other program that calls its commands: only then can it be started again."""
 
 _GUARDED = "WSSS_RAY_GUARDED"  # in the child: where it says that it has come to an end of its own
 _PR_SET_PDEATHSIG = 1
@@ -54,7 +58,7 @@ def guard() -> None:
     if _GUARDED in os.environ:
         atexit.register(os.write, int(os.environ.pop(_GUARDED)), b".")
         return
-    if "RAY_ADDRESS" not in os.environ:
+    if "RAY_ADDRESS" not in os.environ or not BY_MAIN.get():
         return
     read, write = os.pipe()
     environment = os.environ | {_GUARDED: str(write)}
