@@ -35,22 +35,27 @@ CAP = 256 * 1024**2  # bytes that a private Ray gives its object store
 _STAGES = ("images-weak", "maps", "seeds", "seed_quality")
 
 
+def tiny_method(*, widths: list[int], size: int, selections: int) -> dict[str, Any]:
+    """Seeds of an untrained network that takes next to nothing."""
+    return {
+        "name": "seeds",
+        "classifier": {
+            "kind": "stochastic_classifier",
+            "steps": 0,
+            "trunk": {"kind": "small_net", "widths": widths, "strides": [2, 2]},
+            "kernel_size": 3,
+            "augment": {"kind": "random_crop", "size": size},
+        },
+        "localizer": {"kind": "stochastic_grad_cam", "selections": selections, "size": None},
+        "seed_rule": {"kind": "threshold_seeds", "background": {"kind": "cam_background", "threshold": 0.2}, "crf": None},
+    }
+
+
 def tiny_job(root: Path) -> dict[str, Any]:
-    """A job over the images of `written` whose network takes next to nothing."""
+    """A job over the images of `written`."""
     return {
         "name": "scale",
-        "method": {
-            "name": "seeds",
-            "classifier": {
-                "kind": "stochastic_classifier",
-                "steps": 0,
-                "trunk": {"kind": "small_net", "widths": [8, 16], "strides": [2, 2]},
-                "kernel_size": 3,
-                "augment": {"kind": "random_crop", "size": 32},
-            },
-            "localizer": {"kind": "stochastic_grad_cam", "selections": 2, "size": None},
-            "seed_rule": {"kind": "threshold_seeds", "background": {"kind": "cam_background", "threshold": 0.2}, "crf": None},
-        },
+        "method": tiny_method(widths=[8, 16], size=32, selections=2),
         "data": {"kind": "folder", "root": f"{root}/images", "tags": f"{root}/tags.csv", "masks": f"{root}/masks"},
         "run": {"store": f"{root}/runs"},
     }

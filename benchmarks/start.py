@@ -21,7 +21,7 @@ import numpy as np
 import yaml
 
 from benchmarks.measure import Row, Timing
-from benchmarks.scale import encoded
+from benchmarks.scale import encoded, tiny_method
 from tests.local import job_of, run_plan
 from wsss_ray.store import RunStore
 
@@ -54,22 +54,6 @@ def timed(forms: Mapping[str, list[str]], environment: Mapping[str, str]) -> dic
             if turn:
                 seconds[name].append(taken)
     return {name: Timing(tuple(values)) for name, values in seconds.items()}
-
-
-def method() -> dict[str, Any]:
-    """A method whose stages take next to nothing on images of 8 x 8."""
-    return {
-        "name": "seeds",
-        "classifier": {
-            "kind": "stochastic_classifier",
-            "steps": 0,
-            "trunk": {"kind": "small_net", "widths": [4, 4], "strides": [2, 2]},
-            "kernel_size": 3,
-            "augment": {"kind": "random_crop", "size": 16},
-        },
-        "localizer": {"kind": "stochastic_grad_cam", "selections": 1, "size": None},
-        "seed_rule": {"kind": "threshold_seeds", "background": {"kind": "cam_background", "threshold": 0.2}, "crf": None},
-    }
 
 
 def folder(root: Path, count: int) -> dict[str, Any]:
@@ -110,7 +94,8 @@ def _pictures(form: str) -> tuple[bytes, bytes]:
 def written(root: Path, name: str, data: dict[str, Any], **more: Any) -> Path:
     """A job file."""
     path = root / f"{name}.yaml"
-    path.write_text(yaml.safe_dump({"name": name, "method": method(), "data": data, "run": {"store": f"{root}/runs"}} | more))
+    method = tiny_method(widths=[4, 4], size=16, selections=1)
+    path.write_text(yaml.safe_dump({"name": name, "method": method, "data": data, "run": {"store": f"{root}/runs"}} | more))
     return path
 
 

@@ -36,11 +36,16 @@ def class_folders(root, each=6):
     return root
 
 
-def init(*args, code=0):
-    result = CliRunner().invoke(app, ["init", *map(str, args)])
+def call(command, *args, code=0):
+    """What a command says; it ends with `code` and without a traceback."""
+    result = CliRunner().invoke(app, [command, *map(str, args)])
     assert result.exit_code == code, result.output
     assert "Traceback" not in result.output
     return result.output
+
+
+def init(*args, code=0):
+    return call("init", *args, code=code)
 
 
 def listed(out):

@@ -25,6 +25,7 @@ from PIL import Image
 from wsss_ray.artifacts import decode_gray
 from wsss_ray.contracts import IGNORE
 from wsss_ray.data.images import voc_palette
+from wsss_ray.data.source import MAX_PIXELS
 from wsss_ray.store import RunStore
 
 if TYPE_CHECKING:
@@ -33,8 +34,7 @@ if TYPE_CHECKING:
 Format = Literal["voc", "coco"]
 JSON_NAME = "instances.json"
 
-_MAX_PIXELS = 80_000_000  # where the data does not say: data.max_pixels by default
-_STAGE_ID = re.compile(r"(ingest|seed|evaluate)-[0-9a-f]{8,64}")
+_KINDS = ("ingest", "seed", "evaluate")
 _BAD = re.compile(r"[\\\x00-\x1f\x7f]")
 
 
@@ -64,7 +64,7 @@ def find_labels(store: RunStore, run: Mapping[str, Any], stage: str | None = Non
 
     Raises ValueError, naming the stages there are, if the run has no such stage or it is not done.
     """
-    records = {one["name"]: _record(store, one["id"]) for one in run["stages"] if one["kind"] in ("seed", "evaluate")}
+    records = {one["name"]: store.record_by_id(one["id"], _KINDS) for one in run["stages"] if one["kind"] in ("seed", "evaluate")}
     found = {name: record for name, record in records.items() if record and _has_labels(record)}
     name = stage or next(reversed(found), None)
     if name is None:
@@ -74,12 +74,12 @@ def find_labels(store: RunStore, run: Mapping[str, Any], stage: str | None = Non
         why = "there is none" if not known else "it is not done" if records.get(name, {}) is None else "it has no label maps"
         raise ValueError(f"stage {name!r}: {why}; those with label maps: {', '.join(found) or 'none yet'}")
     record = found[name]
-    data = _record(store, dict(record["inputs"])["data"])
+    data = store.record_by_id(dict(record["inputs"])["data"], _KINDS)
     if data is None:
         raise ValueError(f"stage {name!r}: the data that it was made from is not in the store")
     split = data["identity"]["component"]
     schema, column = ("seeds", "seed") if record["kind"] == "seed" else ("scores", "prediction")
-    limit = split["source"].get("max_pixels", _MAX_PIXELS)
+    limit = split["source"].get("max_pixels", MAX_PIXELS)
     return LabelMaps(name, record["id"], schema, column, tuple(split["classes"]), limit)
 
 
@@ -205,17 +205,6 @@ def _decode(data: bytes, maps: LabelMaps, image_id: str) -> LabelArray:
     if label_HW.ndim != 2 or wrong.size:
         raise ValueError(f"stage {maps.stage!r}: image {image_id!r}: not a map of labels 0 to {len(maps.classes)} and {IGNORE}")
     return label_HW
-
-
-def _record(store: RunStore, stage_id: str) -> dict[str, Any] | None:
-    """The record of a stage known by its id alone, None while it is not done."""
-    if not _STAGE_ID.fullmatch(stage_id):
-        raise ValueError(f"{stage_id!r} is no stage's id; was the store edited by hand?")
-    path = store.path("stages", stage_id, "record.json")
-    if not store.exists(path):
-        return None
-    record: dict[str, Any] = store.read_json(path)
-    return record | {"id": stage_id}
 
 
 def _has_labels(record: Mapping[str, Any]) -> bool:

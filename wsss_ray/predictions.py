@@ -31,7 +31,7 @@ from wsss_ray import artifacts
 from wsss_ray.component import digest
 from wsss_ray.data.images import voc_palette
 from wsss_ray.export import inside, replacing, write_classes, write_voc
-from wsss_ray.listing import Found, Listing
+from wsss_ray.named_images import Found, Listing
 from wsss_ray.records import versions
 from wsss_ray.store import RunStore
 from wsss_ray.trained import Trained

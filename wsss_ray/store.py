@@ -14,7 +14,9 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import uuid
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import cached_property
@@ -186,6 +188,19 @@ class RunStore:
         """Write the record: from now on the stage is done."""
         self.write_json(self.stage_path(stage, "record.json"), record)
         self.sweep(stage)
+
+    def record_by_id(self, stage_id: str, kinds: Sequence[str]) -> dict[str, Any] | None:
+        """The record of a stage of one of `kinds` known by its id alone, None while it is not done.
+
+        Raises ValueError if it is no such id: ids come from records too, and must not lead out of the store.
+        """
+        if not re.fullmatch(rf"({'|'.join(kinds)})-[0-9a-f]{{8,64}}", stage_id):
+            raise ValueError(f"{stage_id!r} is no stage's id; was the store edited by hand?")
+        path = self.path("stages", stage_id, "record.json")
+        if not self.exists(path):
+            return None
+        record: dict[str, Any] = self.read_json(path)
+        return record | {"id": stage_id}
 
     def sweep(self, stage: Identified) -> int:
         """Remove what killed writers left in the folder of a stage that is done; returns how many files.

@@ -19,6 +19,7 @@ from pydantic import ValidationError
 
 from wsss_ray.component import Component
 from wsss_ray.contracts import Learner, Method, Metric, Segmenter
+from wsss_ray.data.source import MAX_PIXELS
 from wsss_ray.job import register
 from wsss_ray.jobfile import JobError, read_document
 from wsss_ray.methods.deeplab import MultiScale
@@ -29,8 +30,8 @@ CONFIG, WEIGHTS = "config.json", "model.safetensors"
 FORMAT = 1
 """The version of config.json."""
 
-_MAX_PIXELS = 80_000_000  # where the data does not say: data.max_pixels by default
-_ID = re.compile(r"(ingest|train|localize|seed|evaluate)-[0-9a-f]{8,64}")
+_KINDS = ("ingest", "train", "localize", "seed", "evaluate")
+_ID = re.compile(rf"({'|'.join(_KINDS)})-[0-9a-f]{{8,64}}")
 _RUN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -148,7 +149,7 @@ def _of_run(store: RunStore, about: Mapping[str, Any], model: str | None) -> Tra
         segmenter=segmenter,
         metric=metric,
         classes=tuple(split["classes"]),
-        max_pixels=split["source"].get("max_pixels", _MAX_PIXELS),
+        max_pixels=split["source"].get("max_pixels", MAX_PIXELS),
         max_side=split["source"].get("max_side"),
         place=store.uri,
         file=f"stages/{stage_id}/{WEIGHTS}",
@@ -225,14 +226,8 @@ def _of_folder(folder: Path) -> Trained:
 
 
 def record_of(store: RunStore, stage_id: str) -> dict[str, Any] | None:
-    """The record of a stage known by its id alone, None while it is not done. Raises ValueError if it is no id."""
-    if not _ID.fullmatch(stage_id):
-        raise ValueError(f"{stage_id!r} is no stage's id; was the store edited by hand?")
-    path = store.path("stages", stage_id, "record.json")
-    if not store.exists(path):
-        return None
-    record: dict[str, Any] = store.read_json(path)
-    return record | {"id": stage_id}
+    """The record of a stage of any kind, None while it is not done. Raises ValueError if it is no id."""
+    return store.record_by_id(stage_id, _KINDS)
 
 
 def _component(role: type[Any], record: Mapping[str, Any], where: str) -> Any:

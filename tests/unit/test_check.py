@@ -16,7 +16,7 @@ import yaml
 from typer.testing import CliRunner
 
 from tests.local import job_of, run_plan, stage_named
-from tests.photos import class_folders, photo, with_masks
+from tests.photos import call, class_folders, photo, with_masks
 from tests.shapes import Shapes, tiny_job
 from tests.tiny import tiny_job_of
 from wsss_ray.check import CheckError, try_job
@@ -60,10 +60,7 @@ def pets(tmp_path):
 
 
 def check(*args, code=0):
-    result = CliRunner().invoke(app, ["check", *map(str, args)])
-    assert result.exit_code == code, result.output
-    assert "Traceback" not in result.output
-    return result.output
+    return call("check", *args, code=code)
 
 
 def test_init_plan_check_and_run(pets, scratch, tmp_path):

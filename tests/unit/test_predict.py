@@ -18,7 +18,7 @@ from tests.masked import masked_job
 from tests.pictures import odd_pictures, unpack
 from wsss_ray.artifacts import decode_gray, decode_rgb
 from wsss_ray.cli import app
-from wsss_ray.listing import list_images
+from wsss_ray.named_images import list_images
 from wsss_ray.predictions import PredictWorker, Work, begin, blended
 from wsss_ray.runners.execute import begin_run
 from wsss_ray.store import RunStore

@@ -33,7 +33,7 @@ def predict(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Make all anew, also in a folder that holds files.")] = False,
 ) -> None:
     """Label images by a trained model. Exits with 1 if some could not be (errors.csv says why), with 2 if nothing was done."""
-    from wsss_ray.listing import list_images
+    from wsss_ray.named_images import list_images
     from wsss_ray.trained import find_trained
 
     if overlay and form == "parquet":

@@ -27,6 +27,7 @@ from wsss_ray.plan import Data, ingest
 T = TypeVar("T")
 Split = Literal["weak", "val", "strong", "saliency"]
 
+MAX_PIXELS = 80_000_000
 _ID = re.compile(r"[^/\\\x00-\x1f\x7f]+(/[^/\\\x00-\x1f\x7f]+)*")
 _DIGESTED = 1000  # items whose digest is taken at a time
 _looked_up: ContextVar[dict[Any, Any] | None] = ContextVar("looked_up", default=None)
@@ -63,7 +64,7 @@ class Source(Component):
 
     version: int = Field(default=1, description="Raise it when files have changed and kept their names, tags and sizes.")
     shard_size: int = Field(default=128, ge=1, description="Images per Parquet shard: the unit of work, retry and resume.")
-    max_pixels: int = Field(default=80_000_000, ge=1, description="Larger images are recorded as errors and skipped.")
+    max_pixels: int = Field(default=MAX_PIXELS, ge=1, description="Larger images are recorded as errors and skipped.")
     max_side: int | None = Field(
         default=None, ge=16, description="Shrink images with a longer side to it, their masks too."
     )

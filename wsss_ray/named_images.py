@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".tif", ".tiff", ".bmp")
+from wsss_ray.data.folder import SUFFIXES
 
 _BAD = re.compile(r"[\\\x00-\x1f\x7f\ud800-\udfff]")
 
