@@ -22,6 +22,7 @@ from pathlib import Path
 import yaml
 
 import wsss_ray
+from wsss_ray.data.folder import walk
 from wsss_ray.job import PLUGINS, JobConfig, load_trials, validated
 from wsss_ray.jobfile import read_document
 from wsss_ray.paths import local_paths
@@ -163,7 +164,7 @@ def _files(top: Path) -> Iterator[tuple[str, Path]]:
     if top.is_file():
         yield top.name, top
         return
-    for folder, below, names in os.walk(top):
+    for folder, below, names in walk(top):
         below[:] = sorted(name for name in below if not _is_left(name))
         for name in sorted(names):
             file = Path(folder, name)

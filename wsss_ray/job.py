@@ -12,9 +12,9 @@ from typing import Any, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from wsss_ray.component import Component
-from wsss_ray.contracts import Learner, Method, Precision
+from wsss_ray.contracts import Learner, Method, OnlineSegmenter, Precision
 from wsss_ray.data import load_sources
-from wsss_ray.data.source import Source, stages_of
+from wsss_ray.data.source import DataSplit, Source, stages_of
 from wsss_ray.jobfile import Document, JobError, read_document
 from wsss_ray.methods import methods
 from wsss_ray.nets import load_trunks
@@ -213,7 +213,22 @@ def plans_of(jobs: Iterable[JobConfig], listed: Listed | None = None) -> list[Pl
         if job.data not in listed:
             listed[job.data] = stages_of(job.data)
         plans.append(job.plan(listed[job.data]))
+        _check_tags(plans[-1])
     return plans
+
+
+def _check_tags(plan: Plan) -> None:
+    """Raise ValueError where a network is to learn tags that all images share."""
+    for stage in plan:
+        if stage.kind == "localize" or isinstance(stage.component, OnlineSegmenter):
+            split = stage.input("data").component
+            assert isinstance(split, DataSplit)
+            if split.num_images > 1 and all(count in (0, split.num_images) for count in split.tagged):
+                named = ", ".join(name for name, count in zip(split.classes, split.tagged, strict=True) if count)
+                raise ValueError(
+                    f"data: all {split.num_images} images have the same tags ({named}), and nothing tells them apart; "
+                    "add images of other classes, or of none (an empty cell in a table of tags)"
+                )
 
 
 def validated(document: Document) -> JobConfig:

@@ -59,9 +59,9 @@ class Document:
             if not isinstance(block, dict | list):
                 raise JobError(f"{where}: {'.'.join(path[:depth])} is {block!r}, no block; set it as a block first")
         if isinstance(block, list):
-            block[_index(block, path[-1], where)] = value
+            block[_index(block, path[-1], where)] = _apart(value)
         else:
-            block[path[-1]] = value
+            block[path[-1]] = _apart(value)
         kept = {place: source for place, source in self.sources.items() if place[: len(path)] != path}
         return Document(self.path, values, kept | dict.fromkeys(made, where))
 
@@ -82,7 +82,7 @@ def read_document(path: str | Path, overrides: Sequence[str] = (), *, _above: tu
         tree = yaml.compose(text)
         if _size(tree, {}) > _MOST_NODES:
             raise JobError(f"{path}: its aliases (*name) multiply to more than {_MOST_NODES} values")
-        document = yaml.safe_load(text)
+        document = _apart(yaml.safe_load(text))
         sources = {where: f"{path}:{line}" for where, line in _lines(tree, ())}
     except OSError as error:
         raise JobError(f"{path}: cannot be read: {error.strerror}") from error
@@ -118,6 +118,13 @@ def _over_base(document: Document, base: Any, file: Path, above: tuple[Path, ...
         raise JobError(f"{where}: base: {base} builds on this file")
     below = read_document(under, _above=above)
     return Document(document.path, _merge(below.values, document.values), below.sources | document.sources)
+
+
+def _apart(value: Any) -> Any:
+    """A copy in which no block stands in two places, as an alias makes it: an override below one of them is for that one."""
+    if isinstance(value, dict):
+        return {key: _apart(part) for key, part in value.items()}
+    return [_apart(part) for part in value] if isinstance(value, list) else value
 
 
 def _merge(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

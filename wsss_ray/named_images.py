@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from wsss_ray.data.folder import SUFFIXES
+from wsss_ray.data.folder import SUFFIXES, walk
 
 _BAD = re.compile(r"[\\\x00-\x1f\x7f\ud800-\udfff]")
 
@@ -94,7 +94,7 @@ def _expand(pattern: str, beyond: str) -> tuple[str, list[str]]:
 
 
 def _walk(folder: str, beyond: str) -> Iterator[str]:
-    for at, below, files in os.walk(folder):
+    for at, below, files in walk(folder):
         below[:] = [name for name in below if name[0] != "." and not _is_below(os.path.join(at, name), beyond)]
         yield from (os.path.join(at, name) for name in files if name[0] != "." and _is_image(os.path.join(at, name)))
 

@@ -39,6 +39,10 @@ class Identified(Protocol):
         """See `plan.Stage.id`."""
 
 
+class DamagedFile(OSError):
+    """A file of the store that does not hold what it should."""
+
+
 class RunStore:
     """Reads and writes stages and runs below a path or URI (`runs`, `/nfs/runs`, `s3://bucket/runs`, `gs://...`).
 
@@ -163,8 +167,12 @@ class RunStore:
             self.fs.delete_dir(path)
 
     def read_json(self, path: str) -> Any:
-        """A JSON file. Raises FileNotFoundError."""
-        return json.loads(self.read(path))
+        """A JSON file. Raises FileNotFoundError, or DamagedFile."""
+        data = self.read(path)
+        try:
+            return json.loads(data)
+        except ValueError as error:
+            raise DamagedFile(f"{path}: is damaged, no JSON; delete it and submit again to have it made anew") from error
 
     def write_json(self, path: str, value: Any) -> None:
         """Write a JSON file for people to read as well."""
@@ -263,7 +271,8 @@ class RunStore:
             file = pq.ParquetFile(stream)
         except (pa.ArrowException, ArithmeticError, AttributeError, LookupError, TypeError) as error:
             # pyarrow's own, and those of extension types, which Ray registers and which are read before we can look at them
-            raise ValueError(f"{path}: is no Parquet file of plain columns: {error}") from error
+            mend = "delete its stage's folder to make it again"
+            raise ValueError(f"{path}: is no Parquet file of plain columns: {error}; {mend}") from error
         artifacts.check_schema(file.schema_arrow, schema, path)
         return file
 

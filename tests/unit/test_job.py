@@ -93,6 +93,12 @@ def test_overrides(tmp_path):
         load_job(path, ["run.workers"])
 
 
+def test_an_override_below_an_alias_is_for_that_place_alone(tmp_path):
+    shared = GOOD.replace("classifier:", "segmenter: &net {optimizer: {lr: 0.5}}\n  retrain: *net\n  classifier:")
+    job = load_job(write(tmp_path, shared), ["method.retrain.optimizer.lr=0.25"])
+    assert (job.method.segmenter.optimizer.lr, job.method.retrain.optimizer.lr) == (0.5, 0.25)
+
+
 def cli(*arguments, cwd=None):
     return subprocess.run(
         [sys.executable, "-m", "wsss_ray", *arguments], capture_output=True, text=True, timeout=60, cwd=cwd, check=False

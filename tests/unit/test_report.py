@@ -229,14 +229,20 @@ def test_single_image_scores_are_those_of_the_confusion_matrix(made) -> None:
     assert card[card.index("prediction") + 1] == expected
 
 
-def test_gallery_takes_the_first_shards_and_puts_the_worst_first(made) -> None:
+def test_gallery_takes_the_worst_and_others_and_puts_the_worst_first(made) -> None:
     store, plan, named = made
     for name in ("weak", "val"):
         store.delete(store.shard_path(named[name], 2))
     text = Page(report.build(store, "r", plan, JOB, gallery=4).decode()).texts
-    assert [t for t in text if t.startswith("val_")] == ["val_03", "val_02", "val_01", "val_00"]
-    assert "4 of 10 images, evenly spaced among the first 4, lowest IoU first." in text
-    assert "failed" in text
+    ious = {}
+    for index in range(8):
+        _, mask = draw(index, (48, 64))
+        ious[f"val_{index:02d}"] = scores(confusion(mask, spoil(mask, index, 0), len(CLASSES) + 1)).miou
+    worst = sorted(ious, key=ious.__getitem__)[:2]
+    rest = sorted(ious.keys() - set(worst))
+    assert [t for t in text if t.startswith("val_")] == sorted([*worst, rest[0], rest[3]], key=ious.__getitem__)
+    assert "4 of 10 images: the 2 of lowest IoU and 2 evenly spaced, among the first 8, lowest IoU first." in text
+    assert "failed" in Page(report.build(store, "r", plan, JOB, gallery=8).decode()).texts
 
 
 def test_nothing_from_the_store_becomes_markup_and_nothing_points_outside(made) -> None:

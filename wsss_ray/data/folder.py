@@ -138,7 +138,7 @@ class Folder(Source):
             raise ValueError(f"data.masks: {expand(self.masks)} is no folder; set it to the folder of the masks, or to null")
         other = {os.path.realpath(expand(path)) for path in (self.masks, self.saliency) if path is not None}
         found: dict[str, tuple[str, ...]] = {}
-        for folder, subfolders, files in os.walk(root):
+        for folder, subfolders, files in walk(root):
             inner = [sub for sub in subfolders if not sub.startswith(".")]
             subfolders[:] = [sub for sub in inner if os.path.realpath(os.path.join(folder, sub)) not in other]
             inside = os.path.relpath(folder, root).replace(os.sep, "/")
@@ -149,6 +149,15 @@ class Folder(Source):
                     key = nfc(bare(name))
                     found[key] = (*found[key], name) if key in found else (name,)
         return found
+
+
+def walk(folder: str | Path) -> Iterator[tuple[str, list[str], list[str]]]:
+    """`os.walk`, but a folder that may not be read is an OSError that names it, and not an empty one."""
+
+    def stop(error: OSError) -> NoReturn:
+        raise error
+
+    return os.walk(folder, onerror=stop)
 
 
 def _table(path: str, field: str) -> Table:

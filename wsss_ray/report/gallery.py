@@ -11,8 +11,9 @@ from wsss_ray.data.source import DataSplit
 from wsss_ray.plan import Plan, Stage
 from wsss_ray.report import embedded, pictures, thresholds
 from wsss_ray.report.cards import Row, card
+from wsss_ray.report.choice import Place, choose
 from wsss_ray.report.markup import Markup, join, section, swatch, tag, whole
-from wsss_ray.report.reading import read_rows, spread
+from wsss_ray.report.reading import read_rows
 from wsss_ray.report.thresholds import Rule
 from wsss_ray.store import RunStore
 
@@ -39,10 +40,12 @@ class Gallery:
         return section("images", "Images", _legend(classes), _tools(bool(self.images)), *parts)
 
     def _split(self, data: Stage, split: DataSplit, budget: int) -> Markup | None:
-        rows, pool = _sample(self.store, data, self.count)
+        readers = [s for s in self.plan if s.optional("data") == data and s.kind in ("localize", "seed", "evaluate")]
+        scored = [stage for stage in readers if stage.kind == "evaluate"]
+        taken, which = choose(self.store, data, scored, self.count, len(split.classes) + 1)
+        rows = _rows(self.store, data, taken)
         if not rows:
             return None
-        readers = [s for s in self.plan if s.optional("data") == data and s.kind in ("localize", "seed", "evaluate")]
         readers = [stage for stage in readers if stage.kind != "evaluate" or stage.optional("model")]
         absent = [stage.name for stage in readers if not _collect(self.store, stage, rows)]
         rules = [rule for rule in self.rules if rule.stage.input("data") == data]
@@ -63,9 +66,8 @@ class Gallery:
             if found is not None:
                 self.images[key] = found
                 budget -= sum(len(part["peak"]) + len(part["mean"] or "") for part in found["maps"].values())
-        scored = any(row.score() < math.inf for row in rows.values())
-        about = f"{whole(len(cards))} of {whole(split.num_images)} images, evenly spaced among the first {whole(pool)}"
-        about += ", lowest IoU first." if scored else "."
+        about = f"{whole(len(cards))} of {whole(split.num_images)} images: {which}"
+        about += ", lowest IoU first." if any(row.score() < math.inf for row in rows.values()) else "."
         about += f" Nothing yet from: {', '.join(absent)}." if absent else ""
         if rules and without:
             about += f" The slider leaves out {whole(without)} with too many maps, or without what their background needs."
@@ -98,14 +100,8 @@ class Gallery:
         return {"width": width, "height": height, "mask": mask, "maps": packed, "cues": cues}
 
 
-def _sample(store: RunStore, data: Stage, count: int) -> tuple[dict[str, Row], int]:
-    """`count` images of the first shards that hold as many, and how many those shards hold. Only their rows are read."""
-    pool: list[tuple[int, int]] = []
-    for shard in store.shards(data) if count > 0 else ():
-        pool += [(shard, i) for i in range(store.num_rows(data, shard))]
-        if len(pool) >= count:
-            break
-    taken = spread(pool, count)
+def _rows(store: RunStore, data: Stage, taken: Sequence[Place]) -> dict[str, Row]:
+    """The images at those places, by id. Only their rows are read."""
     rows: dict[str, Row] = {}
     for shard in sorted({shard for shard, _ in taken}):
         places = [place for other, place in taken if other == shard]
@@ -114,7 +110,7 @@ def _sample(store: RunStore, data: Stage, count: int) -> tuple[dict[str, Row], i
             mask_HW = artifacts.decode_gray(given["mask"]) if given["mask"] is not None else None
             image_HWC = artifacts.decode_rgb(given["image"])
             rows[given["image_id"]] = Row(given["image_id"], shard, place, tuple(given["tags"]), image_HWC, mask_HW)
-    return rows, len(pool)
+    return rows
 
 
 def _collect(store: RunStore, stage: Stage, rows: dict[str, Row]) -> bool:

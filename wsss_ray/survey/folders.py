@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-from wsss_ray.data.folder import SUFFIXES, bare, nfc
+from wsss_ray.data.folder import SUFFIXES, bare, nfc, walk
 from wsss_ray.data.tags import Row, read_table
 from wsss_ray.survey.listing import Listing, Picture, inside
 
@@ -54,7 +54,7 @@ class Tree:
 def scan(root: Path) -> Tree:
     """List the image files of a folder, as `Folder` does: by extension, hidden ones left out."""
     names, unread = [], defaultdict[str, int](int)
-    for folder, subfolders, files in os.walk(root):
+    for folder, subfolders, files in walk(root):
         subfolders[:] = [name for name in subfolders if not name.startswith(".")]
         start = os.path.relpath(folder, root).replace(os.sep, "/")
         for file in files:
