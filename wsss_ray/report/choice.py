@@ -13,7 +13,7 @@ from wsss_ray.store import RunStore
 
 Place = tuple[int, int]
 """Of an image: its shard, and its row there."""
-_RANKED = 5_000  # images that are ranked by their scores, at most: the first shards that hold as many
+_RANKED = 2_000  # images that are ranked by their scores, at most: the first shards that hold as many
 
 
 def choose(store: RunStore, data: Stage, scored: Sequence[Stage], count: int, labels: int) -> tuple[list[Place], str]:
