@@ -7,10 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from tests.local import job_of, run_plan, stage_named
-from wsss_ray.data.images import voc_palette
+from tests.voc_folder import make_voc, thin
 from wsss_ray.job import load_job
 from wsss_ray.jobfile import read_document
 from wsss_ray.store import RunStore
@@ -28,30 +27,7 @@ SMALL = [
 
 @pytest.fixture(scope="module")
 def voc(tmp_path_factory):
-    """Six images of 120 x 160 with XML tags, palette masks with a 255 border, and saliency maps."""
-    root = tmp_path_factory.mktemp("VOC2012")
-    rng = np.random.default_rng(0)
-    lists = ("ImageSets/SegmentationAug", "ImageSets/Segmentation")
-    for folder in ("JPEGImages", "Annotations", "SegmentationClassAug", "Saliency", *lists):
-        (root / folder).mkdir(parents=True)
-    names = [f"2007_{k:06d}" for k in range(6)]
-    for place, name in enumerate(names):
-        image = rng.integers(0, 256, (120, 160, 3)).astype(np.uint8)
-        mask = np.zeros((120, 160), np.uint8)
-        mask[28:92, 38:102] = 255
-        mask[30:90, 40:100] = 12 if place % 2 else 15
-        image[mask > 0] = (200, 60, 40) if place % 2 else (40, 60, 200)
-        Image.fromarray(image).save(root / "JPEGImages" / f"{name}.jpg")
-        png = Image.fromarray(mask, mode="P")
-        png.putpalette(voc_palette().ravel().tolist())
-        png.save(root / "SegmentationClassAug" / f"{name}.png")
-        Image.fromarray((mask > 0).astype(np.uint8) * 255).save(root / "Saliency" / f"{name}.png")
-        tag = "dog" if place % 2 else "person"
-        (root / "Annotations" / f"{name}.xml").write_text(f"<annotation><object><name>{tag}</name></object></annotation>")
-    (root / "ImageSets/SegmentationAug/train_aug.txt").write_text("\n".join(names[:4]))
-    (root / "ImageSets/Segmentation/val.txt").write_text("\n".join(names[4:]))
-    (root / "ImageSets/Segmentation/strong.txt").write_text("\n".join([names[1], names[5]]))
-    return root
+    return make_voc(tmp_path_factory.mktemp("VOC2012"))
 
 
 def test_the_papers_job_runs_on_a_voc_folder(voc, tmp_path):
@@ -86,28 +62,6 @@ def test_human_masks_of_some_images_are_trained_on(voc, tmp_path):
 def test_without_saliency_it_says_so_before_it_starts(voc):
     with pytest.raises(ValueError, match=r"set data\.saliency"):
         load_job(JOB, [*SMALL, f"data.root={voc}"]).plan()
-
-
-def thin(block):
-    """The same job with two steps of two images a training, and VGG16 and ResNet38 of an eighth of their channels."""
-    if isinstance(block, list):
-        return [thin(part) for part in block]
-    if not isinstance(block, dict):
-        return block
-    small = {key: thin(value) for key, value in block.items()}
-    if small.get("kind") in ("vgg16", "resnet38"):
-        small |= {"weights": "none", "width": 0.125}
-    if small.get("kind") == "resnet":
-        small |= {"weights": "none"}
-    if "batch_size" in small:
-        small |= {"batch_size": 2, "steps": 2, "epochs": None}
-        small["optimizer"] |= {"lr": 1e-6}  # nets that start at random with fixed batch norms bear no more
-    if "iterations" in small:
-        small |= {"iterations": 2}
-    for key, value in (("selections", 10), ("size", 161), ("sizes", [161]), ("hidden", 16)):
-        if small.get(key):
-            small[key] = value
-    return small
 
 
 WHOLE = ["mdc", "rrm_two_step_vgg16", "multi_estimations", "dsrg", "cam", "ficklenet_rrm", "ficklenet_estimates",

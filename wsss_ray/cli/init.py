@@ -32,7 +32,7 @@ def init(folder: FolderPath, out: Out = Path("job.yaml"), tags: Tags = None, mas
     if not out.absolute().parent.is_dir():
         fail(f"--out {out}: there is no folder {out.absolute().parent}")
     try:
-        with _watched() as watch:
+        with watched() as watch:
             found = survey(folder, tags=tags, masks=masks, machine=Machine.here(), watch=watch)
         for heading, text in findings(found):
             typer.echo(f"{heading:<9} {text}")
@@ -53,7 +53,7 @@ def init(folder: FolderPath, out: Out = Path("job.yaml"), tags: Tags = None, mas
 
 
 @contextmanager
-def _watched() -> Iterator[Callable[[str, int], Callable[[int], None]]]:
+def watched() -> Iterator[Callable[[str, int], Callable[[int], None]]]:
     """Progress on the terminal, on its error stream, so that what was found can be piped."""
     from rich.console import Console
 

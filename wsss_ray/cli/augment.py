@@ -1,0 +1,30 @@
+"""The command that prepares Pascal VOC as the papers use it: augment-voc."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wsss_ray.cli.console import fail
+from wsss_ray.cli.init import watched
+
+VocFolder = Annotated[Path, typer.Argument(metavar="VOC", help="VOCdevkit/VOC2012.")]
+SbdFolder = Annotated[Path, typer.Argument(metavar="SBD", help="benchmark_RELEASE, as benchmark.tgz has it.")]
+
+
+def augment_voc(voc: VocFolder, sbd: SbdFolder) -> None:
+    """Add SBD's masks to Pascal VOC 2012: writes SegmentationClassAug and train_aug.txt, which the papers train on."""
+    from wsss_ray.sbd import LIST, augment
+
+    try:
+        with watched() as watch:
+            found = augment(voc, sbd, watch=watch)
+    except ValueError as error:
+        fail(str(error))
+    except OSError as error:
+        fail(f"{error.filename or voc}: {error.strerror or error}")
+    except KeyboardInterrupt:
+        fail("interrupted; call it again to begin anew", code=130)
+    typer.echo(f"{LIST}: {found.train_aug} images, {found.train} of them VOC's own; {found.val} to score on")
