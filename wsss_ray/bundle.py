@@ -23,9 +23,10 @@ import yaml
 
 import wsss_ray
 from wsss_ray.data.folder import walk
-from wsss_ray.job import PLUGINS, JobConfig, load_trials, validated
+from wsss_ray.job import JobConfig, load_trials, validated
 from wsss_ray.jobfile import read_document
 from wsss_ray.paths import local_paths
+from wsss_ray.plugins import PLUGINS
 
 MAX_BYTES = 100 * 1024**2
 JOB_FILE = "job.yaml"

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, model_validator
@@ -46,15 +46,18 @@ class Component(BaseModel):
 
     @classmethod
     def kinds(cls) -> dict[str, type[Component]]:
-        """All implementations of this role that are imported, by kind."""
-        found: dict[str, type[Component]] = {}
+        """All implementations of this role that are imported, by kind; without a kind that several have, as none is meant."""
+        return {kind: several[0] for kind, several in cls.by_kind().items() if len(several) == 1}
+
+    @classmethod
+    def by_kind(cls) -> dict[str, list[type[Component]]]:
+        """All implementations of this role that are imported, by kind: one each, unless two modules took the same name."""
+        found: dict[str, list[type[Component]]] = {}
         for sub in sorted(_subclasses(cls), key=lambda sub: (sub.kind(), sub.__module__)):
-            if sub.is_abstract():
-                continue
-            if (other := found.setdefault(sub.kind(), sub)) is not sub:
-                places = f"{other.__module__} and {sub.__module__}"
-                raise TypeError(f"two components are called {sub.kind()}, in {places}; rename one")
-        return found
+            several = found.setdefault(sub.kind(), [])
+            if not sub.is_abstract() and sub not in several:
+                several.append(sub)
+        return {kind: several for kind, several in found.items() if several}
 
     @classmethod
     def from_text(cls, text: str) -> Any:
@@ -75,6 +78,12 @@ class Component(BaseModel):
         }
         return {"kind": self.kind(), "revision": self.revision} | fields
 
+    def parts(self) -> Iterator[Component]:
+        """The component itself and every one in it."""
+        yield self
+        for _, value in self:
+            yield from _parts(value)
+
     def everywhere(self, role: type[Component], **fields: Any) -> Self:
         """The same component, with these values for fields of itself and of every part in it that is a `role`."""
         update = {name: _everywhere(value, role, fields) for name, value in self}
@@ -91,6 +100,8 @@ class Component(BaseModel):
         kind = given.pop(cls.tag, None)
         target = cls if kind in (None, cls.kind()) else cls.kinds().get(kind) if isinstance(kind, str) else None
         if target is None or target.is_abstract():
+            if isinstance(kind, str) and (several := cls.by_kind().get(kind, ()))[1:]:
+                raise ValueError(f"{cls.tag} is {kind!r}, but {twice(kind, several)}; rename one, or uninstall its plug-in")
             allowed = ", ".join(cls.kinds()) or "none is installed"
             raise ValueError(f"{cls.tag} is {kind!r}, allowed: {allowed}")
         given = {name: _over_default(target, name, part) for name, part in given.items()}
@@ -105,6 +116,11 @@ def digest(value: Any) -> str:
 def canonical(value: Any) -> str:
     """JSON with sorted keys and no spaces, so that equal values have equal text."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def twice(kind: str, several: Sequence[type[Component]]) -> str:
+    """What to say of components with one name."""
+    return f"{len(several)} components are called {kind}: in {' and '.join(one.__module__ for one in several)}"
 
 
 def _over_default(owner: type[Component], name: str, given: Any) -> Any:
@@ -130,6 +146,14 @@ def _subclasses(cls: type[Component]) -> Iterator[type[Component]]:
     yield cls
     for sub in cls.__subclasses__():
         yield from _subclasses(sub)
+
+
+def _parts(value: Any) -> Iterator[Component]:
+    if isinstance(value, Component):
+        yield from value.parts()
+    elif isinstance(value, tuple):
+        for item in value:
+            yield from _parts(item)
 
 
 def _everywhere(value: Any, role: type[Component], fields: dict[str, Any]) -> Any:

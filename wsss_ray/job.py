@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +17,7 @@ from wsss_ray.jobfile import Document, JobError, read_document
 from wsss_ray.methods import methods
 from wsss_ray.nets import load_trunks
 from wsss_ray.plan import Data, Plan, reseed
+from wsss_ray.plugins import load_plugins
 from wsss_ray.sweep import Sweep, Trial, trial_name, trials_of
 
 __all__ = [
@@ -35,10 +34,6 @@ __all__ = [
     "register",
     "validated",
 ]
-
-PLUGINS = "WSSS_RAY_PLUGINS"
-"""The environment variable with the modules, comma-separated, that add methods or data sources of a user's own."""
-
 
 class Execution(BaseModel):
     """The `run` block: where and how wide. Nothing but `seed` and `precision` changes a number, and these are part of stage ids.
@@ -249,15 +244,14 @@ def validated(document: Document) -> JobConfig:
 
 
 def register() -> None:
-    """Import every method, network and data source, and what WSSS_RAY_PLUGINS names, so that job files can name them."""
+    """Import every method, network and data source, of plug-ins too, so that job files can name them. Raises JobError."""
     methods()
     load_trunks()
     load_sources()
-    for name in filter(None, os.environ.get(PLUGINS, "").split(",")):
-        try:
-            importlib.import_module(name)
-        except ImportError as error:
-            raise JobError(f"{PLUGINS}: {error}") from error
+    try:
+        load_plugins()
+    except ValueError as error:
+        raise JobError(str(error)) from error
 
 
 def _explain(problem: Any, sources: dict[tuple[str, ...], str], file: str, document: Any) -> str:

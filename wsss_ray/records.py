@@ -19,6 +19,7 @@ from wsss_ray.data.source import Item
 from wsss_ray.listings import Listing
 from wsss_ray.ops.confusion import dense, scores
 from wsss_ray.plan import Stage
+from wsss_ray.plugins import installed
 from wsss_ray.stages import IngestWorker, data_split, worker_class
 from wsss_ray.store import RunStore
 
@@ -171,14 +172,14 @@ def schema_of(stage: Stage) -> str:
 
 @lru_cache
 def versions() -> dict[str, str]:
-    """Versions of this package and of those whose numbers it depends on."""
+    """Versions of this package, of those whose numbers it depends on, and of the plug-ins that are installed."""
     found = {"wsss-ray": wsss_ray.__version__, "python": platform.python_version()}
     for package in _PACKAGES:
         try:
             found[package] = version(package)
         except PackageNotFoundError:
             found[package] = "not installed"
-    return found
+    return found | {plugin.package: plugin.version for plugin in installed()}
 
 
 @lru_cache

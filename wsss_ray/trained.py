@@ -250,7 +250,7 @@ def _validated(role: type[Any], spec: Any, where: str) -> Any:
         first = error.errors(include_url=False)[0]
         field = ".".join(map(str, first["loc"]))
         message = first["msg"].removeprefix("Value error, ")
-        hint = "; components of your own: name their module in WSSS_RAY_PLUGINS" if message.startswith("kind is ") else ""
+        hint = "; install its plug-in, or name its module in WSSS_RAY_PLUGINS" if message.startswith("kind is ") else ""
         raise ValueError(f"{where}: {field}{': ' if field else ''}{message}{hint}") from error
 
 
@@ -262,10 +262,10 @@ def _spec(identity: Any, where: str) -> Any:
     kind = identity.get("kind")
     if kind == "weights":
         return {"kind": kind, "source": "none", "sha256": None}  # in full: the rest would be that of the field's default
-    known = Component.kinds().get(kind) if isinstance(kind, str) else None
-    if known is not None and identity.get("revision", known.revision) != known.revision:
+    known = [one.revision for one in Component.by_kind().get(kind, ())] if isinstance(kind, str) else []
+    if known and identity.get("revision", known[0]) not in known:
         raise ValueError(
-            f"{where}: {kind} has revision {identity['revision']}, here it is {known.revision}, which gives other numbers; "
+            f"{where}: {kind} has revision {identity['revision']}, here it is {known[0]}, which gives other numbers; "
             "use the version that trained it"
         )
     return {name: _spec(part, where) for name, part in identity.items() if name != "revision"}

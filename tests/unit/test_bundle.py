@@ -19,7 +19,8 @@ from tests.shapes import tiny_job
 from wsss_ray import bundle
 from wsss_ray.bundle import BundleError
 from wsss_ray.filesystems import shown
-from wsss_ray.job import PLUGINS, JobError, load_job, register
+from wsss_ray.job import JobError, load_job, register
+from wsss_ray.plugins import PLUGINS
 
 PACKAGE = Path(wsss_ray.__file__).parent
 
@@ -102,7 +103,7 @@ def test_a_module_of_the_user_s_own_is_imported_by_name(tmp_path, monkeypatch):
     with pytest.raises(BundleError, match="there is another module yaml"):
         bundle.use([tmp_path / "yaml.py"])
     monkeypatch.setenv(PLUGINS, "there_is_no_such_module")
-    with pytest.raises(JobError, match="WSSS_RAY_PLUGINS: No module named"):
+    with pytest.raises(JobError, match=r"WSSS_RAY_PLUGINS: importing .*: No module named"):
         register()
 
 

@@ -151,7 +151,7 @@ def test_records_that_do_not_fit_are_one_line(copied):
     assert "run 'tiny': model 'retrain', made by wsss-ray 0.1.0: deeplab_segmenter has revision 7, here it is 1" in said
     said = broken(store, plan, lambda record: record["identity"]["component"].update(revision=1, kind="mine"))
     assert "kind is 'mine', allowed: deeplab_segmenter, " in said
-    assert "name their module in WSSS_RAY_PLUGINS" in said
+    assert "install its plug-in, or name its module in WSSS_RAY_PLUGINS" in said
     said = broken(store, plan, lambda record: record["identity"]["component"].update(kind="deeplab_segmenter", new_field=3))
     assert "made by wsss-ray 0.1.0: new_field: " in said
     outside = [["data", ".."]]

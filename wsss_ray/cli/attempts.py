@@ -35,6 +35,7 @@ class Shipment:
     again: tuple[str, ...]  # the command that resumes it
     texts: dict[str, str]
     includes: tuple[Path, ...] = ()
+    plugins: tuple[str, ...] = ()  # modules that must be installed there
     excludes: tuple[str, ...] = ()
     python: str | None = None
 
@@ -88,7 +89,7 @@ def send(shipment: Shipment, address: str, *, detach: bool, force: bool) -> NoRe
 
     from wsss_ray import __version__, bundle
     from wsss_ray.address import parse_address
-    from wsss_ray.job import PLUGINS
+    from wsss_ray.plugins import PLUGINS
 
     try:
         files = bundle.gather(shipment.includes, shipment.excludes)
@@ -110,7 +111,8 @@ def send(shipment: Shipment, address: str, *, detach: bool, force: bool) -> NoRe
     with suppress(KeyError, OSError):
         metadata[jobs.USER] = getpass.getuser()
     attempt = bundle.attempt_id(shipment.run)
-    plugins = {PLUGINS: ",".join(map(bundle.module_name, shipment.includes))} if shipment.includes else {}
+    modules = [*map(bundle.module_name, shipment.includes), *shipment.plugins]
+    plugins = {PLUGINS: ",".join(modules)} if modules else {}
     here = sys.executable if shipment.python is None and parse_address(address).is_loopback else None
     command = bundle.entrypoint(shipment.arguments, python=shipment.python or "python", here=here)
     with TemporaryDirectory(prefix="wsss-ray-") as folder:

@@ -15,6 +15,7 @@ from wsss_ray.cli.console import (
     RunName,
     StoreUri,
     Until,
+    fail,
     known_run,
     load,
     load_plan,
@@ -52,21 +53,25 @@ def validate(job: JobFile, override: Override = None) -> None:
 
 
 def methods() -> None:
-    """List the methods that a job file can name: paper, stages that train or label, and the job with the paper's settings."""
-    from wsss_ray.methods import methods as all_methods
-    from wsss_ray.methods import outline
+    """List the methods that a job file can name: stages, the job with the paper's settings, the plug-in it is from, paper."""
+    from wsss_ray.contracts import Method
+    from wsss_ray.plugins import origin
 
+    _register()
     rows = []
-    for name, method in all_methods().items():
-        paper = (sys.modules[method.__module__].__doc__ or "").splitlines()[0]
-        rows.append([name, ", ".join(outline(method())), f"jobs/{name}.yaml", paper])
-    table(["method", "stages", "job", "paper"], rows)
+    for name, several in Method.by_kind().items():
+        for method in several:
+            paper = next(iter((sys.modules[method.__module__].__doc__ or "").strip().splitlines()), "")
+            job = f"jobs/{name}.yaml" if method.__module__.startswith("wsss_ray.") else "-"
+            rows.append([name, _stages(method), job, origin(method), paper])
+    table(["method", "stages", "job", "from", "paper"], rows)
 
 
 def schema() -> None:
     """Print the JSON Schema of job files, for editors."""
     from wsss_ray.schema import job_schema
 
+    _register()
     typer.echo(json.dumps(job_schema(), indent=2))
 
 
@@ -106,3 +111,23 @@ def show(run: RunName, store: OpenStore = "runs") -> None:
     score_table(scores)
     if run_store.exists(run_store.run_path(run, "report.html")):
         typer.echo(f"report: {run_store.run_path(run, 'report.html')}")
+
+
+def _register() -> None:
+    """Import all that a job file can name. Exits if what WSSS_RAY_PLUGINS names fails."""
+    from wsss_ray.job import JobError, register
+
+    try:
+        register()
+    except JobError as error:
+        fail(str(error))
+
+
+def _stages(method: Any) -> str:
+    """The stages of a method as it stands by default, or why there are none."""
+    from wsss_ray.methods import outline
+
+    try:
+        return ", ".join(outline(method()))
+    except Exception as error:  # noqa: BLE001  a plug-in's own code
+        return f"none: {type(error).__name__}"

@@ -72,6 +72,7 @@ def submit(
     assert address is not None
     from wsss_ray.bundle import JOB_FILE, BundleError, resolve
     from wsss_ray.job import JobError
+    from wsss_ray.plugins import behind
 
     try:
         at_store = [f"run.store={json.dumps(store)}"] if store else []
@@ -87,6 +88,7 @@ def submit(
         python=python,
         include=include,
         exclude=exclude,
+        plugins=tuple(plugin.module for plugin in behind((loaded.method, loaded.data)).values()),
     )
     send(shipment, address, detach=detach, force=force)
 
@@ -173,6 +175,7 @@ def _ship(
     python: str | None,
     include: list[Path] | None,
     exclude: list[str] | None,
+    plugins: tuple[str, ...] = (),
 ) -> Shipment:
     """A command for a cluster, and how it is resumed."""
     stops = ("--until", until) if until else ()
@@ -183,6 +186,7 @@ def _ship(
         again=("resume", run, "--store", store, *stops, *_repeated(python, include, exclude)),
         texts=texts,
         includes=tuple(include or ()),
+        plugins=plugins,
         excludes=tuple(exclude or ()),
         python=python,
     )

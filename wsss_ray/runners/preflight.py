@@ -1,8 +1,8 @@
 """Before anything starts: what can't be met is an error at once, with the numbers, and never a job that waits for ever.
 
 Checked are the CPUs and GPUs of trainings, the store from every machine (so that a folder that is not shared is found), the data
-from every machine, the package's version, and the disk that the missing shards will take, by rough upper estimates. Checkpoints
-are not estimated: only their networks know.
+from every machine, the versions of the package and of the job's plug-ins, and the disk that the missing shards will take, by
+rough upper estimates. Checkpoints are not estimated: only their networks know.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,6 +18,7 @@ import wsss_ray
 from wsss_ray.data.source import DataSplit
 from wsss_ray.job import Execution
 from wsss_ray.plan import Stage
+from wsss_ray.plugins import behind
 from wsss_ray.records import StageError, missing_shards
 from wsss_ray.runners.cluster import Node, Resources, resources
 from wsss_ray.stages import data_split
@@ -84,7 +85,7 @@ def preflight(store: RunStore, stages: Sequence[Stage], run: Execution, have: Re
                 "start Ray with a larger --object-store-memory"
             )
         _check_disk(store, stages)
-        _check_machines(store, probe, [stage for stage in stages if stage.kind == "ingest"], have.nodes)
+        _check_machines(store, probe, stages, have.nodes)
     except ValueError as error:
         raise StageError(f"before the start: {error}", ids) from error
     return have
@@ -161,27 +162,34 @@ def _check_disk(store: RunStore, stages: Sequence[Stage]) -> None:
         )
 
 
-def _check_machines(store: RunStore, probe: str, ingests: Sequence[Stage], nodes: Sequence[Node]) -> None:
-    """Have every machine read the probe and look for some of the images."""
-    submitted = store.read_json(probe)["submitted"]
+def _check_machines(store: RunStore, probe: str, stages: Sequence[Stage], nodes: Sequence[Node]) -> None:
+    """Have every machine read the probe, look for some of the images, and say what plug-ins it has."""
+    submitted, ingests = store.read_json(probe)["submitted"], [stage for stage in stages if stage.kind == "ingest"]
     problems = {"this machine": look_from_here(store, probe, submitted, ingests)}
     if len(nodes) > 1:
-        problems |= _ask_machines(store, probe, submitted, ingests, nodes)
+        needed = {name: plugin.version for name, plugin in behind(stage.component for stage in stages).items()}
+        problems |= _ask_machines(store, probe, submitted, ingests, nodes, needed)
     for machine, problem in problems.items():
         if problem is not None:
             raise ValueError(f"{machine} {problem}")
 
 
 def _ask_machines(
-    store: RunStore, probe: str, submitted: float, ingests: Sequence[Stage], nodes: Sequence[Node]
+    store: RunStore, probe: str, submitted: float, ingests: Sequence[Stage], nodes: Sequence[Node], needed: Mapping[str, str]
 ) -> dict[str, str | None]:
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    def look() -> tuple[str, str | None]:
+    here, pickled = wsss_ray.__version__, ray.cloudpickle.dumps(list(ingests))  # to be opened where their plug-ins are
+
+    def look() -> str | None:
         import wsss_ray as package
 
-        return package.__version__, look_from_here(store, probe, submitted, ingests)
+        if package.__version__ != here:
+            return f"has wsss-ray {package.__version__}, here is {here}; install one version on all machines"
+        from wsss_ray.plugins import lacking
+
+        return lacking(needed) or look_from_here(store, probe, submitted, ray.cloudpickle.loads(pickled))
 
     asked = {}
     for node in nodes:
@@ -195,14 +203,10 @@ def _ask_machines(
             answers[machine] = f"does not answer within {_ANSWER_S:.0f} s; see `ray status`"
             continue
         try:
-            version, problem = ray.get(reference)
+            answers[machine] = ray.get(reference)
         except (ray.exceptions.NodeDiedError, ray.exceptions.WorkerCrashedError, ray.exceptions.TaskUnschedulableError):
             continue  # a machine that leaves meanwhile is not needed
         except ray.exceptions.RayError as error:
             what = str(error).strip().splitlines()[-1]
             answers[machine] = f"cannot run the package ({what}); install wsss-ray there, or submit by http://"
-            continue
-        if version != wsss_ray.__version__:
-            problem = f"has wsss-ray {version}, here is {wsss_ray.__version__}; install one version on all machines"
-        answers[machine] = problem
     return answers
