@@ -183,7 +183,7 @@ def until(targets: Iterable[Stage], kind: Literal["localize", "seed", "train"]) 
 
 @dataclass(frozen=True)
 class Plan:
-    """A job's stages in the order in which they run."""
+    """A job's stages in the order in which they run. All data is packed first: what is wrong with it shows before a training."""
 
     targets: tuple[Stage, ...]
     stages: list[Stage] = field(default_factory=list)
@@ -192,7 +192,7 @@ class Plan:
     def of(cls, targets: Iterable[Stage]) -> Plan:
         """The plan that makes `targets`."""
         fixed = tuple(targets)
-        return cls(fixed, walk(fixed))
+        return cls(fixed, sorted(walk(fixed), key=lambda stage: stage.kind != "ingest"))
 
     def cut(self, kind: Literal["localize", "seed", "train"] | None) -> Plan:
         """The plan as `until` cuts it short; as it is without a kind. Raises ValueError if there is no such stage."""
