@@ -66,7 +66,7 @@ class Component(BaseModel):
 
     def spec(self) -> dict[str, Any]:
         """The component as a job file would write it, every default spelt out."""
-        return {self.tag: self.kind()} | {name: _spec(value) for name, value in self}
+        return {self.tag: self.kind()} | {name: spec_of(value) for name, value in self}
 
     def identity(self) -> dict[str, Any]:
         """All that decides numbers, nested: kind, revision and fields, but for those that a mark leaves out."""
@@ -162,10 +162,11 @@ def _everywhere(value: Any, role: type[Component], fields: dict[str, Any]) -> An
     return tuple(_everywhere(item, role, fields) for item in value) if isinstance(value, tuple) else value
 
 
-def _spec(value: Any) -> Any:
+def spec_of(value: Any) -> Any:
+    """A field's value as a job file would write it."""
     if isinstance(value, Component):
         return value.spec()
-    return [_spec(item) for item in value] if isinstance(value, tuple | list) else value
+    return [spec_of(item) for item in value] if isinstance(value, tuple | list) else value
 
 
 def _identity(value: Any) -> Any:

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from wsss_ray.component import Component
-from wsss_ray.contracts import Learner, Method, OnlineSegmenter, Precision
+from wsss_ray.component import Component, spec_of
+from wsss_ray.contracts import Learner, Method, OnlineSegmenter
 from wsss_ray.data import load_sources
 from wsss_ray.data.source import DataSplit, Source, stages_of
+from wsss_ray.execution import Execution
 from wsss_ray.jobfile import Document, JobError, read_document
 from wsss_ray.methods import methods
 from wsss_ray.nets import load_trunks
@@ -35,64 +36,6 @@ __all__ = [
     "validated",
 ]
 
-class Execution(BaseModel):
-    """The `run` block: where and how wide. Nothing but `seed` and `precision` changes a number, and these are part of stage ids.
-
-    `precision` is no more than a short way to write it into every learner of the method, where it belongs. What else makes a
-    training faster here (processes that decode, checkpoints written beside it, pinned memory) changes no number.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    seed: int = Field(default=0, ge=0, description="The job's random seed; part of the identity of train and localize stages.")
-    precision: Precision | None = Field(
-        default=None, description="`precision` of every training of the method; null: as its block says. Part of their identity."
-    )
-    store: str = Field(default="runs", min_length=1, description="Folder or URI (s3://, gs://) of the run store.")
-    workers: int | tuple[int, int] = Field(
-        default=1, description="Training workers (processes, one GPU each if there are any); [min, max]: as machines come and go."
-    )
-    cpus_per_worker: float | None = Field(default=None, gt=0, description="CPUs of a training worker; null: an even share.")
-    gpu: bool | None = Field(default=None, description="Use GPUs; null: if the cluster has any.")
-    micro_batch: int = Field(default=64, ge=1, description="Images that a worker holds at a time; changes memory, not results.")
-    loader_workers: int | None = Field(
-        default=None, ge=0, description="Processes that decode ahead of each training worker; 0: a thread; null: 0 without a GPU."
-    )
-    label_workers: int = Field(default=0, ge=0, description="Processes that make labels online (RRM) beside each worker.")
-    image_workers: int | tuple[int, int] | None = Field(
-        default=None, description="Actors of a per-image stage, or [min, max]; null: as many as the cluster holds, as it grows."
-    )
-    gpus_per_image_worker: float = Field(default=1.0, gt=0, le=1, description="Share of a GPU that a localizing actor takes.")
-    in_flight: int = Field(default=2, ge=1, description="Shards that are handed to an actor at a time.")
-    checkpoint_every: int = Field(default=200, ge=1, description="Steps between training checkpoints.")
-    log_every: int = Field(default=20, ge=1, description="Steps between lines of metrics.jsonl.")
-    max_bad_fraction: float = Field(default=0.01, ge=0, le=1, description="Share of images that may fail in a stage.")
-    max_failures: int = Field(default=3, ge=0, description="Worker failures that a training survives.")
-
-    wait_s: float = Field(default=0, ge=0, description="Seconds to wait for the machines of a cluster that grows on demand.")
-
-    @field_validator("store")
-    @classmethod
-    def _without_credentials(cls, value: str) -> str:
-        if "://" in value:
-            from wsss_ray.filesystems import CREDENTIALS, holds_credentials
-
-            if holds_credentials(value):
-                raise ValueError(CREDENTIALS)
-        return value
-
-    @field_validator("workers", "image_workers", mode="before")
-    @classmethod
-    def _number_or_range(cls, value: Any) -> Any:
-        ends = value if isinstance(value, list | tuple) and len(value) == 2 else (value, value)
-        if value is not None and not (all(type(end) is int and end >= 1 for end in ends) and ends[0] <= ends[1]):
-            raise ValueError("is a whole number of at least 1, or a range [min, max]")
-        return value
-
-    @property
-    def worker_range(self) -> tuple[int, int]:
-        """The fewest and the most training workers."""
-        return self.workers if isinstance(self.workers, tuple) else (self.workers, self.workers)
 
 
 class JobConfig(BaseModel):
@@ -129,8 +72,8 @@ class JobConfig(BaseModel):
     def spec(self) -> dict[str, Any]:
         """The whole job with every default spelt out."""
         sweep = {"sweep": self.sweep.model_dump(mode="json", exclude_none=True)} if self.sweep else {}
-        parts = {"name": self.name, "method": self.method.spec(), "data": self.data.spec(), "run": self.run.model_dump()}
-        return parts | sweep
+        parts = {"name": self.name, "method": self.method.spec(), "data": self.data.spec()}
+        return parts | {"run": {name: spec_of(value) for name, value in self.run}} | sweep
 
 
 @dataclass(frozen=True)
@@ -272,7 +215,7 @@ def _explain(problem: Any, sources: dict[tuple[str, ...], str], file: str, docum
     else:
         message = message[0].lower() + message[1:]
         given = problem.get("input")
-        if isinstance(given, str | int | float | bool) and repr(given) not in message and path != ("run", "store"):
+        if isinstance(given, str | int | float | bool) and repr(given) not in message and "credentials" not in message:
             message += f", got {given!r}"
     return f"{where}: {'.'.join(path)}: {message}"
 
@@ -298,7 +241,7 @@ def _allowed(path: tuple[str, ...], document: Any) -> list[str]:
 
 def _blocks_of(annotation: Any) -> Iterator[type[BaseModel]]:
     """The block types in a field's annotation: itself, of an optional one, of the items of a list."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+    if get_origin(annotation) is None and isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
     for part in get_args(annotation):
         yield from _blocks_of(part)

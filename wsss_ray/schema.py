@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, get_origin
 
+from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from wsss_ray.component import Component
@@ -32,7 +33,7 @@ def job_schema() -> dict[str, Any]:
             "name": _plain(JobConfig, "name"),
             "method": _role(Method, definitions),
             "data": _role(Source, definitions),
-            "run": Execution.model_json_schema(),
+            "run": _block(Execution, definitions),
             "sweep": {"anyOf": [sweep, {"type": "null"}]},
             "base": {"type": "string", "description": "A job file that this one is laid over, relative to it."},
         },
@@ -59,34 +60,41 @@ def _define(component: type[Component], definitions: dict[str, Any]) -> None:
     if name in definitions:
         return
     definitions[name] = {}  # parts may name their owner
-    properties: dict[str, Any] = {component.tag: {"const": component.kind()}}
-    for field_name, field in component.model_fields.items():
-        role = _role_of(field)
-        if role is None:
-            properties[field_name] = _plain(component, field_name)
-            continue
-        if get_origin(field.annotation) is tuple:
-            properties[field_name] = {"type": "array", "items": _role(role, definitions, role)}
-            continue
-        default = None if field.is_required() else field.get_default(call_default_factory=True)
-        block = _role(role, definitions, type(default) if default is not None else None)
-        has_text = role.from_text.__func__ is not Component.from_text.__func__  # type: ignore[attr-defined]
-        shorthand = [{"type": "string"}] if has_text else []
-        optional = [{"type": "null"}] if type(None) in getattr(field.annotation, "__args__", ()) else []
-        properties[field_name] = {"anyOf": [block, *shorthand, *optional]} if shorthand or optional else block
-    definitions[name] = {
-        "title": component.kind(),
-        "description": (component.__doc__ or "").strip(),
+    block = _block(component, definitions)
+    kind = {component.tag: {"const": component.kind()}}
+    definitions[name] = {"title": component.kind(), **block, "properties": kind | block["properties"]}
+
+
+def _block(model: type[BaseModel], definitions: dict[str, Any]) -> dict[str, Any]:
+    """A block with the fields of a model."""
+    return {
+        "description": (model.__doc__ or "").strip(),
         "type": "object",
         "additionalProperties": False,
-        "properties": properties,
+        "properties": {name: _field(model, name, definitions) for name in model.model_fields},
     }
+
+
+def _field(model: type[BaseModel], name: str, definitions: dict[str, Any]) -> dict[str, Any]:
+    field = model.model_fields[name]
+    role = _role_of(field)
+    if role is None:
+        return _plain(model, name)
+    is_list = get_origin(field.annotation) is tuple
+    default = None if is_list or field.is_required() else field.get_default(call_default_factory=True)
+    block = _role(role, definitions, role if is_list else type(default) if default is not None else None)
+    has_text = role.from_text.__func__ is not Component.from_text.__func__  # type: ignore[attr-defined]
+    shorthand = [{"type": "string"}] if has_text else []
+    optional = [{"type": "null"}] if not is_list and type(None) in getattr(field.annotation, "__args__", ()) else []
+    found = {"anyOf": [block, *shorthand, *optional]} if shorthand or optional else block
+    return {"type": "array", "items": found} if is_list else found
 
 
 def _role_of(field: FieldInfo) -> type[Component] | None:
     """The component type of a field, also of an optional one, or of the items of a list."""
     options = getattr(field.annotation, "__args__", None) or (field.annotation,)
-    return next((option for option in options if isinstance(option, type) and issubclass(option, Component)), None)
+    classes = (option for option in options if get_origin(option) is None and isinstance(option, type))
+    return next((option for option in classes if issubclass(option, Component)), None)
 
 
 def _plain(model: type[Any], name: str) -> dict[str, Any]:

@@ -3,7 +3,7 @@
     STORE/stages/<stage id>/   record.json, written last: the stage is done exactly when it exists
                                shards/part-00000.parquet, errors/part-00000.parquet
                                metrics.jsonl, checkpoints/step-00000100.pt, model.safetensors  (train)
-    STORE/runs/<run name>/     job.yaml, run.json, report.html, logs/
+    STORE/runs/<run name>/     job.yaml, run.json, report.html, logs/, loggers/, tensorboard/
 
 A file appears whole or not at all: on a local or NFS path by writing beside it and renaming, on an object store by its own
 atomic put. Writing the same shard twice writes the same bytes, so that a retried worker does no harm.

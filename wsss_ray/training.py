@@ -225,6 +225,7 @@ class MetricsLog:
             "lr": step.lr,
             "images_per_s": round(count * batch_size / seconds, 2),
             "wait_share": round(sum(s.waited for s in self._since) / seconds, 4),
+            "time": round(time.time(), 3),
         }
         self._text += json.dumps(line).encode() + b"\n"
         self._since = []

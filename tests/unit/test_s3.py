@@ -9,15 +9,19 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import urllib.request
 
 import pytest
 
+from tests.event_files import points
 from tests.gate import Gate
 from tests.local import job_of, run_plan, stage_named
 from tests.shapes import tiny_job
 from wsss_ray.cli import app
+from wsss_ray.progress import Display
+from wsss_ray.runners.follow import logged
 from wsss_ray.store import RunStore
 
 pytest.importorskip("moto.server", reason="needs moto[server], an S3 endpoint for tests")
@@ -123,6 +127,18 @@ def test_a_run_is_looked_at_on_s3(both, endpoint, capsys):
     out = capsys.readouterr().out
     assert re.search(r"^tiny .*\b11/11\b", out, re.MULTILINE)
     assert stage_named(plan, "seeds").id in out
+
+
+def test_event_files_are_put_on_s3(both, tmp_path, monkeypatch):
+    plan, _, s3 = both
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with logged(job_of(tiny_job()), plan, s3, Display()):
+        pass
+    folder = s3.run_path("tiny", "tensorboard")
+    found = {path.partition("/")[0]: points(s3.read(f"{folder}/{path}")) for path in files(s3, folder)}
+    assert set(found) == {stage.name for stage in plan}
+    assert found["miou"]["miou"] == [(1, pytest.approx(s3.record(stage_named(plan, "miou"))["metrics"]["miou"]))]
+    assert not list(tmp_path.iterdir()), "nothing is left here"
 
 
 def test_files_and_folders(store):

@@ -11,7 +11,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from wsss_ray.cli.console import JobFile, Override, StoreUri, Until, fail, load_plan, say_data
+from wsss_ray.cli.console import JobFile, Override, StoreUri, Until, check_loggers, fail, load_plan, say_data
 
 Images = Annotated[int, typer.Option("--images", min=2, help="Images of each split that are tried.")]
 Memory = Annotated[float | None, typer.Option("--memory", metavar="GB", min=0, help="Memory to do with. Default: what is free.")]
@@ -36,6 +36,7 @@ def check(
     from wsss_ray.progress import Display
 
     loaded, plan, run_store = load_plan(job, override, store, until)
+    check_loggers(loaded)
     say_data(plan)
     places, notes = _places(loaded)
     if loaded.sweep is not None:

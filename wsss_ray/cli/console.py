@@ -46,6 +46,15 @@ def load_plan(
         fail(f"{job}: {error}")
 
 
+def check_loggers(job: Any) -> None:
+    """Exit if a logger of the job cannot be used from here."""
+    for logger in job.run.loggers:
+        try:
+            logger.check()
+        except ValueError as error:
+            fail(str(error))
+
+
 def load_sweep(job: Path, override: list[str] | None, until: Until, listed: dict[Any, Any]) -> tuple[Any, list[tuple[Any, Any]]]:
     """A file's sweep, and every job of it with its plan, as far as they are known before the start."""
     from wsss_ray.job import JobError, plans_of

@@ -18,6 +18,7 @@ from wsss_ray.cli.console import (
     RunName,
     StoreUri,
     Until,
+    check_loggers,
     count_done,
     fail,
     known_run,
@@ -136,6 +137,7 @@ def _submit_here(job: Path, override: list[str] | None, store: str | None, until
     """Make every missing stage of a job or its sweep in this process, or on the cluster that it drives."""
     listed: dict[Any, Any] = {}  # what this command has listed already
     loaded, plan, run_store = load_plan(job, override, store, until, listed)
+    check_loggers(loaded)
     if loaded.sweep is not None:
         submit_sweep(job, override, run_store, until, listed)
         return

@@ -22,6 +22,7 @@ from wsss_ray.progress import Display
 from wsss_ray.records import StageError, check_unchanged, git_commit, versions
 from wsss_ray.report import build
 from wsss_ray.runners.cluster import Resources, keep_logs, ray_session, resources
+from wsss_ray.runners.follow import logged
 from wsss_ray.runners.preflight import preflight
 from wsss_ray.stages import data_split
 from wsss_ray.store import RunStore
@@ -47,27 +48,30 @@ def execute(
     `failures`: stages that are known to fail, which are not tried.
     """
     begin_run(job, plan, store)
-    for stage in plan:
-        if stage.kind == "ingest":
-            try:
-                check_unchanged(store, stage)
-            except ValueError as error:
-                raise StageError(f"stage {stage.name}: {error}", [stage.id]) from error
-    if missing := [stage for stage in plan if not store.is_done(stage)]:
-        needs = job.run.worker_range[1] * (job.run.cpus_per_worker or 1)
-        found = nullcontext(have) if have is not None else ray_session(needs_cpus=needs)
-        with found as there, Claims(store, attempt()) as claims, display.meters():
-            enough = preflight(store, missing, job.run, there, probe=store.run_path(job.name, "run.json"))
-            here = _Here(job, store, display, enough, claims, logs or store.run_path(job.name, "logs"), failures)
-            claims.sweep()
-            try:
-                while groups := pending(missing, store):
-                    here.make_claimed(groups[0])
-                    missing = [stage for group in groups for stage in group]
-            finally:
-                if store.is_local and have is None:
-                    keep_logs(Path(here.logs))
-    return write_report(job, plan, store)
+    with logged(job, plan, store, display):
+        for stage in plan:
+            if stage.kind == "ingest":
+                try:
+                    check_unchanged(store, stage)
+                except ValueError as error:
+                    raise StageError(f"stage {stage.name}: {error}", [stage.id]) from error
+        if missing := [stage for stage in plan if not store.is_done(stage)]:
+            needs = job.run.worker_range[1] * (job.run.cpus_per_worker or 1)
+            found = nullcontext(have) if have is not None else ray_session(needs_cpus=needs)
+            with found as there, Claims(store, attempt()) as claims, display.meters():
+                enough = preflight(store, missing, job.run, there, probe=store.run_path(job.name, "run.json"))
+                kept = logs or store.run_path(job.name, "logs")
+                here = _Here(job, store, display, enough, claims, kept, failures)
+                claims.sweep()
+                try:
+                    while groups := pending(missing, store):
+                        here.make_claimed(groups[0])
+                        missing = [stage for group in groups for stage in group]
+                finally:
+                    if store.is_local and have is None:
+                        keep_logs(Path(here.logs))
+        write_report(job, plan, store)
+    return store.run_path(job.name, "report.html")
 
 
 def attempt() -> str:
@@ -98,12 +102,10 @@ def _work(stage: Stage) -> int:
     return stage.component.total_steps(data_split(stage).num_images)
 
 
-def write_report(job: JobConfig, plan: Plan, store: RunStore) -> str:
+def write_report(job: JobConfig, plan: Plan, store: RunStore) -> None:
     """Write the report of what is done so far."""
-    path = store.run_path(job.name, "report.html")
     text = store.read(store.run_path(job.name, "job.yaml")).decode()
-    store.write(path, build(store, job.name, plan, text))
-    return path
+    store.write(store.run_path(job.name, "report.html"), build(store, job.name, plan, text))
 
 
 def pending(stages: Iterable[Stage], store: RunStore) -> list[list[Stage]]:
@@ -193,11 +195,12 @@ class _Here:
 
         names = ", ".join(stage.name for stage in group)
         have = replace(resources(), at_once=self.have.at_once) if self.have.grows else self.have  # machines come and go
+        run = self.job.run
         try:
             if group[0].kind == "train":
-                run_train(self.store, group[0], self.job.run, have, self.display)
+                run_train(self.store, group[0], run, have, self.display)
             else:
-                run_shards(self.store, group, self.job.run, have, self.display)
+                run_shards(self.store, group, run, have, self.display)
         except StageError as error:
             raise StageError(f"{error}\nlogs: {self.logs}", _missing(group, self.store)) from error
         except KeyboardInterrupt:

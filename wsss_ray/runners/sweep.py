@@ -26,6 +26,7 @@ from wsss_ray.records import StageError
 from wsss_ray.report.sweep_page import build_sweep
 from wsss_ray.runners.cluster import Resources, keep_logs, ray_session
 from wsss_ray.runners.execute import begin_run, pending, write_report
+from wsss_ray.runners.follow import logged
 from wsss_ray.runners.trial import Work, row_path, trial_row
 from wsss_ray.store import RunStore
 from wsss_ray.sweep import Asha, Pbt
@@ -105,7 +106,8 @@ class _Session:
         for one, plan in work.trials:
             if not pending(plan, work.store) and not work.store.exists(work.store.run_path(one.job.name, "report.html")):
                 begin_run(one.job, plan, work.store)  # other runs have made all of its stages
-                write_report(one.job, plan, work.store)
+                with logged(one.job, plan, work.store, self.display):
+                    write_report(one.job, plan, work.store)
         return [_found(work, one, plan) or _missing(work, one, plan) for one, plan in work.trials]
 
 

@@ -15,7 +15,6 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-import pyarrow.fs as pafs
 import ray.train
 import torch
 from ray import PlacementGroupID
@@ -33,6 +32,7 @@ from wsss_ray.records import StageError, make_record
 from wsss_ray.runners.cluster import Resources, in_a_thread, resources
 from wsss_ray.runners.preflight import TrainingShare, places, training_share
 from wsss_ray.store import RunStore
+from wsss_ray.tail import Tail
 from wsss_ray.training import TrainingError, run_training
 
 _PATIENCE_S = 600.0
@@ -170,34 +170,6 @@ class _Machines:
                 f"the machines have had places for {there} of {self.share.workers[0]} workers for {self.patience:.0f} s; "
                 "add machines and submit again to go on"
             )
-
-
-class Tail:
-    """The lines that come to a file in the store which is written whole each time; only what is new is read."""
-
-    def __init__(self, store: RunStore, path: str) -> None:
-        self.store, self.path = store, path
-        self._seen: tuple[int, object] | None = None
-        self._end, self._last = 0, b""  # how far it was read, and the last line there
-
-    def lines(self) -> list[bytes]:
-        """The lines since the last call: all of them where the file is not what it was and more. Raises OSError."""
-        info = self.store.fs.get_file_info(self.path)
-        if info.type != pafs.FileType.File or (info.size, info.mtime_ns) == self._seen:
-            return []
-        from_here = self._end - len(self._last)
-        with self.store.fs.open_input_file(self.path) as file:
-            file.seek(min(from_here, file.size()))
-            fresh = file.read()
-            if fresh.startswith(self._last):
-                fresh = fresh[len(self._last) :]
-            else:
-                file.seek(0)
-                self._end, fresh = 0, file.read()
-        found: list[bytes] = fresh.splitlines(keepends=True)
-        self._seen, self._end = (info.size, info.mtime_ns), self._end + len(fresh)
-        self._last = found[-1] if found else self._last
-        return found
 
 
 class _Watch(threading.Thread):

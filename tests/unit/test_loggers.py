@@ -1,0 +1,260 @@
+"""What loggers are told of a run: all figures of its stages, each once, whatever is killed, done by others, or away."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import subprocess
+import sys
+import time
+
+import jsonschema
+import numpy as np
+import pytest
+import yaml
+from rich.console import Console
+
+from tests import memory_logger
+from tests.event_files import points
+from tests.local import job_of, stage_named
+from tests.masked import masked_job
+from wsss_ray.job import JobError, load_job
+from wsss_ray.plan import Plan
+from wsss_ray.progress import Display
+from wsss_ray.records import StageError
+from wsss_ray.runners.follow import Follower, logged
+from wsss_ray.schema import job_schema
+from wsss_ray.store import RunStore
+
+MEMORY = {"loggers": ["memory"]}
+
+
+@pytest.fixture
+def copy(trained_run, tmp_path):
+    """A store of one's own with a run whose stages are all done."""
+    memory_logger.forget()
+    shutil.copytree(trained_run[0].path(), tmp_path / "copy")
+    return RunStore(str(tmp_path / "copy"))
+
+
+def display():
+    return Display(Console(file=io.StringIO(), width=400))
+
+
+def said(shown):
+    return shown.console.file.getvalue().splitlines()
+
+
+def job_with(**run):
+    job = job_of(masked_job(run=run))
+    return job, job.plan()
+
+
+def follow(store, job, plan):
+    """A submit that finds all of these stages done."""
+    shown = display()
+    with logged(job, plan, store, shown):
+        pass
+    return said(shown)
+
+
+def log_of(store, stage):
+    return [json.loads(line) for line in store.read(store.stage_path(stage, "metrics.jsonl")).splitlines()]
+
+
+def steps_of(name, rows):
+    return [row.step for row in rows if row.stage == name and "loss" in row.figures]
+
+
+def test_every_figure_of_a_run_comes_once(copy):
+    job, plan = job_with(**MEMORY)
+    assert follow(copy, job, plan) == []
+    (rows,) = memory_logger.ROWS.values()
+    for stage in plan:
+        record, last = copy.record(stage), [row for row in rows if row.stage_id == stage.id][-1]
+        assert last.figures["seconds"] == record["seconds"]
+        if stage.kind == "train":
+            assert steps_of(stage.name, rows) == [line["step"] for line in log_of(copy, stage)]
+            assert last.step == record["counts"]["steps"]
+        else:
+            assert last.figures["share"] == 1
+            assert last.step == record["counts"]["shards"]
+    first, line = next(row for row in rows if row.stage == "retrain"), log_of(copy, stage_named(plan, "retrain"))[0]
+    assert first.time == line["time"]
+    names = ("epoch", "loss", "lr", "images_per_s", "wait_share")
+    assert first.figures == {name: line[name] for name in names} | {"terms/cross_entropy": line["terms"]["cross_entropy"]}
+    metrics, scores = copy.record(stage_named(plan, "miou"))["metrics"], rows[-1].figures
+    assert scores["miou"] == metrics["miou"]
+    assert [scores[f"iou/{name}"] for name in ("background", "square", "disc", "bar")] == metrics["iou"]
+    (run,) = memory_logger.RUNS
+    assert (run.name, run.before, run.tags["stage.miou"]) == ("tiny", None, stage_named(plan, "miou").id)
+    assert run.fields()["method.retrain.optimizer.lr"] == 0.01
+    assert run.fields()["run.loggers"] == [{"kind": "memory", "fails": 0, "hangs": False}]
+
+
+def test_a_run_that_is_submitted_again_goes_on_where_it_was(copy):
+    job, plan = job_with(**MEMORY)
+    training = stage_named(plan, "retrain")
+    record, log = copy.record(training), copy.read(copy.stage_path(training, "metrics.jsonl"))
+    lines = log.splitlines(keepends=True)
+    copy.delete(copy.stage_path(training, "record.json"))
+    copy.delete(copy.stage_path(stage_named(plan, "miou"), "record.json"))
+    copy.write(copy.stage_path(training, "metrics.jsonl"), b"".join(lines[:30]))
+    with pytest.raises(StageError), logged(job, plan, copy, display()):
+        raise StageError("the machine is lost")
+    assert memory_logger.CLOSED == [("failed", None)]
+    copy.write(copy.stage_path(training, "metrics.jsonl"), b"".join(lines[:20]))  # it resumes at an earlier checkpoint
+    before = sum(map(len, memory_logger.ROWS.values()))
+    with logged(job, plan, copy, display()):
+        copy.write(copy.stage_path(training, "metrics.jsonl"), log)
+        copy.write_json(copy.stage_path(training, "record.json"), record)
+        copy.write(copy.run_path("tiny", "report.html"), b"<html>")
+    (name, rows), *others = memory_logger.ROWS.items()
+    assert not others
+    assert memory_logger.RUNS[1].before == name
+    assert steps_of("retrain", rows) == list(range(1, 41))
+    assert {row.stage for row in rows[before:]} == {"retrain"}, "what was logged is not logged again"
+    assert memory_logger.CLOSED[1] == ("finished", "<html>")
+
+
+def test_a_run_that_is_logged_is_left_alone_and_another_job_of_its_name_is_another_run(copy):
+    job, plan = job_with(**MEMORY)
+    whole, cut = plan, Plan.of([stage_named(plan, "segmenter")])
+    follow(copy, job, cut)
+    follow(copy, job, cut)
+    assert len(memory_logger.RUNS) == 1
+    follow(copy, job, whole)
+    assert [run.before for run in memory_logger.RUNS] == [None, "number 1"], "its plan goes further now"
+    other = job_of(masked_job(run=MEMORY | {"workers": 3}))
+    follow(copy, other, whole)
+    assert len(memory_logger.RUNS) == 2, "how wide it runs does not matter"
+    follow(copy, job_of(masked_job(run=MEMORY | {"seed": 1})), cut)
+    assert memory_logger.RUNS[-1].before is None
+
+
+def test_a_logger_that_fails_says_so_once_and_loses_nothing(copy):
+    shown = display()
+    job, plan = job_with(loggers=[{"kind": "memory", "fails": 2}])
+    follower = Follower(job.run.loggers[0], job, plan, copy, shown)
+    for _ in range(2):
+        with pytest.raises(ConnectionError):
+            follower.look()
+    follower.look()
+    follower.look()
+    (rows,) = memory_logger.ROWS.values()
+    assert steps_of("retrain", rows) == list(range(1, 41))
+    memory_logger.forget()
+    copy.delete_folder(copy.run_path("tiny", "loggers"))
+    job, plan = job_with(loggers=[{"kind": "memory", "fails": 1 << 30}, "tensorboard"])
+    lines = follow(copy, job, plan)
+    assert lines == ["warning: memory: the server is away; the run goes on, and what is missing there follows later"]
+    assert not memory_logger.CLOSED
+    assert copy.names(copy.run_path("tiny", "tensorboard")) == ["images-val", "images-weak", "miou", "retrain", "segmenter"]
+    job, plan = job_with(**MEMORY)
+    assert follow(copy, job, plan) == []
+    assert memory_logger.RUNS[-1].before == "number 1"
+    assert steps_of("retrain", memory_logger.ROWS["number 1"]) == list(range(1, 41))
+
+
+def test_a_logger_that_hangs_holds_nobody_up(copy):
+    shown = display()
+    job, plan = job_with(loggers=[{"kind": "memory", "hangs": True}])
+    follower = Follower(job.run.loggers[0], job, plan, copy, shown)
+    follower.start()
+    follower.end("finished")
+    began = time.monotonic()
+    follower.leave(0.1)
+    assert time.monotonic() - began < 5
+    assert said(shown) == ["warning: memory: does not answer; the run goes on, and what is missing there follows later"]
+    memory_logger.GO_ON.set()
+    follower.join(30)
+    assert memory_logger.CLOSED == [("finished", None)]
+
+
+def test_progress_of_a_stage_that_is_made(copy):
+    job, plan = job_with(**MEMORY)
+    stage = stage_named(plan, "images-weak")
+    shards = {shard: copy.read(copy.shard_path(stage, shard)) for shard in copy.shards(stage)}
+    copy.delete(copy.stage_path(stage, "record.json"))
+    for shard in (1, 2):
+        copy.delete(copy.shard_path(stage, shard))
+    follower = Follower(job.run.loggers[0], job, plan, copy, display())
+    follower.look()
+    copy.write(copy.shard_path(stage, 1), shards[1])
+    follower.look()
+    rows = [row for row in memory_logger.ROWS["number 1"] if row.stage == "images-weak"]
+    assert [(row.step, row.figures["share"]) for row in rows] == [(1, 1 / 3), (2, 2 / 3)]
+    assert "images_per_s" not in rows[0].figures, "nobody knows when it was made"
+    assert rows[1].figures["images_per_s"] > 0
+
+
+def test_event_files_hold_what_the_store_says_each_point_once(copy):
+    job, plan = job_with()
+    assert [logger.kind() for logger in job.run.loggers] == ["tensorboard"]
+
+    def read(stage):
+        folder = copy.run_path("tiny", "tensorboard", stage)
+        (name,) = copy.names(folder)
+        assert "tfevents" in name
+        return points(copy.read(f"{folder}/{name}"))
+
+    follow(copy, job, plan)
+    first = {stage.name: read(stage.name) for stage in plan}
+    lines = log_of(copy, stage_named(plan, "retrain"))
+    steps, values = zip(*first["retrain"]["loss"], strict=True)
+    assert list(steps) == [line["step"] for line in lines]
+    np.testing.assert_allclose(values, [line["loss"] for line in lines], rtol=1e-6)
+    metrics = copy.record(stage_named(plan, "miou"))["metrics"]
+    assert first["miou"]["miou"] == [(1, pytest.approx(metrics["miou"]))]
+    assert first["miou"]["iou/disc"] == [(1, pytest.approx(metrics["iou"][2]))]
+    notes = copy.run_path("tiny", "loggers", "tensorboard.json")
+    copy.write_json(notes, copy.read_json(notes) | {"state": "running"})  # as if it had been killed
+    follow(copy, job, plan)
+    assert {stage.name: read(stage.name) for stage in plan} == first
+
+
+@pytest.mark.parametrize(
+    ("loggers", "message"),
+    [
+        ("[mlfow]", "run.loggers.0: kind is 'mlfow', allowed: "),
+        ("[tensorboard, tensorboard]", "run.loggers: each kind once: tensorboard, tensorboard"),
+        ("mlflow", r"run.loggers: write a list, such as \[mlflow\]"),
+        ("[{kind: mlflow, experimant: x}]", "run.loggers.0.experimant: there is no such field; allowed: experiment, tracking"),
+        ("[{kind: mlflow, tracking_uri: 'http://me:secret@host'}]", "run.loggers.0.tracking_uri: the URI holds credentials"),
+    ],
+)
+def test_mistakes_in_a_job_file(tmp_path, loggers, message):
+    path = tmp_path / "job.yaml"
+    path.write_text(f"{yaml.safe_dump(masked_job())}run:\n  loggers: {loggers}\n")
+    with pytest.raises(JobError, match=message) as caught:
+        load_job(path)
+    assert len(str(caught.value).splitlines()) == 1
+    assert str(caught.value).startswith(f"{path}:")
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("loggers", "fits"),
+    [
+        (["mlflow", "tensorboard"], True),
+        ([{"kind": "mlflow", "experiment": "x"}], True),
+        ([{"kind": "mlflow", "experimant": "x"}], False),
+        ("mlflow", False),
+    ],
+)
+def test_the_schema_for_editors_knows_loggers(loggers, fits):
+    checker = jsonschema.Draft202012Validator(job_schema())
+    assert checker.is_valid({"base": "job.yaml", "run": {"loggers": loggers, "workers": [1, 2], "gpu": None}}) == fits
+
+
+@pytest.mark.parametrize("command", ["submit", "check"])
+def test_a_logger_that_cannot_be_used_ends_the_command_before_anything_starts(tmp_path, command):
+    path = tmp_path / "job.yaml"
+    path.write_text(yaml.safe_dump(masked_job(run={"loggers": ["absent"], "store": str(tmp_path / "runs")})))
+    code = "import sys, tests.masked, tests.memory_logger; from wsss_ray.cli import main\ntry: main()\n"
+    code += "finally: assert 'ray' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code, command, str(path)], capture_output=True, text=True, check=False)
+    message = "run.loggers: absent is not installed; pip install 'wsss-ray[absent]'"
+    assert (done.returncode, done.stderr) == (2, f"error: {message}\n")
+    assert not (tmp_path / "runs").exists()

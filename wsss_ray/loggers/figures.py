@@ -1,0 +1,81 @@
+"""The figures of a stage as its files in the store tell them, while it is made and when it is done."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from typing import Any
+
+from wsss_ray.loggers.logger import Row
+from wsss_ray.plan import Stage
+from wsss_ray.stages import data_split
+from wsss_ray.store import RunStore
+from wsss_ray.tail import Tail
+
+
+class Figures:
+    """What is new of a stage, after step `after`: the lines of a training's log, the shards of any other stage, and its record.
+
+    It is `done` when the record has been read, which is the last.
+    """
+
+    def __init__(self, store: RunStore, stage: Stage, *, after: int) -> None:
+        self.store, self.stage, self.done = store, stage, False
+        self._last = after
+        self._tail = Tail(store, store.stage_path(stage, "metrics.jsonl"))
+        self._first: tuple[float, int] | None = None  # when this began to look, and the shards that were there
+
+    def rows(self) -> list[Row]:
+        """The rows that have come since the last call. Raises OSError."""
+        if self.done:
+            return []
+        record = self.store.record(self.stage)  # looked for first: behind it nothing comes
+        rows = self._lines() if self.stage.kind == "train" else [] if record is not None else self._progress()
+        if record is not None:
+            rows.append(self._end(record))
+            self.done = True
+        return rows
+
+    def _lines(self) -> list[Row]:
+        lines = [json.loads(line) for line in self._tail.lines()]
+        fresh = [line for line in lines if line["step"] > self._last]
+        self._last = fresh[-1]["step"] if fresh else self._last
+        return [self._row(line.pop("step"), line.pop("time", time.time()), line) for line in fresh]
+
+    def _progress(self) -> list[Row]:
+        now, made = time.time(), len(self.store.shards(self.stage))
+        began, before = self._first = self._first or (now, made)
+        if made <= self._last:
+            return []
+        self._last = made
+        split = data_split(self.stage)
+        figures = {"share": made / split.num_shards}
+        if made > before:
+            figures["images_per_s"] = (made - before) * split.source.shard_size / (now - began)
+        return [self._row(made, now, figures)]
+
+    def _end(self, record: Mapping[str, Any]) -> Row:
+        """Time, errors and scores."""
+        counts, metrics, seconds = record["counts"], dict(record["metrics"]), record["seconds"]
+        if "iou" in metrics:
+            names = ("background", *data_split(self.stage).classes)
+            metrics["iou"] = dict(zip(names, metrics["iou"], strict=True))
+        figures = {"seconds": seconds, "errors": counts["errors"], **metrics}
+        if self.stage.kind != "train":
+            figures |= {"share": 1.0} | ({"images_per_s": counts["images"] / seconds} if seconds else {})
+        finished = datetime.fromisoformat(record["finished"]).timestamp()
+        return self._row(counts.get("steps", counts.get("shards", 0)), finished, figures)
+
+    def _row(self, step: int, at: float, figures: Mapping[str, Any]) -> Row:
+        return Row(self.stage.name, self.stage.id, step, at, dict(_numbers("", figures)))
+
+
+def _numbers(path: str, figures: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    """The numbers of a nested mapping, by their paths; lists, texts and what is not known are left out."""
+    for name, value in figures.items():
+        if isinstance(value, Mapping):
+            yield from _numbers(f"{path}{name}/", value)
+        elif isinstance(value, int | float):
+            yield f"{path}{name}", float(value)

@@ -1,0 +1,157 @@
+"""Following a run for its loggers: each has a thread in the process that drives the run and reads the store.
+
+So workers need no account anywhere, a run that is submitted again goes on where it was, stages that another run has made are in
+it too, and a logger that fails or hangs holds nobody up: what it did not take stays in the store and comes later.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from wsss_ray.component import digest
+from wsss_ray.job import JobConfig
+from wsss_ray.loggers.figures import Figures
+from wsss_ray.loggers.logger import Logger, Row, Run, Sink, State
+from wsss_ray.plan import Plan
+from wsss_ray.progress import Display
+from wsss_ray.records import git_commit, versions
+from wsss_ray.store import RunStore
+
+_LOOK_S = 5.0
+_SHARE = 20  # of the time, at most one such part is spent on looking and logging
+_LATER_S = 300.0  # at most, until a logger that failed is tried again
+_PATIENCE_S = 30.0  # of the end of a run with its loggers
+
+
+@contextmanager
+def logged(job: JobConfig, plan: Plan, store: RunStore, display: Display) -> Iterator[None]:
+    """Meanwhile the figures of a plan's stages go to the job's loggers, the last ones at the end. None is sent twice."""
+    followers = [Follower(logger, job, plan, store, display) for logger in job.run.loggers]
+    followers = [follower for follower in followers if follower.has_more]
+    state: State = "failed"
+    for follower in followers:
+        follower.start()
+    try:
+        yield
+        state = "finished"
+    except (KeyboardInterrupt, SystemExit):  # the latter is Ray Tune's way to stop a trial
+        state = "stopped"
+        raise
+    finally:
+        deadline = time.monotonic() + _PATIENCE_S
+        for follower in followers:
+            follower.end(state)
+        for follower in followers:
+            follower.leave(deadline - time.monotonic())
+
+
+class Follower(threading.Thread):
+    """One logger of one run. What it has taken is noted in the run's folder, in `loggers/KIND.json`."""
+
+    def __init__(self, logger: Logger, job: JobConfig, plan: Plan, store: RunStore, display: Display) -> None:
+        super().__init__(daemon=True, name=f"logger {logger.kind()}")
+        self.logger, self.job, self.plan, self.store, self.display = logger, job, plan, store, display
+        self._notes = store.run_path(job.name, "loggers", f"{logger.kind()}.json")
+        found: dict[str, Any] = store.read_json(self._notes) if store.exists(self._notes) else {}
+        self._what = digest([job.method.identity(), job.data.identity(), job.run.seed, job.run.precision])
+        if found.get("job") != self._what:  # another job had this name
+            found = {}
+        self._id: str | None = found.get("id")
+        self._steps: dict[str, int] = found.get("steps", {})
+        self._done: set[str] = set(found.get("done", ()))
+        self._state: str = found.get("state", "")
+        self._sink: Sink | None = None
+        self._figures: list[Figures] = []
+        self._rows: list[Row] = []
+        self._pause, self._quiet = 0.0, False
+        self._end: State | None = None
+        self._ended = threading.Event()
+
+    @property
+    def has_more(self) -> bool:
+        """Whether there is anything that the logger has not taken."""
+        return self._state != "finished" or any(stage.id not in self._done for stage in self.plan)
+
+    def run(self) -> None:
+        """Look now and then until the run ends, and once more."""
+        while not self._ended.wait(self._pause):
+            self._try(self.look)
+        self._try(self._close)
+
+    def end(self, state: State) -> None:
+        """The run has ended so."""
+        self._end = state
+        self._ended.set()
+
+    def leave(self, seconds: float) -> None:
+        """Wait so long for the last figures, and no longer."""
+        self.join(max(0.0, seconds))
+        if self.is_alive():
+            self._warn("does not answer")
+        self._quiet = True
+
+    def look(self) -> None:
+        """Log what is new in the store. Raises what the logger's library raises."""
+        if self._sink is None:
+            self._open()
+        assert self._sink is not None
+        with suppress(OSError):  # a store that fails for a moment
+            for one in self._figures:
+                self._rows += one.rows()
+        if not self._rows:
+            return
+        self._sink.write(self._rows)
+        self._steps |= {row.stage_id: row.step for row in self._rows}
+        self._done |= {one.stage.id for one in self._figures if one.done}
+        self._rows = []
+        self._note("running")
+
+    def _open(self) -> None:
+        self._sink = self.logger.open(
+            Run(store=self.store, name=self.job.name, job=self.job.spec(), tags=_tags(self.job, self.plan), before=self._id)
+        )
+        if self._sink.id != self._id:
+            self._id, self._steps, self._done = self._sink.id, {}, set()
+        left = [stage for stage in self.plan if stage.id not in self._done]
+        self._figures = [Figures(self.store, stage, after=self._steps.get(stage.id, 0)) for stage in left]
+        self._note("running")
+
+    def _close(self) -> None:
+        self.look()
+        assert self._sink is not None
+        assert self._end is not None
+        path = self.store.run_path(self.job.name, "report.html")
+        has_report = self._end == "finished" and self.store.exists(path)
+        self._sink.close(self._end, self.store.read(path).decode() if has_report else None)
+        self._note(self._end)
+
+    def _note(self, state: str) -> None:
+        found = {"id": self._id, "job": self._what, "state": state, "steps": self._steps, "done": sorted(self._done)}
+        self.store.write_json(self._notes, found)
+
+    def _try(self, work: Callable[[], None]) -> None:
+        began = time.monotonic()
+        try:
+            work()
+        except Exception as error:  # noqa: BLE001  whatever a library of another's raises must not end the run
+            self._warn(" ".join(str(error).split())[:300] or type(error).__name__)
+            self._pause = min(_LATER_S, 2 * max(_LOOK_S, self._pause))
+        else:
+            self._pause = max(_LOOK_S, _SHARE * (time.monotonic() - began))
+
+    def _warn(self, what: str) -> None:
+        """Say it, the first time. What is missing follows as soon as the logger takes it, or when the run is submitted again."""
+        if not self._quiet:
+            self.display.say(f"warning: {self.logger.kind()}: {what}; the run goes on, and what is missing there follows later")
+        self._quiet = True
+
+
+def _tags(job: JobConfig, plan: Plan) -> Mapping[str, str]:
+    """What tells how a run came about: versions and the stages' ids."""
+    known = {"method": job.method.kind(), "git": git_commit(), **versions()}
+    ids = {f"stage.{stage.name}": stage.id for stage in plan}
+    return {name: value for name, value in known.items() if value is not None} | ids
