@@ -41,6 +41,10 @@ class Execution(BaseModel):
     in_flight: int = Field(default=2, ge=1, description="Shards that are handed to an actor at a time.")
     checkpoint_every: int = Field(default=200, ge=1, description="Steps between training checkpoints.")
     log_every: int = Field(default=20, ge=1, description="Steps between lines of metrics.jsonl.")
+    validate_every: int | None = Field(
+        default=None, ge=1, description="Steps between scores of a segmenter that trains, if the plan scores it; null: none."
+    )
+    validate_images: int = Field(default=100, ge=1, description="Images with masks that these scores are computed on, at most.")
     loggers: tuple[Logger, ...] = Field(
         default=(Tensorboard(),), description="Where the figures go while the job runs: tensorboard, mlflow, wandb."
     )

@@ -63,13 +63,13 @@ class ShardedImages(Dataset[Sample]):
         self.data, self.seeds, self.strong = stage.input("data"), stage.all("seeds"), stage.optional("strong")
         self.places: list[tuple[Stage, int, int]] = []  # (ingest stage, shard, row)
         self.ids: list[str] = []
-        masked = set(_ids(store, self.strong, ["mask"])) if self.strong else set()
-        for image_id, place in _ids(store, self.data).items():
+        masked = set(image_places(store, self.strong, ["mask"])) if self.strong else set()
+        for image_id, place in image_places(store, self.data).items():
             self.ids.append(image_id)
             self.places.append(place)
         if self.strong is not None and self.strong.id != self.data.id:
             known = {image_id: index for index, image_id in enumerate(self.ids)}
-            for image_id, place in _ids(store, self.strong).items():
+            for image_id, place in image_places(store, self.strong).items():
                 if image_id in known:
                     self.places[known[image_id]] = place
                 else:
@@ -125,7 +125,7 @@ class ShardedImages(Dataset[Sample]):
         return record
 
 
-def _ids(store: RunStore, stage: Stage, present: list[str] | None = None) -> dict[str, tuple[Stage, int, int]]:
+def image_places(store: RunStore, stage: Stage, present: list[str] | None = None) -> dict[str, tuple[Stage, int, int]]:
     """Where each image of an ingest stage lies; with `present`, only images that have those columns. Reads footers only."""
     shards = store.shards(stage)
     with ThreadPoolExecutor(_READERS, thread_name_prefix="shards") as pool:

@@ -80,9 +80,23 @@ def _made(store: RunStore, stage: dict[str, Any]) -> tuple[int, str]:
     if stage["kind"] != "train":
         names = store.names(store.path("stages", stage["id"], "shards"))
         return sum(name.startswith("part-") for name in names), "shards"
-    path = store.path("stages", stage["id"], "metrics.jsonl")
-    lines = store.read(path).splitlines() if store.exists(path) else []
+    lines = _lines(store, stage)
     return (json.loads(lines[-1])["step"] if lines else 0), "steps"
+
+
+def quality(store: RunStore, stage: dict[str, Any]) -> list[str]:
+    """A line on the mIoU of a training on validation images, the last and the best; none where it was not measured."""
+    scored = [(row["val_miou"], row["step"]) for row in map(json.loads, _lines(store, stage)) if "val_miou" in row]
+    if not scored:
+        return []
+    (last, at), (best, where) = scored[-1], max(scored)
+    return [f"{stage['name']}: mIoU on validation images {last:.3f} after step {at}, best {best:.3f} after step {where}"]
+
+
+def _lines(store: RunStore, stage: dict[str, Any]) -> list[bytes]:
+    """The log of a training so far."""
+    path = store.path("stages", stage["id"], "metrics.jsonl")
+    return store.read(path).splitlines() if store.exists(path) else []
 
 
 def _claim(store: RunStore, stage_id: str) -> tuple[dict[str, Any], float] | None:

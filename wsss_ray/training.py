@@ -28,6 +28,7 @@ from wsss_ray.models import (
 from wsss_ray.online import Labels, OnlineBatches, gather, label_makers
 from wsss_ray.plan import Stage
 from wsss_ray.store import RunStore
+from wsss_ray.validation import Validation, Validator
 
 
 class TrainingError(ValueError):
@@ -46,12 +47,14 @@ def run_training(
     label_workers: int,
     checkpoint_every: int,
     log_every: int,
+    validation: Validation | None = None,
     wrap: Callable[[nn.Module], nn.Module] = lambda net: net,
 ) -> dict[str, Any]:
     """Train a stage from its last checkpoint to its end; rank 0 writes checkpoints, metrics.jsonl and the final weights.
 
-    `wrap` makes the network distributed. Checkpoints and metrics are written beside the training. Returns the stage's metrics.
-    Raises TrainingError, or FloatingPointError if it diverges, on all workers alike.
+    `wrap` makes the network distributed; `validation` scores a segmenter now and then. Checkpoints and metrics are
+    written beside the training. Returns the stage's metrics. Raises TrainingError, or FloatingPointError if it diverges, on all
+    workers alike.
     """
     learner = stage.component
     assert isinstance(learner, Learner)
@@ -71,6 +74,7 @@ def run_training(
         optimizer.load_state_dict(saved.optimizer)
         made = {step: label_BHW[rank::world] for step, label_BHW in saved.labels.items()}
     log = MetricsLog(store, stage, start, every=log_every) if rank == 0 else None
+    validator = Validator(validation, store, stage, rank=rank, world=world) if validation is not None else None
     batches: Iterator[list[Batch]] = micro_batches(
         images,
         batch_size=learner.batch_size,
@@ -91,9 +95,10 @@ def run_training(
         for step in fit(net, learner, optimizer, batches, start=start, total=total, num_images=len(images), device=device):
             keep = step.step % checkpoint_every == 0 or step.step == total
             labels = gather(online.pending()) if online is not None and keep else {}
+            miou = validator.miou(bare, device, step=step.step, total=total) if validator is not None else None
             if log is None:
                 continue
-            log.add(step, learner.batch_size, flush=keep)
+            log.add(step, learner.batch_size, flush=keep, miou=miou)
             if keep:
                 checkpoint = take_checkpoint(store, stage, bare, optimizer, step.step, labels=labels)
                 aside.begin(log.take(), checkpoint)
@@ -209,10 +214,10 @@ class MetricsLog:
         self._since: list[Step] = []
         self._next = time.monotonic()
 
-    def add(self, step: Step, batch_size: int, *, flush: bool) -> None:
-        """Note a step; every so many steps, and where a checkpoint is made (`flush`), a line with their mean losses."""
+    def add(self, step: Step, batch_size: int, *, flush: bool, miou: float | None = None) -> None:
+        """Note a step; every so many, at a checkpoint (`flush`) and with a score (`miou`), a line with the mean losses."""
         self._since.append(step)
-        if step.step % self.every and not flush:
+        if step.step % self.every and not flush and miou is None:
             return
         count, seconds = len(self._since), sum(s.seconds for s in self._since)
         names = sorted({name for s in self._since for name in s.terms})
@@ -226,7 +231,7 @@ class MetricsLog:
             "images_per_s": round(count * batch_size / seconds, 2),
             "wait_share": round(sum(s.waited for s in self._since) / seconds, 4),
             "time": round(time.time(), 3),
-        }
+        } | ({} if miou is None else {"val_miou": miou})
         self._text += json.dumps(line).encode() + b"\n"
         self._since = []
 

@@ -17,6 +17,7 @@ import pytest
 import yaml
 from rich.console import Console
 
+from tests.event_files import points
 from tests.local import job_of, run_plan, stage_named
 from tests.shapes import tiny_job
 from wsss_ray.plan import Plan, until
@@ -50,6 +51,11 @@ def losses(store, stage):
     return [json.loads(line)["loss"] for line in store.read(store.stage_path(stage, "metrics.jsonl")).splitlines()]
 
 
+def quality(store, stage):
+    lines = map(json.loads, store.read(store.stage_path(stage, "metrics.jsonl")).splitlines())
+    return {line["step"]: line["val_miou"] for line in lines if "val_miou" in line}
+
+
 @pytest.fixture(scope="module")
 def by_hand(tmp_path_factory):
     """The job made in this process, one shard after another: what Ray has to reproduce."""
@@ -61,7 +67,8 @@ def by_hand(tmp_path_factory):
 
 def test_ray_makes_the_same_bytes_as_a_plain_loop(ray_session, by_hand, tmp_path):
     expected, plan = by_hand
-    job = job_of(tiny_job(run={"image_workers": 3, "cpus_per_worker": 1, "checkpoint_every": 4, "log_every": 1}))
+    run = {"image_workers": 3, "cpus_per_worker": 1, "checkpoint_every": 4, "log_every": 1, "validate_every": 2}
+    job = job_of(tiny_job(run=run))
     store = RunStore(str(tmp_path))
     report = execute(job, plan, store, quiet())
     assert pending(plan, store) == []
@@ -71,6 +78,14 @@ def test_ray_makes_the_same_bytes_as_a_plain_loop(ray_session, by_hand, tmp_path
     record = store.record(stage_named(plan, "miou"))
     assert record["counts"] == {"images": 8, "errors": 0, "shards": 1}
     assert 0 <= record["metrics"]["miou"] <= 1
+    curve = quality(store, stage_named(plan, "retrain"))
+    assert list(curve) == [2, 4, 6], "and not a byte of the training is another"
+    assert quality(store, stage_named(plan, "segmenter")) == {}
+    folder = store.run_path("tiny", "tensorboard")
+    assert set(store.names(folder)) == {stage.name for stage in plan}
+    (name,) = store.names(f"{folder}/retrain")
+    drawn = points(store.read(f"{folder}/retrain/{name}"))
+    assert drawn["val_miou"] == [(step, pytest.approx(value)) for step, value in curve.items()]
 
 
 def test_two_training_workers_give_the_losses_of_one(ray_session, by_hand, tmp_path):

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from tests.unit.test_report import JOB, Page, log, make_plan
+from wsss_ray import report
 from wsss_ray.contracts import IGNORE
 from wsss_ray.report import charts, pictures
 from wsss_ray.report.markup import duration, escape, number, tag
+from wsss_ray.store import RunStore
 
 
 def test_voc_palette() -> None:
@@ -60,3 +64,22 @@ def test_markup_escapes_what_is_not_markup() -> None:
     assert escape(escape("&")) == "&amp;"
     assert [number(v) for v in (None, float("nan"), 0.12349, 1)] == ["\u2013", "\u2013", "0.123", "1.000"]
     assert [duration(v) for v in (None, 0.5, 75, 7384.2)] == ["\u2013", "0.500 s", "1 min 15 s", "2 h 03 min"]
+
+
+def test_the_quality_over_a_training_is_drawn_where_it_was_measured(tmp_path) -> None:
+    store, (plan, named) = RunStore(str(tmp_path)), make_plan()
+    path, rows = store.stage_path(named["classifier"], "metrics.jsonl"), charts.read_log(log(40))
+    store.write(path, log(40))
+    assert "classifier (not finished): mIoU" not in Page(report.build(store, "r", plan, JOB).decode()).texts
+    scored = [row | ({"val_miou": 0.25 + 0.001 * place} if place % 10 == 9 else {}) for place, row in enumerate(rows)]
+    scored[-1]["val_miou"] = 0.2
+    store.write(path, "\n".join(map(json.dumps, scored)).encode())
+    page = Page(report.build(store, "r", plan, JOB).decode())
+    assert "classifier (not finished): mIoU" in page.texts
+    assert "best 0.279 after step 580" in page.text
+    drawn = Page(charts.quality("net", scored))
+    (points,) = [attrs["points"].split() for name, attrs in drawn.tags if name == "polyline"]
+    places = [tuple(map(float, point.split(","))) for point in points]
+    steps = [row["step"] for row in scored if "val_miou" in row]
+    assert [x for x, _ in places] == [pytest.approx(1000 * step / 780, abs=0.1) for step in steps]
+    assert places[2][1] < places[0][1] < places[3][1], "higher is better"

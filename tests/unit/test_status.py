@@ -8,7 +8,7 @@ from tests.local import job_of, run_plan, stage_named
 from tests.shapes import tiny_job
 from wsss_ray.claims import Claims
 from wsss_ray.runners.execute import begin_run
-from wsss_ray.status import run_status, sweep_status
+from wsss_ray.status import quality, run_status, sweep_status
 from wsss_ray.store import RunStore
 
 
@@ -24,7 +24,7 @@ def made(tmp_path_factory):
 def test_a_run_that_nobody_makes_is_interrupted(made):
     store, plan = made
     found = run_status(store, "tiny")
-    assert (found.state, found.done, found.total, found.now) == ("interrupted", 3, len(plan.stages), "seeds")
+    assert (found.state, found.done, found.total, found.now) == ("interrupted", 4, len(plan.stages), "seeds")
     assert (found.made, found.work, found.unit) == (0, 3, "shards")
     assert run_status(store, "another") is None
     assert sweep_status(store, "tiny") is None
@@ -51,6 +51,17 @@ def test_a_run_with_all_records_is_done(made):
     run_plan(store, plan)
     found = run_status(store, "tiny")
     assert (found.state, found.now, found.done) == ("done", None, len(plan.stages))
+
+
+def test_the_quality_of_a_training_is_the_last_and_the_best(made):
+    store, _ = made
+    stage = {"id": "train-0123456789abcdef", "name": "segmenter", "kind": "train"}
+    assert quality(store, stage) == []
+    path = store.path("stages", stage["id"], "metrics.jsonl")
+    store.write(path, b'{"step": 2}\n{"step": 4, "val_miou": 0.5}\n{"step": 6, "val_miou": 0.25}\n{"step": 7}\n')
+    assert quality(store, stage) == [
+        "segmenter: mIoU on validation images 0.250 after step 6, best 0.500 after step 4"
+    ]
 
 
 def test_a_sweep_counts_its_trials(made):

@@ -96,8 +96,10 @@ def status(store: OpenStore = "runs") -> None:
 
 def show(run: RunName, store: OpenStore = "runs") -> None:
     """Show a run: its stages, times and scores."""
+    from wsss_ray.status import quality
+
     run_store = open_store(store, must_exist=True)
-    rows, scores = [], []
+    rows, scores, validated = [], [], list[str]()
     for stage in known_run(run_store, run)["stages"]:
         record_path = run_store.path("stages", stage["id"], "record.json")
         record = run_store.read_json(record_path) if run_store.exists(record_path) else None
@@ -107,7 +109,11 @@ def show(run: RunName, store: OpenStore = "runs") -> None:
         rows.append([stage["name"], stage["id"], "done" if record else "missing", made, seconds, str(counts.get("errors", ""))])
         if record and record["kind"] == "evaluate":
             scores.append((stage["name"], record))
+        if stage["kind"] == "train":
+            validated += quality(run_store, stage)
     table(["stage", "id", "state", "made", "time", "errors"], rows)
+    for training in validated:
+        typer.echo(training)
     score_table(scores)
     if run_store.exists(run_store.run_path(run, "report.html")):
         typer.echo(f"report: {run_store.run_path(run, 'report.html')}")

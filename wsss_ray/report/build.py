@@ -131,8 +131,8 @@ def _figure(title: str, value: str, href: str | None = None) -> Markup:
 
 
 def _training(facts: Facts) -> Markup | None:
-    """The loss of every train stage, of one that still runs too."""
-    figures = []
+    """The loss of every train stage, of one that still runs too, and its quality where that was measured."""
+    figures: list[Markup | None] = []
     for stage in facts.plan:
         path = facts.store.stage_path(stage, "metrics.jsonl")
         if stage.kind != "train":
@@ -140,5 +140,5 @@ def _training(facts: Facts) -> Markup | None:
         title = stage.name if stage.id in facts.records else f"{stage.name} (not finished)"
         log = charts.read_log(facts.store.read(path)) if facts.store.exists(path) else []
         empty = tag("figure", tag("h3", title), tag("p", "No step is logged.", class_="note"), class_="chart")
-        figures.append(charts.losses(title, log) if log else empty)
+        figures += [charts.losses(title, log), charts.quality(title, log)] if log else [empty]
     return section("training", "Training", tag("div", *figures, class_="charts")) if figures else None

@@ -39,6 +39,31 @@ def losses(title: str, log: Sequence[Mapping[str, Any]]) -> Markup:
     logarithmic = min(values) > 0 and max(values) / min(values) >= _LOG_FROM
     ticks = _decades(min(values), max(values)) if logarithmic else _ticks(min(0.0, *values), max(values))
     scale: Callable[[float], float] = math.log10 if logarithmic else float
+    notes = ("log scale; " if logarithmic else "") + _caption(log)
+    return _chart(title, f"Loss of {title}", lines, log, ticks, notes, scale)
+
+
+def quality(title: str, log: Sequence[Mapping[str, Any]]) -> Markup | None:
+    """The mIoU on validation images over the steps of one training; None where it was not measured."""
+    line = _finite([(row["step"], row.get("val_miou")) for row in log])
+    if not line:
+        return None
+    best_step, best = max(line, key=lambda point: point[1])
+    notes = f"of plain predictions on some of the validation images; best {number(best)} after step {whole(int(best_step))}"
+    title = f"{title}: mIoU"
+    return _chart(title, title, {"mIoU": line}, log, _ticks(0.0, best), notes)
+
+
+def _chart(
+    title: str,
+    label: str,
+    lines: Mapping[str, Line],
+    log: Sequence[Mapping[str, Any]],
+    ticks: Sequence[float],
+    notes: str,
+    scale: Callable[[float], float] = float,
+) -> Markup:
+    """Lines over the steps of a log, from the first tick to the last."""
     low, high = scale(ticks[0]), scale(ticks[-1])
     first, last = float(log[0]["step"]), float(log[-1]["step"])
 
@@ -67,11 +92,11 @@ def losses(title: str, log: Sequence[Mapping[str, Any]]) -> Markup:
     )  # fmt: skip
     drawn = tag(
         "svg", *grid, *below, axis, stretched, class_="plot", role="img", width="100%", height=str(_HEIGHT + 40),
-        aria_label=f"Loss of {title} over {whole(log[-1]['step'])} steps",
+        aria_label=f"{label} over {whole(log[-1]['step'])} steps",
     )  # fmt: skip
     legend = tag("ul", *(_key(i, name, line) for i, (name, line) in enumerate(lines.items())), class_="keys")
-    notes = tag("figcaption", "log scale; " if logarithmic else None, _caption(log), class_="note")
-    return tag("figure", tag("h3", title), tag("div", drawn, class_="frame"), legend, notes, class_="chart")
+    caption = tag("figcaption", notes, class_="note")
+    return tag("figure", tag("h3", title), tag("div", drawn, class_="frame"), legend, caption, class_="chart")
 
 
 def strip(marks: Sequence[tuple[str, float | None]]) -> Markup:

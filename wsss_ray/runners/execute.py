@@ -61,7 +61,7 @@ def execute(
             with found as there, Claims(store, attempt()) as claims, display.meters():
                 enough = preflight(store, missing, job.run, there, probe=store.run_path(job.name, "run.json"))
                 kept = logs or store.run_path(job.name, "logs")
-                here = _Here(job, store, display, enough, claims, kept, failures)
+                here = _Here(job, plan, store, display, enough, claims, kept, failures)
                 claims.sweep()
                 try:
                     while groups := pending(missing, store):
@@ -146,6 +146,7 @@ class _Here:
     """One job being run: with what, where to, and who watches."""
 
     job: JobConfig
+    plan: Plan
     store: RunStore
     display: Display
     have: Resources
@@ -192,13 +193,15 @@ class _Here:
         """Make a training, or per-image stages of the same data together. Raises StageError."""
         from wsss_ray.runners.shards import run_shards
         from wsss_ray.runners.train import run_train
+        from wsss_ray.validation import validation_of
 
         names = ", ".join(stage.name for stage in group)
         have = replace(resources(), at_once=self.have.at_once) if self.have.grows else self.have  # machines come and go
         run = self.job.run
         try:
             if group[0].kind == "train":
-                run_train(self.store, group[0], run, have, self.display)
+                validation = validation_of(self.plan, group[0], every=run.validate_every, images=run.validate_images)
+                run_train(self.store, group[0], run, have, self.display, validation=validation)
             else:
                 run_shards(self.store, group, run, have, self.display)
         except StageError as error:

@@ -34,13 +34,16 @@ from wsss_ray.runners.preflight import TrainingShare, places, training_share
 from wsss_ray.store import RunStore
 from wsss_ray.tail import Tail
 from wsss_ray.training import TrainingError, run_training
+from wsss_ray.validation import Validation
 
 _PATIENCE_S = 600.0
 _PARALLEL = {"broadcast_buffers": False, "gradient_as_bucket_view": True}
 """How DDP wraps a network: buffers (means, fixed batch norms) are equal everywhere already, gradients need no second copy."""
 
 
-def run_train(store: RunStore, stage: Stage, run: Execution, have: Resources, display: Display) -> None:
+def run_train(
+    store: RunStore, stage: Stage, run: Execution, have: Resources, display: Display, *, validation: Validation | None = None
+) -> None:
     """Train and commit one stage. Raises StageError with the cause."""
     learner = stage.component
     assert isinstance(learner, Learner)
@@ -61,6 +64,7 @@ def run_train(store: RunStore, stage: Stage, run: Execution, have: Resources, di
         "label_workers": run.label_workers,
         "checkpoint_every": run.checkpoint_every,
         "log_every": run.log_every,
+        "validation": validation,
         "owner": owner_name(ray.util.get_node_ip_address(), os.getpid()),
     }
     limit = 2 + math.ceil(run.wait_s / 120) + (run.max_failures if fewest < most else 0)  # waits of two minutes for machines
@@ -129,6 +133,7 @@ def train_worker(config: dict[str, Any]) -> dict[str, Any]:
             label_workers=config["label_workers"],
             checkpoint_every=config["checkpoint_every"],
             log_every=config["log_every"],
+            validation=config["validation"],
             wrap=partial(prepare_model, parallel_strategy_kwargs=_PARALLEL),
         )
         return metrics | {"workers": context.get_world_size()}
@@ -179,7 +184,7 @@ class _Watch(threading.Thread):
         super().__init__(daemon=True)
         self.tail, self.meter = Tail(store, store.stage_path(stage, "metrics.jsonl")), meter
         self.finished = threading.Event()
-        self._step = -1
+        self._step, self._miou = -1, ""
 
     def __enter__(self) -> _Watch:
         self.start()
@@ -202,6 +207,8 @@ class _Watch(threading.Thread):
         except OSError:  # a store that fails for a moment
             return
         for line in lines:
+            self._miou = f", mIoU {line['val_miou']:.3f}" if "val_miou" in line else self._miou
             if line["step"] > self._step:
-                self.meter.to(line["step"], f"loss {line['loss']:.4f}, waiting {line['wait_share']:.0%}", loss=line["loss"])
+                note = f"loss {line['loss']:.4f}{self._miou}, waiting {line['wait_share']:.0%}"
+                self.meter.to(line["step"], note, loss=line["loss"])
         self._step = lines[-1]["step"] if lines else self._step
