@@ -23,6 +23,7 @@ from wsss_ray.job import JobError, load_job
 from wsss_ray.plan import Plan
 from wsss_ray.progress import Display
 from wsss_ray.records import StageError
+from wsss_ray.runners import follow as follow_module
 from wsss_ray.runners.follow import Follower, logged
 from wsss_ray.schema import job_schema
 from wsss_ray.store import RunStore
@@ -170,6 +171,22 @@ def test_a_logger_that_hangs_holds_nobody_up(copy):
     memory_logger.GO_ON.set()
     follower.join(30)
     assert memory_logger.CLOSED == [("finished", None)]
+
+
+def test_figures_come_while_a_run_goes_on(copy, monkeypatch):
+    monkeypatch.setattr(follow_module, "_LOOK_S", 0.01)
+    job, plan = job_with(**MEMORY)
+    training = stage_named(plan, "retrain")
+    lines = copy.read(copy.stage_path(training, "metrics.jsonl")).splitlines(keepends=True)
+    copy.delete(copy.stage_path(training, "record.json"))
+    with logged(job, plan, copy, display()):
+        for last in (20, 30):
+            copy.write(copy.stage_path(training, "metrics.jsonl"), b"".join(lines[:last]))
+            deadline = time.monotonic() + 30
+            while steps_of("retrain", memory_logger.ROWS.get("number 1", []))[-1:] != [last]:
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+        assert not memory_logger.CLOSED
 
 
 def test_progress_of_a_stage_that_is_made(copy):

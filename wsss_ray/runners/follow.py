@@ -22,8 +22,8 @@ from wsss_ray.records import git_commit, versions
 from wsss_ray.store import RunStore
 
 _LOOK_S = 5.0
-_SHARE = 20  # of the time, at most one such part is spent on looking and logging
-_LATER_S = 300.0  # at most, until a logger that failed is tried again
+_SHARE = 10  # of the time, at most one such part is spent on looking and logging
+_LATER_S = 300.0  # at most, until a logger that failed or is slow is looked after again
 _PATIENCE_S = 30.0  # of the end of a run with its loggers
 
 
@@ -99,16 +99,17 @@ class Follower(threading.Thread):
         if self._sink is None:
             self._open()
         assert self._sink is not None
+        began = time.monotonic()
         with suppress(OSError):  # a store that fails for a moment
             for one in self._figures:
                 self._rows += one.rows()
-        if not self._rows:
-            return
-        self._sink.write(self._rows)
-        self._steps |= {row.stage_id: row.step for row in self._rows}
-        self._done |= {one.stage.id for one in self._figures if one.done}
-        self._rows = []
-        self._note("running")
+        if self._rows:
+            self._sink.write(self._rows)
+            self._steps |= {row.stage_id: row.step for row in self._rows}
+            self._done |= {one.stage.id for one in self._figures if one.done}
+            self._rows = []
+            self._note("running")
+        self._pause = min(_LATER_S, max(_LOOK_S, _SHARE * (time.monotonic() - began)))
 
     def _open(self) -> None:
         self._sink = self.logger.open(
@@ -134,14 +135,11 @@ class Follower(threading.Thread):
         self.store.write_json(self._notes, found)
 
     def _try(self, work: Callable[[], None]) -> None:
-        began = time.monotonic()
         try:
             work()
         except Exception as error:  # noqa: BLE001  whatever a library of another's raises must not end the run
             self._warn(" ".join(str(error).split())[:300] or type(error).__name__)
             self._pause = min(_LATER_S, 2 * max(_LOOK_S, self._pause))
-        else:
-            self._pause = max(_LOOK_S, _SHARE * (time.monotonic() - began))
 
     def _warn(self, what: str) -> None:
         """Say it, the first time. What is missing follows as soon as the logger takes it, or when the run is submitted again."""
