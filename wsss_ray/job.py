@@ -37,7 +37,6 @@ __all__ = [
 ]
 
 
-
 class JobConfig(BaseModel):
     """A job: what to compute (`method`, `data`, `run.seed`) and how to run it."""
 
