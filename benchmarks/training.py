@@ -29,7 +29,7 @@ from tests.local import job_of, run_plan, stage_named
 from tests.shapes import tiny_job
 from wsss_ray.component import NotIdentity
 from wsss_ray.contracts import Batch, Learner
-from wsss_ray.loader import ShardedImages, _ids, micro_batches
+from wsss_ray.loader import ShardedImages, image_places, micro_batches
 from wsss_ray.methods.ficklenet import StochasticClassifier
 from wsss_ray.models import build_model
 from wsss_ray.plan import Stage
@@ -157,8 +157,8 @@ def listed(store: RunStore, *, images: int) -> Row:
         found = [store.read_shard(stage, shard, "images", columns=["image_id", "mask"]) for shard in store.shards(stage)]
         return [row["image_id"] for rows in found for row in rows if row["mask"] is not None]
 
-    assert list(_ids(store, stage, ["mask"])) == read()
-    times = in_turns({"footers": lambda: _ids(store, stage, ["mask"]), "columns": read}, rounds=3)
+    assert list(image_places(store, stage, ["mask"])) == read()
+    times = in_turns({"footers": lambda: image_places(store, stage, ["mask"]), "columns": read}, rounds=3)
     ratio = times["footers"].median / times["columns"].median
     what = f"listing {images} images with masks as a training starts, against reading two columns shard by shard"
     return Row("6", what, str(times["footers"]), str(times["columns"]), ratio)

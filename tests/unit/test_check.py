@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from contextlib import suppress
+from functools import partial
 
 import pytest
 import torch
@@ -191,18 +192,22 @@ def test_a_limit_is_lifted_again():
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_nothing_is_left_when_it_is_ended(pets, scratch, number):
     command = [sys.executable, "-m", "wsss_ray", "check", str(pets), "--set", "method.localizer.selections=1000000000"]
-    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 120
-    while not list(scratch.glob("wsss-ray-check-*/stages/train-*/model.safetensors")):  # it is making maps
-        assert child.poll() is None, child.communicate()
-        assert time.monotonic() < deadline
-        os.sched_yield()
-    said = None
-    for _ in range(6):  # a library that is being imported may swallow what a signal raises (seen with numba): then once more
-        child.send_signal(number)
-        with suppress(subprocess.TimeoutExpired):
-            _, said = child.communicate(timeout=10)
-            break
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # what runs in the background of a shell is deaf to it
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heard)
+    try:
+        deadline = time.monotonic() + 120
+        while not list(scratch.glob("wsss-ray-check-*/stages/train-*/model.safetensors")):  # it is making maps
+            assert child.poll() is None, child.communicate()
+            assert time.monotonic() < deadline
+            os.sched_yield()
+        said = None
+        for _ in range(6):  # a library that is being imported may swallow what a signal raises (seen with numba): then once more
+            child.send_signal(number)
+            with suppress(subprocess.TimeoutExpired):
+                _, said = child.communicate(timeout=10)
+                break
+    finally:
+        child.kill()
     assert said is not None
     assert child.returncode == (130 if number == signal.SIGINT else 143)
     assert "Traceback" not in said

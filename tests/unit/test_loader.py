@@ -9,7 +9,7 @@ import pytest
 
 from tests.local import job_of, run_plan, stage_named
 from tests.shapes import tiny_job
-from wsss_ray.loader import ShardedImages, _ids, automatic_processes, micro_batches
+from wsss_ray.loader import ShardedImages, automatic_processes, image_places, micro_batches
 from wsss_ray.store import RunStore
 
 
@@ -25,8 +25,8 @@ def test_where_images_lie_is_read_from_footers_or_else_from_the_rows(packed, tmp
     store, stage = packed[0], stage_named(packed[1], "images-weak")
     shards = {shard: store.read_shard(stage, shard, "images") for shard in store.shards(stage)}
     expected = {row["image_id"]: (stage, shard, place) for shard, rows in shards.items() for place, row in enumerate(rows)}
-    assert list(_ids(store, stage).items()) == list(expected.items())
-    assert _ids(store, stage, ["mask"]) == expected
+    assert list(image_places(store, stage).items()) == list(expected.items())
+    assert image_places(store, stage, ["mask"]) == expected
     bare = RunStore(str(tmp_path / "bare"))
     for shard in store.shards(stage):
         table = store.open_shard(stage, shard, "images").read()
@@ -35,8 +35,8 @@ def test_where_images_lie_is_read_from_footers_or_else_from_the_rows(packed, tmp
         table = table.set_column(column, table.schema.field("mask"), [masks])
         bare.write(bare.shard_path(stage, shard), b"")
         pq.write_table(table, bare.shard_path(stage, shard), row_group_size=1, write_statistics=shard != 0)
-    assert _ids(bare, stage) == expected
-    assert _ids(bare, stage, ["mask"]) == {name: place for name, place in expected.items() if place[2] != 2}
+    assert image_places(bare, stage) == expected
+    assert image_places(bare, stage, ["mask"]) == {name: place for name, place in expected.items() if place[2] != 2}
 
 
 def test_batches_ahead_end_with_their_reader_and_tell_what_failed(packed):
