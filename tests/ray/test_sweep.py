@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from tests.event_files import points
 from tests.local import run_plan
 from tests.tiny import tiny_job_of, tiny_method
 from wsss_ray.job import load_job, load_sweep
@@ -92,6 +93,12 @@ def test_a_threshold_sweep_makes_every_distinct_stage_once_also_when_it_is_kille
     for stage in plans[7]:
         for shard in expected.shards(stage) if stage.kind != "train" else ():
             assert submit.store.read(submit.store.shard_path(stage, shard)) == expected.read(expected.shard_path(stage, shard))
+    for one, plan in zip(trials, plans, strict=True):  # of a trial that shares all its stages and of one that was killed too
+        folder = submit.store.run_path(one.job.name, "tensorboard")
+        assert set(submit.store.names(folder)) == {stage.name for stage in plan}
+        (file,) = submit.store.names(f"{folder}/seed_quality")
+        quality = submit.store.record(plan.stages[-1])["metrics"]["miou"]
+        assert points(submit.store.read(f"{folder}/seed_quality/{file}"))["miou"] == [(3, pytest.approx(quality))]
     third = submit()
     assert made(third) == Counter()
     best = load_job(submit.store.run_path("many", "best.yaml"))

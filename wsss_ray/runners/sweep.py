@@ -104,9 +104,13 @@ class _Session:
         """Run the trials that have not ended; the rows of all."""
         self.run(work, [place for place, (one, plan) in enumerate(work.trials) if _found(work, one, plan) is None], 0)
         for one, plan in work.trials:
-            if not pending(plan, work.store) and not work.store.exists(work.store.run_path(one.job.name, "report.html")):
-                begin_run(one.job, plan, work.store)  # other runs have made all of its stages
-                with logged(one.job, plan, work.store, self.display):
+            if pending(plan, work.store):
+                continue
+            is_new = not work.store.exists(work.store.run_path(one.job.name, "report.html"))  # other runs have made all of it
+            if is_new:
+                begin_run(one.job, plan, work.store)
+            with logged(one.job, plan, work.store, self.display):
+                if is_new:
                     write_report(one.job, plan, work.store)
         return [_found(work, one, plan) or _missing(work, one, plan) for one, plan in work.trials]
 
