@@ -6,6 +6,7 @@ import pytest
 
 from tests.local import job_of, run_plan
 from tests.masked import masked_job
+from tests.plugged import make_site
 from wsss_ray.runners.execute import begin_run
 from wsss_ray.store import RunStore
 
@@ -19,3 +20,9 @@ def trained_run(tmp_path_factory):
     begin_run(job, plan, store)
     run_plan(store, plan)
     return store, plan
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory):
+    """A folder with two packages of others, one of them installed by pip."""
+    return make_site(tmp_path_factory.mktemp("plugged"))

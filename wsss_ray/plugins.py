@@ -81,7 +81,7 @@ def origin(component: type[Component]) -> str:
 def behind(components: Iterable[Component]) -> dict[str, Plugin]:
     """The plug-ins that components, or parts in them, come from, by the names of their packages."""
     found = {_plugin_of(type(part)) for one in components for part in one.parts()}
-    return {plugin.package: plugin for plugin in found if plugin is not None}
+    return {plugin.package: plugin for plugin in sorted(one for one in found if one is not None)}
 
 
 def lacking(needed: Mapping[str, str]) -> str | None:

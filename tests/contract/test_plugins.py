@@ -10,14 +10,9 @@ import sys
 import pytest
 import yaml
 
-from tests.plugged import METHOD, ROOT, environment, make_site, otsu_job, write_distribution
+from tests.plugged import METHOD, ROOT, environment, otsu_job, write_distribution
 from tests.shapes import Shapes
 from wsss_ray.plugins import lacking, origin
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory):
-    return make_site(tmp_path_factory.mktemp("plugged"))
 
 
 @pytest.fixture

@@ -9,16 +9,11 @@ import pytest
 import yaml
 
 from tests.head import running_head
-from tests.plugged import environment, make_site, otsu_job
+from tests.plugged import environment, otsu_job
 from wsss_ray.runners.preflight import _ask_machines
 from wsss_ray.store import RunStore
 
 pytestmark = pytest.mark.ray
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory):
-    return make_site(tmp_path_factory.mktemp("plugged"))
 
 
 @pytest.fixture
@@ -59,5 +54,6 @@ def test_a_cluster_that_lacks_it_says_so_in_one_line(site, job):
         done = head.call("submit", job, "--address", head.url, PYTHONPATH=paths)
     assert done.returncode == 2
     log = done.stdout + done.stderr
-    assert "No module named 'wsss_ray_otsu'; install it on this machine" in log
+    why = "importing toy_parts: ModuleNotFoundError: No module named 'toy_parts'; install it on this machine"
+    assert f"error: WSSS_RAY_PLUGINS: {why}" in log.splitlines(), "the first of the two"
     assert "Traceback" not in log
