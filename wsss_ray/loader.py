@@ -9,7 +9,7 @@ nothing to start, or in processes, which a GPU needs that is faster than one pro
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -213,7 +213,7 @@ def micro_batches(
     micro: int,
     workers: int,
     pin: bool = False,
-) -> Iterator[list[Batch]]:
+) -> Generator[list[Batch], None, None]:
     """For each step from `start` to `stop`, this worker's share of the global batch as a list of micro-batches.
 
     Made ahead by `workers` processes, or by a thread (0); with `pin` in memory that a GPU reads by itself.
@@ -222,7 +222,7 @@ def micro_batches(
     return steps if workers else _ahead(steps, _STEPS_AHEAD)
 
 
-def _ahead(source: Iterator[T], count: int) -> Iterator[T]:
+def _ahead(source: Iterator[T], count: int) -> Generator[T, None, None]:
     """The same items, up to `count` of them made in a thread while one is used. What fails there is raised where it is due."""
     pool = ThreadPoolExecutor(1, thread_name_prefix="batches")
     try:
@@ -236,7 +236,7 @@ def _ahead(source: Iterator[T], count: int) -> Iterator[T]:
 
 def _steps(
     images: ShardedImages, batch_size: int, start: int, stop: int, rank: int, world: int, micro: int, workers: int, pin: bool
-) -> Iterator[list[Batch]]:
+) -> Generator[list[Batch], None, None]:
     sampler = _Micros(len(images), batch_size, images.seed, start, stop, rank, world, micro)
     loader = DataLoader(
         images,

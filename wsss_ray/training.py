@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from typing import Any
 
 import torch
@@ -75,7 +75,7 @@ def run_training(
         made = {step: label_BHW[rank::world] for step, label_BHW in saved.labels.items()}
     log = MetricsLog(store, stage, start, every=log_every) if rank == 0 else None
     validator = Validator(validation, store, stage, rank=rank, world=world) if validation is not None else None
-    batches: Iterator[list[Batch]] = micro_batches(
+    loaded = micro_batches(
         images,
         batch_size=learner.batch_size,
         start=start,
@@ -89,6 +89,7 @@ def run_training(
     net = wrap(bare)
     with ExitStack() as stack:
         aside, online = stack.enter_context(Aside()), None
+        batches: Iterator[list[Batch]] = stack.enter_context(closing(loaded))  # here, where an interrupt is not lost
         if isinstance(learner, OnlineSegmenter):
             makers = stack.enter_context(label_makers(learner, label_workers))
             batches = online = OnlineBatches(bare, learner, batches, makers, start=start, device=device, made=made)

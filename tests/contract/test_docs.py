@@ -22,6 +22,7 @@ ELSEWHERE = {
     **dict.fromkeys(("docker", "sudo"), "needs a container engine"),
     **dict.fromkeys(("helm", "kubectl"), "needs Kubernetes"),
     **dict.fromkeys(("ray", "sbatch"), "needs a cluster"),
+    **dict.fromkeys(("tensorboard", "wandb"), "looks at what is tested without it"),
     **dict.fromkeys(("curl", "tar", "md5sum"), "for downloads; their digests are in test_pages.py"),
     **dict.fromkeys(("git", "python3", ".", "cd", "export", "(umask", "mkdir", "cp", "mv", "diff", "echo", "tail"), "shell"),
 }
