@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import io
+import os
+import signal
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from wsss_ray.artifacts import encode_labels
+from wsss_ray.contracts import SeedRule
 from wsss_ray.data.source import Item, Raw, Source, Split
 from wsss_ray.methods.ficklenet import StochasticClassifier
 from wsss_ray.randomness import random_key
@@ -76,6 +79,20 @@ class BrokenClassifier(StochasticClassifier):
 
     def loss(self, net: Any, batch: Any) -> Any:
         raise RuntimeError("the mistake")
+
+
+class DeadlyClassifier(StochasticClassifier):
+    """A classifier that ends its process, as the kernel does where memory is short."""
+
+    def loss(self, net: Any, batch: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+class HungrySeeds(SeedRule):
+    """A rule that runs out of memory, for which no image is to blame."""
+
+    def seed(self, image_HWC: Any, maps: Any, saliency_HW: Any) -> Any:
+        raise MemoryError("no room for a table")
 
 
 def tiny_job(**overrides: Any) -> dict[str, Any]:

@@ -36,6 +36,7 @@ class Claims:
         self.store = store
         self.holder = {"attempt": attempt, "machine": _machine(), "pid": os.getpid(), "started": _started(os.getpid())}
         self._held: dict[str, int] = {}  # what -> beat
+        self._since: dict[str, float] = {}  # what -> when it was taken, in seconds since the epoch
         self._seen: dict[str, tuple[bytes, float]] = {}  # what -> another's claim, and since when it stands like that
         self._lock = threading.Lock()
         self._over = threading.Event()
@@ -55,7 +56,8 @@ class Claims:
         """Claim a stage by its id. Returns None if it is ours now, else who holds it."""
         if what in self._held:
             return None
-        path, data = self._path(what), self._content(0)
+        self._since[what] = round(time.time(), 3)
+        path, data = self._path(what), self._content(what, 0)
         if not self._create(path, data):
             other = self._read(path)
             if other is not None and not self._is_void(what, other):
@@ -77,7 +79,7 @@ class Claims:
         """Give a stage back."""
         with self._lock:
             beat = self._held.pop(what, None)
-            if beat is not None and self._read(self._path(what)) == self._content(beat):
+            if beat is not None and self._read(self._path(what)) == self._content(what, beat):
                 with suppress(OSError):
                     self.store.delete(self._path(what))
 
@@ -109,8 +111,8 @@ class Claims:
             with self._lock:
                 for what, beat in self._held.items():
                     with suppress(OSError):  # a store that fails for a moment costs the claim at worst
-                        if self._read(self._path(what)) == self._content(beat):  # else another has taken it over
-                            self._beat(self._path(what), self._content(beat + 1))
+                        if self._read(self._path(what)) == self._content(what, beat):  # else another has taken it over
+                            self._beat(self._path(what), self._content(what, beat + 1))
                             self._held[what] = beat + 1
 
     def _beat(self, path: str, data: bytes) -> None:
@@ -169,8 +171,8 @@ class Claims:
     def _path(self, what: str) -> str:
         return self.store.path("claims", f"{what}.json")
 
-    def _content(self, beat: int) -> bytes:
-        return json.dumps(self.holder | {"beat": f"{beat:09d}"}).encode()
+    def _content(self, what: str, beat: int) -> bytes:
+        return json.dumps(self.holder | {"since": self._since[what], "beat": f"{beat:09d}"}).encode()
 
 
 def is_dead(holder: dict[str, Any]) -> bool:

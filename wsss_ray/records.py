@@ -28,11 +28,14 @@ _PACKAGES = ("ray", "torch", "torchvision", "numpy", "pyarrow", "pillow", "pyden
 
 
 class StageError(RuntimeError):
-    """A stage that could not be made; the message names the cause, the stage and where its log is. `stages` are their ids."""
+    """A stage that could not be made: `what` names it and the cause, `logs` where to look; both are the message.
 
-    def __init__(self, message: str, stages: Sequence[str] = ()) -> None:
-        super().__init__(message)
-        self.stages = tuple(stages)
+    `stages` are the ids of the stages that cannot be made.
+    """
+
+    def __init__(self, what: str, stages: Sequence[str] = (), logs: str | None = None) -> None:
+        super().__init__(f"{what}\nlogs: {logs}; what was done is kept" if logs else what)
+        self.what, self.stages, self.logs = what, tuple(stages), logs
 
 
 def make_record(

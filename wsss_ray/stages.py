@@ -41,6 +41,7 @@ class ShardWorker:
 
     def __init__(self, store: RunStore, stage: Stage, device: str = "cpu") -> None:
         self.store, self.stage, self.device = store, stage, device
+        self.image: str | None = None  # the one whose row is being made
 
     def __call__(self, shard: int) -> int:
         """Make one shard, unless it is there already. Returns the number of images it holds."""
@@ -51,6 +52,7 @@ class ShardWorker:
         rows: list[Row] = []
         errors: list[Row] = []
         for image_id, path, make in self.images(shard):
+            self.image = image_id
             try:
                 rows.append({"image_id": image_id} | make())
             except Exception as error:  # one bad image must not end a run; it is recorded, and counted at the end
@@ -59,6 +61,7 @@ class ShardWorker:
                 reason = f"{type(error).__name__}: {error}" if not isinstance(error, ValueError | OSError) else str(error)
                 errors.append({"image_id": image_id, "path": path, "reason": reason})
                 rows.extend(self.failed(image_id))
+        self.image = None
         path = self.store.shard_path(self.stage, shard, "errors")
         if errors:
             self.store.write_shard(self.stage, shard, "errors", errors, folder="errors")

@@ -29,6 +29,8 @@ ELSEWHERE = {
 WRITTEN = {"job.yaml": "by init, and by render for a cluster", "photos.yaml": "by init on docs/own_data.md"}
 NO_COMMANDS = {
     "docs/architecture.md": r"job YAML -> |STORE/stages/",
+    "docs/artifacts.md": r"STORE/stages/",
+    "docs/cluster.md": r"error: stage ",
     "docs/scaling.md": r"GPU hours of the maps +=",
     "docs/reproduce_voc.md": r"GPU hours +=|/data/VOC2012/",
     "benchmarks/stamps/README.md": r"[0-9a-f]{64}$",
@@ -56,7 +58,7 @@ def is_python(text):
 def check_ours(arguments):
     """A command of wsss-ray: its options, and the job file with what is set in it."""
     if len(arguments) == 1:
-        assert arguments[0] in (*GROUP.commands, "--version", "--help"), f"there is no command {arguments[0]}"
+        assert arguments[0] in (*GROUP.commands, "--version", "--help", "--install-completion", "--show-completion"), f"there is no command {arguments[0]}"
         return
     place = {"TARGET": "slurm", "JOB": "jobs/demo.yaml"}
     _, values = parse([place.get(word, word) for word in arguments])

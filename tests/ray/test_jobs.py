@@ -12,7 +12,8 @@ import time
 import pytest
 import yaml
 
-from tests.head import GATED, ROOT, TOKEN, OnTerminal, Relay, free_ports, running_head, wait_for
+from tests.head import GATED, ROOT, TOKEN, Relay, free_ports, running_head, wait_for
+from tests.terminal import OnTerminal
 from wsss_ray.address import Access
 from wsss_ray.runners.jobs import JobServer, Tail
 
@@ -62,9 +63,13 @@ def test_a_run_from_submission_over_stop_and_resume_to_its_end(head, job, tmp_pa
     assert again.returncode == 2
     assert attempt in again.stderr
     assert f"wsss-ray stop {attempt}" in again.stderr
-    listed = head.call("ps", RAY_API_SERVER_ADDRESS=head.url, RAY_ADDRESS="127.0.0.1:1")
-    row = next(line.split() for line in listed.stdout.splitlines() if line.startswith(attempt))
-    assert row[1:3] == [run, "RUNNING"]
+
+    def row():
+        listed = head.call("ps", RAY_API_SERVER_ADDRESS=head.url, RAY_ADDRESS="127.0.0.1:1")
+        return next(line.split() for line in listed.stdout.splitlines() if line.startswith(attempt))
+
+    found = wait_for(lambda: "shards" in (found := row()) and found)  # at first nobody has begun
+    assert found[1:] == [run, "RUNNING", "0/5", "images-weak", "0/2", "shards", "-", "-", *found[9:]]
 
     stopped = head.call("stop", attempt, *at)
     assert (stopped.returncode, "STOPPED" in stopped.stdout) == (0, True), stopped.stderr

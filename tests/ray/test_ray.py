@@ -24,6 +24,7 @@ from wsss_ray.plan import Plan, until
 from wsss_ray.progress import Display
 from wsss_ray.records import StageError
 from wsss_ray.runners.execute import execute, pending
+from wsss_ray.status import run_status
 from wsss_ray.store import RunStore
 
 pytestmark = pytest.mark.ray
@@ -125,27 +126,37 @@ def test_bad_images_are_recorded_and_too_many_stop_the_run(ray_session, tmp_path
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("part", "changes", "stage", "message"),
     [
-        ({"optimizer": {"kind": "adam", "lr": 1e30}}, "stage classifier: loss is not finite at step 1 .* lower optimizer.lr"),
-        ({"kind": "broken_classifier"}, "stage classifier: RuntimeError: the mistake$"),
+        ("classifier", {"optimizer": {"kind": "adam", "lr": 1e30}}, "classifier", ": loss is not finite at step 1 .*optimizer"),
+        ("classifier", {"kind": "broken_classifier"}, "classifier", ": RuntimeError: the mistake$"),
+        ("classifier", {"kind": "deadly_classifier"}, "classifier", r": a worker died, process \d+ on [\d.]+: .* dmesg"),
+        ("seed_rule", None, "seeds", r", shard \d, image weak/\d{4}: MemoryError: no room for a table$"),
     ],
-    ids=["diverged", "crashed"],
+    ids=["diverged", "crashed", "killed", "shard"],
 )
-def test_a_failure_names_cause_stage_and_log(ray_session, tmp_path, changes, message):
+def test_a_failure_names_cause_place_and_log(ray_session, tmp_path, part, changes, stage, message):
     job = tiny_job(run={"max_failures": 0})
-    job["method"]["classifier"] |= changes
+    job["method"][part] = job["method"][part] | changes if changes else {"kind": "hungry_seeds"}
     loaded = job_of(job)
-    store = RunStore(str(tmp_path))
+    store, plan = RunStore(str(tmp_path)), Plan.of(until(loaded.plan().targets, "seed"))
     with pytest.raises(StageError) as raised:
-        execute(loaded, Plan.of(until(loaded.plan().targets, "localize")), store, quiet())
+        execute(loaded, plan, store, quiet())
     cause, logs, *rest = str(raised.value).splitlines()
-    assert re.search(message, cause)
+    assert re.search(f"^stage {stage}{message}", cause)
     assert not rest
-    folder = Path(logs.removeprefix("logs: ").partition(";")[0])
-    assert any(file.name.startswith("worker-") for file in folder.iterdir())
-    assert store.record(loaded.plan().stages[0]) is not None, "what was done is kept"
+    folder, log, kept = re.fullmatch(r"logs: (.*); worker log: [\d.]+:(.*); (.*)", logs).groups()
+    assert kept == "what was done is kept"
+    (file,) = Path(log).parent.glob(Path(log).name)
+    assert any(one.name.startswith("worker-") for one in Path(folder).iterdir())
+    if file.stat().st_size:
+        assert (Path(folder) / file.name).is_file(), "of this machine it lies with the run"
+    assert store.record(plan.stages[0]) is not None, "what was done is kept"
     assert store.names(store.path("ray-train")) == []
+    found = run_status(store, "tiny")
+    assert (found.state, found.now.name, found.now.error) == ("failed", stage, cause)
+    assert f"logs: {found.now.logs}; {kept}" == logs
+    assert [one.name for one in found.stages if one.state == "failed"] == [stage], "and no stage behind it"
 
 
 def test_too_many_workers_are_refused_before_they_are_waited_for(ray_session, by_hand, tmp_path):

@@ -1,13 +1,15 @@
-"""What is printed while a job runs, in a log without a terminal."""
+"""What is printed while a job runs: bars on a terminal, lines in a log, and what they say of pace and time left."""
 
 from __future__ import annotations
 
 import io
+import re
 
 import pytest
 from rich.console import Console
 
 from wsss_ray import progress
+from wsss_ray.progress import Pace, pace, span
 
 
 @pytest.fixture
@@ -30,18 +32,84 @@ def test_a_log_gets_a_line_now_and_then_with_rate_and_time_left(clock):
     lines = out.getvalue().splitlines()
     assert lines == [
         "classifier: 20/100 steps",
-        "classifier: 60/100 steps, 1.7 steps/s loss 0.5, 24 s left",
+        "classifier: 60/100 steps, 1.7 steps/s, loss 0.5, 0:00:24 left",
     ]
 
 
-def test_a_terminal_gets_bars():
+def test_the_stages_of_one_pipeline_speak_side_by_side(clock):
     out = io.StringIO()
-    display = progress.Display(Console(file=out, force_terminal=True, width=100))
+    display = progress.Display(Console(file=out, width=120))
     with display.meters():
-        meter = display.meter("maps", 4, "images")
-        meter.add(4)
-        display.say("maps is done")
-    text = out.getvalue()
-    assert "4/4" in text
-    assert "maps is done" in text
+        meters = [display.meter(name, 80, "images") for name in ("maps", "seeds")]
+        for _ in range(4):
+            clock[0] += 15
+            for meter in meters:
+                meter.add(20)
+    assert out.getvalue().splitlines() == [
+        f"{name}: {count}/80 images, 1.3 images/s{left}"
+        for count, left in ((40, ", 0:00:30 left"), (80, ""))
+        for name in ("maps", "seeds")
+    ]
+
+
+def test_a_terminal_gets_a_bar_for_each_stage_with_rate_and_time_left(clock):
+    out = io.StringIO()
+    display = progress.Display(Console(file=out, force_terminal=True, width=120))
+    with display.meters():
+        for name in ("maps", "seeds"):
+            meter = display.meter(name, 4, "images")
+            for _ in range(3):
+                clock[0] += 2
+                meter.add(1)
+        display.bars.refresh()
+        display.say("one is done")
+    text = re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", out.getvalue())
+    for name in ("maps", "seeds"):
+        assert re.search(rf"{name} .* 3/4 .* 0.5 images/s, 0:00:02 left", text), text
+    assert "one is done" in text
     assert display.bars is None
+
+
+def test_a_bar_whose_stage_is_over_stands_still(clock):
+    display = progress.Display(Console(file=io.StringIO(), force_terminal=True))
+    with display.meters():
+        meter = display.meter("images", 10, "images")
+        meter.add(9)  # one could not be read
+        assert not display.bars.finished
+        meter.end()
+        assert display.bars.finished
+
+
+def test_a_burst_of_workers_that_began_together_is_no_rate():
+    heard = Pace(100.0)
+    assert heard.rate is None
+    for done, at in enumerate((160.0, 160.5, 161.0), start=1):  # three workers, their first shards after a minute
+        heard.at(at, done)
+        assert heard.rate is None
+    for done, at in enumerate((220.0, 220.5, 221.0), start=4):
+        heard.at(at, done)
+    assert heard.rate == pytest.approx(3 / 60)
+
+
+def test_what_was_done_before_counts_for_no_rate(clock):
+    display = progress.Display(Console(file=io.StringIO()))
+    meter = display.meter("classifier", 1000, "steps")
+    for step in (100, 200, 300):  # the log of an earlier attempt, read at once
+        meter.to(step)
+    meter.begin()
+    for _ in range(3):
+        clock[0] += 10
+        meter.add(10)
+    assert meter._text("") == "1.0 steps/s, 0:11:10 left"
+
+
+@pytest.mark.parametrize(
+    ("rate", "text"), [(20, "20.0 x/s"), (0.1, "0.1 x/s"), (0.05, "3.0 x/min"), (1 / 3600, "1.0 x/h"), (1e-5, "0.0 x/h")]
+)
+def test_rates_have_a_unit_in_which_they_are_a_figure(rate, text):
+    assert pace(rate, "x") == text
+
+
+def test_spans():
+    assert [span(seconds) for seconds in (-3, 0.4, 75, 3600)] == ["0:00:00", "0:00:00", "0:01:15", "1:00:00"]
+    assert span(90061) == "1 day, 1:01:01"

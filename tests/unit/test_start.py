@@ -9,12 +9,11 @@ import sys
 import pytest
 import yaml
 
+from tests.imports import HEAVY, TABLES
 from tests.local import job_of, run_plan
 from tests.shapes import tiny_job
 from wsss_ray.store import RunStore
 
-HEAVY = {"torch", "ray", "pandas", "numba", "scipy", "torchvision", "matplotlib", "aiohttp", "requests"}
-TABLES = {"numpy", "pyarrow", "PIL"}
 SCRIPT = """
 import json, sys
 import wsss_ray.cli

@@ -243,18 +243,6 @@ def test_a_sweep_whose_stages_others_have_made_has_its_reports_and_best_job(tmp_
     assert best.run.store == work.store.uri
 
 
-def test_what_failed_is_known_to_the_trials_of_the_same_submit(tmp_path, base):
-    from dataclasses import replace
-
-    from wsss_ray.runners.trial import Failures
-
-    work = work_of(tmp_path, base, {"trials": [{"name": "a"}]})
-    Failures(work).note(["train-1", "seed-2"], "a mistake")
-    assert Failures(work).of("seed-2") == "as before: a mistake"
-    assert Failures(work).of("seed-3") is None
-    assert Failures(replace(work, attempt="later")).of("seed-2") is None, "it may have been mended since"
-
-
 def test_a_scheduler_that_watches_no_training_is_refused(tmp_path, base):
     from wsss_ray.sweep import check_scheduler
 

@@ -6,14 +6,14 @@ from typing import Annotated
 
 import typer
 
-from wsss_ray.cli import attempts, augment, check, console, export, guard, init, look, predict, render, submit
+from wsss_ray.cli import attempts, augment, check, console, export, guard, init, look, predict, render, status, submit
 
 app = typer.Typer(no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 for command in (
     *(init.init, check.check),
     *(submit.submit, submit.resume, attempts.ps, attempts.logs, attempts.stop),
-    *(look.plan, look.validate, look.methods, look.schema, look.status, look.show, render.render),
+    *(look.plan, look.validate, look.methods, look.schema, status.status, look.show, render.render),
     *(export.export, predict.predict, augment.augment_voc),
 ):
     app.command()(command)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from wsss_ray.cli.console import fail, table
+from wsss_ray.cli.status import at
 
 if TYPE_CHECKING:
     from wsss_ray.runners.jobs import Attempt, JobServer
@@ -43,13 +44,13 @@ class Shipment:
 def ps(
     address: Server = None, all_jobs: Annotated[bool, typer.Option("--all", help="Also the jobs that others submitted.")] = False
 ) -> None:
-    """List the attempts on a cluster, oldest first."""
+    """List the attempts on a cluster, oldest first; how far those that go on are, if their store can be read from here."""
     server = connect(address)
-    rows = []
+    rows, closed = [], set[str]()
     for one in _or_fail(lambda: server.attempts(all_jobs=all_jobs)):
         started = one.started.astimezone().strftime("%Y-%m-%d %H:%M:%S") if one.started else "-"
-        rows.append([one.id, one.run or "-", one.state, started, _duration(one), _short(one.summary)])
-    table(["attempt", "run", "state", "started", "duration", "message"], rows)
+        rows.append([one.id, one.run or "-", one.state, *_at(one, closed), started, _duration(one), _short(one.summary)])
+    table(["attempt", "run", "state", "stages", "stage", "progress", "rate", "left", "started", "duration", "message"], rows)
 
 
 def logs(
@@ -214,13 +215,29 @@ def _or_fail(call: Any) -> Any:
         fail(str(error))
 
 
+def _at(attempt: Attempt, closed: set[str]) -> list[str]:
+    """How far an attempt that goes on is, by its store; `closed` are stores that cannot be read from here."""
+    from wsss_ray.status import run_status, sweep_status
+    from wsss_ray.store import RunStore
+
+    if attempt.is_over or attempt.run is None or attempt.store is None:
+        return [""] * 5
+    try:
+        store = RunStore(attempt.store) if attempt.store not in closed else None
+        found = [look(store, attempt.run) for look in (run_status, sweep_status)] if store is not None else []
+    except (OSError, ValueError):
+        closed.add(attempt.store)
+        found = []
+    mine = [one for one in found if one is not None and (one.attempt or "").startswith(attempt.id)]
+    return at(mine[0]) if mine else ["-"] * 5
+
+
 def _duration(attempt: Attempt) -> str:
+    from wsss_ray.progress import span
+
     if attempt.started is None:
         return "-"
-    seconds = int(((attempt.ended or datetime.now(timezone.utc)) - attempt.started).total_seconds())
-    minutes, seconds = divmod(max(0, seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}"
+    return span(((attempt.ended or datetime.now(timezone.utc)) - attempt.started).total_seconds())
 
 
 def _short(text: str, most: int = 100) -> str:

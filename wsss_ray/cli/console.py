@@ -11,11 +11,19 @@ from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 
+from wsss_ray.cli.complete import run_names, trained_stages
+
 JobFile = Annotated[Path, typer.Argument(metavar="JOB", help="Job file (YAML).")]
-RunName = Annotated[str, typer.Argument(metavar="RUN", help="Name of the run.")]
+RunName = Annotated[str, typer.Argument(metavar="RUN", help="Name of the run.", autocompletion=run_names)]
 Override = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override a field; may be repeated.")]
 StoreUri = Annotated[str | None, typer.Option("--store", metavar="URI", help="Run store; overrides run.store.")]
 OpenStore = Annotated[str, typer.Option("--store", metavar="URI", help="Run store.")]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME", help="Which segmenter of the run; by default the last trained one.", autocompletion=trained_stages
+    ),
+]
 Until = Annotated[Literal["localize", "seed", "train"] | None, typer.Option(help="Stop after the last stage of this kind.")]
 
 INTERRUPTED = "interrupted; what was done is kept, submit again to go on"

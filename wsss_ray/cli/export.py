@@ -7,14 +7,20 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from wsss_ray.cli.console import OpenStore, fail, known_run, open_store
+from wsss_ray.cli.complete import label_stages, run_names
+from wsss_ray.cli.console import Model, OpenStore, fail, known_run, open_store
 
 Form = Literal["voc", "coco", "torch", "onnx", "safetensors"]
 _LABELS = ("voc", "coco")
 
 
 def export(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="Name of the run; for a model also the id of a train stage.")],
+    run: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN", help="Name of the run; for a model also the id of a train stage.", autocompletion=run_names
+        ),
+    ],
     form: Annotated[
         Form,
         typer.Option(
@@ -22,10 +28,11 @@ def export(
             help="Label maps: PNGs in VOC's colours, or one JSON of COCO's RLE. A model: torch.export, ONNX, safetensors.",
         ),
     ],
-    stage: Annotated[str | None, typer.Option(help="Stage with seeds or predictions; by default the last that is done.")] = None,
-    model: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Which segmenter of the run; by default the last trained one.")
+    stage: Annotated[
+        str | None,
+        typer.Option(help="Stage with seeds or predictions; by default the last that is done.", autocompletion=label_stages),
     ] = None,
+    model: Model = None,
     image: Annotated[
         Path | None, typer.Option(metavar="FILE", help="What a model's file is compared on; by default an image of the run.")
     ] = None,

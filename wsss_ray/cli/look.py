@@ -1,4 +1,4 @@
-"""Commands that look and start nothing: plan, validate, methods, schema, status, show."""
+"""Commands that look and start nothing: plan, validate, methods, schema, show."""
 
 from __future__ import annotations
 
@@ -75,25 +75,6 @@ def schema() -> None:
     typer.echo(json.dumps(job_schema(), indent=2))
 
 
-def status(store: OpenStore = "runs") -> None:
-    """List the runs of a store: how far they are, who works on them, and when they last gave a sign of life."""
-    from wsss_ray.status import run_status, sweep_status
-
-    run_store = open_store(store, must_exist=True)
-    rows = []
-    for name in run_store.names(run_store.path("runs")):
-        found, trials = run_status(run_store, name), sweep_status(run_store, name)
-        if trials is not None:
-            rows.append([name, "sweep", f"{trials[0]}/{trials[1]} trials", "", "", ""])
-        if found is None:
-            continue
-        progress = f"{found.made}/{found.work} {found.unit}" if found.now and found.work else ""
-        sign = f"{found.silent_s:.0f} s ago" if found.silent_s is not None else ""
-        stages = f"{found.done}/{found.total}"
-        rows.append([name, found.state, stages, f"{found.now or ''} {progress}".strip(), found.holder or "", sign])
-    table(["run", "state", "stages", "at", "by", "sign of life"], rows)
-
-
 def show(run: RunName, store: OpenStore = "runs") -> None:
     """Show a run: its stages, times and scores."""
     from wsss_ray.status import quality
@@ -110,7 +91,7 @@ def show(run: RunName, store: OpenStore = "runs") -> None:
         if record and record["kind"] == "evaluate":
             scores.append((stage["name"], record))
         if stage["kind"] == "train":
-            validated += quality(run_store, stage)
+            validated += quality(run_store, stage["name"], stage["id"])
     table(["stage", "id", "state", "made", "time", "errors"], rows)
     for training in validated:
         typer.echo(training)

@@ -9,15 +9,20 @@ from typing import Annotated, Literal
 
 import typer
 
-from wsss_ray.cli.console import OpenStore, fail, open_store
+from wsss_ray.cli.complete import run_names
+from wsss_ray.cli.console import Model, OpenStore, fail, open_store
 from wsss_ray.cli.guard import guard, join, place_of
 
-Model = Annotated[str | None, typer.Option(metavar="NAME", help="Which segmenter of the run; by default the last trained.")]
 Crf = Annotated[bool | None, typer.Option("--crf/--no-crf", help="Dense CRF behind the network; by default as the job scores.")]
 
 
 def predict(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="A run, the id of a train stage, or an exported folder (with a /).")],
+    run: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN", help="A run, the id of a train stage, or an exported folder (with a /).", autocompletion=run_names
+        ),
+    ],
     images: Annotated[list[str], typer.Argument(metavar="IMAGES..", help="Files, folders, or patterns in quotes.")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write; call again to resume.")],
     form: Annotated[Literal["voc", "parquet"], typer.Option("--format", help="In VOC's colours, or Parquet shards")] = "voc",
@@ -55,7 +60,7 @@ def predict(
         trained = replace(trained, max_pixels=max_pixels)
     from wsss_ray.predictions import Work, begin, finish
     from wsss_ray.progress import Display
-    from wsss_ray.runners.execute import cause
+    from wsss_ray.runners.causes import cause
     from wsss_ray.runners.predict import predict as make
 
     began = time.monotonic()
@@ -69,7 +74,7 @@ def predict(
     except KeyboardInterrupt:
         fail("interrupted; what is written is kept, call again to go on", code=130)
     except Exception as error:  # noqa: BLE001  of Ray: its own classes around ours
-        fail(cause(error))
+        fail(cause(error).line)
     there = len(listing.images) - wanted
     note = f", {there} were there already" if there else ""
     typer.echo(f"{trained.title}: {wanted - len(failures)} images to {out}{note}")

@@ -49,7 +49,8 @@ def submit_sweep(job: Path, override: list[str] | None, store: Any, until: Until
     typer.echo(f"table: {folder}/trials.parquet\nreport: {folder}/report.html")
     failed = [row for row in rows if row.state in ("failed", "missing")]
     if failed:
-        fail("\n".join(f"trial {row.name!r}, seed {row.seed}: {row.error or 'did not come to its end'}" for row in failed))
+        what = "\n".join(f"trial {row.name!r}, seed {row.seed}: {row.error or 'did not come to its end'}" for row in failed)
+        fail(f"{what}\nlogs: {work.logs}")
 
 
 def say_trials(sweep_job: Any, trials: list[tuple[Any, Any]], store: Any) -> None:

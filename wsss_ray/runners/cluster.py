@@ -17,6 +17,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar
 
+from wsss_ray.store import RunStore
+
 T = TypeVar("T")
 
 _CHECK_S = 5.0
@@ -153,6 +155,11 @@ def worker_logs() -> Path | None:
     node = ray._private.worker._global_node
     folder = Path(node.get_session_dir_path()) / "logs" if node is not None else None
     return folder if folder is not None and folder.is_dir() else None
+
+
+def logs_of(store: RunStore, run: str) -> str:
+    """Where to look for the output of a run's workers: in its folder (`keep_logs`), else where Ray has it."""
+    return store.run_path(run, "logs") if store.is_local else f"{worker_logs() or '/tmp/ray/session_latest/logs'} on each machine"
 
 
 def keep_logs(target: Path) -> None:

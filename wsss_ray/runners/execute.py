@@ -3,32 +3,29 @@
 from __future__ import annotations
 
 import os
-import re
 import socket
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
 
 import yaml
 
 from wsss_ray.claims import Claims
 from wsss_ray.contracts import Learner
+from wsss_ray.failures import Failures
 from wsss_ray.job import JobConfig
 from wsss_ray.plan import Plan, Stage
 from wsss_ray.progress import Display
 from wsss_ray.records import StageError, check_unchanged, git_commit, versions
 from wsss_ray.report import build
-from wsss_ray.runners.cluster import Resources, keep_logs, ray_session, resources
+from wsss_ray.runners.causes import Cause, cause
+from wsss_ray.runners.cluster import Resources, keep_logs, logs_of, ray_session, resources
 from wsss_ray.runners.follow import logged
 from wsss_ray.runners.preflight import preflight
 from wsss_ray.stages import data_split
 from wsss_ray.store import RunStore
-
-_RETRIES = re.compile(r"^Failed to .* after \d+/\d+ attempts", re.MULTILINE)  # Ray Data's advice behind the message of an error
-_NAMED = re.compile(r"(\w+\.)*\w*(Error|Exception): ")
 
 
 def execute(
@@ -39,13 +36,13 @@ def execute(
     *,
     have: Resources | None = None,
     logs: str | None = None,
-    failures: KnownFailures | None = None,
+    failures: Failures | None = None,
 ) -> str:
     """Make every missing stage of a plan. Returns the path of the report. Raises StageError.
 
     A stage that another submit or trial is making is waited for. `have`: what this job may take of the Ray that runs already, as
     a trial of a sweep, whose logs are kept in `logs`; without it, Ray is started or found, and the logs are kept with the run.
-    `failures`: stages that are known to fail, which are not tried.
+    `failures`: of stages that are known to fail, which are not tried.
     """
     begin_run(job, plan, store)
     with logged(job, plan, store, display):
@@ -60,8 +57,8 @@ def execute(
             found = nullcontext(have) if have is not None else ray_session(needs_cpus=needs)
             with found as there, Claims(store, attempt()) as claims, display.meters():
                 enough = preflight(store, missing, job.run, there, probe=store.run_path(job.name, "run.json"))
-                kept = logs or store.run_path(job.name, "logs")
-                here = _Here(job, plan, store, display, enough, claims, kept, failures)
+                failures = failures or Failures(store, f"{attempt()} {time.time_ns()}")  # of another process of that number too
+                here = _Here(job, plan, store, display, enough, claims, logs or logs_of(store, job.name), failures)
                 claims.sweep()
                 try:
                     while groups := pending(missing, store):
@@ -82,7 +79,7 @@ def attempt() -> str:
 def begin_run(job: JobConfig, plan: Plan, store: RunStore) -> None:
     """Write down what this run is, before anything starts."""
     store.write(store.run_path(job.name, "job.yaml"), yaml.safe_dump(job.spec(), sort_keys=False, allow_unicode=True).encode())
-    stages = [{"id": stage.id, "name": stage.name, "kind": stage.kind, "work": _work(stage)} for stage in plan]
+    stages = [{"id": stage.id, "name": stage.name, "kind": stage.kind} | _work(stage) for stage in plan]
     about = {
         "name": job.name,
         "stages": stages,
@@ -94,12 +91,13 @@ def begin_run(job: JobConfig, plan: Plan, store: RunStore) -> None:
     store.write_json(store.run_path(job.name, "run.json"), about)
 
 
-def _work(stage: Stage) -> int:
-    """What a stage has to do: steps of a training (as far as the plan can tell), shards of any other."""
+def _work(stage: Stage) -> dict[str, int]:
+    """What a stage has to do: steps of a training (as far as the plan can tell) and images of a step, shards of any other."""
     if stage.kind != "train":
-        return data_split(stage).num_shards
-    assert isinstance(stage.component, Learner)
-    return stage.component.total_steps(data_split(stage).num_images)
+        return {"work": data_split(stage).num_shards}
+    learner = stage.component
+    assert isinstance(learner, Learner)
+    return {"work": learner.total_steps(data_split(stage).num_images), "batch": learner.batch_size}
 
 
 def write_report(job: JobConfig, plan: Plan, store: RunStore) -> None:
@@ -131,16 +129,6 @@ def _same_shards(group: Sequence[Stage], stage: Stage) -> bool:
     )
 
 
-class KnownFailures(Protocol):
-    """What is known of stages that failed, among jobs that share them."""
-
-    def of(self, stage_id: str) -> str | None:
-        """Why a stage failed, if it did."""
-
-    def note(self, stage_ids: Sequence[str], error: str) -> None:
-        """Remember that stages failed."""
-
-
 @dataclass(frozen=True)
 class _Here:
     """One job being run: with what, where to, and who watches."""
@@ -152,7 +140,7 @@ class _Here:
     have: Resources
     claims: Claims
     logs: str
-    failures: KnownFailures | None
+    failures: Failures
 
     def make_claimed(self, group: Sequence[Stage]) -> None:
         """Make the stages of a group that nobody else is making; if that is none, wait until the first is free or done."""
@@ -167,11 +155,7 @@ class _Here:
             missing = [stage for stage in mine if not self.store.is_done(stage)]  # another may just have finished
             if missing:
                 self._refuse_known(missing)
-                self.make(missing)
-        except StageError as error:
-            if self.failures is not None:
-                self.failures.note(error.stages, str(error).splitlines()[0].removeprefix("as before: "))
-            raise
+                self._try(missing)
         finally:
             for stage in mine:
                 self.claims.free(stage.id)
@@ -180,9 +164,18 @@ class _Here:
 
     def _refuse_known(self, group: Sequence[Stage]) -> None:
         for stage in group:
-            known = self.failures.of(stage.id) if self.failures is not None else None
+            known = self.failures.of(stage.id)
             if known is not None:
-                raise StageError(known, _missing(group, self.store))
+                raise StageError(f"as before: {known}", [stage.id])
+
+    def _try(self, group: Sequence[Stage]) -> None:
+        self.failures.forget(group)
+        try:
+            self.make(group)
+        except StageError as error:
+            if not self.display.stopped:
+                self.failures.note(error)
+            raise
 
     def _wait_for(self, stage: Stage, who: str) -> None:
         self.display.say(f"{stage.name:<16} {stage.id}  waiting: {who} is making it")
@@ -195,7 +188,6 @@ class _Here:
         from wsss_ray.runners.train import run_train
         from wsss_ray.validation import validation_of
 
-        names = ", ".join(stage.name for stage in group)
         have = replace(resources(), at_once=self.have.at_once) if self.have.grows else self.have  # machines come and go
         run = self.job.run
         try:
@@ -204,13 +196,11 @@ class _Here:
                 run_train(self.store, group[0], run, have, self.display, validation=validation)
             else:
                 run_shards(self.store, group, run, have, self.display)
-        except StageError as error:
-            raise StageError(f"{error}\nlogs: {self.logs}", _missing(group, self.store)) from error
-        except KeyboardInterrupt:
-            raise
         except Exception as error:
-            what = f"stage {names}: {cause(error)}\nlogs: {self.logs}; what was done is kept"
-            raise StageError(what, _missing(group, self.store)) from error
+            found = Cause(error.what, error.logs, located=True) if isinstance(error, StageError) else cause(error)
+            what = found.line if found.located else f"stage {', '.join(stage.name for stage in group)}: {found.line}"
+            logs = f"{self.logs}; worker log: {found.log}" if found.log else self.logs
+            raise StageError(what, self._blamed(group, what), logs) from error
         for stage in group:
             record = self.store.record(stage)
             assert record is not None
@@ -219,23 +209,8 @@ class _Here:
             unit = f"{record['counts']['steps']} steps" if stage.kind == "train" else f"{record['counts']['images']} images"
             self.display.say(f"{stage.name:<16} {stage.id}  {unit}, {record['seconds']:.1f} s{note}")
 
-
-def _missing(group: Sequence[Stage], store: RunStore) -> list[str]:
-    return [stage.id for stage in group if not store.is_done(stage)]
-
-
-def cause(error: BaseException) -> str:
-    """The innermost message of Ray's nested errors in one line, without its traceback."""
-    seen: list[BaseException] = []
-    while error not in seen:
-        seen.append(error)
-        failures = getattr(error, "worker_failures", None)
-        inner = next(iter(failures.values())) if failures else getattr(error, "cause", None) or error.__cause__
-        if not isinstance(inner, BaseException):
-            break
-        error = inner
-    lines = [line.strip() for one in seen for line in _RETRIES.split(str(one))[0].splitlines() if line.strip()]
-    if type(error).__name__ == "UserCodeException":  # it says only that there was one; what it was stands in the tracebacks
-        lines = [line for line in lines if _NAMED.match(line) and "UserCodeException" not in line] or lines
-    last = lines[-1] if lines else ""
-    return last if _NAMED.match(last) else f"{type(error).__name__}: {last}"
+    def _blamed(self, group: Sequence[Stage], what: str) -> list[str]:
+        """The stage that a failure names, else the first that is not done."""
+        missing = [stage for stage in group if not self.store.is_done(stage)]
+        named = [stage for stage in missing if what.startswith((f"stage {stage.name}, ", f"stage {stage.name}: "))]
+        return [stage.id for stage in (named or missing)[:1]]

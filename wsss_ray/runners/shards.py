@@ -23,6 +23,7 @@ from wsss_ray.listings import Listing
 from wsss_ray.plan import Stage
 from wsss_ray.progress import Display
 from wsss_ray.records import commit_shards, missing_shards
+from wsss_ray.runners.causes import WorkerError
 from wsss_ray.runners.cluster import Resources
 from wsss_ray.stages import data_split, needs_model, worker_class
 from wsss_ray.store import RunStore
@@ -38,7 +39,11 @@ class ShardOperator:
         """Make the shards that the row names."""
         for worker in self.workers:
             began, key = time.time(), worker.stage.id
-            images = worker(int(row["shard"]))
+            try:
+                images = worker(int(row["shard"]))
+            except Exception as error:
+                image = f", image {worker.image}" if worker.image is not None else ""
+                raise WorkerError.of(error, f"stage {worker.stage.name}, shard {row['shard']}{image}") from error
             row |= {f"{key}.images": images, f"{key}.began": began, f"{key}.ended": time.time()}
         return row
 
@@ -80,6 +85,7 @@ def run_shards(store: RunStore, stages: Sequence[Stage], run: Execution, have: R
             readers=stages[place + 1 :],
             made=made[stage.id],
         )
+        meters[stage.id].end()
 
 
 @dataclass(frozen=True)

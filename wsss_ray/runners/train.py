@@ -29,6 +29,7 @@ from wsss_ray.loader import automatic_processes
 from wsss_ray.plan import Stage
 from wsss_ray.progress import Display, Meter
 from wsss_ray.records import StageError, make_record
+from wsss_ray.runners.causes import WorkerError, own_log
 from wsss_ray.runners.cluster import Resources, in_a_thread, resources
 from wsss_ray.runners.preflight import TrainingShare, places, training_share
 from wsss_ray.store import RunStore
@@ -96,7 +97,7 @@ def run_train(
             store.delete_folder(scratch)
     outcome = result.return_value or {}
     if "error" in outcome:
-        raise StageError(f"stage {stage.name}: {outcome['error']}")
+        raise StageError(f"stage {stage.name}: {outcome['error']}", logs=outcome["log"])
     metrics: dict[str, Any] = {"final_loss": outcome["final_loss"]}
     counts = {"images": outcome["images"], "steps": outcome["steps"], "errors": 0}
     execution = {
@@ -138,7 +139,9 @@ def train_worker(config: dict[str, Any]) -> dict[str, Any]:
         )
         return metrics | {"workers": context.get_world_size()}
     except (TrainingError, FloatingPointError) as error:
-        return {"error": str(error)}
+        return {"error": str(error), "log": own_log()}
+    except Exception as error:
+        raise WorkerError.of(error, f"stage {config['stage'].name}") from error
 
 
 def owner_name(address: str, pid: int) -> str:
@@ -187,6 +190,8 @@ class _Watch(threading.Thread):
         self._step, self._miou = -1, ""
 
     def __enter__(self) -> _Watch:
+        self.look()  # at the lines of an earlier attempt, whose pace is not this one's
+        self.meter.begin()
         self.start()
         return self
 
@@ -194,6 +199,7 @@ class _Watch(threading.Thread):
         self.finished.set()
         self.join()
         self.look()
+        self.meter.end()
 
     def run(self) -> None:
         """Look once a second until told to stop."""

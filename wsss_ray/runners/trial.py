@@ -5,24 +5,22 @@ from __future__ import annotations
 import io
 import threading
 import time
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from typing import Any
 
 from rich.console import Console
 
+from wsss_ray.failures import Failures
 from wsss_ray.job import SweepJob, TrialJob
 from wsss_ray.plan import Data, Plan
 from wsss_ray.progress import Display, Meter
 from wsss_ray.records import StageError
-from wsss_ray.runners.cluster import Resources, prepare
+from wsss_ray.runners.cluster import Resources, logs_of, prepare
 from wsss_ray.runners.execute import execute
 from wsss_ray.store import RunStore
 from wsss_ray.sweep import Asha, trial_of
 from wsss_ray.trials import State, TrialRow
-
-_SPEAK_S = 20.0
 
 
 @dataclass(frozen=True)
@@ -44,8 +42,8 @@ class Work:
 
     @property
     def logs(self) -> str:
-        """Where the workers' output is kept, where the store is a folder."""
-        return self.store.run_path(self.sweep_job.job.name, "logs")
+        """Where to look for the workers' output."""
+        return logs_of(self.store, self.sweep_job.job.name)
 
     def planned(self, config: dict[str, Any]) -> tuple[TrialJob, Plan]:
         """The trial of a Tune configuration. Raises JobError or ValueError where a point of the space is no job."""
@@ -87,9 +85,10 @@ def run_trial(config: dict[str, Any], *, work: Work) -> None:
     display.report({})  # from now on the driver knows this process
     error = None
     try:
-        execute(one.job, plan, work.store, display, have=work.have, logs=work.logs, failures=Failures(work, display))
+        failures = Failures(work.store, work.attempt)
+        execute(one.job, plan, work.store, display, have=work.have, logs=work.logs, failures=failures)
     except StageError as failure:
-        error = str(failure).splitlines()[0]
+        error = failure.what.splitlines()[0]
     if display.stopped:
         return  # the driver writes the row
     state: State = "done" if error is None else "failed"
@@ -144,27 +143,6 @@ def row_path(work: Work, one: TrialJob) -> str:
     return work.store.run_path(work.sweep_job.job.name, "trials", f"{one.job.name}.json")
 
 
-class Failures:
-    """The stages that failed in this submit of a sweep: a trial that shares one does not try it again."""
-
-    def __init__(self, work: Work, display: TrialDisplay | None = None) -> None:
-        self.work, self.display = work, display
-
-    def of(self, stage_id: str) -> str | None:
-        """Why a stage failed, if it did."""
-        path = self._path(stage_id)
-        found = self.work.store.read_json(path) if self.work.store.exists(path) else {}
-        return f"as before: {found['error']}" if found.get("attempt") == self.work.attempt else None
-
-    def note(self, stage_ids: Sequence[str], error: str) -> None:
-        """Remember that stages failed, unless because this trial is being ended."""
-        for stage_id in stage_ids if self.display is None or not self.display.stopped else ():
-            self.work.store.write_json(self._path(stage_id), {"attempt": self.work.attempt, "error": error})
-
-    def _path(self, stage_id: str) -> str:
-        return self.work.store.run_path(self.work.sweep_job.job.name, "failed", f"{stage_id}.json")
-
-
 def _iso(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="seconds")
 
@@ -175,7 +153,6 @@ class TrialDisplay(Display):
     def __init__(self, one: TrialJob, *, watched: str | None) -> None:
         super().__init__(Console(file=io.StringIO()))
         self.label, self.watched = f"{one.trial.name}, seed {one.seed}", watched
-        self.stopped = False
         self._lock = threading.Lock()
 
     def say(self, text: str) -> None:
@@ -207,10 +184,10 @@ class TrialMeter(Meter):
     def to(self, done: int, note: str = "", loss: float | None = None) -> None:
         """So many are done by now."""
         self.done = done
+        self._pace.at(time.monotonic(), done)
         percent = int(100 * done / max(1, self.total))
         if self.label == self.display.watched and loss is not None and percent > self._percent:
             self._percent = percent
             self.display.report({"percent": percent, "loss": loss, "share": percent / 100})
-        elif time.monotonic() - self._spoke > _SPEAK_S:
-            self._spoke = time.monotonic()
-            self.display.say(f"{self.label}: {done}/{self.total} {self.unit}{', ' if note else ''}{note}")
+        else:
+            self.speak(note)

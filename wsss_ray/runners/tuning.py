@@ -13,8 +13,8 @@ from ray import tune
 
 from wsss_ray.progress import Display, Meter
 from wsss_ray.records import StageError
+from wsss_ray.runners.causes import cause
 from wsss_ray.runners.cluster import in_a_thread
-from wsss_ray.runners.execute import cause
 from wsss_ray.runners.train import free_place, owner_name
 from wsss_ray.runners.trial import Work, run_trial, trial_row, write_row
 from wsss_ray.sweep import Asha
@@ -63,8 +63,8 @@ def tune_trials(
         raise
     except Exception as error:
         full = work.store.is_local and shutil.disk_usage(work.store.path()).free < _FULL
-        why = "the disk of the store is full" if full else cause(error)
-        raise StageError(f"sweep: {why}\nlogs: {work.logs}; what was done is kept") from error
+        why = "the disk of the store is full" if full else cause(error).line
+        raise StageError(f"sweep: {why}", logs=work.logs) from error
     finally:
         with suppress(OSError):  # a store that has failed must not hide what it was
             work.store.delete_folder(f"{scratch}/{experiment}")
@@ -74,7 +74,7 @@ def tune_trials(
             continue  # it has written its row
         one, plan = work.planned(config)
         seconds, share = last.get("time_total_s", 0.0), last.get("share")
-        what = cause(result.error) if result.error else None
+        what = cause(result.error).line if result.error else None
         state: State = "failed" if what else "stopped"
         row = trial_row(work, one, plan, state=state, error=what, seconds=seconds, finished=time.time(), progress=share)
         write_row(work, one, row)

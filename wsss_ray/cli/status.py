@@ -1,0 +1,97 @@
+"""The command that says how far runs are: status. Its cells serve `ps` too."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from wsss_ray.cli.complete import run_names
+from wsss_ray.cli.console import OpenStore, fail, open_store, table
+
+if TYPE_CHECKING:
+    from wsss_ray.status import RunStatus, StageStatus, SweepStatus
+
+AnyRun = Annotated[
+    str | None, typer.Argument(metavar="[RUN]", help="A run: its stages. A sweep: its trials.", autocompletion=run_names)
+]
+AsJson = Annotated[bool, typer.Option("--json", help="All of it as JSON, for machines.")]
+
+
+def status(run: AnyRun = None, store: OpenStore = "runs", as_json: AsJson = False) -> None:
+    """Say how far the runs of a store are, or the stages of one: progress, rate, time left, failures, who works on it."""
+    from wsss_ray.status import Seen, run_status, sweep_status
+
+    run_store = open_store(store, must_exist=True)
+    names = run_store.names(run_store.path("runs"))
+    if run is not None:
+        if run not in names:
+            fail(f"no run {run!r} in {run_store.uri}; `wsss-ray status --store {run_store.uri}` lists them")
+        is_sweep = run_store.exists(run_store.run_path(run, "sweep.json"))
+        names = [name for name in names if name == run or (is_sweep and name.startswith(f"{run}."))]
+    seen: Seen = {}
+    sweeps = [one for one in (sweep_status(run_store, name) for name in names) if one is not None]
+    runs = [one for one in (run_status(run_store, name, seen) for name in names) if one is not None]
+    if as_json:
+        all_of_it = {"store": run_store.uri, "sweeps": list(map(asdict, sweeps)), "runs": list(map(_json, runs))}
+        typer.echo(json.dumps(all_of_it, indent=2))
+        return
+    if run is not None and not sweeps:
+        for one in runs:
+            _say_stages(one)
+        return
+    header = ["run", "state", "stages", "stage", "progress", "rate", "left", "errors", "by", "sign of life"]
+    rows = [[one.name, "sweep", *at(one), "", "", ""] for one in sweeps]
+    rows += [[one.name, one.state, *at(one), _count(one.errors), *_maker(one.now)] for one in runs]
+    table(header, sorted(rows, key=lambda row: row[0]))
+    for one in runs:
+        if one.state == "failed" and one.now is not None:
+            typer.echo(f"{one.name}: failed: {one.now.error}\n  logs: {one.now.logs}")
+
+
+def at(found: RunStatus | SweepStatus) -> list[str]:
+    """How far it is: stages done, the stage to look at, its progress, rate, and time left."""
+    from wsss_ray.status import SweepStatus
+
+    if isinstance(found, SweepStatus):
+        return ["", "", f"{found.ended}/{found.total} trials", "", ""]
+    name = found.now.name if found.now is not None else ""
+    return [f"{found.done}/{len(found.stages)}", name, *(_progress(found.now) if found.now is not None else ["", "", ""])]
+
+
+def _say_stages(run: RunStatus) -> None:
+    header = ["stage", "id", "state", "progress", "rate", "left", "time", "errors", "by", "sign of life"]
+    rows = []
+    for stage in run.stages:
+        time = f"{stage.seconds:.1f} s" if stage.seconds is not None else ""
+        rows.append([stage.name, stage.id, stage.state, *_progress(stage), time, _count(stage.errors), *_maker(stage)])
+    table(header, rows)
+    for stage in run.stages:
+        if stage.error is not None:
+            typer.echo(f"failed: {stage.error}\n  logs: {stage.logs}")
+
+
+def _progress(stage: StageStatus) -> list[str]:
+    """Progress, rate, time left; `-` for what nobody can tell of a stage that runs."""
+    from wsss_ray.progress import pace, span
+
+    unknown = "-" if stage.state == "running" else ""
+    made = f"{stage.made}/{'-' if stage.work is None else stage.work} {stage.unit}"
+    rate = pace(stage.rate, stage.unit) if stage.rate is not None else unknown
+    return [made if stage.state != "waiting" else "", rate, span(stage.left_s) if stage.left_s is not None else unknown]
+
+
+def _maker(stage: StageStatus | None) -> list[str]:
+    if stage is None:
+        return ["", ""]
+    return [stage.holder or "", f"{stage.silent_s:.0f} s ago" if stage.silent_s is not None else ""]
+
+
+def _count(number: int) -> str:
+    return str(number) if number else ""
+
+
+def _json(run: RunStatus) -> dict[str, Any]:
+    return asdict(run) | {"state": run.state, "done": run.done, "errors": run.errors}
