@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 import torch
 
 from wsss_ray.job import JobConfig, register
 from wsss_ray.plan import Plan, Stage
 from wsss_ray.records import commit_shards, make_record, missing_shards
+from wsss_ray.runners.execute import begin_run
 from wsss_ray.stages import worker_class
 from wsss_ray.store import RunStore
 from wsss_ray.training import run_training
@@ -57,6 +59,15 @@ def run_plan(store: RunStore, plan: Plan, *, last: str | None = None) -> None:
             run_stage(store, stage)
         if stage.name == last:
             return
+
+
+def whole_run(folder: Path, spec: dict) -> tuple[RunStore, Plan]:
+    """Every stage of a job, made in a store of its own, with its `run.json`."""
+    store, job = RunStore(str(folder)), job_of(spec)
+    plan = job.plan()
+    begin_run(job, plan, store)
+    run_plan(store, plan)
+    return store, plan
 
 
 def stage_named(plan: Plan, name: str) -> Stage:

@@ -11,14 +11,13 @@ import pyarrow as pa
 import pytest
 import torch
 
-from tests.local import job_of, run_plan, stage_named
+from tests.local import stage_named, whole_run
 from tests.pages import ROOT, fenced
 from tests.pictures import unpack
 from tests.shapes import tiny_job
 from wsss_ray import artifacts
 from wsss_ray.artifacts import decode_gray, decode_maps
 from wsss_ray.cli import app
-from wsss_ray.runners.execute import begin_run
 from wsss_ray.store import RunStore
 
 PAGE = "docs/artifacts.md"
@@ -28,12 +27,7 @@ FIRST, *READERS, PREDICTED, NETWORKS = fenced(PAGE, "python")
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
     """A folder with the run `photos` in `runs`: the store and the plan."""
-    store = RunStore(str(tmp_path_factory.mktemp("page") / "runs"))
-    job = job_of(tiny_job(name="photos"))
-    plan = job.plan()
-    begin_run(job, plan, store)
-    run_plan(store, plan)
-    return store, plan
+    return whole_run(tmp_path_factory.mktemp("page") / "runs", tiny_job(name="photos"))
 
 
 @pytest.fixture

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
-from tests.local import job_of
-from tests.shapes import tiny_job
 from wsss_ray.failures import Failures, failure_of
 from wsss_ray.records import StageError
 from wsss_ray.store import RunStore
@@ -16,19 +16,14 @@ def store(tmp_path):
     return RunStore(str(tmp_path))
 
 
-@pytest.fixture(scope="module")
-def stages():
-    return job_of(tiny_job()).plan().stages
-
-
 def test_an_error_is_its_cause_and_where_to_look():
     assert str(StageError("stage maps: a mistake")) == "stage maps: a mistake"
     error = StageError("stage maps: a mistake", ["localize-1"], "/runs/logs")
     assert str(error) == "stage maps: a mistake\nlogs: /runs/logs; what was done is kept"
 
 
-def test_what_failed_counts_in_its_attempt_until_it_is_tried_again(store, stages):
-    first, second = stages[:2]
+def test_what_failed_counts_in_its_attempt_until_it_is_tried_again(store):
+    stages = first, second = SimpleNamespace(id="train-1"), SimpleNamespace(id="seed-2")
     here = Failures(store, "an attempt")
     here.note(StageError("stage a: a mistake", [first.id], "/runs/logs; worker log: 10.0.0.1:/x"))
     assert here.of(first.id) == "stage a: a mistake"
@@ -45,6 +40,6 @@ def test_what_failed_counts_in_its_attempt_until_it_is_tried_again(store, stages
     assert failure_of(store, first.id) is None
 
 
-def test_a_store_that_cannot_be_written_hides_no_error(store, stages, tmp_path):
+def test_a_store_that_cannot_be_written_hides_no_error(store, tmp_path):
     (tmp_path / "stages").write_text("no folder")
-    Failures(store, "an attempt").note(StageError("stage a: the disk is full", [stages[0].id]))
+    Failures(store, "an attempt").note(StageError("stage a: the disk is full", ["train-1"]))

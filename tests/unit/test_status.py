@@ -9,13 +9,12 @@ import shutil
 
 import pytest
 
-from tests.local import job_of, run_plan, stage_named
+from tests.local import stage_named, whole_run
 from tests.shapes import tiny_job
 from wsss_ray.claims import Claims
 from wsss_ray.cli import app
 from wsss_ray.failures import Failures
 from wsss_ray.records import StageError
-from wsss_ray.runners.execute import begin_run
 from wsss_ray.stages import worker_class
 from wsss_ray.status import quality, run_status, sweep_status
 from wsss_ray.store import RunStore
@@ -24,12 +23,7 @@ from wsss_ray.store import RunStore
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """A run of which all is done, two of its images cannot be read."""
-    store = RunStore(str(tmp_path_factory.mktemp("runs")))
-    job = job_of(tiny_job(data={"kind": "shapes", "broken": [3, 11]}))
-    plan = job.plan()
-    begin_run(job, plan, store)
-    run_plan(store, plan)
-    return store, plan
+    return whole_run(tmp_path_factory.mktemp("runs"), tiny_job(data={"kind": "shapes", "broken": [3, 11]}))
 
 
 @pytest.fixture
@@ -64,6 +58,14 @@ def held(store, stage, attempt="attempt-7"):
     return path, store.read_json(path)["since"]
 
 
+def logged(store, stage, lines, at):
+    """A training's log, written at that time."""
+    path = store.stage_path(stage, "metrics.jsonl")
+    store.write(path, lines)
+    os.utime(path, (at, at))
+    return path
+
+
 def test_a_run_that_nobody_makes_is_interrupted(halfway):
     store, plan = halfway
     found = run_status(store, "tiny")
@@ -78,9 +80,7 @@ def test_a_training_shows_its_maker_pace_and_time_left(halfway):
     store, plan = halfway
     segmenter = stage_named(plan, "segmenter")
     path, since = held(store, segmenter)
-    log = store.stage_path(segmenter, "metrics.jsonl")
-    store.write(log, b'{"step": 1, "images_per_s": 16}\n{"step": 2, "images_per_s": 48}\n')
-    os.utime(log, (since + 1, since + 1))
+    log = logged(store, segmenter, b'{"step": 1, "images_per_s": 16}\n{"step": 2, "images_per_s": 48}\n', since + 1)
     found = run_status(store, "tiny")
     assert (found.state, found.now.name, found.now.holder) == ("running", "segmenter", "attempt-7")
     assert (found.now.made, found.now.work, found.now.unit) == (2, 6, "steps")
@@ -149,10 +149,7 @@ def test_a_stage_that_failed_says_why_until_it_is_tried_again(halfway, capsys):
 def test_the_tables(halfway, capsys):
     store, plan = halfway
     segmenter = stage_named(plan, "segmenter")
-    _, since = held(store, segmenter)
-    log = store.stage_path(segmenter, "metrics.jsonl")
-    store.write(log, b'{"step": 2, "images_per_s": 4}\n')
-    os.utime(log, (since + 1, since + 1))
+    logged(store, segmenter, b'{"step": 2, "images_per_s": 4}\n', held(store, segmenter)[1] + 1)
     row = rows(said(capsys, "--store", store.uri))["tiny"]
     assert row.pop("sign of life").endswith("s ago")
     assert row == {
