@@ -58,7 +58,8 @@ def is_python(text):
 def check_ours(arguments):
     """A command of wsss-ray: its options, and the job file with what is set in it."""
     if len(arguments) == 1:
-        assert arguments[0] in (*GROUP.commands, "--version", "--help", "--install-completion", "--show-completion"), f"there is no command {arguments[0]}"
+        alone = ("--version", "--help", "--install-completion", "--show-completion")
+        assert arguments[0] in (*GROUP.commands, *alone), f"there is no command {arguments[0]}"
         return
     place = {"TARGET": "slurm", "JOB": "jobs/demo.yaml"}
     _, values = parse([place.get(word, word) for word in arguments])
