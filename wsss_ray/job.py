@@ -157,11 +157,14 @@ def plans_of(jobs: Iterable[JobConfig], listed: Listed | None = None) -> list[Pl
 def _check_tags(plan: Plan) -> None:
     """Raise ValueError where a network is to learn tags that all images share."""
     for stage in plan:
-        if stage.kind == "localize" or isinstance(stage.component, OnlineSegmenter):
-            split = stage.input("data").component
+        joint = (stage,) if isinstance(stage.component, OnlineSegmenter) else ()
+        for training in stage.all("model") if stage.kind == "localize" else joint:
+            learner, split = training.component, training.input("data").component
+            assert isinstance(learner, Learner)
             assert isinstance(split, DataSplit)
-            if split.num_images > 1 and all(count in (0, split.num_images) for count in split.tagged):
-                named = ", ".join(name for name, count in zip(split.classes, split.tagged, strict=True) if count)
+            same = split.num_images > 1 and all(count in (0, split.num_images) for count in split.tagged)
+            if same and learner.total_steps(split.num_images):
+                named = ", ".join(name for name, count in zip(split.classes, split.tagged, strict=True) if count) or "none"
                 raise ValueError(
                     f"data: all {split.num_images} images have the same tags ({named}), and nothing tells them apart; "
                     "add images of other classes, or of none (an empty cell in a table of tags)"

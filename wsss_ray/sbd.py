@@ -32,7 +32,7 @@ class Augmented:
 
 
 def augment(voc: Path, sbd: Path, *, watch: Callable[[str, int], Callable[[int], None]]) -> Augmented:
-    """Write `SegmentationClassAug`, and then `train_aug.txt`, below `voc`.
+    """Write `SegmentationClassAug`, which has that name when it is whole, and then `train_aug.txt`, below `voc`.
 
     Args:
         voc: `VOCdevkit/VOC2012`, with `ImageSets/Segmentation` and `SegmentationClass`.
@@ -40,22 +40,24 @@ def augment(voc: Path, sbd: Path, *, watch: Callable[[str, int], Callable[[int],
         watch: told of what is to be done and how much of it; returns what takes how much more is.
 
     Raises:
-        ValueError: in one line, if the list is there already or a file is not what it should be.
+        ValueError: in one line, if masks or list are there already or a file is not what it should be.
         OSError: if a file is missing.
     """
-    if (voc / LIST).exists():
-        raise ValueError(f"{voc / LIST}: is there already; move it and {MASKS} away to make them anew")
+    for made in (voc / MASKS, voc / LIST):
+        if made.exists():
+            raise ValueError(f"{made}: is there already; move it away to make {MASKS} and {LIST} anew")
     sbd = sbd / "dataset" if (sbd / "dataset").is_dir() else sbd
     train, val = (_ids(voc / "ImageSets/Segmentation" / f"{name}.txt") for name in ("train", "val"))
     more = {*_ids(sbd / "train.txt"), *_ids(sbd / "val.txt")} - train - val
-    add = watch("masks", len(train | val | more))
+    add, part = watch("masks", len(train | val | more)), voc / f"{MASKS}.part"
     for image_id in sorted(train | val):
-        inside(voc / MASKS, image_id).write_bytes((voc / "SegmentationClass" / f"{image_id}.png").read_bytes())
+        inside(part, image_id).write_bytes((voc / "SegmentationClass" / f"{image_id}.png").read_bytes())
         add(1)
     for image_id in sorted(more):
-        write_voc(inside(voc / MASKS, image_id), _read(sbd / "cls" / f"{image_id}.mat"))
+        write_voc(inside(part, image_id), _read(sbd / "cls" / f"{image_id}.mat"))
         add(1)
     (voc / LIST).parent.mkdir(parents=True, exist_ok=True)
+    part.rename(voc / MASKS)
     (voc / LIST).write_text("".join(f"{image_id}\n" for image_id in sorted(train | more)), encoding="utf-8")
     return Augmented(len(train), len(val), len(train | more))
 

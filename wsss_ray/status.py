@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -16,6 +17,8 @@ from wsss_ray.store import RunStore
 State = Literal["done", "running", "failed", "interrupted", "waiting"]
 
 _LINES = 10  # of a training's log, over which its rate is taken
+_TAIL = 16_384  # bytes of it that are read
+_READERS = 8
 
 
 @dataclass(frozen=True)
@@ -119,7 +122,7 @@ def _stage_status(store: RunStore, about: dict[str, Any]) -> StageStatus:
         return replace(stage, made=counts[unit], work=counts[unit], errors=counts["errors"], seconds=record["seconds"])
     holder, silent = _claim(store, stage)
     since = holder.get("since") if holder is not None else None
-    made, rate = _steps(store, stage, since, about.get("batch")) if trains else _shards(store, stage, since)
+    made, rate = _steps(store, stage, since) if trains else _shards(store, stage, since)
     stage = replace(stage, made=made, errors=_errors(store, stage), silent_s=silent)
     if holder is None or is_dead(holder):
         failure = failure_of(store, stage.id) or {}
@@ -132,15 +135,19 @@ def _stage_status(store: RunStore, about: dict[str, Any]) -> StageStatus:
     return replace(stage, state="running", rate=rate, left_s=left, holder=holder["attempt"])
 
 
-def _steps(store: RunStore, stage: StageStatus, since: float | None, batch: int | None) -> tuple[int, float | None]:
-    """Steps of a training by its log, and how many a second in the attempt that claimed it at `since`."""
+def _steps(store: RunStore, stage: StageStatus, since: float | None) -> tuple[int, float | None]:
+    """Steps of a training by the end of its log, and how many a second in the attempt that claimed it at `since`."""
     path = store.stage_path(stage, "metrics.jsonl")
-    info = store.fs.get_file_info(path)
-    lines = [json.loads(line) for line in store.read(path).splitlines()[-_LINES:]] if info.is_file else []
-    speeds = [line["images_per_s"] for line in lines if line.get("images_per_s")]
-    rate = None
-    if since is not None and batch is not None and speeds and info.mtime.timestamp() > since:
-        rate = len(speeds) / sum(1 / speed for speed in speeds) / batch
+    if not store.exists(path):
+        return 0, None
+    with store.fs.open_input_file(path) as file:
+        file.seek(max(0, file.size() - _TAIL))
+        text: bytes = file.read()
+    whole = text if len(text) < _TAIL else text.partition(b"\n")[2]
+    lines = [json.loads(line) for line in whole.splitlines()[-_LINES:]]
+    fresh = [line for line in lines if since is not None and line.get("time", 0) > since]
+    seconds = fresh[-1]["time"] - fresh[0]["time"] if fresh else 0.0
+    rate = (fresh[-1]["step"] - fresh[0]["step"]) / seconds if seconds > 0 else None
     return (lines[-1]["step"] if lines else 0), rate
 
 
@@ -159,12 +166,15 @@ def _shards(store: RunStore, stage: StageStatus, since: float | None) -> tuple[i
 
 
 def _errors(store: RunStore, stage: StageStatus) -> int:
-    """Images that failed so far."""
-    count = 0
-    for shard in store.shards(stage, "errors"):
-        with suppress(FileNotFoundError):  # they may be tried again at this moment
-            count += store.num_rows(stage, shard, "errors")
-    return count
+    """Images that failed so far, where it can be read."""
+
+    def count(shard: int) -> int:
+        with suppress(OSError, ValueError):  # they may be tried again at this moment
+            return store.num_rows(stage, shard, "errors")
+        return 0
+
+    with ThreadPoolExecutor(_READERS, thread_name_prefix="errors") as pool:
+        return sum(pool.map(count, store.shards(stage, "errors")))
 
 
 def quality(store: RunStore, name: str, stage_id: str) -> list[str]:

@@ -209,30 +209,35 @@ class MetricsLog:
         self.store, self.path, self.every = store, store.stage_path(stage, "metrics.jsonl"), every
         text = store.read(self.path) if store.exists(self.path) else b""
         lines = [line for line in text.splitlines(keepends=True) if json.loads(line)["step"] <= start]
-        self.loss: float | None = json.loads(lines[-1])["loss"] if lines else None
+        logged = [loss for line in reversed(lines) if (loss := json.loads(line).get("loss")) is not None]
+        self.loss: float | None = logged[0] if logged else None
         self._text = bytearray(b"".join(lines))
         self._written = len(self._text)
         self._since: list[Step] = []
         self._next = time.monotonic()
 
     def add(self, step: Step, batch_size: int, *, flush: bool, miou: float | None = None) -> None:
-        """Note a step; every so many, at a checkpoint (`flush`) and with a score (`miou`), a line with the mean losses."""
+        """Note a step; every so many, and at a checkpoint (`flush`), a line with the mean losses. A score (`miou`) is in that
+        line or, so that it changes no mean, in one of its own.
+        """
         self._since.append(step)
-        if step.step % self.every and not flush and miou is None:
+        when = {"step": step.step, "epoch": round(step.epoch, 4), "time": round(time.time(), 3)}
+        score = {} if miou is None else {"val_miou": miou}
+        if step.step % self.every and not flush:
+            self._text += json.dumps(when | score).encode() + b"\n" if score else b""
             return
         count, seconds = len(self._since), sum(s.seconds for s in self._since)
         names = sorted({name for s in self._since for name in s.terms})
         self.loss = sum(s.loss for s in self._since) / count
         line = {
-            "step": step.step,
-            "epoch": round(step.epoch, 4),
+            **when,
             "loss": self.loss,
             "terms": {name: sum(s.terms.get(name, 0.0) for s in self._since) / count for name in names},
             "lr": step.lr,
             "images_per_s": round(count * batch_size / seconds, 2),
             "wait_share": round(sum(s.waited for s in self._since) / seconds, 4),
-            "time": round(time.time(), 3),
-        } | ({} if miou is None else {"val_miou": miou})
+            **score,
+        }
         self._text += json.dumps(line).encode() + b"\n"
         self._since = []
 

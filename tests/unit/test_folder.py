@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import unicodedata
 from pathlib import Path
 
@@ -235,3 +236,13 @@ def test_at_most_254_classes(root):
     names = ";".join(f"c{k:03d}" for k in range(255))
     with pytest.raises(ValueError, match="255 classes; at most 254"):
         folder(root, table(root, "tags.csv", f"image,tags\na,{names}\n")).class_names()
+
+
+def test_the_lost_and_found_of_a_disk_is_no_obstacle(root, monkeypatch):
+    def walk(top, onerror):
+        onerror(PermissionError(13, "Permission denied", f"{top}/lost+found"))
+        yield from os_walk(top)
+
+    os_walk = os.walk
+    monkeypatch.setattr(os, "walk", walk)
+    assert folder(root, table(root, "t.csv", "image,tags\na,cat\n")).items("weak")

@@ -99,6 +99,16 @@ def test_an_override_below_an_alias_is_for_that_place_alone(tmp_path):
     assert (job.method.segmenter.optimizer.lr, job.method.retrain.optimizer.lr) == (0.5, 0.25)
 
 
+def test_tags_that_all_images_share_are_a_mistake_only_where_they_are_learned(own_data, monkeypatch):
+    from wsss_ray.job import plans_of
+
+    monkeypatch.chdir(own_data)
+    (own_data / "tags.csv").write_text("image,tags\na,cat\nb,cat\n")
+    with pytest.raises(ValueError, match=r"all 2 images have the same tags \(cat\)"):
+        plans_of([load_job("job.yaml")])
+    plans_of([load_job("job.yaml", ["method.classifier.epochs=null", "method.classifier.steps=0"])])
+
+
 def cli(*arguments, cwd=None):
     return subprocess.run(
         [sys.executable, "-m", "wsss_ray", *arguments], capture_output=True, text=True, timeout=60, cwd=cwd, check=False

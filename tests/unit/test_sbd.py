@@ -41,7 +41,11 @@ def test_the_augmented_set(raw, inner):
 def test_it_is_not_made_over(raw):
     voc, sbd = raw
     call("augment-voc", voc, sbd)
-    assert "train_aug.txt: is there already; move it and SegmentationClassAug away" in call("augment-voc", voc, sbd, code=2)
+    assert "SegmentationClassAug: is there already; move it away" in call("augment-voc", voc, sbd, code=2)
+    mine = (voc / "SegmentationClassAug").rename(voc / "mine")
+    assert "train_aug.txt: is there already; move it away" in call("augment-voc", voc, sbd, code=2)
+    assert not (voc / "SegmentationClassAug").exists()
+    assert sorted(file.name for file in mine.iterdir())
 
 
 def damaged(path):
@@ -72,6 +76,7 @@ def test_a_bad_mask_is_named_and_leaves_no_list(raw, spoil, said):
 
     assert re.search(said, line)
     assert not (voc / "ImageSets/SegmentationAug/train_aug.txt").exists()
+    assert not (voc / "SegmentationClassAug").exists()
 
 
 def test_lists_that_cannot_be(raw):

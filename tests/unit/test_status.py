@@ -58,12 +58,10 @@ def held(store, stage, attempt="attempt-7"):
     return path, store.read_json(path)["since"]
 
 
-def logged(store, stage, lines, at):
-    """A training's log, written at that time."""
-    path = store.stage_path(stage, "metrics.jsonl")
-    store.write(path, lines)
-    os.utime(path, (at, at))
-    return path
+def logged(store, stage, *lines):
+    """A training's log: a line for each step and time."""
+    text = "".join(json.dumps({"step": step, "time": at}) + "\n" for step, at in lines)
+    store.write(store.stage_path(stage, "metrics.jsonl"), text.encode())
 
 
 def test_a_run_that_nobody_makes_is_interrupted(halfway):
@@ -80,12 +78,12 @@ def test_a_training_shows_its_maker_pace_and_time_left(halfway):
     store, plan = halfway
     segmenter = stage_named(plan, "segmenter")
     path, since = held(store, segmenter)
-    log = logged(store, segmenter, b'{"step": 1, "images_per_s": 16}\n{"step": 2, "images_per_s": 48}\n', since + 1)
+    logged(store, segmenter, (0, since - 5), (1, since + 1), (2, since + 1.5), (4, since + 2))
     found = run_status(store, "tiny")
     assert (found.state, found.now.name, found.now.holder) == ("running", "segmenter", "attempt-7")
-    assert (found.now.made, found.now.work, found.now.unit) == (2, 6, "steps")
-    assert found.now.rate == pytest.approx(3), "of 8 images, at 2 and at 6 a second"
-    assert found.now.left_s == pytest.approx(4 / 3)
+    assert (found.now.made, found.now.work, found.now.unit) == (4, 6, "steps")
+    assert found.now.rate == pytest.approx(3)
+    assert found.now.left_s == pytest.approx(2 / 3)
     assert found.now.silent_s < 60
 
     os.utime(path, (since - 100, since - 100))
@@ -93,7 +91,7 @@ def test_a_training_shows_its_maker_pace_and_time_left(halfway):
     assert (silent.state, silent.rate, silent.left_s) == ("running", None, None), "it has given no sign for long"
     assert silent.silent_s > 99
     os.utime(path)
-    os.utime(log, (since - 1, since - 1))
+    logged(store, segmenter, (1, since - 2), (2, since - 1))
     assert run_status(store, "tiny").now.rate is None, "of an earlier attempt, perhaps on another machine"
 
     claim = store.read_json(path)
@@ -149,7 +147,8 @@ def test_a_stage_that_failed_says_why_until_it_is_tried_again(halfway, capsys):
 def test_the_tables(halfway, capsys):
     store, plan = halfway
     segmenter = stage_named(plan, "segmenter")
-    logged(store, segmenter, b'{"step": 2, "images_per_s": 4}\n', held(store, segmenter)[1] + 1)
+    _, since = held(store, segmenter)
+    logged(store, segmenter, (1, since + 1), (2, since + 3))
     row = rows(said(capsys, "--store", store.uri))["tiny"]
     assert row.pop("sign of life").endswith("s ago")
     assert row == {

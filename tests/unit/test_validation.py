@@ -44,6 +44,12 @@ def curve(store, stage):
     return {line["step"]: line["val_miou"] for line in lines if "val_miou" in line}
 
 
+def losses(store, stage):
+    """The lines of the log that have a loss, without what the clock says."""
+    lines = [json.loads(line) for line in store.read(store.stage_path(stage, "metrics.jsonl")).splitlines()]
+    return [{name: line[name] for name in ("step", "epoch", "loss", "terms", "lr")} for line in lines if "loss" in line]
+
+
 def independent_miou(store, stage, data, count):
     """By hand: the whole image through the trained network, the likeliest label, one confusion matrix."""
     net, learner = load_model(store, stage, "cpu"), stage.component
@@ -77,11 +83,12 @@ def untrained(trained_run, tmp_path):
 def test_no_byte_changes_and_the_last_figure_is_that_of_the_model(untrained):
     store, stage, data = untrained
     trained(store, stage, None)
-    expected = files_of(store, stage)
+    expected, mean = files_of(store, stage), losses(store, stage)
     assert curve(store, stage) == {}
     store.delete_folder(store.stage_path(stage))
     trained(store, stage, Validation(data, 7, 5))
     assert files_of(store, stage) == expected
+    assert losses(store, stage) == mean
     found = curve(store, stage)
     assert list(found) == [7, 14, 21, 28, 35, 40]
     assert len(set(found.values())) > 1

@@ -89,7 +89,7 @@ def submit(
         python=python,
         include=include,
         exclude=exclude,
-        plugins=tuple(plugin.module for plugin in behind((loaded.method, loaded.data)).values()),
+        plugins=tuple(plugin.module for plugin in behind((loaded.method, loaded.data, *loaded.run.loggers)).values()),
     )
     send(shipment, address, detach=detach, force=force)
 

@@ -152,10 +152,14 @@ class Folder(Source):
 
 
 def walk(folder: str | Path) -> Iterator[tuple[str, list[str], list[str]]]:
-    """`os.walk`, but a folder that may not be read is an OSError that names it, and not an empty one."""
+    """`os.walk`, but a folder that may not be read is an OSError that names it, and not an empty one.
 
-    def stop(error: OSError) -> NoReturn:
-        raise error
+    Except `lost+found`, which the file systems of disks have for themselves.
+    """
+
+    def stop(error: OSError) -> None:
+        if PurePosixPath(str(error.filename)).name != "lost+found":
+            raise error
 
     return os.walk(folder, onerror=stop)
 

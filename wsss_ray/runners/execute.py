@@ -79,7 +79,7 @@ def attempt() -> str:
 def begin_run(job: JobConfig, plan: Plan, store: RunStore) -> None:
     """Write down what this run is, before anything starts."""
     store.write(store.run_path(job.name, "job.yaml"), yaml.safe_dump(job.spec(), sort_keys=False, allow_unicode=True).encode())
-    stages = [{"id": stage.id, "name": stage.name, "kind": stage.kind} | _work(stage) for stage in plan]
+    stages = [{"id": stage.id, "name": stage.name, "kind": stage.kind, "work": _work(stage)} for stage in plan]
     about = {
         "name": job.name,
         "stages": stages,
@@ -91,13 +91,12 @@ def begin_run(job: JobConfig, plan: Plan, store: RunStore) -> None:
     store.write_json(store.run_path(job.name, "run.json"), about)
 
 
-def _work(stage: Stage) -> dict[str, int]:
-    """What a stage has to do: steps of a training (as far as the plan can tell) and images of a step, shards of any other."""
+def _work(stage: Stage) -> int:
+    """What a stage has to do: steps of a training (as far as the plan can tell), shards of any other."""
     if stage.kind != "train":
-        return {"work": data_split(stage).num_shards}
-    learner = stage.component
-    assert isinstance(learner, Learner)
-    return {"work": learner.total_steps(data_split(stage).num_images), "batch": learner.batch_size}
+        return data_split(stage).num_shards
+    assert isinstance(stage.component, Learner)
+    return stage.component.total_steps(data_split(stage).num_images)
 
 
 def write_report(job: JobConfig, plan: Plan, store: RunStore) -> None:

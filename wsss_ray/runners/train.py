@@ -214,7 +214,7 @@ class _Watch(threading.Thread):
             return
         for line in lines:
             self._miou = f", mIoU {line['val_miou']:.3f}" if "val_miou" in line else self._miou
-            if line["step"] > self._step:
+            if line["step"] > self._step and "loss" in line:
                 note = f"loss {line['loss']:.4f}{self._miou}, waiting {line['wait_share']:.0%}"
                 self.meter.to(line["step"], note, loss=line["loss"])
         self._step = lines[-1]["step"] if lines else self._step
