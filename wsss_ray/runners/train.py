@@ -18,7 +18,8 @@ from typing import Any
 import ray.train
 import torch
 from ray import PlacementGroupID
-from ray.experimental import internal_kv
+from ray._private.state import state
+from ray.core.generated.gcs_pb2 import PlacementGroupTableData
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer, get_device, prepare_model
 from ray.util.placement_group import PlacementGroup, remove_placement_group
@@ -66,7 +67,6 @@ def run_train(
         "checkpoint_every": run.checkpoint_every,
         "log_every": run.log_every,
         "validation": validation,
-        "owner": owner_name(ray.util.get_node_ip_address(), os.getpid()),
     }
     limit = 2 + math.ceil(run.wait_s / 120) + (run.max_failures if fewest < most else 0)  # waits of two minutes for machines
     scratch, attempt = store.path("ray-train", stage.id), str(time.time_ns())
@@ -115,9 +115,6 @@ def run_train(
 def train_worker(config: dict[str, Any]) -> dict[str, Any]:
     """What every training worker runs. Errors that all workers share are returned, so that they are not tried again."""
     context = ray.train.get_context()
-    place = ray.util.get_current_placement_group()
-    if context.get_world_rank() == 0 and place is not None:
-        internal_kv._internal_kv_put(config["owner"], place.id.hex(), overwrite=True)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what deterministic matrix products on CUDA need
     torch.set_num_threads(config["threads"])
     torch.use_deterministic_algorithms(mode=True, warn_only=True)
@@ -144,20 +141,17 @@ def train_worker(config: dict[str, Any]) -> dict[str, Any]:
         raise WorkerError.of(error, f"stage {config['stage'].name}") from error
 
 
-def owner_name(address: str, pid: int) -> str:
-    """Under which a process that runs a training keeps the name of the training's placement group in Ray's store of keys."""
-    return f"wsss-ray place {address} {pid}"
-
-
-def free_place(owner: str) -> None:
-    """Give back what the training of a process that was ended from outside holds.
+def free_places() -> None:
+    """Give back what trainings of this job hold whose processes were ended from outside.
 
     Ray frees the placement group of an actor that dies only with the whole job, and Ray Train's own cleaner needs a dashboard.
     """
-    found = internal_kv._internal_kv_get(owner)
-    if found is not None:
-        internal_kv._internal_kv_del(owner)
-        remove_placement_group(PlacementGroup(PlacementGroupID(bytes.fromhex(found.decode()))))
+    mine = ray.get_runtime_context().get_job_id()
+    for data in state._connect_and_get_accessor().get_placement_group_table():
+        group = PlacementGroupTableData.FromString(data)
+        gone = group.state == PlacementGroupTableData.REMOVED
+        if group.creator_actor_dead and group.creator_job_id.hex() == mine and not gone and not group.is_detached:
+            remove_placement_group(PlacementGroup(PlacementGroupID(group.placement_group_id)))
 
 
 class _Machines:

@@ -15,12 +15,13 @@ from wsss_ray.progress import Display, Meter
 from wsss_ray.records import StageError
 from wsss_ray.runners.causes import cause
 from wsss_ray.runners.cluster import in_a_thread
-from wsss_ray.runners.train import free_place, owner_name
+from wsss_ray.runners.train import free_places
 from wsss_ray.runners.trial import Work, run_trial, trial_row, write_row
 from wsss_ray.sweep import Asha
 from wsss_ray.trials import State, TrialRow
 
 _FULL = 2**20  # bytes free, below which files come out short
+_FREE_S = 2.0
 
 
 def tune_trials(
@@ -84,7 +85,7 @@ class _Watch(tune.Callback):  # type: ignore[misc]
     """What trials report, for the display. Tune keeps a copy of its callbacks, which then has no display."""
 
     def __init__(self, display: Display | None, meter: Meter | None) -> None:
-        self.display, self.meter = display, meter
+        self.display, self.meter, self._next = display, meter, 0.0
 
     def __reduce__(self) -> tuple[type[_Watch], tuple[None, None]]:
         return (_Watch, (None, None))
@@ -96,17 +97,16 @@ class _Watch(tune.Callback):  # type: ignore[misc]
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         """One more has ended."""
-        self.on_trial_recover(iteration, trials, trial)
         if self.meter is not None:
             self.meter.add(1)
 
     on_trial_error = on_trial_complete
 
-    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-        """A trial's process is no more: what its training held is free."""
-        last = trial.last_result or {}
-        if not last.get("ended") and "pid" in last:
-            free_place(owner_name(last["node_ip"], last["pid"]))
+    def on_step_end(self, iteration: int, trials: list[Any], **_: Any) -> None:
+        """Now and then: what the trainings of trials held that were ended is free, however soon after their start it was."""
+        if time.monotonic() > self._next:
+            free_places()
+            self._next = time.monotonic() + _FREE_S
 
 
 def _scheduler(work: Work) -> Any:

@@ -1,0 +1,39 @@
+"""What a training holds is free when its process was ended from outside, and not before."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+pytestmark = pytest.mark.ray
+
+
+def test_the_places_of_the_dead_are_free_and_those_of_the_living_are_not(ray_session):
+    import ray
+    from ray.util.placement_group import placement_group, placement_group_table
+
+    from wsss_ray.runners.train import free_places
+
+    @ray.remote(num_cpus=0)
+    class Holder:
+        def hold(self):
+            self.group = placement_group([{"CPU": 0.01}])
+            ray.get(self.group.ready())
+            return self.group.id.hex()
+
+    def state(group):
+        return placement_group_table()[group]["state"]
+
+    living, dying = Holder.remote(), Holder.remote()
+    kept, left = ray.get([living.hold.remote(), dying.hold.remote()])
+    free_places()
+    assert (state(kept), state(left)) == ("CREATED", "CREATED")
+    ray.kill(dying)
+    deadline = time.monotonic() + 30
+    while state(left) != "REMOVED":
+        assert time.monotonic() < deadline
+        free_places()
+    assert state(kept) == "CREATED"
+    ray.get(living.hold.remote())
+    ray.kill(living)
