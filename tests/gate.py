@@ -1,4 +1,4 @@
-"""A gate in front of an S3 endpoint that lets everything pass but the second part of an upload."""
+"""A gate in front of a server that lets everything pass but requests of one kind, such as the second part of an upload to S3."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ DENIED = b"<?xml version='1.0'?><Error><Code>AccessDenied</Code><Message>not thi
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """Passes requests on to the endpoint, but for the second part of an upload."""
+    """Passes requests on to the endpoint, but for those that the gate refuses."""
 
     protocol_version = "HTTP/1.1"
 
     def pass_on(self):
         body = self.body()
-        if "partNumber=2" in self.path:
-            self.server.second_part()
+        if self.server.refuses and self.server.refuses in self.path:
+            self.server.refused()
             status, headers, data = 403, [], DENIED
         else:
             behind = HTTPConnection(self.server.endpoint)
@@ -52,14 +52,15 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 class Gate(ThreadingHTTPServer):
-    """A server in front of `endpoint` (host:port); `second_part` is called when the second part of an upload comes."""
+    """A server in front of `endpoint` (host:port); `refused` is called when a request comes with `refuses` in its path."""
 
     daemon_threads = True
 
-    def __init__(self, endpoint: str) -> None:
+    def __init__(self, endpoint: str, refuses: str | None = "partNumber=2") -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.endpoint = endpoint
-        self.second_part: Callable[[], object] = lambda: None
+        self.refuses = refuses
+        self.refused: Callable[[], object] = lambda: None
 
     def handle_error(self, *_: object) -> None:
         """The other end was killed: that is the test."""

@@ -14,12 +14,15 @@ import threading
 import urllib.request
 
 import pytest
+from pyarrow.fs import FileSelector
 
 from tests.event_files import points
 from tests.gate import Gate
 from tests.local import job_of, run_plan, stage_named
 from tests.shapes import tiny_job
 from wsss_ray.cli import app
+from wsss_ray.loggers import Tensorboard, tensorboard
+from wsss_ray.loggers.logger import Row, Run
 from wsss_ray.progress import Display
 from wsss_ray.runners.follow import logged
 from wsss_ray.store import RunStore
@@ -141,6 +144,28 @@ def test_event_files_are_put_on_s3(both, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir()), "nothing is left here"
 
 
+def test_a_put_of_event_files_that_fails_is_made_up_for_by_the_next(endpoint, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(tensorboard, "_PUT_S", -1.0)  # with every write
+    request(endpoint, "PUT", "/lent")
+    there = RunStore(f"s3://lent/runs?endpoint_override={endpoint}&scheme=http&attempts=1")
+    sink = Tensorboard().open(Run(store=there, name="tiny", job={}, tags={}, before=None))
+    request(endpoint, "DELETE", "/lent")
+    sink.write([Row("train", "train-0", 1, 1.0, {"loss": 2.0})])
+    request(endpoint, "PUT", "/lent")
+    sink.write([Row("train", "train-0", 2, 2.0, {"loss": 1.0})])
+    folder = there.run_path("tiny", "tensorboard", "train")
+    (name,) = there.names(folder)
+    assert points(there.read(f"{folder}/{name}")) == {"loss": [(1, 2.0), (2, 1.0)]}
+    request(endpoint, "DELETE", f"/lent/runs/runs/tiny/tensorboard/train/{name}")
+    for left in there.fs.get_file_info(FileSelector("lent", recursive=True)):
+        request(endpoint, "DELETE", f"/{left.path}/")
+    request(endpoint, "DELETE", "/lent")
+    with pytest.raises(OSError, match="lent"):
+        sink.close("failed", None)
+    assert not list(tmp_path.iterdir()), "nothing is left here"
+
+
 def test_files_and_folders(store):
     assert store.path("a", "b") == f"{store.path()}/a/b"
     assert "?" not in store.path()
@@ -206,7 +231,7 @@ def test_a_writer_that_is_killed_leaves_what_was_there(endpoint, gate):
         if before:
             folder.write(path, before)
         child = subprocess.Popen([sys.executable, "-c", CHILD, through, "x", str(PARTS)])
-        gate.second_part = child.kill
+        gate.refused = child.kill
         assert child.wait(timeout=60) == -signal.SIGKILL
         assert folder.exists(path) is bool(before)
         assert before is None or folder.read(path) == before

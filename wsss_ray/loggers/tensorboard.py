@@ -10,6 +10,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -47,15 +48,18 @@ class _Events(Sink):
         for stage in {plain(row.stage, also=" ") for row in rows}:
             self._writers[stage].flush()
         if time.monotonic() - self._put > _PUT_S:
-            self._upload()
+            with suppress(OSError):  # raised, it would bring the same rows again; the next put has all of them
+                self._upload()
 
     def close(self, state: State, report: str | None) -> None:
         """See `Sink.close`."""
         for writer in self._writers.values():
             writer.close()
-        self._upload()
-        if not self.store.is_local:
-            shutil.rmtree(self.here, ignore_errors=True)
+        try:
+            self._upload()
+        finally:
+            if not self.store.is_local:
+                shutil.rmtree(self.here, ignore_errors=True)
 
     def _writer(self, stage: str) -> Any:
         if stage not in self._writers:
@@ -69,7 +73,7 @@ class _Events(Sink):
         return self._writers[stage]
 
     def _upload(self) -> None:
+        self._put = time.monotonic()
         if not self.store.is_local:
             for file in self.here.rglob("events.*"):
                 self.store.write(f"{self.folder}/{file.relative_to(self.here).as_posix()}", file.read_bytes())
-        self._put = time.monotonic()
