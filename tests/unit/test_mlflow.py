@@ -9,6 +9,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,15 +18,19 @@ import pytest
 import requests
 from rich.console import Console
 
+from tests.gate import Gate
 from tests.local import job_of, stage_named
 from tests.masked import masked_job
 from wsss_ray.loggers import Mlflow
+from wsss_ray.loggers.logger import Row, Run
 from wsss_ray.progress import Display
 from wsss_ray.records import StageError
 from wsss_ray.runners.follow import logged
 from wsss_ray.store import RunStore
 
 pytest.importorskip("mlflow", reason="needs wsss-ray[mlflow]")
+from mlflow.exceptions import MlflowException
+
 for module in ("alembic", "flask", "flask_cors"):
     pytest.importorskip(module, reason=f"MLflow's server needs {module}")
 
@@ -200,6 +205,45 @@ def test_a_server_that_is_away_ends_nothing_and_gets_all_later(copy, tmp_path):
         assert len(server.history(run, "retrain/loss")) == 40
 
 
+@pytest.fixture
+def gate(server):
+    found = Gate(server.uri.removeprefix("http://"), refuses=None)
+    thread = threading.Thread(target=found.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    yield found
+    found.shutdown()
+    thread.join()
+    found.server_close()
+
+
+def open_at(gate, copy, experiment, *, before=None):
+    logger = Mlflow(tracking_uri=f"http://127.0.0.1:{gate.server_port}", experiment=experiment)
+    return logger.open(Run(store=copy, name="tiny", job={"run": {"seed": 7}}, tags={}, before=before))
+
+
+def test_parameters_that_are_not_taken_follow_in_the_same_run(copy, server, gate):
+    gate.refuses = "log-batch"
+    first = open_at(gate, copy, "later")
+    rows = [Row("train", "train-0", 1, 1.0, {"loss": 2.0})]
+    with pytest.raises(MlflowException):
+        first.write(rows)
+    gate.refuses = None
+    open_at(gate, copy, "later", before=first.id).write(rows)  # as after a kill
+    open_at(gate, copy, "later", before=first.id).write(rows)
+    (run,) = server.runs("later")
+    assert pairs(run["data"]["params"]) == {"run.seed": "7"}
+    assert server.history(run, "train/loss") == [(1, 2.0, 1000)]
+
+
+def test_a_report_that_is_not_taken_leaves_the_run_ended(copy, server, gate):
+    sink = open_at(gate, copy, "no-report")
+    gate.refuses = "artifacts"
+    with pytest.raises(requests.HTTPError):
+        sink.close("finished", "<html>")
+    (run,) = server.runs("no-report")
+    assert run["info"]["status"] == "FINISHED"
+
+
 def test_a_logger_without_a_server_is_refused(monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     with pytest.raises(ValueError, match=r"^run\.loggers: mlflow has no server; set its tracking_uri, or MLFLOW_TRACKING_URI$"):
@@ -207,3 +251,35 @@ def test_a_logger_without_a_server_is_refused(monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
     Mlflow().check()
     assert os.environ["MLFLOW_TRACKING_URI"]
+
+
+@pytest.mark.parametrize(
+    ("uri", "message"),
+    [
+        ("http://me:secret@host", "MLFLOW_TRACKING_URI: the URI holds credentials; take them out: .*MLFLOW_TRACKING_USERNAME"),
+        ("postgresql://me:secret@host/runs", "MLFLOW_TRACKING_URI: the URI holds credentials"),
+        ("./mlruns", "MLFLOW_TRACKING_URI: ./mlruns is a path from this folder, .*; write the whole path, such as sqlite:////"),
+        ("file:mlruns", "is a path from this folder"),
+        ("sqlite:///mlflow.db", "is a path from this folder"),
+        ("sqlite:///:memory:", "is a path from this folder"),
+        ("sqlite://", "is a path from this folder"),
+        ("/home/me/mlruns", None),
+        ("file:///home/me/mlruns", None),
+        ("file:/home/me/mlruns", None),
+        ("sqlite:////home/me/mlflow.db", None),
+        ("databricks", None),
+        ("databricks://profile", None),
+        ("https://mlflow", None),
+    ],
+)
+def test_where_the_environment_says(monkeypatch, uri, message):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    if message is None:
+        Mlflow().check()
+        return
+    with pytest.raises(ValueError, match=rf"^run\.loggers: mlflow: .*{message}") as caught:
+        Mlflow().check()
+    assert "secret" not in str(caught.value)
+    if "secret" not in uri:
+        with pytest.raises(ValueError, match=r"^run\.loggers: mlflow: tracking_uri: "):
+            Mlflow(tracking_uri=uri).check()
