@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -19,13 +20,16 @@ from tests import memory_logger
 from tests.event_files import points
 from tests.local import job_of, stage_named
 from tests.masked import masked_job
+from wsss_ray.claims import Claims
 from wsss_ray.job import JobError, load_job
+from wsss_ray.loggers.figures import Figures
 from wsss_ray.plan import Plan
 from wsss_ray.progress import Display
 from wsss_ray.records import StageError
 from wsss_ray.runners import follow as follow_module
 from wsss_ray.runners.follow import Follower, logged
 from wsss_ray.schema import job_schema
+from wsss_ray.stages import data_split
 from wsss_ray.store import RunStore
 
 MEMORY = {"loggers": ["memory"]}
@@ -189,21 +193,36 @@ def test_figures_come_while_a_run_goes_on(copy, monkeypatch):
         assert not memory_logger.CLOSED
 
 
-def test_progress_of_a_stage_that_is_made(copy):
-    job, plan = job_with(**MEMORY)
+def test_progress_of_a_stage_that_is_made(copy, monkeypatch):
+    """A rate is of the time in which it was made: not of that in which it waited, and not of what was there before."""
+    _, plan = job_with()
     stage = stage_named(plan, "images-weak")
-    shards = {shard: copy.read(copy.shard_path(stage, shard)) for shard in copy.shards(stage)}
+    record, shards = copy.record(stage), {shard: copy.read(copy.shard_path(stage, shard)) for shard in copy.shards(stage)}
     copy.delete(copy.stage_path(stage, "record.json"))
-    for shard in (1, 2):
+    for shard in shards:
         copy.delete(copy.shard_path(stage, shard))
-    follower = Follower(job.run.loggers[0], job, plan, copy, display())
-    follower.look()
-    copy.write(copy.shard_path(stage, 1), shards[1])
-    follower.look()
-    rows = [row for row in memory_logger.ROWS["number 1"] if row.stage == "images-weak"]
-    assert [(row.step, row.figures["share"]) for row in rows] == [(1, 1 / 3), (2, 2 / 3)]
-    assert "images_per_s" not in rows[0].figures, "nobody knows when it was made"
-    assert rows[1].figures["images_per_s"] > 0
+    now = [1e9]
+    monkeypatch.setattr(time, "time", lambda: now[0])
+    figures = Figures(copy, stage, after=0)
+    assert figures.rows() == []
+    now[0] += 1000
+    with Claims(copy, "maker") as claims:
+        assert claims.take(stage.id) is None
+        rows = []
+        for shard, data in shards.items():
+            now[0] += 10
+            copy.write(copy.shard_path(stage, shard), data)
+            rows += figures.rows()
+    assert [(row.step, row.figures["share"]) for row in rows] == [(1, 1 / 3), (2, 2 / 3), (3, 1)]
+    assert ["images_per_s" in row.figures for row in rows] == [False, True, True], "one alone tells no rate"
+    assert rows[2].figures["images_per_s"] == pytest.approx(data_split(stage).source.shard_size / 10)
+    copy.write_json(copy.stage_path(stage, "record.json"), record)
+    (whole,) = figures.rows()
+    assert whole.figures["images_per_s"] == pytest.approx(record["counts"]["images"] / record["seconds"])
+    os.utime(copy.shard_path(stage, 0), (now[0], now[0]))  # of an attempt before the last
+    (resumed,) = Figures(copy, stage, after=0).rows()
+    assert "images_per_s" not in resumed.figures
+    assert resumed.figures["seconds"] == record["seconds"]
 
 
 def test_event_files_hold_what_the_store_says_each_point_once(copy):

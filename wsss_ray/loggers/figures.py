@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
 from wsss_ray.loggers.logger import Row
 from wsss_ray.plan import Stage
+from wsss_ray.progress import Pace
 from wsss_ray.stages import data_split
 from wsss_ray.store import RunStore
 from wsss_ray.tail import Tail
@@ -25,7 +27,8 @@ class Figures:
         self.store, self.stage, self.done = store, stage, False
         self._last = after
         self._tail = Tail(store, store.stage_path(stage, "metrics.jsonl"))
-        self._first: tuple[float, int] | None = None  # when this began to look, and the shards that were there
+        self._seen: int | None = None  # shards, at the last look
+        self._pace: Pace | None = None  # of the attempt that makes it
 
     def rows(self) -> list[Row]:
         """The rows that have come since the last call. Raises OSError."""
@@ -45,16 +48,27 @@ class Figures:
         return [self._row(line.pop("step"), line.pop("time", time.time()), line) for line in fresh]
 
     def _progress(self) -> list[Row]:
-        now, made = time.time(), len(self.store.shards(self.stage))
-        began, before = self._first = self._first or (now, made)
+        now, made, seen = time.time(), len(self.store.shards(self.stage)), self._seen
+        self._seen = made
+        if seen is not None and made > seen:
+            self._count(now, made)
         if made <= self._last:
             return []
         self._last = made
         split = data_split(self.stage)
         figures = {"share": made / split.num_shards}
-        if made > before:
-            figures["images_per_s"] = (made - before) * split.source.shard_size / (now - began)
+        if self._pace is not None and self._pace.rate is not None:
+            figures["images_per_s"] = self._pace.rate * split.source.shard_size
         return [self._row(made, now, figures)]
+
+    def _count(self, now: float, made: int) -> None:
+        """Shards have come. Time counts from the claim of whoever makes them: before it the stage waited for others."""
+        with suppress(OSError):  # it is freed, or being written at this moment
+            since = self.store.read_json(self.store.path("claims", f"{self.stage.id}.json")).get("since")
+            if since is not None and (self._pace is None or self._pace.began != since):
+                self._pace = Pace(since)
+        if self._pace is not None:
+            self._pace.at(now, made)
 
     def _end(self, record: Mapping[str, Any]) -> Row:
         """Time, errors and scores."""
@@ -64,9 +78,19 @@ class Figures:
             metrics["iou"] = dict(zip(names, metrics["iou"], strict=True))
         figures = {"seconds": seconds, "errors": counts["errors"], **metrics}
         if self.stage.kind != "train":
-            figures |= {"share": 1.0} | ({"images_per_s": counts["images"] / seconds} if seconds else {})
+            figures["share"] = 1.0
+            if seconds and not self._has_older_shards(record["started"]):
+                figures["images_per_s"] = counts["images"] / seconds
         finished = datetime.fromisoformat(record["finished"]).timestamp()
         return self._row(counts.get("steps", counts.get("shards", 0)), finished, figures)
+
+    def _has_older_shards(self, started: str) -> bool:
+        """Whether an earlier attempt made some: the record has all images, but only the seconds of the last one."""
+        from pyarrow.fs import FileSelector
+
+        files = self.store.fs.get_file_info(FileSelector(self.store.stage_path(self.stage, "shards"), allow_not_found=True))
+        began = datetime.fromisoformat(started)
+        return any(info.mtime is not None and info.mtime < began for info in files)
 
     def _row(self, step: int, at: float, figures: Mapping[str, Any]) -> Row:
         return Row(self.stage.name, self.stage.id, step, at, dict(_numbers("", figures)))
