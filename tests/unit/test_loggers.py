@@ -162,6 +162,18 @@ def test_a_logger_that_fails_says_so_once_and_loses_nothing(copy):
     assert steps_of("retrain", memory_logger.ROWS["number 1"]) == list(range(1, 41))
 
 
+@pytest.mark.parametrize("notes", [b"", b'{"id": "num', b"[]", b'{"job": %s, "steps": 3}', b'{"job": %s}'])
+def test_notes_that_cannot_be_read_end_nothing(copy, notes):
+    job, plan = job_with(**MEMORY)
+    follow(copy, job, plan)
+    path = copy.run_path("tiny", "loggers", "memory.json")
+    copy.write(path, notes.replace(b"%s", json.dumps(copy.read_json(path)["job"]).encode()))
+    assert follow(copy, job, plan) == [f"warning: {path}: cannot be read; memory gets all figures anew"]
+    assert [run.before for run in memory_logger.RUNS] == [None, None]
+    assert steps_of("retrain", memory_logger.ROWS["number 2"]) == list(range(1, 41))
+    assert follow(copy, job, plan) == []
+
+
 def test_a_logger_that_hangs_holds_nobody_up(copy):
     shown = display()
     job, plan = job_with(loggers=[{"kind": "memory", "hangs": True}])

@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import Any
 
 from wsss_ray.component import digest
 from wsss_ray.job import JobConfig
@@ -56,14 +55,9 @@ class Follower(threading.Thread):
         super().__init__(daemon=True, name=f"logger {logger.kind()}")
         self.logger, self.job, self.plan, self.store, self.display = logger, job, plan, store, display
         self._notes = store.run_path(job.name, "loggers", f"{logger.kind()}.json")
-        found: dict[str, Any] = store.read_json(self._notes) if store.exists(self._notes) else {}
         self._what = digest([job.method.identity(), job.data.identity(), job.run.seed, job.run.precision])
-        if found.get("job") != self._what:  # another job had this name
-            found = {}
-        self._id: str | None = found.get("id")
-        self._steps: dict[str, int] = found.get("steps", {})
-        self._done: set[str] = set(found.get("done", ()))
-        self._state: str = found.get("state", "")
+        self._said: set[str] = set()
+        self._recall()
         self._sink: Sink | None = None
         self._figures: list[Figures] = []
         self._rows: list[Row] = []
@@ -111,6 +105,20 @@ class Follower(threading.Thread):
             self._note("running")
         self._pause = min(_LATER_S, max(_LOOK_S, _SHARE * (time.monotonic() - began)))
 
+    def _recall(self) -> None:
+        """Read what it has taken so far. Notes that cannot be read are as good as none: all is sent anew."""
+        self._id: str | None = None
+        self._steps: dict[str, int] = {}
+        self._done: set[str] = set()
+        self._state = ""
+        try:
+            found = self.store.read_json(self._notes) if self.store.exists(self._notes) else {}
+            if found.get("job") == self._what:  # else another job had this name
+                self._steps, self._done = dict(found["steps"]), set(found["done"])
+                self._id, self._state = found["id"], found["state"]
+        except (OSError, ValueError, TypeError, LookupError, AttributeError):
+            self._say(f"warning: {self._notes}: cannot be read; {self.logger.kind()} gets all figures anew")
+
     def _open(self) -> None:
         self._sink = self.logger.open(
             Run(store=self.store, name=self.job.name, job=self.job.spec(), tags=_tags(self.job, self.plan), before=self._id)
@@ -140,6 +148,12 @@ class Follower(threading.Thread):
         except Exception as error:  # noqa: BLE001  whatever a library of another's raises must not end the run
             self._warn(" ".join(str(error).split())[:300] or type(error).__name__)
             self._pause = min(_LATER_S, 2 * max(_LOOK_S, self._pause))
+
+    def _say(self, line: str) -> None:
+        """Say it, once."""
+        if line not in self._said:
+            self.display.say(line)
+        self._said.add(line)
 
     def _warn(self, what: str) -> None:
         """Say it, the first time. What is missing follows as soon as the logger takes it, or when the run is submitted again."""
