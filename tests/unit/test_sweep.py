@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -241,6 +242,34 @@ def test_a_sweep_whose_stages_others_have_made_has_its_reports_and_best_job(tmp_
         assert work.store.exists(work.store.run_path(one.job.name, "report.html"))
     best = load_job(work.store.run_path("tiny-cam", "best.yaml"))
     assert best.run.store == work.store.uri
+
+
+def test_a_sweep_waits_once_for_a_logger_that_does_not_answer(tmp_path, base, monkeypatch):
+    import io
+
+    from rich.console import Console
+
+    from tests import memory_logger
+    from tests.local import run_plan
+    from wsss_ray.progress import Display
+    from wsss_ray.runners import follow
+    from wsss_ray.runners.sweep import run_sweep
+
+    memory_logger.forget()
+    monkeypatch.setattr(follow, "_PATIENCE_S", 0.2)
+    trials = {"trials": [{"name": name, "set": {THETA: theta}} for name, theta in (("a", 0.4), ("b", 0.5), ("c", 0.6))]}
+    run = {"store": "elsewhere", "loggers": [{"kind": "memory", "hangs": True}]}
+    work = work_of(tmp_path, base, trials, run=run)
+    for _, plan in work.trials:
+        run_plan(work.store, plan)
+    console = Console(file=io.StringIO(), width=400)
+    assert [row.state for row in run_sweep(work, Display(console))] == ["done"] * 3
+    lines = [line for line in console.file.getvalue().splitlines() if line.startswith("warning")]
+    assert lines == ["warning: memory: does not answer; the run goes on, and what is missing there follows later"]
+    assert len(memory_logger.RUNS) == 1
+    memory_logger.GO_ON.set()
+    for left in [one for one in threading.enumerate() if one.name == "logger memory"]:
+        left.join(30)
 
 
 def test_a_scheduler_that_watches_no_training_is_refused(tmp_path, base):

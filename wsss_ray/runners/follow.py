@@ -23,13 +23,20 @@ from wsss_ray.store import RunStore
 _LOOK_S = 5.0
 _SHARE = 10  # of the time, at most one such part is spent on looking and logging
 _LATER_S = 300.0  # at most, until a logger that failed or is slow is looked after again
+_ANSWER_S = 5.0  # an error that takes longer is that of a server that is away
 _PATIENCE_S = 30.0  # of the end of a run with its loggers
 
 
 @contextmanager
-def logged(job: JobConfig, plan: Plan, store: RunStore, display: Display) -> Iterator[None]:
-    """Meanwhile the figures of a plan's stages go to the job's loggers, the last ones at the end. None is sent twice."""
-    followers = [Follower(logger, job, plan, store, display) for logger in job.run.loggers]
+def logged(
+    job: JobConfig, plan: Plan, store: RunStore, display: Display, *, away: list[Logger] | None = None
+) -> Iterator[None]:
+    """Meanwhile the figures of a plan's stages go to the job's loggers, the last ones at the end. None is sent twice.
+
+    Loggers in `away` are left out, and those that do not answer are added to it: the next run need not wait for them again.
+    """
+    away = [] if away is None else away
+    followers = [Follower(logger, job, plan, store, display) for logger in job.run.loggers if logger not in away]
     followers = [follower for follower in followers if follower.has_more]
     state: State = "failed"
     for follower in followers:
@@ -45,7 +52,8 @@ def logged(job: JobConfig, plan: Plan, store: RunStore, display: Display) -> Ite
         for follower in followers:
             follower.end(state)
         for follower in followers:
-            follower.leave(deadline - time.monotonic())
+            if not follower.leave(deadline - time.monotonic()):
+                away.append(follower.logger)
 
 
 class Follower(threading.Thread):
@@ -61,7 +69,7 @@ class Follower(threading.Thread):
         self._sink: Sink | None = None
         self._figures: list[Figures] = []
         self._rows: list[Row] = []
-        self._pause, self._quiet = 0.0, False
+        self._pause, self._quiet, self._failed = 0.0, False, False
         self._end: State | None = None
         self._ended = threading.Event()
 
@@ -81,12 +89,14 @@ class Follower(threading.Thread):
         self._end = state
         self._ended.set()
 
-    def leave(self, seconds: float) -> None:
-        """Wait so long for the last figures, and no longer."""
+    def leave(self, seconds: float) -> bool:
+        """Wait so long for the last figures, and no longer. Returns whether the logger answered, with an error at least."""
+        began = time.monotonic()
         self.join(max(0.0, seconds))
         if self.is_alive():
             self._warn("does not answer")
         self._quiet = True
+        return not (self.is_alive() or (self._failed and time.monotonic() - began > _ANSWER_S))
 
     def look(self) -> None:
         """Log what is new in the store. Raises what the logger's library raises."""
@@ -141,6 +151,7 @@ class Follower(threading.Thread):
     def _note(self, state: str) -> None:
         found = {"id": self._id, "job": self._what, "state": state, "steps": self._steps, "done": sorted(self._done)}
         self.store.write_json(self._notes, found)
+        self._failed = False
 
     def _try(self, work: Callable[[], None]) -> None:
         try:
@@ -157,6 +168,7 @@ class Follower(threading.Thread):
 
     def _warn(self, what: str) -> None:
         """Say it, the first time. What is missing follows as soon as the logger takes it, or when the run is submitted again."""
+        self._failed = True
         if not self._quiet:
             self.display.say(f"warning: {self.logger.kind()}: {what}; the run goes on, and what is missing there follows later")
         self._quiet = True

@@ -19,6 +19,7 @@ import yaml
 
 from wsss_ray.claims import Claims
 from wsss_ray.job import TrialJob
+from wsss_ray.loggers import Logger
 from wsss_ray.plan import Plan
 from wsss_ray.population import first_generation, next_generation, trial_of_member
 from wsss_ray.progress import Display
@@ -103,13 +104,14 @@ class _Session:
     def run_open(self, work: Work) -> list[TrialRow]:
         """Run the trials that have not ended; the rows of all."""
         self.run(work, [place for place, (one, plan) in enumerate(work.trials) if _found(work, one, plan) is None], 0)
+        away: list[Logger] = []
         for one, plan in work.trials:
             if pending(plan, work.store):
                 continue
             is_new = not work.store.exists(work.store.run_path(one.job.name, "report.html"))  # other runs have made all of it
             if is_new:
                 begin_run(one.job, plan, work.store)
-            with logged(one.job, plan, work.store, self.display):
+            with logged(one.job, plan, work.store, self.display, away=away):
                 if is_new:
                     write_report(one.job, plan, work.store)
         return [_found(work, one, plan) or _missing(work, one, plan) for one, plan in work.trials]
