@@ -17,7 +17,7 @@ from typing import Any
 
 import ray.train
 import torch
-from ray import PlacementGroupID
+from ray import ActorID, PlacementGroupID
 from ray._private.state import state
 from ray.core.generated.gcs_pb2 import PlacementGroupTableData
 from ray.train import FailureConfig, RunConfig, ScalingConfig
@@ -149,8 +149,9 @@ def free_places() -> None:
     mine = ray.get_runtime_context().get_job_id()
     for data in state._connect_and_get_accessor().get_placement_group_table():
         group = PlacementGroupTableData.FromString(data)
-        gone = group.state == PlacementGroupTableData.REMOVED
-        if group.creator_actor_dead and group.creator_job_id.hex() == mine and not gone and not group.is_detached:
+        gone = group.state == PlacementGroupTableData.REMOVED or group.is_detached
+        left = group.creator_actor_dead and not ActorID(group.creator_actor_id).is_nil()  # of a driver's group it is true too
+        if left and group.creator_job_id.hex() == mine and not gone:
             remove_placement_group(PlacementGroup(PlacementGroupID(group.placement_group_id)))
 
 
