@@ -30,7 +30,7 @@ _SETTLE_S = 0.5  # on an object store, after which a claim that was written last
 
 
 class Claims:
-    """The claims of one process on the stages (and sweeps) of a store; a context that keeps up the beats and frees all."""
+    """The claims of one process on the stages (sweeps, loggers) of a store; a context that keeps up the beats and frees all."""
 
     def __init__(self, store: RunStore, attempt: str) -> None:
         self.store = store
@@ -173,6 +173,11 @@ class Claims:
 
     def _content(self, what: str, beat: int) -> bytes:
         return json.dumps(self.holder | {"since": self._since[what], "beat": f"{beat:09d}"}).encode()
+
+
+def attempt() -> str:
+    """Who is running: the submission of Ray Jobs, or this process."""
+    return os.environ.get("WSSS_RAY_ATTEMPT") or f"process {os.getpid()} on {socket.gethostname()}"
 
 
 def is_dead(holder: dict[str, Any]) -> bool:

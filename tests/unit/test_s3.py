@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import os
 import re
 import signal
 import socket
@@ -11,18 +9,15 @@ import subprocess
 import sys
 import tempfile
 import threading
-import urllib.request
 
 import pytest
-from pyarrow.fs import FileSelector
 
 from tests.event_files import points
 from tests.gate import Gate
 from tests.local import job_of, run_plan, stage_named
+from tests.s3_server import request, serving
 from tests.shapes import tiny_job
 from wsss_ray.cli import app
-from wsss_ray.loggers import Tensorboard, tensorboard
-from wsss_ray.loggers.logger import Row, Run
 from wsss_ray.progress import Display
 from wsss_ray.runners.follow import logged
 from wsss_ray.store import RunStore
@@ -40,28 +35,8 @@ store.write(store.path("stages", "big"), sys.argv[2].encode() * int(sys.argv[3])
 
 @pytest.fixture(scope="module")
 def endpoint():
-    """The address of an S3 server with an empty bucket `data`; credentials stand in the environment."""
-    from moto.server import ThreadedMotoServer
-
-    with pytest.MonkeyPatch.context() as patch:
-        for name in [name for name in os.environ if name.startswith("AWS_")]:
-            patch.delenv(name)
-        patch.setenv("AWS_ACCESS_KEY_ID", "testing")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "testing-secret")
-        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-        logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line for every request
-        server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-        server.start()
-        host, port = server.get_host_and_port()
-        request(f"{host}:{port}", "PUT", "/data")
-        yield f"{host}:{port}"
-        server.stop()
-
-
-def request(endpoint, method, path, body=None):
-    asked = urllib.request.Request(f"http://{endpoint}{path}", body, {"Content-Type": "text/plain"}, method=method)
-    with urllib.request.urlopen(asked) as answer:
-        return answer.read()
+    with serving() as address:
+        yield address
 
 
 def uri(endpoint, folder):
@@ -141,28 +116,6 @@ def test_event_files_are_put_on_s3(both, tmp_path, monkeypatch):
     found = {path.partition("/")[0]: points(s3.read(f"{folder}/{path}")) for path in files(s3, folder)}
     assert set(found) == {stage.name for stage in plan}
     assert found["miou"]["miou"] == [(1, pytest.approx(s3.record(stage_named(plan, "miou"))["metrics"]["miou"]))]
-    assert not list(tmp_path.iterdir()), "nothing is left here"
-
-
-def test_a_put_of_event_files_that_fails_is_made_up_for_by_the_next(endpoint, tmp_path, monkeypatch):
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    monkeypatch.setattr(tensorboard, "_PUT_S", -1.0)  # with every write
-    request(endpoint, "PUT", "/lent")
-    there = RunStore(f"s3://lent/runs?endpoint_override={endpoint}&scheme=http&attempts=1")
-    sink = Tensorboard().open(Run(store=there, name="tiny", job={}, tags={}, before=None))
-    request(endpoint, "DELETE", "/lent")
-    sink.write([Row("train", "train-0", 1, 1.0, {"loss": 2.0})])
-    request(endpoint, "PUT", "/lent")
-    sink.write([Row("train", "train-0", 2, 2.0, {"loss": 1.0})])
-    folder = there.run_path("tiny", "tensorboard", "train")
-    (name,) = there.names(folder)
-    assert points(there.read(f"{folder}/{name}")) == {"loss": [(1, 2.0), (2, 1.0)]}
-    request(endpoint, "DELETE", f"/lent/runs/runs/tiny/tensorboard/train/{name}")
-    for left in there.fs.get_file_info(FileSelector("lent", recursive=True)):
-        request(endpoint, "DELETE", f"/{left.path}/")
-    request(endpoint, "DELETE", "/lent")
-    with pytest.raises(OSError, match="lent"):
-        sink.close("failed", None)
     assert not list(tmp_path.iterdir()), "nothing is left here"
 
 

@@ -258,8 +258,7 @@ def test_a_sweep_waits_once_for_a_logger_that_does_not_answer(tmp_path, base, mo
     memory_logger.forget()
     monkeypatch.setattr(follow, "_PATIENCE_S", 0.2)
     trials = {"trials": [{"name": name, "set": {THETA: theta}} for name, theta in (("a", 0.4), ("b", 0.5), ("c", 0.6))]}
-    run = {"store": "elsewhere", "loggers": [{"kind": "memory", "hangs": True}]}
-    work = work_of(tmp_path, base, trials, run=run)
+    work = work_of(tmp_path, base, trials, run={"store": "elsewhere", "loggers": [{"kind": "memory", "hangs": True}]})
     for _, plan in work.trials:
         run_plan(work.store, plan)
     console = Console(file=io.StringIO(), width=400)

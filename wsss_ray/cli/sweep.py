@@ -13,9 +13,9 @@ from wsss_ray.cli.console import Until, count_done, fail, load_sweep, table, tol
 
 def submit_sweep(job: Path, override: list[str] | None, store: Any, until: Until, listed: dict[Any, Any]) -> None:
     """Run the trials of a job's sweep, and print what came of them. `listed` has the job's own data."""
+    from wsss_ray.claims import attempt
     from wsss_ray.paths import located
     from wsss_ray.progress import Display
-    from wsss_ray.runners.execute import attempt
     from wsss_ray.runners.sweep import run_sweep
     from wsss_ray.runners.trial import Work
     from wsss_ray.sweep import result_table

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import socket
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
@@ -12,7 +10,7 @@ from pathlib import Path
 
 import yaml
 
-from wsss_ray.claims import Claims
+from wsss_ray.claims import Claims, attempt
 from wsss_ray.contracts import Learner
 from wsss_ray.failures import Failures
 from wsss_ray.job import JobConfig
@@ -69,11 +67,6 @@ def execute(
                         keep_logs(Path(here.logs))
         write_report(job, plan, store)
     return store.run_path(job.name, "report.html")
-
-
-def attempt() -> str:
-    """Who is running: the submission of Ray Jobs, or this process."""
-    return os.environ.get("WSSS_RAY_ATTEMPT") or f"process {os.getpid()} on {socket.gethostname()}"
 
 
 def begin_run(job: JobConfig, plan: Plan, store: RunStore) -> None:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 
+from wsss_ray.claims import Claims, attempt
 from wsss_ray.component import digest
 from wsss_ray.job import JobConfig
 from wsss_ray.loggers.figures import Figures
@@ -57,13 +58,17 @@ def logged(
 
 
 class Follower(threading.Thread):
-    """One logger of one run. What it has taken is noted in the run's folder, in `loggers/KIND.json`."""
+    """One logger of one run. What it has taken is noted in the run's folder, in `loggers/KIND.json`.
+
+    Of several attempts at a run one feeds it, which has the claim; the others look now and then whether it still does.
+    """
 
     def __init__(self, logger: Logger, job: JobConfig, plan: Plan, store: RunStore, display: Display) -> None:
         super().__init__(daemon=True, name=f"logger {logger.kind()}")
         self.logger, self.job, self.plan, self.store, self.display = logger, job, plan, store, display
         self._notes = store.run_path(job.name, "loggers", f"{logger.kind()}.json")
         self._what = digest([job.method.identity(), job.data.identity(), job.run.seed, job.run.precision])
+        self.claims = Claims(store, attempt())
         self._said: set[str] = set()
         self._recall()
         self._sink: Sink | None = None
@@ -80,9 +85,10 @@ class Follower(threading.Thread):
 
     def run(self) -> None:
         """Look now and then until the run ends, and once more."""
-        while not self._ended.wait(self._pause):
-            self._try(self.look)
-        self._try(self._close)
+        with self.claims:
+            while not self._ended.wait(self._pause):
+                self._try(self.look)
+            self._try(self._close)
 
     def end(self, state: State) -> None:
         """The run has ended so."""
@@ -101,6 +107,13 @@ class Follower(threading.Thread):
     def look(self) -> None:
         """Log what is new in the store. Raises what the logger's library raises."""
         if self._sink is None:
+            holder = self.claims.take(f"logger-{self.logger.kind()}-{self.job.name}")
+            if holder is not None:
+                name = self.job.name
+                self._say(f"{self.logger.kind()}: {holder['attempt']} is logging {name}; nothing is logged from here meanwhile")
+                self._pause = _LOOK_S
+                return
+            self._recall()  # another may have fed it meanwhile
             self._open()
         assert self._sink is not None
         began = time.monotonic()
@@ -141,7 +154,8 @@ class Follower(threading.Thread):
 
     def _close(self) -> None:
         self.look()
-        assert self._sink is not None
+        if self._sink is None:
+            return  # another attempt is logging
         assert self._end is not None
         path = self.store.run_path(self.job.name, "report.html")
         has_report = self._end == "finished" and self.store.exists(path)
