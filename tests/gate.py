@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -56,7 +58,7 @@ class Gate(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, endpoint: str, refuses: str | None = "partNumber=2") -> None:
+    def __init__(self, endpoint: str, refuses: str | None) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.endpoint = endpoint
         self.refuses = refuses
@@ -64,3 +66,16 @@ class Gate(ThreadingHTTPServer):
 
     def handle_error(self, *_: object) -> None:
         """The other end was killed: that is the test."""
+
+
+@contextmanager
+def gated(endpoint: str, refuses: str | None = "partNumber=2") -> Iterator[Gate]:
+    """A gate that is open until the block ends."""
+    with Gate(endpoint, refuses) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()

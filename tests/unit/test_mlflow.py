@@ -9,7 +9,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import threading
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +17,7 @@ import pytest
 import requests
 from rich.console import Console
 
-from tests.gate import Gate
+from tests.gate import gated
 from tests.local import job_of, stage_named
 from tests.masked import masked_job
 from wsss_ray.loggers import Mlflow
@@ -207,13 +206,8 @@ def test_a_server_that_is_away_ends_nothing_and_gets_all_later(copy, tmp_path):
 
 @pytest.fixture
 def gate(server):
-    found = Gate(server.uri.removeprefix("http://"), refuses=None)
-    thread = threading.Thread(target=found.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    yield found
-    found.shutdown()
-    thread.join()
-    found.server_close()
+    with gated(server.uri.removeprefix("http://"), refuses=None) as found:
+        yield found
 
 
 def open_at(gate, copy, experiment, *, before=None):

@@ -8,12 +8,11 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 
 import pytest
 
 from tests.event_files import points
-from tests.gate import Gate
+from tests.gate import gated
 from tests.local import job_of, run_plan, stage_named
 from tests.s3_server import request, serving
 from tests.shapes import tiny_job
@@ -50,13 +49,8 @@ def store(endpoint, request):
 
 @pytest.fixture
 def gate(endpoint):
-    server = Gate(endpoint)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with gated(endpoint) as found:
+        yield found
 
 
 @pytest.fixture(scope="module")
