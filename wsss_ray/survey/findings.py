@@ -93,7 +93,8 @@ def _mask_warnings(look: MaskLook, classes: tuple[str, ...]) -> Iterator[Line]:
     for ids, what in ((look.beyond_tags, "show classes that their images are not tagged with"),
                       (look.absent_tags, "lack a class that their images are tagged with")):  # fmt: skip
         if 5 * len(ids) > look.looked:
-            yield "warning", f"{len(ids)} of {look.looked} masks {what} ({_some(ids)}); label 1 has to be {classes[0]}, and so on"
+            order = f"label 1 has to be {classes[0]}, and so on; name the classes in the order of the labels by data.classes"
+            yield "warning", f"{len(ids)} of {look.looked} masks {what} ({_some(ids)}); {order}"
 
 
 def _odd(found: Survey) -> Iterator[Line]:
