@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import gc
+import json
 import pickle
 import subprocess
 import sys
-from dataclasses import replace
-from pathlib import Path
 
 import jsonschema
 import pytest
@@ -15,52 +14,52 @@ import yaml
 
 from tests.local import job_of
 from tests.shapes import Shapes, tiny_job
+from tests.stage_ids import JOBS, KNOWN, ROOT, ids_of, ids_on_shapes, name_of, planned, validated_job
 from wsss_ray.component import canonical
-from wsss_ray.contracts import Augment, SeedScore
+from wsss_ray.contracts import Augment
 from wsss_ray.data.source import stages_of
 from wsss_ray.job import Execution, JobConfig, load_job, load_trials, register
 from wsss_ray.jobfile import read_document
 from wsss_ray.methods import methods
-from wsss_ray.plan import Data, Plan, Stage, reseed, until
-from wsss_ray.randomness import random_key
+from wsss_ray.plan import Plan, reseed, until
 from wsss_ray.schema import job_schema
 
 SCHEMA = job_schema()
 
-ROOT = Path(__file__).parents[2]
-BENCHMARKS = sorted(path for path in ROOT.glob("benchmarks/stamps/*.yaml") if path.stem != "common")
-JOBS = [*sorted(ROOT.glob("jobs/**/*.yaml")), *BENCHMARKS]
 NAMES = sorted(methods())
-
-
-def name_of(path):
-    return str(path.relative_to(ROOT).with_suffix(""))
-
-
-def planned(job):
-    """The stages of a job on data that nobody has listed: with all splits that it names."""
-    weak, val, strong, saliency = (
-        Stage("ingest", name, SeedScore(), seed=place) for place, name in enumerate(("weak", "val", "strong", "saliency"))
-    )
-    listed = getattr(job.data, "strong", None)
-    strong = replace(strong, seed=random_key(listed)) if listed else None
-    data = Data(("object",), weak, val, strong, saliency, weak_has_masks=True)
-    return Plan.of(reseed(job.method.plan(data), job.run.seed))
 
 
 @pytest.mark.parametrize("path", JOBS, ids=name_of)
 def test_a_job_file_is_valid_fits_the_schema_and_plans(path):
     jsonschema.validate(yaml.safe_load(path.read_text()), SCHEMA)
-    document = read_document(path).expanded()
-    jsonschema.validate(document, SCHEMA)
-    if path.stem == "seeds":
-        document["method"]["classifier"]["weights"] = "none"  # its file is the user's
-    register()
-    job = JobConfig.model_validate(document)
+    jsonschema.validate(read_document(path).expanded(), SCHEMA)
+    job = validated_job(path)
     again = JobConfig.model_validate(job.spec())
     assert again == job, "what validate prints is the same job"
     assert again.method.identity() == job.method.identity(), "and has the same stages"
     assert planned(job).targets
+
+
+KNOWN_IDS = json.loads(KNOWN.read_text())
+
+
+@pytest.mark.parametrize("path", JOBS, ids=name_of)
+def test_the_stages_of_a_job_file_have_the_ids_of_yesterday(path):
+    assert ids_of(path) == KNOWN_IDS["jobs"].get(name_of(path)), "changed on purpose? python -m tests.stage_ids"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_stages_of_a_method_on_listed_data_have_the_ids_of_yesterday(name):
+    assert ids_on_shapes(name) == KNOWN_IDS["methods"].get(name), "changed on purpose? python -m tests.stage_ids"
+
+
+def test_the_stages_of_the_demo_have_the_ids_of_yesterday():
+    pytest.importorskip("sklearn")
+    assert [f"{stage.id} {stage.name}" for stage in load_job(ROOT / "jobs" / "demo.yaml").plan()] == KNOWN_IDS["demo"]
+
+
+def test_no_job_file_was_lost():
+    assert set(KNOWN_IDS["jobs"]) == {name_of(path) for path in JOBS}
 
 
 @pytest.mark.parametrize("path", [path for path in JOBS if "\nsweep:" in path.read_text()], ids=name_of)
