@@ -19,8 +19,8 @@ from sklearn.datasets import load_sample_images
 from torch.nn import functional
 
 from benchmarks.measure import Row, in_turns
-from wsss_ray.ops import lattice_crf
 from wsss_ray.ops.crf import DenseCrf
+from wsss_ray.ops.lattice import mean_field
 
 IRN = {"bilateral_sxy": 50.0, "bilateral_srgb": 5.0}
 SETS, LABELS = 12, 3
@@ -68,7 +68,7 @@ def row_of_sets(goal: str, size: tuple[int, int], *, rounds: int, bound: float |
     how = {name: getattr(crf, name) for name in names}
 
     def ours() -> list[NDArray[np.float32]]:
-        return [prob.numpy() for prob in lattice_crf.infer(torch.from_numpy(image), energies, **how)]
+        return [prob.numpy() for prob in mean_field.infer(torch.from_numpy(image), energies, **how)]
 
     def theirs() -> list[NDArray[np.float32]]:
         return [crf.refine(image, prob) for prob in probs]

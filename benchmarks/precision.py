@@ -19,11 +19,11 @@ from torch import nn
 from benchmarks.measure import Row, Timing
 from tests.local import job_of, run_plan
 from tests.shapes import tiny_job
-from wsss_ray.models import use_bfloat16
+from wsss_ray.engine.checkpoints import use_bfloat16
 from wsss_ray.nets.small import SmallNet
 from wsss_ray.nets.vgg16 import Vgg16
 from wsss_ray.nets.weights import Weights
-from wsss_ray.store import RunStore
+from wsss_ray.storage.store import RunStore
 
 
 def rows(full: bool) -> Iterator[Row]:

@@ -249,8 +249,8 @@ def costs(count: int) -> Iterator[Cost]:
     import torch
 
     from tests.local import job_of, run_stage
-    from wsss_ray.stages import worker_class
-    from wsss_ray.store import RunStore
+    from wsss_ray.engine.workers import worker_class
+    from wsss_ray.storage.store import RunStore
 
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory(prefix="wsss-scale-") as folder:

@@ -125,8 +125,8 @@ class _Prepared:
         self.maps: Path | None = None
 
     def _open(self, name: str, **run: Any) -> tuple[Any, Any, Any]:
-        from wsss_ray.job import JobConfig, register
-        from wsss_ray.store import RunStore
+        from wsss_ray.config.job import JobConfig, register
+        from wsss_ray.storage.store import RunStore
 
         register()
         job = JobConfig.model_validate(job_spec(self.root, self.size, str(self.root / name), **run))
@@ -134,7 +134,7 @@ class _Prepared:
 
     def through_ray(self, only: str | None = None, **run: Any) -> tuple[float, dict[int, bytes]]:
         """Seconds that the stages take, Ray having been started, and the seeds by image number."""
-        from wsss_ray.progress import Display
+        from wsss_ray.reporting.progress import Display
         from wsss_ray.runners.cluster import ray_session
 
         source = self.maps if only == "seeds" and self.maps else self.root / "prepared"
@@ -189,9 +189,9 @@ class _Operators:
     def __init__(self, root: Path, size: Size, threads: int) -> None:
         import torch
 
-        from wsss_ray.job import JobConfig, register
-        from wsss_ray.models import load_model
-        from wsss_ray.store import RunStore
+        from wsss_ray.config.job import JobConfig, register
+        from wsss_ray.engine.checkpoints import load_model
+        from wsss_ray.storage.store import RunStore
 
         torch.set_num_threads(threads)
         register()
@@ -209,13 +209,13 @@ class _Operators:
         return np.asarray(Image.open(self.root / f"images/{index:05d}.jpg").convert("RGB"))
 
     def localize(self, index: int, image_HWC: Any) -> Any:
-        from wsss_ray.randomness import random_key
+        from wsss_ray.core.randomness import random_key
 
         key = random_key(self.maps.seed or 0, "localize", f"{index:05d}")
         return self.maps.component.localize(self.net, image_HWC, self.tags[index], key)  # type: ignore[attr-defined]
 
     def seed(self, index: int, image_HWC: Any, maps: Any, folder: str) -> None:
-        from wsss_ray.artifacts import decode_maps, encode_labels, encode_maps
+        from wsss_ray.storage.schemas import decode_maps, encode_labels, encode_maps
 
         label_HW = self.seeds.component.seed(image_HWC, decode_maps(encode_maps(maps)), None)  # type: ignore[attr-defined]
         (self.root / folder / f"{index:05d}.png").write_bytes(encode_labels(label_HW))

@@ -21,7 +21,7 @@ from benchmarks.measure import Row, in_turns
 from tests.parity.naive_selection import autograd_cams, expanded_logits
 from wsss_ray.nets.vgg16 import Vgg16
 from wsss_ray.nets.weights import Weights
-from wsss_ray.ops.selection import sample_keep, selection_cams, selection_logits, stochastic_cams, stochastic_logits
+from wsss_ray.ops.selection.closed_form import sample_keep, selection_cams, selection_logits, stochastic_cams, stochastic_logits
 
 CLASSES, WINDOW, RATE = 20, 9, 0.9
 

@@ -23,7 +23,7 @@ import yaml
 from benchmarks.measure import Row, Timing
 from benchmarks.scale import encoded, tiny_method
 from tests.local import job_of, run_plan
-from wsss_ray.store import RunStore
+from wsss_ray.storage.store import RunStore
 
 IMAGES, DONE = 20_000, {False: 2_000, True: 20_000}
 ROUNDS = 5

@@ -27,14 +27,14 @@ from torch import Tensor, nn
 from benchmarks.measure import Row, Timing, in_turns
 from tests.local import job_of, run_plan, stage_named
 from tests.shapes import tiny_job
-from wsss_ray.component import NotIdentity
-from wsss_ray.contracts import Batch, Learner
-from wsss_ray.loader import ShardedImages, image_places, micro_batches
+from wsss_ray.core.component import NotIdentity
+from wsss_ray.core.contracts import Batch, Learner
+from wsss_ray.core.plan import Stage
+from wsss_ray.engine.checkpoints import build_model
+from wsss_ray.engine.loader import ShardedImages, image_places, micro_batches
 from wsss_ray.methods.ficklenet import StochasticClassifier
-from wsss_ray.models import build_model
-from wsss_ray.plan import Stage
-from wsss_ray.progress import Display
-from wsss_ray.store import RunStore
+from wsss_ray.reporting.progress import Display
+from wsss_ray.storage.store import RunStore
 
 WARM = 16
 SMALL = {"trunk": {"kind": "small_net"}, "augment": {"kind": "random_crop", "size": 64}, "batch_size": 32, "kernel_size": 5}

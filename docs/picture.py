@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from wsss_ray.artifacts import decode_gray, decode_maps, decode_rgb
-from wsss_ray.job import load_job
+from wsss_ray.config.job import load_job
+from wsss_ray.core.plan import Plan, Stage
 from wsss_ray.ops.seeds import resize_maps
-from wsss_ray.plan import Plan, Stage
-from wsss_ray.report.pictures import heat_over, palette
-from wsss_ray.store import RunStore
+from wsss_ray.reporting.report.pictures import heat_over, palette
+from wsss_ray.storage.schemas import decode_gray, decode_maps, decode_rgb
+from wsss_ray.storage.store import RunStore
 
 SIDE, GAP, CAPTION = 112, 6, 16
 Cell = tuple[str, NDArray[np.uint8]]

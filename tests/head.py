@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from wsss_ray.address import Access
+from wsss_ray.deploy.address import Access
 from wsss_ray.runners.jobs import JobServer
 
 ROOT = Path(__file__).parents[1]
@@ -32,8 +32,8 @@ import numpy as np
 from PIL import Image
 
 import wsss_ray
-from wsss_ray.artifacts import encode_labels
-from wsss_ray.component import NotIdentity
+from wsss_ray.storage.schemas import encode_labels
+from wsss_ray.core.component import NotIdentity
 from wsss_ray.data.source import Item, Raw, Source
 
 

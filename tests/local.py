@@ -7,13 +7,13 @@ from pathlib import Path
 
 import torch
 
-from wsss_ray.job import JobConfig, register
-from wsss_ray.plan import Plan, Stage
-from wsss_ray.records import commit_shards, make_record, missing_shards
+from wsss_ray.config.job import JobConfig, register
+from wsss_ray.core.plan import Plan, Stage
+from wsss_ray.engine.records import commit_shards, make_record, missing_shards
+from wsss_ray.engine.training import run_training
+from wsss_ray.engine.workers import worker_class
 from wsss_ray.runners.execute import begin_run
-from wsss_ray.stages import worker_class
-from wsss_ray.store import RunStore
-from wsss_ray.training import run_training
+from wsss_ray.storage.store import RunStore
 
 
 def job_of(spec: dict) -> JobConfig:

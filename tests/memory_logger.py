@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 
-from wsss_ray.loggers.logger import Logger, Row, Run, Sink, State
+from wsss_ray.reporting.loggers.logger import Logger, Row, Run, Sink, State
 
 ROWS: dict[str, list[Row]] = {}
 RUNS: list[Run] = []

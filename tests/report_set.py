@@ -7,13 +7,13 @@ from PIL import Image
 
 from tests.local import run_stage
 from tests.unit.test_report import CLASSES, HOSTILE, ReportPart, ReportSource, draw, record
-from wsss_ray.artifacts import encode_gray, encode_labels, encode_maps
-from wsss_ray.contracts import Axis, Maps, SeedScore
+from wsss_ray.core.contracts import Axis, Maps, SeedScore
+from wsss_ray.core.plan import Plan, Stage, evaluate_seeds, ingest, seed
 from wsss_ray.data.source import describe
 from wsss_ray.methods.cam import CrfSeeds, ThresholdSeeds
 from wsss_ray.ops.background import CamBackground, PowerBackground, SaliencyBackground
-from wsss_ray.plan import Plan, Stage, evaluate_seeds, ingest, seed
-from wsss_ray.store import RunStore
+from wsss_ray.storage.schemas import encode_gray, encode_labels, encode_maps
+from wsss_ray.storage.store import RunStore
 
 SIZE = (150, 230)  # larger than the thumbnails
 AXES = (Axis(first=0.07, step=0.11), Axis(first=0.05, step=0.09))

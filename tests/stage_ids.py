@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from tests.shapes import Shapes
-from wsss_ray.component import digest
-from wsss_ray.contracts import SeedScore
+from wsss_ray.config.document import read_document
+from wsss_ray.config.job import JobConfig, load_job, load_trials, register
+from wsss_ray.core.component import digest
+from wsss_ray.core.contracts import SeedScore
+from wsss_ray.core.plan import Data, Plan, Stage, reseed
+from wsss_ray.core.randomness import random_key
 from wsss_ray.data.source import stages_of
-from wsss_ray.job import JobConfig, load_job, load_trials, register
-from wsss_ray.jobfile import read_document
 from wsss_ray.methods import methods
-from wsss_ray.plan import Data, Plan, Stage, reseed
-from wsss_ray.randomness import random_key
 
 ROOT = Path(__file__).parents[1]
 BENCHMARKS = sorted(path for path in ROOT.glob("benchmarks/**/*.yaml") if path.stem != "common")

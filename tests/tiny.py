@@ -5,16 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import tests.shapes  # noqa: F401  the data set that tiny jobs name
-from wsss_ray.component import Component
-from wsss_ray.contracts import Learner, Trunk
+from wsss_ray.config.job import register
+from wsss_ray.core.component import Component
+from wsss_ray.core.contracts import Learner, Trunk
+from wsss_ray.core.optim import Adam, Constant, Optimizer, Schedule
 from wsss_ray.data.transforms import RandomCrop, Warp
-from wsss_ray.job import register
 from wsss_ray.methods import methods
 from wsss_ray.nets.deeplab import DilatedPair, Head, LargeFov
 from wsss_ray.nets.small import SmallNet
 from wsss_ray.ops.background import Background, CamBackground
 from wsss_ray.ops.crf import DenseCrf
-from wsss_ray.optim import Adam, Constant, Optimizer, Schedule
 
 TRUNK = SmallNet(widths=(8, 16), strides=(2, 1))
 PLAIN = {"selections": 8, "kernel_size": 5, "sizes": (32,), "background_floor": 0.3, "gamma": 4.0, "crf_floor": 0.3}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from wsss_ray.predictor import Predictor
+    from wsss_ray.inference.predictor import Predictor
 
 __version__ = "0.1.0"
 
@@ -25,7 +25,7 @@ def load(
     Raises:
         ValueError: in one line, if there is no such run, model or file, or if it does not fit.
     """
-    from wsss_ray.predictor import Predictor
-    from wsss_ray.trained import find_trained
+    from wsss_ray.inference.predictor import Predictor
+    from wsss_ray.inference.trained import find_trained
 
     return Predictor(find_trained(run, store, model).with_crf(crf), device=device)

@@ -15,9 +15,9 @@ import sys
 from pathlib import Path
 from statistics import mean, stdev
 
-from wsss_ray.job import load_trials, plans_of
+from wsss_ray.config.job import load_trials, plans_of
 from wsss_ray.runners.sweep import scores
-from wsss_ray.store import RunStore
+from wsss_ray.storage.store import RunStore
 
 HERE = Path(__file__).parent
 METHODS = ("cam", "mdc", "dsrg", "ficklenet", "rrm", "multi_estimations", "full")

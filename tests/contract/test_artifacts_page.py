@@ -15,10 +15,10 @@ from tests.local import stage_named, whole_run
 from tests.pages import ROOT, fenced
 from tests.pictures import unpack
 from tests.shapes import tiny_job
-from wsss_ray import artifacts
-from wsss_ray.artifacts import decode_gray, decode_maps
 from wsss_ray.cli import app
-from wsss_ray.store import RunStore
+from wsss_ray.storage import schemas as artifacts
+from wsss_ray.storage.schemas import decode_gray, decode_maps
+from wsss_ray.storage.store import RunStore
 
 PAGE = "docs/artifacts.md"
 FIRST, *READERS, PREDICTED, NETWORKS = fenced(PAGE, "python")

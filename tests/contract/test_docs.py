@@ -16,7 +16,7 @@ import sys
 import pytest
 
 from tests.pages import GROUP, PAGES, ROOT, blocks, commands, fenced, inner, name_of, options, parse, spans
-from wsss_ray.job import load_trials
+from wsss_ray.config.job import load_trials
 
 ELSEWHERE = {
     **dict.fromkeys(("docker", "sudo"), "needs a container engine"),

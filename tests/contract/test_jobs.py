@@ -15,14 +15,14 @@ import yaml
 from tests.local import job_of
 from tests.shapes import Shapes, tiny_job
 from tests.stage_ids import JOBS, KNOWN, ROOT, ids_of, ids_on_shapes, name_of, planned, validated_job
-from wsss_ray.component import canonical
-from wsss_ray.contracts import Augment
+from wsss_ray.config.document import read_document
+from wsss_ray.config.job import Execution, JobConfig, load_job, load_trials, register
+from wsss_ray.config.schema import job_schema
+from wsss_ray.core.component import canonical
+from wsss_ray.core.contracts import Augment
+from wsss_ray.core.plan import Plan, reseed, until
 from wsss_ray.data.source import stages_of
-from wsss_ray.job import Execution, JobConfig, load_job, load_trials, register
-from wsss_ray.jobfile import read_document
 from wsss_ray.methods import methods
-from wsss_ray.plan import Plan, reseed, until
-from wsss_ray.schema import job_schema
 
 SCHEMA = job_schema()
 

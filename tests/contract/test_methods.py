@@ -11,13 +11,13 @@ import torch
 
 from tests.local import job_of, run_plan, stage_named, train_stage
 from tests.tiny import tiny_job_of, tiny_method
-from wsss_ray.artifacts import decode_gray, decode_maps
-from wsss_ray.contracts import IGNORE, Learner, OnlineSegmenter, Segmenter
-from wsss_ray.loader import ShardedImages, micro_batches
+from wsss_ray.core.contracts import IGNORE, Learner, OnlineSegmenter, Segmenter
+from wsss_ray.engine.checkpoints import build_model
+from wsss_ray.engine.loader import ShardedImages, micro_batches
 from wsss_ray.methods import methods
-from wsss_ray.models import build_model
 from wsss_ray.nets.modules import set_dropout_keys
-from wsss_ray.store import RunStore
+from wsss_ray.storage.schemas import decode_gray, decode_maps
+from wsss_ray.storage.store import RunStore
 
 NAMES = sorted(methods())
 

@@ -16,10 +16,10 @@ import pytest
 from tests.local import run_plan
 from tests.mistakes import BEFORE, RUNNING, make_world
 from wsss_ray.cli import main
-from wsss_ray.job import load_job
-from wsss_ray.paths import located
+from wsss_ray.config.job import load_job
+from wsss_ray.config.paths import located
 from wsss_ray.runners.execute import begin_run
-from wsss_ray.store import RunStore
+from wsss_ray.storage.store import RunStore
 
 
 @pytest.fixture(scope="module")

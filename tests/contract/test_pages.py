@@ -26,10 +26,10 @@ from tests.photos import call, photo
 from tests.pictures import unpack
 from tests.shapes import tiny_job
 from tests.voc_folder import NAMES, make_raw, make_voc, pack, thin
-from wsss_ray.job import load_job, load_trials
-from wsss_ray.jobfile import read_document
+from wsss_ray.config.document import read_document
+from wsss_ray.config.job import load_job, load_trials
 from wsss_ray.runners.execute import begin_run
-from wsss_ray.store import RunStore
+from wsss_ray.storage.store import RunStore
 
 OWN, PREDICT, VOC = "docs/own_data.md", "docs/predict.md", "docs/reproduce_voc.md"
 DIGESTS = r"\b[0-9a-f]{32}\b"

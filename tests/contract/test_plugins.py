@@ -12,7 +12,7 @@ import yaml
 
 from tests.plugged import METHOD, ROOT, environment, otsu_job, write_distribution
 from tests.shapes import Shapes
-from wsss_ray.plugins import lacking, origin
+from wsss_ray.core.plugins import lacking, origin
 
 
 @pytest.fixture
@@ -55,9 +55,9 @@ def test_a_job_can_name_what_is_in_them(site, job):
 RUN = """
 import json, sys
 from tests.local import run_plan
-from wsss_ray.job import load_job
-from wsss_ray.plugins import behind, lacking
-from wsss_ray.store import RunStore
+from wsss_ray.config.job import load_job
+from wsss_ray.core.plugins import behind, lacking
+from wsss_ray.storage.store import RunStore
 job = load_job(sys.argv[1])
 plan, store = job.plan(), RunStore(sys.argv[2])
 run_plan(store, plan)
@@ -130,7 +130,7 @@ def test_a_module_that_is_named_by_hand_and_is_not_there_ends_the_command(monkey
 
 
 def test_the_help_looks_no_plug_in_up(tmp_path):
-    code = "import sys, wsss_ray.cli\nprint('importlib.metadata' in sys.modules, 'wsss_ray.plugins' in sys.modules)"
+    code = "import sys, wsss_ray.cli\nprint('importlib.metadata' in sys.modules, 'wsss_ray.core.plugins' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True, check=True)
     assert done.stdout.split()[1] == "False"
 

@@ -10,9 +10,9 @@ import pytest
 
 from tests.local import job_of, run_plan, stage_named
 from tests.voc_folder import make_voc, thin
-from wsss_ray.job import load_job
-from wsss_ray.jobfile import read_document
-from wsss_ray.store import RunStore
+from wsss_ray.config.document import read_document
+from wsss_ray.config.job import load_job
+from wsss_ray.storage.store import RunStore
 
 JOB = Path(__file__).parents[2] / "jobs" / "ficklenet.yaml"
 SMALL = [

@@ -19,7 +19,7 @@ from tests.faults.cluster import Cluster
 from tests.faults.jobs import Undisturbed, leftovers, write_job
 from tests.faults.processes import kill, wait_for
 from tests.faults.test_faults import SETTLE, one_error
-from wsss_ray.store import RunStore
+from wsss_ray.storage.store import RunStore
 
 pytestmark = pytest.mark.faults
 GAP = (4.0, 30.0)  # seconds between two kills

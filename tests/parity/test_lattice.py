@@ -17,13 +17,13 @@ import torch
 from torch.nn import functional
 
 from tests.parity.naive_lattice import all_pairs, naive_filter, photo, smooth_prob
-from wsss_ray.contracts import IGNORE
-from wsss_ray.ops import lattice_crf
+from wsss_ray.core.contracts import IGNORE
 from wsss_ray.ops.crf import DenseCrf
 from wsss_ray.ops.energy import dense_energy
-from wsss_ray.ops.lattice import Lattice, bilateral_features, spatial_features
-from wsss_ray.ops.lattice_compiled import CompiledLattice
-from wsss_ray.ops.lattice_torch import TorchLattice
+from wsss_ray.ops.lattice import mean_field
+from wsss_ray.ops.lattice.base import Lattice, bilateral_features, spatial_features
+from wsss_ray.ops.lattice.compiled import CompiledLattice
+from wsss_ray.ops.lattice.on_torch import TorchLattice
 
 FORMS = [CompiledLattice, TorchLattice]
 
@@ -206,9 +206,9 @@ def test_label_sets_share_a_lattice_and_nothing_else():
     energies = [-torch.from_numpy(smooth_prob(classes, 60, 80, classes)).log() for classes in (3, 2, 1, 7)]
     energies.insert(1, energies[0][:0])
     how = dict(iterations=5, gaussian_sxy=3, gaussian_weight=3, bilateral_sxy=80, bilateral_srgb=13, bilateral_weight=10)
-    together = lattice_crf.infer(image, energies, **how)
+    together = mean_field.infer(image, energies, **how)
     for energy, prob in zip(energies, together, strict=True):
-        assert torch.equal(prob, lattice_crf.infer(image, [energy], **how)[0])
+        assert torch.equal(prob, mean_field.infer(image, [energy], **how)[0])
         assert prob.shape == energy.shape
     assert (together[3] == 1).all()
 
@@ -231,8 +231,8 @@ def test_compiled_inference_equals_the_plain_one(sets, height, width):
         ([], 3, {"gaussian_weight": 0, "bilateral_weight": 0}),
         (kernels, 0, {}),
     ):
-        ours = lattice_crf.infer(image, energies, **{**HOW, **out, "iterations": steps})
-        plain = lattice_crf.mean_field(some, energies, steps)
+        ours = mean_field.infer(image, energies, **{**HOW, **out, "iterations": steps})
+        plain = mean_field.mean_field(some, energies, steps)
         for one, other in zip(ours, plain, strict=True):
             torch.testing.assert_close(one, other, rtol=0, atol=3e-4)  # steps amplify rounding where labels compete
     assert all(torch.equal(one, other) for one, other in zip(energies, before, strict=True))
@@ -240,22 +240,22 @@ def test_compiled_inference_equals_the_plain_one(sets, height, width):
 
 def test_softmax_of_the_loops():
     energy = torch.linspace(0, 80, 60_000).reshape(3, 100, 200)[[1, 0, 2]]
-    (prob,) = lattice_crf.infer(torch.zeros(100, 200, 3), [energy], **{**HOW, "iterations": 0})
+    (prob,) = mean_field.infer(torch.zeros(100, 200, 3), [energy], **{**HOW, "iterations": 0})
     torch.testing.assert_close(prob, (-energy).softmax(dim=0), rtol=1e-6, atol=0)
     energy[0, 5, 7] = math.nan
-    (prob,) = lattice_crf.infer(torch.zeros(100, 200, 3), [energy], **{**HOW, "iterations": 0})
+    (prob,) = mean_field.infer(torch.zeros(100, 200, 3), [energy], **{**HOW, "iterations": 0})
     assert prob.isnan().sum() == 3
-    (prob,) = lattice_crf.infer(torch.zeros(100, 200, 3), [energy], **HOW)
+    (prob,) = mean_field.infer(torch.zeros(100, 200, 3), [energy], **HOW)
     assert prob[:, 5, 7].isnan().all()
-    assert lattice_crf.infer(torch.zeros(100, 200, 3), [], **HOW) == []
+    assert mean_field.infer(torch.zeros(100, 200, 3), [], **HOW) == []
 
 
 def test_inference_repeats_whatever_runs_beside_it():
     pictures = [torch.from_numpy(photo(which, 45, 50 + which)) for which in (0, 1)]
     energies = [[-torch.from_numpy(smooth_prob(classes, 45, 50 + which)).log() for classes in (3, 21)] for which in (0, 1)]
-    alone = [lattice_crf.infer(image, sets, **HOW) for image, sets in zip(pictures, energies, strict=True)]
+    alone = [mean_field.infer(image, sets, **HOW) for image, sets in zip(pictures, energies, strict=True)]
     with ThreadPoolExecutor(4) as pool:
-        runs = [(which, pool.submit(lattice_crf.infer, pictures[which], energies[which], **HOW)) for which in (0, 1) * 8]
+        runs = [(which, pool.submit(mean_field.infer, pictures[which], energies[which], **HOW)) for which in (0, 1) * 8]
         for which, run in runs:
             for one, other in zip(run.result(), alone[which], strict=True):
                 assert torch.equal(one, other)
@@ -265,12 +265,12 @@ def test_energies_of_another_size_or_type():
     image, energy = torch.from_numpy(photo(0, 20, 30)), torch.rand(3, 20, 30, generator=torch.Generator().manual_seed(0))
     for wrong in (energy[:, 1:], energy.reshape(3, -1), energy[0]):
         with pytest.raises(ValueError, match="20 x 30"):
-            lattice_crf.infer(image, [energy, wrong], **HOW)
-    (prob,) = lattice_crf.infer(image, [energy.double()], **HOW)  # goes through torch
+            mean_field.infer(image, [energy, wrong], **HOW)
+    (prob,) = mean_field.infer(image, [energy.double()], **HOW)  # goes through torch
     assert prob.dtype == torch.float64
-    torch.testing.assert_close(prob.float(), lattice_crf.infer(image, [energy], **HOW)[0], rtol=0, atol=3e-4)
+    torch.testing.assert_close(prob.float(), mean_field.infer(image, [energy], **HOW)[0], rtol=0, atol=3e-4)
     turned = energy.transpose(1, 2).contiguous().transpose(1, 2)
-    assert torch.equal(lattice_crf.infer(image, [turned], **HOW)[0], lattice_crf.infer(image, [energy], **HOW)[0])
+    assert torch.equal(mean_field.infer(image, [turned], **HOW)[0], mean_field.infer(image, [energy], **HOW)[0])
 
 
 # --- the dense energy

@@ -14,7 +14,7 @@ import yaml
 
 from tests.head import GATED, ROOT, TOKEN, Relay, free_ports, running_head, wait_for
 from tests.terminal import OnTerminal
-from wsss_ray.address import Access
+from wsss_ray.deploy.address import Access
 from wsss_ray.runners.jobs import JobServer, Tail
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]

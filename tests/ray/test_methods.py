@@ -18,9 +18,9 @@ from rich.console import Console
 from tests.local import job_of, run_plan, stage_named
 from tests.tiny import tiny_job_of, tiny_method
 from wsss_ray.methods import methods
-from wsss_ray.progress import Display
+from wsss_ray.reporting.progress import Display
 from wsss_ray.runners.execute import execute, pending
-from wsss_ray.store import RunStore
+from wsss_ray.storage.store import RunStore
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 ROOT = Path(__file__).parents[2]

@@ -10,8 +10,8 @@ import yaml
 
 from tests.head import running_head
 from tests.plugged import environment, otsu_job
-from wsss_ray.runners.preflight import _ask_machines
-from wsss_ray.store import RunStore
+from wsss_ray.runners.admission import _ask_machines
+from wsss_ray.storage.store import RunStore
 
 pytestmark = pytest.mark.ray
 

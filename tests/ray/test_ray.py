@@ -20,12 +20,12 @@ from rich.console import Console
 from tests.event_files import points
 from tests.local import job_of, run_plan, stage_named
 from tests.shapes import tiny_job
-from wsss_ray.plan import Plan, until
-from wsss_ray.progress import Display
-from wsss_ray.records import StageError
+from wsss_ray.core.plan import Plan, until
+from wsss_ray.engine.records import StageError
+from wsss_ray.reporting.progress import Display
+from wsss_ray.reporting.status import run_status
 from wsss_ray.runners.execute import execute, pending
-from wsss_ray.status import run_status
-from wsss_ray.store import RunStore
+from wsss_ray.storage.store import RunStore
 
 pytestmark = pytest.mark.ray
 ROOT = Path(__file__).parents[2]

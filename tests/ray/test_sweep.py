@@ -18,10 +18,10 @@ import yaml
 from tests.event_files import points
 from tests.local import run_plan
 from tests.tiny import tiny_job_of, tiny_method
-from wsss_ray.job import load_job, load_sweep
-from wsss_ray.plan import Plan, until
-from wsss_ray.store import RunStore
-from wsss_ray.trials import rows_of
+from wsss_ray.config.job import load_job, load_sweep
+from wsss_ray.core.plan import Plan, until
+from wsss_ray.storage.store import RunStore
+from wsss_ray.storage.trials import rows_of
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 ROOT = Path(__file__).parents[2]

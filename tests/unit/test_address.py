@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from wsss_ray.address import Access, AddressError, check_open, find_token, job_server, parse_address
+from wsss_ray.deploy.address import Access, AddressError, check_open, find_token, job_server, parse_address
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tests.parity.naive_selection import autograd_cams, expanded_logits
 from wsss_ray.ops.crf import DenseCrf
-from wsss_ray.ops.selection import sample_keep, stochastic_cams, stochastic_logits
+from wsss_ray.ops.selection.closed_form import sample_keep, stochastic_cams, stochastic_logits
 
 K, S, H, W = 32, 5, 12, 12
 

@@ -12,10 +12,10 @@ from PIL import Image
 
 from tests.local import job_of, run_stage, stage_named
 from tests.shapes import tiny_job
-from wsss_ray.artifacts import decode_gray, decode_rgb
 from wsss_ray.data.images import normalise_image, normalise_mask, normalise_saliency
 from wsss_ray.data.voc import read_annotation
-from wsss_ray.store import RunStore
+from wsss_ray.storage.schemas import decode_gray, decode_rgb
+from wsss_ray.storage.store import RunStore
 
 
 def chunk(kind, body):

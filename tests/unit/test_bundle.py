@@ -16,11 +16,11 @@ import yaml
 import wsss_ray
 from tests.local import job_of
 from tests.shapes import tiny_job
-from wsss_ray import bundle
-from wsss_ray.bundle import BundleError
-from wsss_ray.filesystems import shown
-from wsss_ray.job import JobError, load_job, register
-from wsss_ray.plugins import PLUGINS
+from wsss_ray.config.job import JobError, load_job, register
+from wsss_ray.core.plugins import PLUGINS
+from wsss_ray.deploy import bundle
+from wsss_ray.deploy.bundle import BundleError
+from wsss_ray.storage.filesystems import shown
 
 PACKAGE = Path(wsss_ray.__file__).parent
 

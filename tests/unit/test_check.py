@@ -20,14 +20,14 @@ from tests.local import job_of, run_plan, stage_named
 from tests.photos import call, class_folders, photo, with_masks
 from tests.shapes import Shapes, tiny_job
 from tests.tiny import tiny_job_of
-from wsss_ray.check import CheckError, try_job
 from wsss_ray.cli import app
+from wsss_ray.config.job import load_job
 from wsss_ray.data.source import Source
-from wsss_ray.estimate import RAY_START, Places, estimate, total_bytes, total_seconds
-from wsss_ray.job import load_job
-from wsss_ray.memory import at_most, ran_out
-from wsss_ray.sample import FewImages
-from wsss_ray.store import RunStore
+from wsss_ray.preflight.dry_run import CheckError, try_job
+from wsss_ray.preflight.estimate import RAY_START, Places, estimate, total_bytes, total_seconds
+from wsss_ray.preflight.memory import at_most, ran_out
+from wsss_ray.preflight.sample import FewImages
+from wsss_ray.storage.store import RunStore
 
 HERE = {"workers": 1, "threads": 1, "gpu": False, "memory": None}
 

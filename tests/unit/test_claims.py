@@ -12,9 +12,9 @@ import pytest
 
 from tests.local import job_of
 from tests.shapes import tiny_job
-from wsss_ray import claims
-from wsss_ray.claims import Claims
-from wsss_ray.store import RunStore
+from wsss_ray.storage import claims
+from wsss_ray.storage.claims import Claims
+from wsss_ray.storage.store import RunStore
 
 ROOT = Path(__file__).parents[2]
 
@@ -65,8 +65,8 @@ def test_of_many_at_once_one_succeeds(store, stages):
 
 def test_the_claim_of_a_dead_process_is_void_at_once(store, stages):
     code = (
-        "from tests.local import job_of; from tests.shapes import tiny_job; from wsss_ray.claims import Claims\n"
-        "from wsss_ray.store import RunStore; import os, sys\n"
+        "from tests.local import job_of; from tests.shapes import tiny_job; from wsss_ray.storage.claims import Claims\n"
+        "from wsss_ray.storage.store import RunStore; import os, sys\n"
         "claims = Claims(RunStore(sys.argv[1]), 'victim'); claims.__enter__()\n"
         "assert claims.take(job_of(tiny_job()).plan().stages[0].id) is None; os.kill(os.getpid(), 9)"
     )

@@ -30,10 +30,10 @@ from tests.coco_set import (
 )
 from tests.local import job_of, run_stage, stage_named
 from tests.shapes import tiny_job
-from wsss_ray.artifacts import decode_gray
 from wsss_ray.data.coco import Coco
 from wsss_ray.data.source import Item, Raw, Source, describe, listing_digest
-from wsss_ray.store import RunStore
+from wsss_ray.storage.schemas import decode_gray
+from wsss_ray.storage.store import RunStore
 
 
 @pytest.fixture

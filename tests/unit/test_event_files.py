@@ -9,9 +9,9 @@ from pyarrow.fs import FileSelector
 
 from tests.event_files import points
 from tests.s3_server import request, serving
-from wsss_ray.loggers import Tensorboard, tensorboard
-from wsss_ray.loggers.logger import Row, Run
-from wsss_ray.store import RunStore
+from wsss_ray.reporting.loggers import Tensorboard, tensorboard
+from wsss_ray.reporting.loggers.logger import Row, Run
+from wsss_ray.storage.store import RunStore
 
 pytest.importorskip("moto.server", reason="needs moto[server], an S3 endpoint for tests")
 

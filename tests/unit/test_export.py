@@ -14,13 +14,13 @@ from PIL import Image
 
 from tests.local import job_of, run_plan, stage_named
 from tests.shapes import tiny_job
-from wsss_ray.artifacts import decode_gray, encode_labels
 from wsss_ray.cli import app
 from wsss_ray.data.folder import Folder
 from wsss_ray.data.images import normalise_mask
 from wsss_ray.data.voc import Voc
-from wsss_ray.export import export, find_labels, read_labels
-from wsss_ray.store import RunStore
+from wsss_ray.inference.export_labels import export, find_labels, read_labels
+from wsss_ray.storage.schemas import decode_gray, encode_labels
+from wsss_ray.storage.store import RunStore
 
 NAMES = ("square", "disc", "bar")
 

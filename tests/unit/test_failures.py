@@ -6,9 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from wsss_ray.failures import Failures, failure_of
-from wsss_ray.records import StageError
-from wsss_ray.store import RunStore
+from wsss_ray.engine.failures import Failures, failure_of
+from wsss_ray.engine.records import StageError
+from wsss_ray.storage.store import RunStore
 
 
 @pytest.fixture

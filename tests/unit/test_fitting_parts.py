@@ -7,9 +7,9 @@ import pytest
 from tests.local import job_of
 from tests.shapes import tiny_job
 from tests.tiny import tiny_job_of
+from wsss_ray.core.plan import Plan, until
 from wsss_ray.methods.deeplab import DeeplabSegmenter
 from wsss_ray.methods.rrm import ReliableRegions, RrmSegmenter
-from wsss_ray.plan import Plan, until
 
 
 def job_with(name, **parts):

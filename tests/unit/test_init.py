@@ -13,11 +13,11 @@ import yaml
 from PIL import Image
 
 from tests.photos import COLOURS, class_folders, init, listed, photo, with_masks
-from wsss_ray.job import load_job
-from wsss_ray.survey.files import same_content, spread
-from wsss_ray.survey.sizes import Machine, sizes_for
-from wsss_ray.survey.survey import survey
-from wsss_ray.survey.write import write_job
+from wsss_ray.config.job import load_job
+from wsss_ray.preflight.survey.files import same_content, spread
+from wsss_ray.preflight.survey.sizes import Machine, sizes_for
+from wsss_ray.preflight.survey.survey import survey
+from wsss_ray.preflight.survey.write import write_job
 
 
 def test_class_folders_need_no_table(tmp_path):

@@ -8,7 +8,7 @@ import sys
 import pytest
 import yaml
 
-from wsss_ray.job import JobError, load_job
+from wsss_ray.config.job import JobError, load_job
 
 GOOD = """\
 name: test
@@ -100,7 +100,7 @@ def test_an_override_below_an_alias_is_for_that_place_alone(tmp_path):
 
 
 def test_tags_that_all_images_share_are_a_mistake_only_where_they_are_learned(own_data, monkeypatch):
-    from wsss_ray.job import plans_of
+    from wsss_ray.config.job import plans_of
 
     monkeypatch.chdir(own_data)
     (own_data / "tags.csv").write_text("image,tags\na,cat\nb,cat\n")
@@ -205,7 +205,7 @@ def test_a_precision_for_all_trainings_is_part_of_their_ids_and_of_no_others(tmp
 def test_a_field_that_came_later_changes_no_id_at_its_default():
     from typing import Annotated
 
-    from wsss_ray.component import Component, SinceThen
+    from wsss_ray.core.component import Component, SinceThen
 
     class Early(Component):
         size: int = 1

@@ -14,17 +14,17 @@ from PIL import Image
 
 from tests.local import job_of, run_plan, run_stage, stage_named
 from tests.shapes import Shapes, tiny_job
-from wsss_ray.component import canonical
+from wsss_ray.core.component import canonical
+from wsss_ray.core.plan import ingest
 from wsss_ray.data import folder as folder_module
 from wsss_ray.data import source as source_module
 from wsss_ray.data.folder import Folder
 from wsss_ray.data.source import Item, Split, describe, listing_digest, stages_of
 from wsss_ray.data.voc import Voc
-from wsss_ray.listings import FOLDER, Listing
-from wsss_ray.plan import ingest
-from wsss_ray.records import check_unchanged, commit_shards
-from wsss_ray.stages import worker_class
-from wsss_ray.store import RunStore
+from wsss_ray.engine.listing import FOLDER, Listing
+from wsss_ray.engine.records import check_unchanged, commit_shards
+from wsss_ray.engine.workers import worker_class
+from wsss_ray.storage.store import RunStore
 
 LISTED: list[str] = []
 
@@ -70,7 +70,7 @@ def test_workers_read_what_the_driver_has_listed(ingested, tmp_path):
 
 @pytest.mark.parametrize("shard_size", [1, 3, 8, 100])
 def test_each_shard_finds_its_items(tmp_path, monkeypatch, shard_size):
-    monkeypatch.setattr("wsss_ray.listings._ITEMS", 6)
+    monkeypatch.setattr("wsss_ray.engine.listing._ITEMS", 6)
     stage = ingest(describe(Shapes(train=20, shard_size=shard_size), "weak"), name="images")
     listing, store = Listing(RunStore(str(tmp_path)), stage), RunStore(str(tmp_path))
     listing.write()

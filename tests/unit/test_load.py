@@ -20,16 +20,16 @@ from tests.local import stage_named
 from tests.masked import masked_job
 from tests.pictures import unpack
 from tests.unit.test_security import Evil
-from wsss_ray.artifacts import decode_gray
-from wsss_ray.contracts import Learner, Metric, Segmenter
-from wsss_ray.job import register
+from wsss_ray.config.job import register
+from wsss_ray.core.contracts import Learner, Metric, Segmenter
+from wsss_ray.engine.checkpoints import load_model
+from wsss_ray.inference.trained import component_of, find_trained
 from wsss_ray.methods import methods
 from wsss_ray.methods.deeplab import DeeplabSegmenter
-from wsss_ray.models import load_model
 from wsss_ray.nets.vgg16 import Vgg16
 from wsss_ray.nets.weights import Weights
-from wsss_ray.store import RunStore
-from wsss_ray.trained import component_of, find_trained
+from wsss_ray.storage.schemas import decode_gray
+from wsss_ray.storage.store import RunStore
 
 ROOT = Path(__file__).parents[2]
 BOMB = "a0: &a0 [1]\n" + "".join(f"a{k}: &a{k} [{', '.join([f'*a{k - 1}'] * 9)}]\n" for k in range(1, 9))

@@ -9,8 +9,8 @@ import pytest
 
 from tests.local import job_of, run_plan, stage_named
 from tests.shapes import tiny_job
-from wsss_ray.loader import ShardedImages, automatic_processes, image_places, micro_batches
-from wsss_ray.store import RunStore
+from wsss_ray.engine.loader import ShardedImages, automatic_processes, image_places, micro_batches
+from wsss_ray.storage.store import RunStore
 
 
 @pytest.fixture

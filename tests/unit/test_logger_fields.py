@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from tests.masked import masked_job
-from wsss_ray.job import JobError, load_job
-from wsss_ray.schema import job_schema
+from wsss_ray.config.job import JobError, load_job
+from wsss_ray.config.schema import job_schema
 
 
 @pytest.mark.parametrize(

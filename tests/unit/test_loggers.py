@@ -17,15 +17,15 @@ from tests import memory_logger
 from tests.event_files import points
 from tests.local import job_of, stage_named
 from tests.masked import masked_job
-from wsss_ray.claims import Claims
-from wsss_ray.loggers.figures import Figures
-from wsss_ray.plan import Plan
-from wsss_ray.progress import Display
-from wsss_ray.records import StageError
+from wsss_ray.core.plan import Plan
+from wsss_ray.engine.records import StageError
+from wsss_ray.engine.workers import data_split
+from wsss_ray.reporting.loggers.figures import Figures
+from wsss_ray.reporting.progress import Display
 from wsss_ray.runners import follow as follow_module
 from wsss_ray.runners.follow import Follower, logged
-from wsss_ray.stages import data_split
-from wsss_ray.store import RunStore
+from wsss_ray.storage.claims import Claims
+from wsss_ray.storage.store import RunStore
 
 MEMORY = {"loggers": ["memory"]}
 

@@ -10,8 +10,8 @@ import yaml
 from pydantic import ValidationError
 
 from tests.rendering import ROOT, examples, rendered
-from wsss_ray.manifests.rayjob import RayJob
-from wsss_ray.manifests.request import RAY_VERSION
+from wsss_ray.deploy.manifests.rayjob import RayJob
+from wsss_ray.deploy.manifests.request import RAY_VERSION
 
 # -- ray up ------------------------------------------------------------------------------------------------------------------
 

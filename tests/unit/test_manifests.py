@@ -11,8 +11,8 @@ import pytest
 import yaml
 
 from tests.rendering import ROOT, TARGETS, commands, examples, render, rendered
-from wsss_ray.job import Execution, load_job
-from wsss_ray.manifests import Cloud, Machines
+from wsss_ray.config.job import Execution, load_job
+from wsss_ray.deploy.manifests import Cloud, Machines
 
 
 @pytest.mark.parametrize("command", commands(), ids=lambda command: command[1])

@@ -20,12 +20,12 @@ from rich.console import Console
 from tests.gate import gated
 from tests.local import job_of, stage_named
 from tests.masked import masked_job
-from wsss_ray.loggers import Mlflow
-from wsss_ray.loggers.logger import Row, Run
-from wsss_ray.progress import Display
-from wsss_ray.records import StageError
+from wsss_ray.engine.records import StageError
+from wsss_ray.reporting.loggers import Mlflow
+from wsss_ray.reporting.loggers.logger import Row, Run
+from wsss_ray.reporting.progress import Display
 from wsss_ray.runners.follow import logged
-from wsss_ray.store import RunStore
+from wsss_ray.storage.store import RunStore
 
 pytest.importorskip("mlflow", reason="needs wsss-ray[mlflow]")
 from mlflow.exceptions import MlflowException

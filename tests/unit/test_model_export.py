@@ -20,14 +20,14 @@ import wsss_ray
 from tests.local import stage_named
 from tests.masked import small_segmenter
 from tests.pictures import unpack
-from wsss_ray.artifacts import decode_rgb
 from wsss_ray.cli import app
 from wsss_ray.data.images import normalise_image
+from wsss_ray.inference.export_model import FILES, Sizes, _attempts, _EvenSame, export_model
+from wsss_ray.inference.predictor import Predictor
+from wsss_ray.inference.trained import find_trained
 from wsss_ray.methods.deeplab import DeeplabSegmenter
-from wsss_ray.model_export import FILES, Sizes, _attempts, _EvenSame, export_model
-from wsss_ray.predictor import Predictor
-from wsss_ray.store import RunStore
-from wsss_ray.trained import find_trained
+from wsss_ray.storage.schemas import decode_rgb
+from wsss_ray.storage.store import RunStore
 
 FORMS = ("safetensors", "torch", "onnx")
 ALONE = "import sys; sys.modules['wsss_ray'] = None\n"  # importing it is an error from now on

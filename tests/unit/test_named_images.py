@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from wsss_ray.named_images import bare, list_images
+from wsss_ray.inference.inputs import bare, list_images
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from wsss_ray.component import digest
-from wsss_ray.contracts import Trunk
+from wsss_ray.core.component import digest
+from wsss_ray.core.contracts import Trunk
 from wsss_ray.nets.efficientnet_lite import EfficientNetLite0
 from wsss_ray.nets.small import SmallNet
 from wsss_ray.nets.torchvision_safe import torchvision

@@ -6,7 +6,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from wsss_ray.optim import Adam, Constant, Decay, OneCycle, Poly, Sgd
+from wsss_ray.core.optim import Adam, Constant, Decay, OneCycle, Poly, Sgd
 
 
 @pytest.mark.parametrize(

@@ -9,13 +9,13 @@ import yaml
 
 from tests.local import run_plan, stage_named
 from tests.tiny import tiny_job_of
+from wsss_ray.config.job import load_sweep
+from wsss_ray.config.population import Member, first_generation, next_generation, trial_of_member
+from wsss_ray.config.sweep import Pbt, Sweep
+from wsss_ray.core.optim import Piecewise
+from wsss_ray.core.plan import Plan
 from wsss_ray.data.source import stages_of
-from wsss_ray.job import load_sweep
-from wsss_ray.optim import Piecewise
-from wsss_ray.plan import Plan
-from wsss_ray.population import Member, first_generation, next_generation, trial_of_member
-from wsss_ray.store import RunStore
-from wsss_ray.sweep import Pbt, Sweep
+from wsss_ray.storage.store import RunStore
 
 LR = "method.segmenter.optimizer.lr"
 PBT = Pbt(kind="pbt", generations=3, quantile=0.25, factors=(0.5, 2.0))

@@ -16,13 +16,13 @@ import wsss_ray
 from tests.local import job_of, run_plan, stage_named
 from tests.masked import masked_job
 from tests.pictures import odd_pictures, unpack
-from wsss_ray.artifacts import decode_gray, decode_rgb
 from wsss_ray.cli import app
-from wsss_ray.named_images import list_images
-from wsss_ray.predictions import PredictWorker, Work, begin, blended
+from wsss_ray.inference.batch import PredictWorker, Work, begin, blended
+from wsss_ray.inference.inputs import list_images
+from wsss_ray.inference.trained import find_trained
 from wsss_ray.runners.execute import begin_run
-from wsss_ray.store import RunStore
-from wsss_ray.trained import find_trained
+from wsss_ray.storage.schemas import decode_gray, decode_rgb
+from wsss_ray.storage.store import RunStore
 
 
 @pytest.fixture

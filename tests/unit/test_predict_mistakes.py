@@ -6,7 +6,7 @@ import pytest
 
 from tests.pictures import unpack
 from wsss_ray.cli import app
-from wsss_ray.store import RunStore
+from wsss_ray.storage.store import RunStore
 
 
 @pytest.fixture

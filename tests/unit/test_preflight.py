@@ -10,11 +10,11 @@ import pytest
 
 from tests.local import job_of, stage_named
 from tests.shapes import tiny_job
-from wsss_ray.job import Execution
-from wsss_ray.records import StageError
+from wsss_ray.config.job import Execution
+from wsss_ray.engine.records import StageError
+from wsss_ray.runners.admission import estimate_bytes, look_from_here, preflight, training_share
 from wsss_ray.runners.cluster import Node, Resources
-from wsss_ray.runners.preflight import estimate_bytes, look_from_here, preflight, training_share
-from wsss_ray.store import RunStore
+from wsss_ray.storage.store import RunStore
 
 
 def cluster(*cpus, gpus=(), **fields):
@@ -72,7 +72,7 @@ def test_a_gpu_that_is_not_there(stages, tmp_path):
 
 
 def test_a_full_disk_is_foreseen(stages, tmp_path, monkeypatch):
-    import wsss_ray.runners.preflight as module
+    import wsss_ray.runners.admission as module
 
     big = [stage_named(job_of(tiny_job()).plan(), "maps")]
     assert estimate_bytes(RunStore(str(tmp_path)), big) == 24 * 30_000
@@ -94,7 +94,7 @@ def test_all_is_well_and_nothing_is_left_behind(stages, tmp_path):
 
 
 def test_what_a_machine_sees_of_the_store_and_the_data(tmp_path):
-    from wsss_ray.plan import Stage
+    from wsss_ray.core.plan import Stage
 
     store = RunStore(str(tmp_path / "runs"))
     store.write_json(store.path("probe"), {"submitted": 5.0})

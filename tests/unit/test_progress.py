@@ -8,8 +8,8 @@ import re
 import pytest
 from rich.console import Console
 
-from wsss_ray import progress
-from wsss_ray.progress import Pace, pace, span
+from wsss_ray.reporting import progress
+from wsss_ray.reporting.progress import Pace, pace, span
 
 
 @pytest.fixture

@@ -13,16 +13,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from wsss_ray import report
-from wsss_ray.artifacts import encode_labels, encode_maps
-from wsss_ray.component import Component
-from wsss_ray.contracts import IGNORE, Axis, Maps
+from wsss_ray.core.component import Component
+from wsss_ray.core.contracts import IGNORE, Axis, Maps
+from wsss_ray.core.plan import Plan, Stage, ingest
 from wsss_ray.data.source import Item, Raw, Source, Split, describe
 from wsss_ray.ops.confusion import confusion, scores, sparse
-from wsss_ray.plan import Plan, Stage, ingest
-from wsss_ray.report import pictures
-from wsss_ray.report.markup import number
-from wsss_ray.store import RunStore
+from wsss_ray.reporting import report
+from wsss_ray.reporting.report import pictures
+from wsss_ray.reporting.report.markup import number
+from wsss_ray.storage.schemas import encode_labels, encode_maps
+from wsss_ray.storage.store import RunStore
 
 HOSTILE = "<script>alert('x')</script>\"&"
 CLASSES = ("cat", "dog & bone", '<b onload="x">')

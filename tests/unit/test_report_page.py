@@ -14,13 +14,13 @@ from PIL import Image
 from tests.browser import Browser, chromium
 from tests.report_set import AXES, IMAGES, RULES, SIZE, fill, maps_of, saliency_of
 from tests.unit.test_report import CLASSES, HOSTILE, JOB, draw
-from wsss_ray import report
-from wsss_ray.contracts import IGNORE
+from wsss_ray.core.contracts import IGNORE
 from wsss_ray.methods.cam import CrfSeeds
 from wsss_ray.ops.confusion import confusion, scores
 from wsss_ray.ops.seeds import add_background, any_above, resize_maps
-from wsss_ray.report import pictures
-from wsss_ray.store import RunStore
+from wsss_ray.reporting import report
+from wsss_ray.reporting.report import pictures
+from wsss_ray.storage.store import RunStore
 
 COLOR = np.array([1 << 16, 1 << 8, 1])  # a colour as one number
 

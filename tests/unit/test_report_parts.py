@@ -12,11 +12,11 @@ import pytest
 from PIL import Image
 
 from tests.unit.test_report import JOB, Page, log, make_plan
-from wsss_ray import report
-from wsss_ray.contracts import IGNORE
-from wsss_ray.report import charts, pictures
-from wsss_ray.report.markup import duration, escape, number, tag
-from wsss_ray.store import RunStore
+from wsss_ray.core.contracts import IGNORE
+from wsss_ray.reporting import report
+from wsss_ray.reporting.report import charts, pictures
+from wsss_ray.reporting.report.markup import duration, escape, number, tag
+from wsss_ray.storage.store import RunStore
 
 
 def test_voc_palette() -> None:

@@ -7,15 +7,15 @@ import base64
 import numpy as np
 import pytest
 
-from wsss_ray.contracts import IGNORE, Axis, Maps
+from wsss_ray.core.contracts import IGNORE, Axis, Maps
+from wsss_ray.core.plan import Stage
 from wsss_ray.methods.cam import CrfSeeds, ThresholdSeeds
 from wsss_ray.ops.background import CamBackground, PowerBackground, SaliencyBackground
 from wsss_ray.ops.confusion import confusion
 from wsss_ray.ops.seeds import add_background, any_above
-from wsss_ray.plan import Stage
-from wsss_ray.report import embedded
-from wsss_ray.report.reading import spread
-from wsss_ray.report.thresholds import THETAS, Rule, sweep
+from wsss_ray.reporting.report import embedded
+from wsss_ray.reporting.report.reading import spread
+from wsss_ray.reporting.report.thresholds import THETAS, Rule, sweep
 
 
 @pytest.mark.parametrize("conflict", ["class", "background", "ignore"])

@@ -12,7 +12,7 @@ from torch import nn
 
 from tests.unit.test_nets import images
 from tests.unit.test_resnet38 import field_middle, lively, only_middles
-from wsss_ray.contracts import Trunk
+from wsss_ray.core.contracts import Trunk
 from wsss_ray.nets.resnet import ResNet
 from wsss_ray.nets.torchvision_safe import torchvision
 from wsss_ray.nets.weights import Weights

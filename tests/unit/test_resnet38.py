@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from tests.unit.test_nets import images
-from wsss_ray.contracts import Trunk
+from wsss_ray.core.contracts import Trunk
 from wsss_ray.nets.modules import KeyedDropout, set_dropout_keys
 from wsss_ray.nets.resnet38 import ResNet38
 from wsss_ray.nets.small import SmallNet

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from wsss_ray.contracts import IGNORE, Axis, Maps
+from wsss_ray.core.contracts import IGNORE, Axis, Maps
 from wsss_ray.methods.cam import CrfSeeds
 from wsss_ray.methods.mdc import RegionSeeds
 from wsss_ray.methods.noisy_masks import BlockNoise

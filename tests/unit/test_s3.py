@@ -17,16 +17,16 @@ from tests.local import job_of, run_plan, stage_named
 from tests.s3_server import request, serving
 from tests.shapes import tiny_job
 from wsss_ray.cli import app
-from wsss_ray.progress import Display
+from wsss_ray.reporting.progress import Display
 from wsss_ray.runners.follow import logged
-from wsss_ray.store import RunStore
+from wsss_ray.storage.store import RunStore
 
 pytest.importorskip("moto.server", reason="needs moto[server], an S3 endpoint for tests")
 
 PARTS = 11 << 20  # bytes; more than one part of pyarrow's 10 MiB
 CHILD = """
 import sys
-from wsss_ray.store import RunStore
+from wsss_ray.storage.store import RunStore
 store = RunStore(sys.argv[1])
 store.write(store.path("stages", "big"), sys.argv[2].encode() * int(sys.argv[3]))
 """

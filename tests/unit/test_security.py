@@ -25,14 +25,14 @@ import wsss_ray
 from tests.local import job_of
 from tests.shapes import Shapes, tiny_job
 from wsss_ray.cli import app
+from wsss_ray.config.job import JobError, load_job
 from wsss_ray.data.cls_labels import read_cls_labels
 from wsss_ray.data.folder import Folder
 from wsss_ray.data.source import Item, describe
 from wsss_ray.data.voc import Voc
-from wsss_ray.job import JobError, load_job
-from wsss_ray.models import load_checkpoint, load_model
+from wsss_ray.engine.checkpoints import load_checkpoint, load_model
 from wsss_ray.nets.weights import Weights, load_weights
-from wsss_ray.store import RunStore
+from wsss_ray.storage.store import RunStore
 
 PACKAGE = Path(wsss_ray.__file__).parent
 
@@ -200,7 +200,7 @@ from types import SimpleNamespace
 from ray.data.extensions import ArrowPythonObjectArray
 from tests.unit.test_security import Evil
 from wsss_ray.data.folder import Folder
-from wsss_ray.store import RunStore
+from wsss_ray.storage.store import RunStore
 sign, folder = sys.argv[1:]
 column = ArrowPythonObjectArray.from_objects([Evil(sign)])
 table = pa.table({"image_id": ["a"], "image": ["a"], "tags": column, "seed": column})

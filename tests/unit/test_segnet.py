@@ -8,12 +8,12 @@ import torch
 from torch import nn
 
 from tests.unit.test_nets import TINY_VGG, images
+from wsss_ray.core.optim import Sgd
 from wsss_ray.nets.deeplab import Aspp, Head, LargeFov, build_segmenter
 from wsss_ray.nets.modules import KeyedDropout, random_bits, set_dropout_keys
 from wsss_ray.nets.segnet import SegNet, decimate, param_groups_deeplab
 from wsss_ray.nets.small import SmallNet
 from wsss_ray.nets.vgg16 import Vgg16
-from wsss_ray.optim import Sgd
 
 
 @pytest.mark.parametrize("head", [LargeFov(hidden=8), Aspp(hidden=8), Aspp(hidden=None)])

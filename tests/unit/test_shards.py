@@ -6,7 +6,7 @@ from tests.local import job_of
 from tests.shapes import tiny_job
 from wsss_ray.runners.execute import pending
 from wsss_ray.runners.shards import operators_of
-from wsss_ray.store import RunStore
+from wsss_ray.storage.store import RunStore
 
 
 def test_stages_share_their_actors(tmp_path):

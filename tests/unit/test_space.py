@@ -8,8 +8,8 @@ import yaml
 from pydantic import ValidationError
 
 from tests.tiny import tiny_job_of, tiny_method
-from wsss_ray.job import JobError, load_sweep
-from wsss_ray.sweep import Domain, Sweep, trials_of
+from wsss_ray.config.job import JobError, load_sweep
+from wsss_ray.config.sweep import Domain, Sweep, trials_of
 
 THETA = "method.seed_rule.theta"
 LR = "method.segmenter.optimizer.lr"

@@ -12,14 +12,14 @@ from PIL import Image
 
 from tests.local import job_of, run_plan, run_stage, stage_named
 from tests.shapes import Shapes, tiny_job
-from wsss_ray.artifacts import decode_gray, decode_rgb
-from wsss_ray.contracts import IGNORE
-from wsss_ray.models import load_model
-from wsss_ray.ops import selection
-from wsss_ray.plan import Plan
-from wsss_ray.records import StageError, check_unchanged, commit_shards
-from wsss_ray.stages import worker_class
-from wsss_ray.store import RunStore
+from wsss_ray.core.contracts import IGNORE
+from wsss_ray.core.plan import Plan
+from wsss_ray.engine.checkpoints import load_model
+from wsss_ray.engine.records import StageError, check_unchanged, commit_shards
+from wsss_ray.engine.workers import worker_class
+from wsss_ray.ops.selection import closed_form
+from wsss_ray.storage.schemas import decode_gray, decode_rgb
+from wsss_ray.storage.store import RunStore
 
 
 def seeds_of(store, plan):
@@ -153,7 +153,7 @@ def test_many_selections_are_made_in_parts(tmp_path, monkeypatch):
         part = stage.component.model_copy(update={"normalize": normalize})
         found = []
         for elements in (100_000_000, 1):
-            monkeypatch.setattr(selection, "_CHUNK", elements)
+            monkeypatch.setattr(closed_form, "_CHUNK", elements)
             net = load_model(store, stage.input("model"), "cpu")
             image = decode_rgb(store.read_shard(stage.input("data"), 0, "images")[0]["image"])
             found.append(part.localize(net, image, [0, 2], 5))

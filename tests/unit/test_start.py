@@ -12,7 +12,7 @@ import yaml
 from tests.imports import HEAVY, TABLES
 from tests.local import job_of, run_plan
 from tests.shapes import tiny_job
-from wsss_ray.store import RunStore
+from wsss_ray.storage.store import RunStore
 
 SCRIPT = """
 import json, sys

@@ -11,13 +11,13 @@ import pytest
 
 from tests.local import stage_named, whole_run
 from tests.shapes import tiny_job
-from wsss_ray.claims import Claims
 from wsss_ray.cli import app
-from wsss_ray.failures import Failures
-from wsss_ray.records import StageError
-from wsss_ray.stages import worker_class
-from wsss_ray.status import quality, run_status, sweep_status
-from wsss_ray.store import RunStore
+from wsss_ray.engine.failures import Failures
+from wsss_ray.engine.records import StageError
+from wsss_ray.engine.workers import worker_class
+from wsss_ray.reporting.status import quality, run_status, sweep_status
+from wsss_ray.storage.claims import Claims
+from wsss_ray.storage.store import RunStore
 
 
 @pytest.fixture(scope="module")

@@ -13,11 +13,11 @@ import pytest
 
 from tests.local import job_of, run_plan, stage_named
 from tests.shapes import tiny_job
-from wsss_ray import artifacts
-from wsss_ray.artifacts import decode_gray, decode_maps, decode_rgb, encode_labels, encode_maps
-from wsss_ray.contracts import Axis, Maps
-from wsss_ray.plan import Plan
-from wsss_ray.store import RunStore
+from wsss_ray.core.contracts import Axis, Maps
+from wsss_ray.core.plan import Plan
+from wsss_ray.storage import schemas as artifacts
+from wsss_ray.storage.schemas import decode_gray, decode_maps, decode_rgb, encode_labels, encode_maps
+from wsss_ray.storage.store import RunStore
 
 
 @pytest.fixture(scope="module")

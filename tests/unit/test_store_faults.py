@@ -10,13 +10,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from wsss_ray.filesystems import holds_credentials, shown
-from wsss_ray.store import RunStore
+from wsss_ray.storage.filesystems import holds_credentials, shown
+from wsss_ray.storage.store import RunStore
 
 SIZE = 8 << 20
 WRITER = """
 import itertools, sys
-from wsss_ray.store import RunStore
+from wsss_ray.storage.store import RunStore
 store = RunStore(sys.argv[1])
 for text in itertools.cycle(b"ab"):
     store.write(store.path("stages", "x", "file"), bytes([text]) * int(sys.argv[2]))
@@ -24,7 +24,7 @@ for text in itertools.cycle(b"ab"):
 """
 LIMITED = """
 import resource, sys
-from wsss_ray.store import RunStore
+from wsss_ray.storage.store import RunStore
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
 store = RunStore(sys.argv[1])
 try:

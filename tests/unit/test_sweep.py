@@ -11,10 +11,10 @@ import pytest
 import yaml
 
 from tests.tiny import tiny_job_of
-from wsss_ray.job import JobError, load_job, load_trials
-from wsss_ray.jobfile import read_document
+from wsss_ray.config.document import read_document
+from wsss_ray.config.job import JobError, load_job, load_trials
+from wsss_ray.config.sweep import Sweep, Trial, result_table, slug, trial_name
 from wsss_ray.runners.trial import scores
-from wsss_ray.sweep import Sweep, Trial, result_table, slug, trial_name
 
 THETA = "method.seed_rule.theta"
 
@@ -173,7 +173,7 @@ def test_plan_lists_the_trials_and_what_they_share(tmp_path):
 
 def test_the_data_of_all_trials_is_listed_once(tmp_path, base):
     from tests.shapes import Shapes
-    from wsss_ray.job import plans_of
+    from wsss_ray.config.job import plans_of
 
     class Counted(Shapes):
         def items(self, split):
@@ -192,7 +192,7 @@ def test_the_data_of_all_trials_is_listed_once(tmp_path, base):
 
 def test_scores_of_a_plan_by_name(tmp_path):
     from tests.local import job_of, run_plan
-    from wsss_ray.store import RunStore
+    from wsss_ray.storage.store import RunStore
 
     plan, store = job_of(tiny_job_of("cam")).plan(), RunStore(str(tmp_path))
     run_plan(store, plan, last="seed_quality")
@@ -200,9 +200,9 @@ def test_scores_of_a_plan_by_name(tmp_path):
 
 
 def work_of(tmp_path, base, sweep, name="job.yaml", **changes):
-    from wsss_ray.job import load_sweep
+    from wsss_ray.config.job import load_sweep
     from wsss_ray.runners.trial import Work
-    from wsss_ray.store import RunStore
+    from wsss_ray.storage.store import RunStore
 
     file = write(tmp_path, name, {"base": "base.yaml", "sweep": sweep, **changes})
     found = load_sweep(file)
@@ -229,7 +229,7 @@ def test_a_sweep_whose_stages_others_have_made_has_its_reports_and_best_job(tmp_
     from rich.console import Console
 
     from tests.local import run_plan
-    from wsss_ray.progress import Display
+    from wsss_ray.reporting.progress import Display
     from wsss_ray.runners.sweep import run_sweep
 
     work = work_of(tmp_path, base, {"trials": [{"name": "a"}, {"name": "b", "set": {THETA: 0.6}}]}, run={"store": "elsewhere"})
@@ -251,7 +251,7 @@ def test_a_sweep_waits_once_for_a_logger_that_does_not_answer(tmp_path, base, mo
 
     from tests import memory_logger
     from tests.local import run_plan
-    from wsss_ray.progress import Display
+    from wsss_ray.reporting.progress import Display
     from wsss_ray.runners import follow
     from wsss_ray.runners.sweep import run_sweep
 
@@ -272,7 +272,7 @@ def test_a_sweep_waits_once_for_a_logger_that_does_not_answer(tmp_path, base, mo
 
 
 def test_a_scheduler_that_watches_no_training_is_refused(tmp_path, base):
-    from wsss_ray.sweep import check_scheduler
+    from wsss_ray.config.sweep import check_scheduler
 
     sweep = {"space": {THETA: {"grid": [0.1]}}, "scheduler": {"kind": "asha", "stage": "segmentr"}}
     work = work_of(tmp_path, base, sweep)
@@ -281,7 +281,7 @@ def test_a_scheduler_that_watches_no_training_is_refused(tmp_path, base):
 
 
 def test_names_of_points_stay_apart():
-    from wsss_ray.sweep import trials_of
+    from wsss_ray.config.sweep import trials_of
 
     signs = trials_of(Sweep.model_validate({"space": {"m.x": {"grid": [-1, 1]}}}), 0)
     assert len({trial_name("j", trial, 0) for trial in signs}) == 2

@@ -13,13 +13,13 @@ from safetensors.torch import load
 
 from tests.local import job_of, run_plan, run_stage, stage_named, train_stage
 from tests.shapes import tiny_job
-from wsss_ray.engine import _Totals, fit
-from wsss_ray.loader import ShardedImages, global_batch, micro_batches
-from wsss_ray.models import build_model, load_model
-from wsss_ray.optim import Sgd
-from wsss_ray.store import RunStore
-from wsss_ray.tail import Tail
-from wsss_ray.training import Aside, MetricsLog, TrainingError, _agree
+from wsss_ray.core.optim import Sgd
+from wsss_ray.engine.checkpoints import build_model, load_model
+from wsss_ray.engine.loader import ShardedImages, global_batch, micro_batches
+from wsss_ray.engine.loop import _Totals, fit
+from wsss_ray.engine.training import Aside, MetricsLog, TrainingError, _agree
+from wsss_ray.storage.store import RunStore
+from wsss_ray.storage.tail import Tail
 
 
 @pytest.fixture(scope="module")
@@ -187,7 +187,7 @@ def test_strong_images_train_on_their_masks(seeded, tmp_path):
 
 
 def load_or_build(store, stage):
-    from wsss_ray.models import build_model
+    from wsss_ray.engine.checkpoints import build_model
 
     return build_model(stage)
 
@@ -263,7 +263,7 @@ def test_what_is_written_beside_a_training_keeps_its_order_and_tells_what_failed
 
 
 def test_metrics_are_read_by_what_is_new_and_dropped_where_one_resumes(seeded, tmp_path):
-    from wsss_ray.engine import Step
+    from wsss_ray.engine.loop import Step
 
     stage, store = stage_named(seeded[1], "classifier"), RunStore(str(tmp_path))
     log, tail = MetricsLog(store, stage, 0, every=1), Tail(store, store.stage_path(stage, "metrics.jsonl"))

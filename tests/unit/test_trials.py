@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from wsss_ray.trials import TrialRow, ranking, rows_of, to_table
+from wsss_ray.storage.trials import TrialRow, ranking, rows_of, to_table
 
 LR, THETA, KIND, AUGMENT = "method.segmenter.lr", "method.seed_rule.theta", "method.seed_rule.kind", "method.segmenter.augment"
 

@@ -13,14 +13,14 @@ import torch
 from tests.local import job_of, run_plan, run_stage, stage_named
 from tests.masked import masked_job
 from tests.tiny import tiny_job_of
-from wsss_ray.artifacts import decode_gray, decode_rgb
-from wsss_ray.contracts import IGNORE
-from wsss_ray.models import load_model
-from wsss_ray.plan import Plan, until
-from wsss_ray.randomness import random_key
-from wsss_ray.store import RunStore
-from wsss_ray.training import run_training
-from wsss_ray.validation import Validation, Validator, validation_of
+from wsss_ray.core.contracts import IGNORE
+from wsss_ray.core.plan import Plan, until
+from wsss_ray.core.randomness import random_key
+from wsss_ray.engine.checkpoints import load_model
+from wsss_ray.engine.training import run_training
+from wsss_ray.engine.validation import Validation, Validator, validation_of
+from wsss_ray.storage.schemas import decode_gray, decode_rgb
+from wsss_ray.storage.store import RunStore
 
 CPU = torch.device("cpu")
 

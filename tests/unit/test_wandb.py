@@ -16,9 +16,9 @@ from rich.console import Console
 
 from tests.local import job_of, stage_named
 from tests.masked import masked_job
-from wsss_ray.progress import Display
+from wsss_ray.reporting.progress import Display
 from wsss_ray.runners.follow import logged
-from wsss_ray.store import RunStore
+from wsss_ray.storage.store import RunStore
 
 pytest.importorskip("wandb", reason="needs wsss-ray[wandb]")
 

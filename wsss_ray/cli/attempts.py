@@ -88,9 +88,10 @@ def send(shipment: Shipment, address: str, *, detach: bool, force: bool) -> NoRe
     from contextlib import suppress
     from tempfile import TemporaryDirectory
 
-    from wsss_ray import __version__, bundle
-    from wsss_ray.address import parse_address
-    from wsss_ray.plugins import PLUGINS
+    from wsss_ray import __version__
+    from wsss_ray.core.plugins import PLUGINS
+    from wsss_ray.deploy import bundle
+    from wsss_ray.deploy.address import parse_address
 
     try:
         files = bundle.gather(shipment.includes, shipment.excludes)
@@ -98,8 +99,8 @@ def send(shipment: Shipment, address: str, *, detach: bool, force: bool) -> NoRe
     except bundle.BundleError as error:
         fail(str(error))
     server = connect(address)
-    from wsss_ray.filesystems import shown
     from wsss_ray.runners import jobs
+    from wsss_ray.storage.filesystems import shown
 
     store = shown(shipment.store)
     running = None if force else _or_fail(lambda: server.running(shipment.run, store))
@@ -133,7 +134,7 @@ def send(shipment: Shipment, address: str, *, detach: bool, force: bool) -> NoRe
 
 def connect(address: str | None) -> JobServer:
     """The job server at an address, with its token. Exits if there is none, or none that may be used."""
-    from wsss_ray.address import AddressError, job_server
+    from wsss_ray.deploy.address import AddressError, job_server
 
     if not address:
         fail("give the cluster's job server by --address http://HEAD:8265, or by RAY_API_SERVER_ADDRESS")
@@ -217,8 +218,8 @@ def _or_fail(call: Any) -> Any:
 
 def _at(attempt: Attempt, closed: set[str]) -> list[str]:
     """How far an attempt that goes on is, by its store; `closed` are stores that cannot be read from here."""
-    from wsss_ray.status import run_status, sweep_status
-    from wsss_ray.store import RunStore
+    from wsss_ray.reporting.status import run_status, sweep_status
+    from wsss_ray.storage.store import RunStore
 
     if attempt.is_over or attempt.run is None or attempt.store is None:
         return [""] * 5
@@ -233,7 +234,7 @@ def _at(attempt: Attempt, closed: set[str]) -> list[str]:
 
 
 def _duration(attempt: Attempt) -> str:
-    from wsss_ray.progress import span
+    from wsss_ray.reporting.progress import span
 
     if attempt.started is None:
         return "-"

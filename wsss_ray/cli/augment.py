@@ -16,7 +16,7 @@ SbdFolder = Annotated[Path, typer.Argument(metavar="SBD", help="benchmark_RELEAS
 
 def augment_voc(voc: VocFolder, sbd: SbdFolder) -> None:
     """Add SBD's masks to Pascal VOC 2012: writes SegmentationClassAug and train_aug.txt, which the papers train on."""
-    from wsss_ray.sbd import LIST, augment
+    from wsss_ray.data.sbd import LIST, augment
 
     try:
         with watched() as watch:

@@ -30,10 +30,10 @@ def check(
     """Try two batches of every stage here, without Ray and leaving nothing behind, and estimate what the whole job takes."""
     from rich.console import Console
 
-    from wsss_ray.check import CheckError, try_job
-    from wsss_ray.estimate import estimate
-    from wsss_ray.memory import free_memory
-    from wsss_ray.progress import Display
+    from wsss_ray.preflight.dry_run import CheckError, try_job
+    from wsss_ray.preflight.estimate import estimate
+    from wsss_ray.preflight.memory import free_memory
+    from wsss_ray.reporting.progress import Display
 
     loaded, plan, run_store = load_plan(job, override, store, until)
     check_loggers(loaded)
@@ -77,10 +77,10 @@ def check(
 
 def _places(job: Any) -> tuple[Any, list[str]]:
     """What the job gets on this machine, and what has to be said of that."""
-    from wsss_ray.estimate import Places
+    from wsss_ray.preflight.estimate import Places
+    from wsss_ray.preflight.survey.sizes import Machine
+    from wsss_ray.runners.admission import training_share
     from wsss_ray.runners.cluster import Node, Resources
-    from wsss_ray.runners.preflight import training_share
-    from wsss_ray.survey.sizes import Machine
 
     run, machine, notes = job.run, Machine.here(), []
     gpus = len(machine.gpus) if run.gpu is not False else 0
@@ -108,7 +108,7 @@ def _show(found: list[Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from wsss_ray.estimate import RAY_START, total_bytes, total_seconds
+    from wsss_ray.preflight.estimate import RAY_START, total_bytes, total_seconds
 
     gpu = any(one.on_gpu for one in found)
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
@@ -142,8 +142,8 @@ def _warnings(found: list[Any], store: Any) -> list[str]:
     import shutil
     from pathlib import Path
 
-    from wsss_ray.estimate import total_bytes
-    from wsss_ray.memory import free_memory
+    from wsss_ray.preflight.estimate import total_bytes
+    from wsss_ray.preflight.memory import free_memory
 
     warnings, free = [], free_memory()
     largest = max(found, key=lambda one: one.processes * one.resident)

@@ -31,7 +31,7 @@ INTERRUPTED = "interrupted; what was done is kept, submit again to go on"
 
 def load(job: Path, override: list[str] | None) -> Any:
     """The job of a file. Exits with a line per mistake."""
-    from wsss_ray.job import JobError, load_job
+    from wsss_ray.config.job import JobError, load_job
 
     try:
         return load_job(job, override or ())
@@ -43,8 +43,8 @@ def load_plan(
     job: Path, override: list[str] | None, store: str | None, until: Until, listed: dict[Any, Any] | None = None
 ) -> tuple[Any, Any, Any]:
     """A file's job, its plan and its store."""
-    from wsss_ray.job import plans_of
-    from wsss_ray.paths import located
+    from wsss_ray.config.job import plans_of
+    from wsss_ray.config.paths import located
 
     loaded = located(load(job, override))
     run_store = open_store(store or loaded.run.store)
@@ -65,10 +65,10 @@ def check_loggers(job: Any) -> None:
 
 def load_sweep(job: Path, override: list[str] | None, until: Until, listed: dict[Any, Any]) -> tuple[Any, list[tuple[Any, Any]]]:
     """A file's sweep, and every job of it with its plan, as far as they are known before the start."""
-    from wsss_ray.job import JobError, plans_of
-    from wsss_ray.job import load_sweep as read_sweep
-    from wsss_ray.paths import located
-    from wsss_ray.sweep import check_scheduler
+    from wsss_ray.config.job import JobError, plans_of
+    from wsss_ray.config.job import load_sweep as read_sweep
+    from wsss_ray.config.paths import located
+    from wsss_ray.config.sweep import check_scheduler
 
     try:
         sweep_job = read_sweep(job, override or ())
@@ -86,13 +86,13 @@ def load_sweep(job: Path, override: list[str] | None, until: Until, listed: dict
 
 def open_store(uri: str, *, must_exist: bool = False) -> Any:
     """A run store. Exits if it is none."""
-    from wsss_ray.store import RunStore
+    from wsss_ray.storage.store import RunStore
 
     try:
         store = RunStore(uri)
         there = store.there()
     except (OSError, ValueError) as error:  # pyarrow's own are among these
-        from wsss_ray.filesystems import shown
+        from wsss_ray.storage.filesystems import shown
 
         fail(f"store {shown(uri)}: {error}")
     if there == "file":
@@ -105,7 +105,7 @@ def open_store(uri: str, *, must_exist: bool = False) -> Any:
 @contextmanager
 def told(store: Any) -> Iterator[None]:
     """What can go wrong while stages are made, each as one clear message."""
-    from wsss_ray.records import StageError
+    from wsss_ray.engine.records import StageError
 
     try:
         yield

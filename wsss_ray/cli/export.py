@@ -56,8 +56,8 @@ def export(
 
 
 def _export_labels(store: Any, run: str, form: Any, stage: str | None, out: Path | None, *, overwrite: bool) -> None:
-    from wsss_ray.export import export as write
-    from wsss_ray.export import find_labels
+    from wsss_ray.inference.export_labels import export as write
+    from wsss_ray.inference.export_labels import find_labels
 
     maps = find_labels(store, known_run(store, run), stage)
     done = write(store, maps, out or Path(f"{run}-{maps.stage}-{form}"), form=form, overwrite=overwrite)
@@ -70,13 +70,13 @@ def _export_labels(store: Any, run: str, form: Any, stage: str | None, out: Path
 def _export_model(
     store: Any, run: str, form: Any, model: str | None, image: Path | None, out: Path | None, *, overwrite: bool
 ) -> None:
-    from wsss_ray.trained import find_trained
+    from wsss_ray.inference.trained import find_trained
 
     if "/" in run:
         raise ValueError(f"{run}: is a folder; give the run that it came from")
     trained = find_trained(run, store.uri, model)
-    from wsss_ray.model_card import write_card
-    from wsss_ray.model_export import example_image, export_model
+    from wsss_ray.inference.export_model import example_image, export_model
+    from wsss_ray.inference.model_card import write_card
 
     folder = out or Path(f"{trained.run}-{trained.stage}-{form}")
     done = export_model(trained, folder, form=form, image_HWC=example_image(store, trained, image), overwrite=overwrite)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from wsss_ray.cli.console import fail
 
 if TYPE_CHECKING:
-    from wsss_ray.address import Address
+    from wsss_ray.deploy.address import Address
 
 BY_MAIN: ContextVar[bool] = ContextVar("BY_MAIN", default=False)
 """Whether this process is the command line, and no other program that calls its commands: only then can it be started again."""
@@ -26,7 +26,7 @@ _PR_SET_PDEATHSIG = 1
 
 def place_of(address: str) -> Address:
     """What an address stands for. Exits if it is none."""
-    from wsss_ray.address import AddressError, parse_address
+    from wsss_ray.deploy.address import AddressError, parse_address
 
     try:
         return parse_address(address)
@@ -36,7 +36,7 @@ def place_of(address: str) -> Address:
 
 def join(place: Address) -> None:
     """Let Ray find a running cluster that this process is to drive, by RAY_ADDRESS. Exits if nothing answers there."""
-    from wsss_ray.address import AddressError, check_open, find_token
+    from wsss_ray.deploy.address import AddressError, check_open, find_token
 
     if place.text == "auto":
         os.environ.setdefault("RAY_ADDRESS", "auto")  # in a job, Ray has set it, and finds the token by itself

@@ -21,11 +21,11 @@ Force = Annotated[bool, typer.Option("--force", help="Replace the job file, and 
 
 def init(folder: FolderPath, out: Out = Path("job.yaml"), tags: Tags = None, masks: Masks = None, force: Force = False) -> None:
     """Look at a folder of images, say what is in it, and write a job file that suits it and this machine."""
-    from wsss_ray.job import JobError
-    from wsss_ray.survey.findings import findings
-    from wsss_ray.survey.sizes import Machine
-    from wsss_ray.survey.survey import survey
-    from wsss_ray.survey.write import write_job
+    from wsss_ray.config.job import JobError
+    from wsss_ray.preflight.survey.findings import findings
+    from wsss_ray.preflight.survey.sizes import Machine
+    from wsss_ray.preflight.survey.survey import survey
+    from wsss_ray.preflight.survey.write import write_job
 
     if out.exists() and not force:
         fail(f"{out}: is there already; replace it by --force, or write another file by --out")
@@ -57,7 +57,7 @@ def watched() -> Iterator[Callable[[str, int], Callable[[int], None]]]:
     """Progress on the terminal, on its error stream, so that what was found can be piped."""
     from rich.console import Console
 
-    from wsss_ray.progress import Display
+    from wsss_ray.reporting.progress import Display
 
     display = Display(Console(stderr=True, highlight=False))
     with display.meters():

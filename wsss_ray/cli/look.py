@@ -54,8 +54,8 @@ def validate(job: JobFile, override: Override = None) -> None:
 
 def methods() -> None:
     """List the methods that a job file can name: stages, the job with the paper's settings, the plug-in it is from, paper."""
-    from wsss_ray.contracts import Method
-    from wsss_ray.plugins import origin
+    from wsss_ray.core.contracts import Method
+    from wsss_ray.core.plugins import origin
 
     _register()
     rows = []
@@ -69,7 +69,7 @@ def methods() -> None:
 
 def schema() -> None:
     """Print the JSON Schema of job files, for editors."""
-    from wsss_ray.schema import job_schema
+    from wsss_ray.config.schema import job_schema
 
     _register()
     typer.echo(json.dumps(job_schema(), indent=2))
@@ -77,7 +77,7 @@ def schema() -> None:
 
 def show(run: RunName, store: OpenStore = "runs") -> None:
     """Show a run: its stages, times and scores."""
-    from wsss_ray.status import quality
+    from wsss_ray.reporting.status import quality
 
     run_store = open_store(store, must_exist=True)
     rows, scores, validated = [], [], list[str]()
@@ -102,7 +102,7 @@ def show(run: RunName, store: OpenStore = "runs") -> None:
 
 def _register() -> None:
     """Import all that a job file can name. Exits if what WSSS_RAY_PLUGINS names fails."""
-    from wsss_ray.job import JobError, register
+    from wsss_ray.config.job import JobError, register
 
     try:
         register()

@@ -38,8 +38,8 @@ def predict(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Make all anew, also in a folder that holds files.")] = False,
 ) -> None:
     """Label images by a trained model. Exits with 1 if some could not be (errors.csv says why), with 2 if nothing was done."""
-    from wsss_ray.named_images import list_images
-    from wsss_ray.trained import find_trained
+    from wsss_ray.inference.inputs import list_images
+    from wsss_ray.inference.trained import find_trained
 
     if overlay and form == "parquet":
         fail("--overlay: goes with --format voc")
@@ -58,8 +58,8 @@ def predict(
         fail(str(error))
     if max_pixels is not None:
         trained = replace(trained, max_pixels=max_pixels)
-    from wsss_ray.predictions import Work, begin, finish
-    from wsss_ray.progress import Display
+    from wsss_ray.inference.batch import Work, begin, finish
+    from wsss_ray.reporting.progress import Display
     from wsss_ray.runners.causes import cause
     from wsss_ray.runners.predict import predict as make
 

@@ -37,8 +37,8 @@ def render(
     package: Package = None,
 ) -> None:
     """Write what a cluster needs to run a job: ray up's YAML, a RayJob, a Slurm script, a Compose file. Starts nothing."""
-    from wsss_ray import manifests
-    from wsss_ray.jobfile import JobError, read_document
+    from wsss_ray.config.document import JobError, read_document
+    from wsss_ray.deploy import manifests
 
     try:
         document = read_document(job, override or ())

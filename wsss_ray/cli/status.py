@@ -12,7 +12,7 @@ from wsss_ray.cli.complete import run_names
 from wsss_ray.cli.console import OpenStore, fail, open_store, table
 
 if TYPE_CHECKING:
-    from wsss_ray.status import RunStatus, StageStatus, SweepStatus
+    from wsss_ray.reporting.status import RunStatus, StageStatus, SweepStatus
 
 AnyRun = Annotated[
     str | None, typer.Argument(metavar="[RUN]", help="A run: its stages. A sweep: its trials.", autocompletion=run_names)
@@ -22,7 +22,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="All of it as JSON, for mac
 
 def status(run: AnyRun = None, store: OpenStore = "runs", as_json: AsJson = False) -> None:
     """Say how far the runs of a store are, or the stages of one: progress, rate, time left, failures, who works on it."""
-    from wsss_ray.status import Seen, run_status, sweep_status
+    from wsss_ray.reporting.status import Seen, run_status, sweep_status
 
     run_store = open_store(store, must_exist=True)
     names = run_store.names(run_store.path("runs"))
@@ -53,7 +53,7 @@ def status(run: AnyRun = None, store: OpenStore = "runs", as_json: AsJson = Fals
 
 def at(found: RunStatus | SweepStatus) -> list[str]:
     """How far it is: stages done, the stage to look at, its progress, rate, and time left."""
-    from wsss_ray.status import SweepStatus
+    from wsss_ray.reporting.status import SweepStatus
 
     if isinstance(found, SweepStatus):
         return ["", "", f"{found.ended}/{found.total} trials", "", ""]
@@ -75,7 +75,7 @@ def _say_stages(run: RunStatus) -> None:
 
 def _progress(stage: StageStatus) -> list[str]:
     """Progress, rate, time left; `-` for what nobody can tell of a stage that runs."""
-    from wsss_ray.progress import pace, span
+    from wsss_ray.reporting.progress import pace, span
 
     unknown = "-" if stage.state == "running" else ""
     made = f"{stage.made}/{'-' if stage.work is None else stage.work} {stage.unit}"

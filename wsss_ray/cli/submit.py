@@ -71,9 +71,9 @@ def submit(
         _submit_here(job, override, store, until)
         return
     assert address is not None
-    from wsss_ray.bundle import JOB_FILE, BundleError, resolve
-    from wsss_ray.job import JobError
-    from wsss_ray.plugins import behind
+    from wsss_ray.config.job import JobError
+    from wsss_ray.core.plugins import behind
+    from wsss_ray.deploy.bundle import JOB_FILE, BundleError, resolve
 
     try:
         at_store = [f"run.store={json.dumps(store)}"] if store else []
@@ -113,8 +113,8 @@ def resume(
         _resume_here(run, store, until)
         return
     assert address is not None
-    from wsss_ray.bundle import is_local_store
-    from wsss_ray.filesystems import CREDENTIALS, holds_credentials
+    from wsss_ray.deploy.bundle import is_local_store
+    from wsss_ray.storage.filesystems import CREDENTIALS, holds_credentials
 
     if holds_credentials(store):
         fail(f"--store: {CREDENTIALS}")
@@ -141,7 +141,7 @@ def _submit_here(job: Path, override: list[str] | None, store: str | None, until
     if loaded.sweep is not None:
         submit_sweep(job, override, run_store, until, listed)
         return
-    from wsss_ray.progress import Display
+    from wsss_ray.reporting.progress import Display
 
     display = Display()
     display.say(f"{loaded.name}: {len(plan.stages)} stages, {count_done(plan, run_store)} done, store {run_store.uri}")
@@ -212,7 +212,7 @@ def _use(includes: list[Path] | None, *, remote: bool) -> None:
         return
     if not remote and os.environ.get("RAY_ADDRESS"):
         fail("--include: the machines of a running cluster have their own modules; install yours there, or submit by http://")
-    from wsss_ray.bundle import BundleError, use
+    from wsss_ray.deploy.bundle import BundleError, use
 
     try:
         use(includes)

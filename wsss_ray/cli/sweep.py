@@ -13,12 +13,12 @@ from wsss_ray.cli.console import Until, count_done, fail, load_sweep, table, tol
 
 def submit_sweep(job: Path, override: list[str] | None, store: Any, until: Until, listed: dict[Any, Any]) -> None:
     """Run the trials of a job's sweep, and print what came of them. `listed` has the job's own data."""
-    from wsss_ray.claims import attempt
-    from wsss_ray.paths import located
-    from wsss_ray.progress import Display
+    from wsss_ray.config.paths import located
+    from wsss_ray.config.sweep import result_table
+    from wsss_ray.reporting.progress import Display
     from wsss_ray.runners.sweep import run_sweep
     from wsss_ray.runners.trial import Work
-    from wsss_ray.sweep import result_table
+    from wsss_ray.storage.claims import attempt
 
     sweep_job, trials = load_sweep(job, override, until, listed)
     say_trials(sweep_job, trials, store)
@@ -72,7 +72,7 @@ def say_trials(sweep_job: Any, trials: list[tuple[Any, Any]], store: Any) -> Non
 
 def say_ranking(rows: list[Any], metrics: tuple[str, ...]) -> None:
     """Trials from the best to the worst, by the first metric."""
-    from wsss_ray.trials import ranking
+    from wsss_ray.storage.trials import ranking
 
     shown = []
     for place, row in enumerate(ranking(rows, metrics[0]), start=1):

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from wsss_ray.component import NotIdentity
+from wsss_ray.core.component import NotIdentity
 from wsss_ray.data.coco_json import Instances, Picture, read_instances
 from wsss_ray.data.coco_masks import Crowd, draw_labels, pycocotools
 from wsss_ray.data.source import Item, Raw, Source, Split, expand
@@ -141,7 +141,7 @@ class Coco(Source):
 
     def _draw(self, item: Item) -> bytes:
         """Draw the mask of an image, as PNG."""
-        from wsss_ray.artifacts import encode_labels
+        from wsss_ray.storage.schemas import encode_labels
 
         file, picture = self._listed_as(item)
         height, width = picture.height, picture.width

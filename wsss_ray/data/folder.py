@@ -10,7 +10,7 @@ from typing import Annotated, NoReturn
 
 from pydantic import Field, model_validator
 
-from wsss_ray.component import NotIdentity
+from wsss_ray.core.component import NotIdentity
 from wsss_ray.data.source import Item, Raw, Source, Split, expand, file_state, once
 from wsss_ray.data.tags import Row, Table, check_classes, indices, read_table
 

@@ -21,8 +21,8 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field
 
-from wsss_ray.component import Component, NotIdentity, canonical
-from wsss_ray.plan import Data, ingest
+from wsss_ray.core.component import Component, NotIdentity, canonical
+from wsss_ray.core.plan import Data, ingest
 
 T = TypeVar("T")
 Split = Literal["weak", "val", "strong", "saliency"]

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field, model_validator
 
-from wsss_ray.component import NotIdentity
+from wsss_ray.core.component import NotIdentity
 from wsss_ray.data.source import Item, Raw, Source, Split
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class Sprites(Source):
 
     def load(self, item: Item) -> Raw:
         """Make the scene and its mask, both as PNG."""
-        from wsss_ray.artifacts import encode_labels
+        from wsss_ray.storage.schemas import encode_labels
 
         image, label_HW = self._compose(item.image_id)
         buffer = io.BytesIO()

@@ -186,7 +186,7 @@ def _from_parquet(path: Path, field: str) -> Iterator[tuple[str, dict[str, Any]]
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from wsss_ray.artifacts import check_plain
+    from wsss_ray.storage.schemas import check_plain
 
     try:
         table = pq.read_table(path)

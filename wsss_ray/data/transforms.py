@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from wsss_ray.contracts import IGNORE, Augment
+from wsss_ray.core.contracts import IGNORE, Augment
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from wsss_ray.contracts import ImageArray, LabelArray
+    from wsss_ray.core.contracts import ImageArray, LabelArray
 
 _PAD = (123, 117, 104)
 """The colour around an image that is smaller than its crop: the ImageNet mean, which networks see as nearly zero."""

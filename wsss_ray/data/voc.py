@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 
 from pydantic import Field
 
-from wsss_ray.component import NotIdentity
+from wsss_ray.core.component import NotIdentity
 from wsss_ray.data.cls_labels import read_cls_labels
 from wsss_ray.data.remembered import Remembered
 from wsss_ray.data.source import Item, Raw, Source, Split, expand, file_state, once

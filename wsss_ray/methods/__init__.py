@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib
 import pkgutil
 
-from wsss_ray.contracts import Method, SeedScore
-from wsss_ray.plan import Data, Stage, walk
+from wsss_ray.core.contracts import Method, SeedScore
+from wsss_ray.core.plan import Data, Stage, walk
 
 
 def names() -> list[str]:

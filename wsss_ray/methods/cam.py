@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from wsss_ray.contracts import (
+from wsss_ray.core.contracts import (
     Augment,
     Batch,
     Learner,
@@ -24,20 +24,20 @@ from wsss_ray.contracts import (
     Segmenter,
     Trunk,
 )
+from wsss_ray.core.optim import Optimizer, Poly, Schedule, Sgd
+from wsss_ray.core.plan import Data, Stage
 from wsss_ray.data.transforms import RandomCrop
 from wsss_ray.methods.deeplab import LARGE_FOV, LARGE_FOV_CRF, from_tags
 from wsss_ray.nets.vgg16 import Vgg16
 from wsss_ray.nets.weights import Weights, copy_weights, load_weights
 from wsss_ray.ops.background import Background, CamBackground, SaliencyBackground
 from wsss_ray.ops.crf import DenseCrf
-from wsss_ray.optim import Optimizer, Poly, Schedule, Sgd
-from wsss_ray.plan import Data, Stage
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from wsss_ray.contracts import ImageArray, LabelArray, MapArray
+    from wsss_ray.core.contracts import ImageArray, LabelArray, MapArray
     from wsss_ray.nets.cam import CamNet
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, field_validator
 
-from wsss_ray.contracts import (
+from wsss_ray.core.contracts import (
     Augment,
     Batch,
     Learner,
@@ -25,17 +25,17 @@ from wsss_ray.contracts import (
     Segmenter,
     Trunk,
 )
+from wsss_ray.core.optim import Decay, Optimizer, Poly, Schedule, Sgd
+from wsss_ray.core.plan import Data, Stage, evaluate, evaluate_seeds, localize, relabel, seed, train
 from wsss_ray.data.transforms import RandomCrop
 from wsss_ray.nets.deeplab import Aspp, Head, LargeFov, build_segmenter
 from wsss_ray.nets.vgg16 import Vgg16
 from wsss_ray.ops.crf import DenseCrf
-from wsss_ray.optim import Decay, Optimizer, Poly, Schedule, Sgd
-from wsss_ray.plan import Data, Stage, evaluate, evaluate_seeds, localize, relabel, seed, train
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from wsss_ray.contracts import ImageArray, LabelArray
+    from wsss_ray.core.contracts import ImageArray, LabelArray
     from wsss_ray.nets.segnet import SegNet
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from wsss_ray.contracts import (
+from wsss_ray.core.contracts import (
     Augment,
     Batch,
     Learner,
@@ -29,17 +29,17 @@ from wsss_ray.contracts import (
     SeedRule,
     Segmenter,
 )
+from wsss_ray.core.optim import Decay, Optimizer, Schedule, Sgd
+from wsss_ray.core.plan import Data, Stage
 from wsss_ray.data.transforms import Warp
 from wsss_ray.methods.cam import CamClassifier, CamLocalizer, ThresholdSeeds
 from wsss_ray.methods.deeplab import DeeplabSegmenter, MultiScale, SegNetLearner, from_tags, label_image
 from wsss_ray.ops.crf import DenseCrf
-from wsss_ray.optim import Decay, Optimizer, Schedule, Sgd
-from wsss_ray.plan import Data, Stage
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from wsss_ray.contracts import ImageArray, LabelArray
+    from wsss_ray.core.contracts import ImageArray, LabelArray
 
 
 Init = Annotated[

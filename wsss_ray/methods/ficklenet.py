@@ -4,7 +4,7 @@ A classifier that keeps a random few of the hidden units in each window of its l
 inference, so that one image gives N localization maps (3.2.1); a pixel belongs to a class if any of them says so (3.2.2). DSRG
 then trains the segmentation network (3.3), and trains it again on its own predictions.
 
-The selection is computed in closed form (`ops/selection.py`), equal to the paper's map expansion. Where the paper is silent:
+The selection is computed in closed form (`ops/selection/`), equal to the paper's map expansion. Where the paper is silent:
 no 1/(1-p) scaling on either side; each map is divided by its own maximum before theta; the image is warped to the training
 size for inference; 30 epochs; background cues as in DSRG, with the saliency threshold of the same family of papers.
 """
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
-from wsss_ray.contracts import (
+from wsss_ray.core.contracts import (
     Augment,
     Batch,
     Learner,
@@ -29,19 +29,19 @@ from wsss_ray.contracts import (
     Segmenter,
     Trunk,
 )
+from wsss_ray.core.optim import Adam, Decay, Optimizer, Schedule
+from wsss_ray.core.plan import Data, Stage
 from wsss_ray.data.transforms import RandomCrop
 from wsss_ray.methods.cam import ThresholdSeeds
 from wsss_ray.methods.deeplab import DeeplabSegmenter, MultiScale, from_tags
 from wsss_ray.methods.dsrg import DsrgRelabel, DsrgSegmenter, Init
 from wsss_ray.nets.vgg16 import Vgg16
 from wsss_ray.nets.weights import Weights, copy_weights, load_weights
-from wsss_ray.optim import Adam, Decay, Optimizer, Schedule
-from wsss_ray.plan import Data, Stage
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from wsss_ray.contracts import ImageArray
+    from wsss_ray.core.contracts import ImageArray
     from wsss_ray.nets.selection import SelectionClassifier
 
 Selection = Literal["stochastic", "general_dropout", "deterministic"]
@@ -145,7 +145,7 @@ class StochasticGradCam(Localizer):
     def _cams(self, x_CHW: Tensor, weight_KCSS: Tensor, total: int, key: int) -> Iterator[Tensor]:
         """cams_NCHW of all selections, in one piece or several."""
         from wsss_ray.nets.selection import draw_keep
-        from wsss_ray.ops.selection import selection_cams, stochastic_cams
+        from wsss_ray.ops.selection.closed_form import selection_cams, stochastic_cams
 
         if self.selection == "stochastic":
             yield from stochastic_cams(x_CHW, weight_KCSS, key=key, n=total, dropout_rate=self.dropout_rate)

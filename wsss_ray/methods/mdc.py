@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from wsss_ray.contracts import (
+from wsss_ray.core.contracts import (
     Augment,
     Batch,
     Learner,
@@ -27,18 +27,18 @@ from wsss_ray.contracts import (
     SeedRule,
     Segmenter,
 )
+from wsss_ray.core.optim import Decay, Schedule, Sgd
+from wsss_ray.core.plan import Data, Stage
 from wsss_ray.data.transforms import RandomCrop
 from wsss_ray.methods.cam import CamClassifier, at_scales, one_map
 from wsss_ray.methods.deeplab import LARGE_FOV_CRF, SegNetLearner, from_tags
 from wsss_ray.nets.deeplab import Head, LargeFov
 from wsss_ray.ops.background import Background, SaliencyBackground
-from wsss_ray.optim import Decay, Schedule, Sgd
-from wsss_ray.plan import Data, Stage
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from wsss_ray.contracts import ImageArray, LabelArray, MapArray
+    from wsss_ray.core.contracts import ImageArray, LabelArray, MapArray
     from wsss_ray.nets.cam import CamNet
 
 

@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from wsss_ray.component import Component
-from wsss_ray.contracts import Augment, Batch, Learner, Localizer, Method, Metric, SeedRule, SeedScore, Segmenter
+from wsss_ray.core.component import Component
+from wsss_ray.core.contracts import Augment, Batch, Learner, Localizer, Method, Metric, SeedRule, SeedScore, Segmenter
+from wsss_ray.core.optim import Poly, Schedule
+from wsss_ray.core.plan import Data, Stage, evaluate, evaluate_seeds, localize, seed, train
 from wsss_ray.data.transforms import RandomCrop
 from wsss_ray.methods.cam import CamClassifier, CamLocalizer, CrfSeeds
 from wsss_ray.methods.deeplab import MultiScale, SegNetLearner
@@ -26,8 +28,6 @@ from wsss_ray.nets.deeplab import Head, LargeFov
 from wsss_ray.nets.resnet38 import ResNet38
 from wsss_ray.ops.background import SaliencyBackground
 from wsss_ray.ops.crf import DenseCrf
-from wsss_ray.optim import Poly, Schedule
-from wsss_ray.plan import Data, Stage, evaluate, evaluate_seeds, localize, seed, train
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

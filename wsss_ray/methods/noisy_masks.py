@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from wsss_ray.contracts import IGNORE, MaskNoise, Method, Metric, SeedScore, Segmenter
+from wsss_ray.core.contracts import IGNORE, MaskNoise, Method, Metric, SeedScore, Segmenter
+from wsss_ray.core.plan import Data, Stage, evaluate, evaluate_seeds, spoil, train
 from wsss_ray.methods.deeplab import MultiScale
 from wsss_ray.methods.multi_estimations import WeightedSegmenter
 from wsss_ray.ops.crf import DenseCrf
-from wsss_ray.plan import Data, Stage, evaluate, evaluate_seeds, spoil, train
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from wsss_ray.contracts import LabelArray
+    from wsss_ray.core.contracts import LabelArray
 
 
 class BlockNoise(MaskNoise):

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, field_validator
 
-from wsss_ray.component import Component
-from wsss_ray.contracts import (
+from wsss_ray.core.component import Component
+from wsss_ray.core.contracts import (
     Augment,
     Batch,
     Evidence,
@@ -34,19 +34,19 @@ from wsss_ray.contracts import (
     Segmenter,
     Trunk,
 )
+from wsss_ray.core.optim import Optimizer, Poly, Schedule, Sgd
+from wsss_ray.core.plan import Data, Stage, evaluate, evaluate_seeds, relabel, train
 from wsss_ray.data.transforms import RandomCrop
 from wsss_ray.methods.deeplab import MultiScale, PredictedLabels, SegNetLearner, begins_with_one
 from wsss_ray.nets.deeplab import DilatedPair, Head
 from wsss_ray.nets.resnet38 import ResNet38
 from wsss_ray.ops.background import PowerBackground
 from wsss_ray.ops.crf import DenseCrf
-from wsss_ray.optim import Optimizer, Poly, Schedule, Sgd
-from wsss_ray.plan import Data, Stage, evaluate, evaluate_seeds, relabel, train
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from wsss_ray.contracts import ImageArray, LabelArray, MapArray
+    from wsss_ray.core.contracts import ImageArray, LabelArray, MapArray
     from wsss_ray.nets.rrm import RrmNet
 
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from wsss_ray.contracts import Learner, Localizer, Method, SeedRule, SeedScore
+from wsss_ray.core.contracts import Learner, Localizer, Method, SeedRule, SeedScore
+from wsss_ray.core.plan import Data, Stage, evaluate_seeds, localize, seed, train
 from wsss_ray.methods.cam import ThresholdSeeds
 from wsss_ray.methods.ficklenet import StochasticClassifier, StochasticGradCam
-from wsss_ray.plan import Data, Stage, evaluate_seeds, localize, seed, train
 
 
 class Seeds(Method):

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from wsss_ray.component import Component
-from wsss_ray.contracts import Trunk
+from wsss_ray.core.component import Component
+from wsss_ray.core.contracts import Trunk
 
 if TYPE_CHECKING:
     from wsss_ray.nets.segnet import AtrousHead, SegNet

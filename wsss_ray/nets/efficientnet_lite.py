@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from wsss_ray.contracts import Trunk
+from wsss_ray.core.contracts import Trunk
 from wsss_ray.nets.weights import Weights, copy_weights, load_weights
 
 if TYPE_CHECKING:

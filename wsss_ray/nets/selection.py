@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from wsss_ray.ops import selection
+from wsss_ray.ops.selection import closed_form
 
 Selection = Literal["stochastic", "general_dropout", "deterministic"]
 
@@ -17,8 +17,8 @@ def draw_keep(
 ) -> Tensor:
     """Keep masks keep_NDHW of one of the three modes of the paper's Table 6."""
     if mode == "deterministic":
-        return selection.keep_all(n=n, kernel_size=size, height=height, width=width, device=device)
-    sample = selection.sample_keep if mode == "stochastic" else selection.sample_dropout
+        return closed_form.keep_all(n=n, kernel_size=size, height=height, width=width, device=device)
+    sample = closed_form.sample_keep if mode == "stochastic" else closed_form.sample_dropout
     return sample(key=key, n=n, kernel_size=size, height=height, width=width, dropout_rate=rate, device=device)
 
 
@@ -36,10 +36,10 @@ class SelectionClassifier(nn.Module):
         """Class scores before the sigmoid."""
         x_BKHW = self.trunk(image_BCHW)
         if self.mode == "stochastic":
-            return selection.stochastic_logits(x_BKHW, self.weight, keys=keys, dropout_rate=self.rate)
+            return closed_form.stochastic_logits(x_BKHW, self.weight, keys=keys, dropout_rate=self.rate)
         size, (height, width) = self.weight.shape[-1], x_BKHW.shape[-2:]
         keep = [
             draw_keep(self.mode, key=key, n=1, size=size, height=height, width=width, rate=self.rate, device=x_BKHW.device)
             for key in keys
         ]
-        return selection.selection_logits(x_BKHW, self.weight, torch.cat(keep))
+        return closed_form.selection_logits(x_BKHW, self.weight, torch.cat(keep))

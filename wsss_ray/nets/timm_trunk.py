@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
-from wsss_ray.contracts import Trunk
+from wsss_ray.core.contracts import Trunk
 from wsss_ray.nets.weights import Weights, copy_weights, load_weights
 
 if TYPE_CHECKING:

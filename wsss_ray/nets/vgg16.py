@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field, model_validator
 
-from wsss_ray.contracts import Trunk
+from wsss_ray.core.contracts import Trunk
 from wsss_ray.nets.weights import Weights, copy_weights, load_weights
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, field_validator, model_validator
 
-from wsss_ray.component import Component
+from wsss_ray.core.component import Component
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from wsss_ray.component import Component
+from wsss_ray.core.component import Component
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from wsss_ray.contracts import MapArray
+    from wsss_ray.core.contracts import MapArray
 
 
 class Background(Component):

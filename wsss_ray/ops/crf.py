@@ -4,7 +4,7 @@
                                                        + w_b exp(-|p_i - p_j|^2 / 2 s_b^2 - |I_i - I_j|^2 / 2 s_rgb^2) )
 
 with positions p in pixels and colours I in 0..255. Only the classes handed in take part: twenty absent ones would cost time and
-change nothing but rounding. `backend: lattice` is ours (lattice_crf.py): compiled loops on one core, in a third of pydensecrf's
+change nothing but rounding. `backend: lattice` is ours (mean_field.py): compiled loops on one core, in a third of pydensecrf's
 time or less for three labels (benchmarks/crf.py), with the interpreter lock released; its first call on a machine compiles them,
 some 13 s. On a GPU it computes in torch. `backend: pydensecrf` holds the lock: run it in processes, never in threads.
 """
@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from wsss_ray.component import Component
-from wsss_ray.contracts import IGNORE
+from wsss_ray.core.component import Component
+from wsss_ray.core.contracts import IGNORE
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
     from numpy.typing import NDArray
 
-    from wsss_ray.contracts import ImageArray, LabelArray, MapArray
+    from wsss_ray.core.contracts import ImageArray, LabelArray, MapArray
 
 _FLOOR = 1e-5
 
@@ -160,9 +160,9 @@ class DenseCrf(Component):
         import numpy as np
         import torch
 
-        from wsss_ray.ops import lattice_crf
+        from wsss_ray.ops.lattice import mean_field
 
-        probs = lattice_crf.infer(
+        probs = mean_field.infer(
             torch.from_numpy(np.array(image_HWC, order="C")).to(device),  # a copy: torch dislikes read-only arrays
             [torch.from_numpy(np.array(energy_CHW, np.float32, order="C")).to(device) for energy_CHW in energies],
             iterations=self.iterations,

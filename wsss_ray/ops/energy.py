@@ -20,8 +20,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from wsss_ray.contracts import IGNORE
-from wsss_ray.ops.lattice import Lattice, bilateral_features
+from wsss_ray.core.contracts import IGNORE
+from wsss_ray.ops.lattice.base import Lattice, bilateral_features
 
 
 def dense_energy(

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from wsss_ray.contracts import IGNORE, Axis
+from wsss_ray.core.contracts import IGNORE, Axis
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from wsss_ray.contracts import LabelArray, MapArray
+    from wsss_ray.core.contracts import LabelArray, MapArray
 
 
 def resize_maps(map_CHW: MapArray, height: int, width: int, rows: Axis, columns: Axis) -> MapArray:

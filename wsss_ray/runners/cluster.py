@@ -17,7 +17,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar
 
-from wsss_ray.store import RunStore
+from wsss_ray.storage.store import RunStore
 
 T = TypeVar("T")
 

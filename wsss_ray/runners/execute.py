@@ -10,20 +10,20 @@ from pathlib import Path
 
 import yaml
 
-from wsss_ray.claims import Claims, attempt
-from wsss_ray.contracts import Learner
-from wsss_ray.failures import Failures
-from wsss_ray.job import JobConfig
-from wsss_ray.plan import Plan, Stage
-from wsss_ray.progress import Display
-from wsss_ray.records import StageError, check_unchanged, git_commit, versions
-from wsss_ray.report import build
+from wsss_ray.config.job import JobConfig
+from wsss_ray.core.contracts import Learner
+from wsss_ray.core.plan import Plan, Stage
+from wsss_ray.engine.failures import Failures
+from wsss_ray.engine.records import StageError, check_unchanged, git_commit, versions
+from wsss_ray.engine.workers import data_split
+from wsss_ray.reporting.progress import Display
+from wsss_ray.reporting.report import build
+from wsss_ray.runners.admission import preflight
 from wsss_ray.runners.causes import Cause, cause
 from wsss_ray.runners.cluster import Resources, keep_logs, logs_of, ray_session, resources
 from wsss_ray.runners.follow import logged
-from wsss_ray.runners.preflight import preflight
-from wsss_ray.stages import data_split
-from wsss_ray.store import RunStore
+from wsss_ray.storage.claims import Claims, attempt
+from wsss_ray.storage.store import RunStore
 
 
 def execute(
@@ -176,9 +176,9 @@ class _Here:
 
     def make(self, group: Sequence[Stage]) -> None:
         """Make a training, or per-image stages of the same data together. Raises StageError."""
+        from wsss_ray.engine.validation import validation_of
         from wsss_ray.runners.shards import run_shards
         from wsss_ray.runners.train import run_train
-        from wsss_ray.validation import validation_of
 
         have = replace(resources(), at_once=self.have.at_once) if self.have.grows else self.have  # machines come and go
         run = self.job.run

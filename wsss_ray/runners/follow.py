@@ -11,15 +11,15 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 
-from wsss_ray.claims import Claims, attempt
-from wsss_ray.component import digest
-from wsss_ray.job import JobConfig
-from wsss_ray.loggers.figures import Figures
-from wsss_ray.loggers.logger import Logger, Row, Run, Sink, State
-from wsss_ray.plan import Plan
-from wsss_ray.progress import Display
-from wsss_ray.records import git_commit, versions
-from wsss_ray.store import RunStore
+from wsss_ray.config.job import JobConfig
+from wsss_ray.core.component import digest
+from wsss_ray.core.plan import Plan
+from wsss_ray.engine.records import git_commit, versions
+from wsss_ray.reporting.loggers.figures import Figures
+from wsss_ray.reporting.loggers.logger import Logger, Row, Run, Sink, State
+from wsss_ray.reporting.progress import Display
+from wsss_ray.storage.claims import Claims, attempt
+from wsss_ray.storage.store import RunStore
 
 _LOOK_S = 5.0
 _SHARE = 10  # of the time, at most one such part is spent on looking and logging

@@ -18,7 +18,7 @@ import requests
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobSubmissionClient
 
-from wsss_ray.address import Access, Address
+from wsss_ray.deploy.address import Access, Address
 
 RUN, STORE, VERSION, USER = "wsss_ray_run", "wsss_ray_store", "wsss_ray_version", "wsss_ray_user"
 _TIMEOUT_S = (10.0, 60.0)  # to connect, and between two bytes of an answer

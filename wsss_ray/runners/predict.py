@@ -8,8 +8,8 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from wsss_ray.predictions import Failure, Part, PredictWorker, Work, part_as_text, part_of_text, run_here
-from wsss_ray.progress import Display
+from wsss_ray.inference.batch import Failure, Part, PredictWorker, Work, part_as_text, part_of_text, run_here
+from wsss_ray.reporting.progress import Display
 from wsss_ray.runners.cluster import Resources, ray_session
 
 _START_S = 30.0

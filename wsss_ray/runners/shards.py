@@ -1,4 +1,4 @@
-"""Per-image stages on Ray Data: rows are shard numbers, operators are the workers of `stages.py`.
+"""Per-image stages on Ray Data: rows are shard numbers, operators are the workers of `engine/workers.py`.
 
 Neighbouring stages of the same data form one pipeline of at most two operators: what runs a network, on GPUs, then all the
 rest, on CPUs; while the GPUs localize shard k + 1, the CPUs make the seeds of shard k. Without GPUs one operator makes all stages
@@ -18,15 +18,15 @@ import ray
 import ray.data
 from ray.data import ActorPoolStrategy
 
-from wsss_ray.job import Execution
-from wsss_ray.listings import Listing
-from wsss_ray.plan import Stage
-from wsss_ray.progress import Display
-from wsss_ray.records import commit_shards, missing_shards
+from wsss_ray.config.job import Execution
+from wsss_ray.core.plan import Stage
+from wsss_ray.engine.listing import Listing
+from wsss_ray.engine.records import commit_shards, missing_shards
+from wsss_ray.engine.workers import data_split, needs_model, worker_class
+from wsss_ray.reporting.progress import Display
 from wsss_ray.runners.causes import WorkerError
 from wsss_ray.runners.cluster import Resources
-from wsss_ray.stages import data_split, needs_model, worker_class
-from wsss_ray.store import RunStore
+from wsss_ray.storage.store import RunStore
 
 
 class ShardOperator:

@@ -17,21 +17,21 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import yaml
 
-from wsss_ray.claims import Claims
-from wsss_ray.job import TrialJob
-from wsss_ray.loggers import Logger
-from wsss_ray.plan import Plan
-from wsss_ray.population import first_generation, next_generation, trial_of_member
-from wsss_ray.progress import Display
-from wsss_ray.records import StageError
-from wsss_ray.report.sweep_page import build_sweep
+from wsss_ray.config.job import TrialJob
+from wsss_ray.config.population import first_generation, next_generation, trial_of_member
+from wsss_ray.config.sweep import Asha, Pbt
+from wsss_ray.core.plan import Plan
+from wsss_ray.engine.records import StageError
+from wsss_ray.reporting.loggers import Logger
+from wsss_ray.reporting.progress import Display
+from wsss_ray.reporting.report.sweep_page import build_sweep
 from wsss_ray.runners.cluster import Resources, keep_logs, ray_session
 from wsss_ray.runners.execute import begin_run, pending, write_report
 from wsss_ray.runners.follow import logged
 from wsss_ray.runners.trial import Work, row_path, trial_row
-from wsss_ray.store import RunStore
-from wsss_ray.sweep import Asha, Pbt
-from wsss_ray.trials import TrialRow, ranking, to_table
+from wsss_ray.storage.claims import Claims
+from wsss_ray.storage.store import RunStore
+from wsss_ray.storage.trials import TrialRow, ranking, to_table
 
 
 def run_sweep(work: Work, display: Display) -> list[TrialRow]:

@@ -24,19 +24,19 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer, get_device, prepare_model
 from ray.util.placement_group import PlacementGroup, remove_placement_group
 
-from wsss_ray.contracts import Learner, OnlineSegmenter
-from wsss_ray.job import Execution
-from wsss_ray.loader import automatic_processes
-from wsss_ray.plan import Stage
-from wsss_ray.progress import Display, Meter
-from wsss_ray.records import StageError, make_record
+from wsss_ray.config.job import Execution
+from wsss_ray.core.contracts import Learner, OnlineSegmenter
+from wsss_ray.core.plan import Stage
+from wsss_ray.engine.loader import automatic_processes
+from wsss_ray.engine.records import StageError, make_record
+from wsss_ray.engine.training import TrainingError, run_training
+from wsss_ray.engine.validation import Validation
+from wsss_ray.reporting.progress import Display, Meter
+from wsss_ray.runners.admission import TrainingShare, places, training_share
 from wsss_ray.runners.causes import WorkerError, own_log
 from wsss_ray.runners.cluster import Resources, in_a_thread, resources
-from wsss_ray.runners.preflight import TrainingShare, places, training_share
-from wsss_ray.store import RunStore
-from wsss_ray.tail import Tail
-from wsss_ray.training import TrainingError, run_training
-from wsss_ray.validation import Validation
+from wsss_ray.storage.store import RunStore
+from wsss_ray.storage.tail import Tail
 
 _PATIENCE_S = 600.0
 _PARALLEL = {"broadcast_buffers": False, "gradient_as_bucket_view": True}

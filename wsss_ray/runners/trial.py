@@ -11,16 +11,16 @@ from typing import Any
 
 from rich.console import Console
 
-from wsss_ray.failures import Failures
-from wsss_ray.job import SweepJob, TrialJob
-from wsss_ray.plan import Data, Plan
-from wsss_ray.progress import Display, Meter
-from wsss_ray.records import StageError
+from wsss_ray.config.job import SweepJob, TrialJob
+from wsss_ray.config.sweep import Asha, trial_of
+from wsss_ray.core.plan import Data, Plan
+from wsss_ray.engine.failures import Failures
+from wsss_ray.engine.records import StageError
+from wsss_ray.reporting.progress import Display, Meter
 from wsss_ray.runners.cluster import Resources, logs_of, prepare
 from wsss_ray.runners.execute import execute
-from wsss_ray.store import RunStore
-from wsss_ray.sweep import Asha, trial_of
-from wsss_ray.trials import State, TrialRow
+from wsss_ray.storage.store import RunStore
+from wsss_ray.storage.trials import State, TrialRow
 
 
 @dataclass(frozen=True)

@@ -11,14 +11,14 @@ from typing import Any
 
 from ray import tune
 
-from wsss_ray.progress import Display, Meter
-from wsss_ray.records import StageError
+from wsss_ray.config.sweep import Asha
+from wsss_ray.engine.records import StageError
+from wsss_ray.reporting.progress import Display, Meter
 from wsss_ray.runners.causes import cause
 from wsss_ray.runners.cluster import in_a_thread
 from wsss_ray.runners.train import free_places
 from wsss_ray.runners.trial import Work, run_trial, trial_row, write_row
-from wsss_ray.sweep import Asha
-from wsss_ray.trials import State, TrialRow
+from wsss_ray.storage.trials import State, TrialRow
 
 _FULL = 2**20  # bytes free, below which files come out short
 _FREE_S = 2.0

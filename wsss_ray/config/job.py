@@ -1,0 +1,249 @@
+"""Jobs: from a document to a validated value, with errors that name the line, the field, and what is allowed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from wsss_ray.config.document import Document, JobError, read_document
+from wsss_ray.config.run import Execution
+from wsss_ray.config.sweep import Sweep, Trial, trial_name, trials_of
+from wsss_ray.core.component import Component, spec_of
+from wsss_ray.core.contracts import Learner, Method, OnlineSegmenter
+from wsss_ray.core.plan import Data, Plan, reseed
+from wsss_ray.core.plugins import load_plugins
+from wsss_ray.data import load_sources
+from wsss_ray.data.source import DataSplit, Source, stages_of
+from wsss_ray.methods import methods
+from wsss_ray.nets import load_trunks
+
+__all__ = [
+    "Execution",
+    "JobConfig",
+    "JobError",
+    "Listed",
+    "SweepJob",
+    "TrialJob",
+    "load_job",
+    "load_sweep",
+    "load_trials",
+    "plans_of",
+    "register",
+    "validated",
+]
+
+
+class JobConfig(BaseModel):
+    """A job: what to compute (`method`, `data`, `run.seed`) and how to run it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$", description="Name of the run: its folder in the store.")
+    method: Method
+    data: Source
+    run: Execution = Execution()
+    sweep: Sweep | None = Field(default=None, description="Variants of this job.")
+
+    @field_validator("method", "data", mode="before")
+    @classmethod
+    def _named(cls, value: Any, info: Any) -> Any:
+        role: type[Method] | type[Source] = Method if info.field_name == "method" else Source
+        if isinstance(value, str):
+            raise ValueError(f"is a block; write {{{role.tag}: {value}}}, with its fields behind that")
+        if isinstance(value, dict) and role.tag not in value:
+            raise ValueError(f"{role.tag} is missing, allowed: {', '.join(role.kinds())}")
+        return value
+
+    @field_validator("run", mode="before")
+    @classmethod
+    def _empty(cls, value: Any) -> Any:
+        return {} if value is None else value
+
+    def plan(self, data: Data | None = None) -> Plan:
+        """List the data, unless it is given, and lay out the stages. Reads directories and lists, no image. Raises ValueError."""
+        method = self.method.everywhere(Learner, precision=self.run.precision) if self.run.precision else self.method
+        return Plan.of(reseed(method.plan(data or stages_of(self.data)), self.run.seed))
+
+    def spec(self) -> dict[str, Any]:
+        """The whole job with every default spelt out."""
+        sweep = {"sweep": self.sweep.model_dump(mode="json", exclude_none=True)} if self.sweep else {}
+        parts = {"name": self.name, "method": self.method.spec(), "data": self.data.spec()}
+        return parts | {"run": {name: spec_of(value) for name, value in self.run}} | sweep
+
+
+@dataclass(frozen=True)
+class TrialJob:
+    """One job of a sweep."""
+
+    trial: Trial
+    seed: int
+    job: JobConfig
+
+
+def load_job(path: str | Path, overrides: Sequence[str] = ()) -> JobConfig:
+    """Read and validate a job file. Raises JobError with a line per mistake."""
+    return validated(read_document(path, overrides))
+
+
+def load_trials(path: str | Path, overrides: Sequence[str] = ()) -> tuple[TrialJob, ...]:
+    """The jobs of a file's sweep, in order, each trial with each seed; empty without a sweep. Raises JobError."""
+    document = read_document(path, overrides)
+    job = validated(document)
+    return SweepJob(document, job).trials() if job.sweep is not None else ()
+
+
+def load_sweep(path: str | Path, overrides: Sequence[str] = ()) -> SweepJob:
+    """Read a job file that has a sweep. Raises JobError."""
+    document = read_document(path, overrides)
+    job = validated(document)
+    if job.sweep is None:
+        raise JobError(f"{path}: has no sweep")
+    return SweepJob(document, job)
+
+
+@dataclass(frozen=True)
+class SweepJob:
+    """A job with a sweep, and the document that its trials are variants of."""
+
+    document: Document
+    job: JobConfig
+
+    @property
+    def sweep(self) -> Sweep:
+        """The sweep block."""
+        assert self.job.sweep is not None
+        return self.job.sweep
+
+    def trials(self) -> tuple[TrialJob, ...]:
+        """Every trial with every seed; none where the search chooses them as it learns. Raises JobError."""
+        if self.sweep.seeds and self.document.sources.get(("run", "seed"), "").startswith("--set"):
+            raise JobError("--set run.seed: the sweep has seeds of its own; set sweep.seeds=[...]")
+        seeds = self.sweep.seeds or (self.job.run.seed,)
+        return tuple(self.variant(trial, seed) for trial in trials_of(self.sweep, self.job.run.seed) for seed in seeds)
+
+    def variant(self, trial: Trial, seed: int) -> TrialJob:
+        """The job of one trial. Raises JobError."""
+        path, sources = self.document.path, self.document.sources
+        place = self.sweep.trials.index(trial) if trial in self.sweep.trials else None
+        where = sources.get(("sweep", "trials", str(place)), path)
+        one = self.document.with_value("sweep", None, where=path)
+        for name, value in trial.set.items():
+            one = one.with_value(name, value, where=f"{where}: trial {trial.name!r}")
+        one = one.with_value("run.seed", seed, where=where)
+        one = one.with_value("name", trial_name(self.job.name, trial, seed), where=where)
+        return TrialJob(trial=trial, seed=seed, job=validated(one))
+
+
+Listed = dict[Source, Data]
+"""Data sources that have been listed, and what was found."""
+
+
+def plans_of(jobs: Iterable[JobConfig], listed: Listed | None = None) -> list[Plan]:
+    """The plan of each job, every data set listed once, and not at all if it is in `listed`. Raises ValueError."""
+    listed = {} if listed is None else listed
+    plans = []
+    for job in jobs:
+        if job.data not in listed:
+            listed[job.data] = stages_of(job.data)
+        plans.append(job.plan(listed[job.data]))
+        _check_tags(plans[-1])
+    return plans
+
+
+def _check_tags(plan: Plan) -> None:
+    """Raise ValueError where a network is to learn tags that all images share."""
+    for stage in plan:
+        joint = (stage,) if isinstance(stage.component, OnlineSegmenter) else ()
+        for training in stage.all("model") if stage.kind == "localize" else joint:
+            learner, split = training.component, training.input("data").component
+            assert isinstance(learner, Learner)
+            assert isinstance(split, DataSplit)
+            same = split.num_images > 1 and all(count in (0, split.num_images) for count in split.tagged)
+            if same and learner.total_steps(split.num_images):
+                named = ", ".join(name for name, count in zip(split.classes, split.tagged, strict=True) if count) or "none"
+                raise ValueError(
+                    f"data: all {split.num_images} images have the same tags ({named}), and nothing tells them apart; "
+                    "add images of other classes, or of none (an empty cell in a table of tags)"
+                )
+
+
+def validated(document: Document) -> JobConfig:
+    """The job of a document. Raises JobError with a line per mistake."""
+    register()
+    try:
+        return JobConfig.model_validate(document.expanded())
+    except ValidationError as error:
+        found = error.errors(include_url=False)
+        inner = {problem["loc"][:end] for problem in found for end in range(len(problem["loc"]))}
+        kept = [problem for problem in found if not (problem["type"] == "too_short" and problem["loc"] in inner)]
+        problems = [_explain(problem, document.sources, document.path, document.values) for problem in kept]
+        raise JobError("\n".join(dict.fromkeys(problems))) from error
+    except JobError:
+        raise
+    except ValueError as error:
+        raise JobError(f"{document.path}: {error}") from error
+
+
+def register() -> None:
+    """Import every method, network and data source, of plug-ins too, so that job files can name them. Raises JobError."""
+    methods()
+    load_trunks()
+    load_sources()
+    try:
+        load_plugins()
+    except ValueError as error:
+        raise JobError(str(error)) from error
+
+
+def _explain(problem: Any, sources: dict[tuple[str, ...], str], file: str, document: Any) -> str:
+    """One mistake as `file:line: dotted.path: what is wrong and what is allowed`."""
+    path = tuple(str(part) for part in problem["loc"])
+    known = next((path[:end] for end in range(len(path), 0, -1) if path[:end] in sources), None)
+    where = sources[known] if known else f"{file}:1"
+    message = problem["msg"].removeprefix("Value error, ")
+    for tag in ("kind", "name"):
+        if message.startswith(f"{tag} is "):
+            where = sources.get((*path, tag), where)
+    if problem["type"] == "extra_forbidden":
+        message = f"there is no such field; allowed: {', '.join(_allowed(path[:-1], document))}"
+    elif problem["type"] == "missing":
+        message = "is missing"
+    elif problem["type"] == "tuple_type":
+        message = f"write a list, such as [{problem['input']}]"
+    else:
+        message = message[0].lower() + message[1:]
+        given = problem.get("input")
+        if isinstance(given, str | int | float | bool) and repr(given) not in message and "credentials" not in message:
+            message += f", got {given!r}"
+    return f"{where}: {'.'.join(path)}: {message}"
+
+
+def _allowed(path: tuple[str, ...], document: Any) -> list[str]:
+    """The fields of the block at `path`: of the kind that the document names, or of the default that stands there."""
+    model: type[BaseModel] = JobConfig
+    role: type[BaseModel] = JobConfig
+    for part in path:
+        default = None
+        if part.isdigit():  # an item of a list of such blocks
+            document = document[int(part)] if isinstance(document, list) else {}
+        else:
+            field = model.model_fields[part]
+            role = next(_blocks_of(field.annotation))
+            default = None if field.is_required() else field.get_default(call_default_factory=True)
+            document = document.get(part, {}) if isinstance(document, dict) else {}
+        given = document if isinstance(document, dict) else {}
+        named = role.kinds().get(str(given.get(role.tag))) if issubclass(role, Component) else None
+        model = named or (type(default) if isinstance(default, BaseModel) else role)
+    return list(model.model_fields)
+
+
+def _blocks_of(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The block types in a field's annotation: itself, of an optional one, of the items of a list."""
+    if get_origin(annotation) is None and isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _blocks_of(part)

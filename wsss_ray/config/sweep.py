@@ -1,0 +1,259 @@
+"""A sweep: variants of one job, the rows of a paper's table or points of a search space. Stages that they share are made once.
+
+Points are drawn from the job's seed, each by itself: a sweep that is submitted again, or with more samples, has the same points.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from statistics import mean, stdev
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from wsss_ray.core.component import canonical, digest
+from wsss_ray.core.plan import Plan
+from wsss_ray.core.randomness import random_key
+
+
+class Trial(BaseModel):
+    """One variant: fields of the job by their dotted path, and the figure that the paper has for it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(min_length=1, description="What the paper's table calls the row.")
+    set: dict[str, Any] = Field(default={}, description="Fields to change, as a.b.c: value.")
+    published: float | None = Field(default=None, description="The paper's figure in per cent, to stand beside ours.")
+
+    @field_validator("set")
+    @classmethod
+    def _of_the_method_or_data(cls, value: dict[str, Any]) -> dict[str, Any]:
+        _check_names(value)
+        return value
+
+
+class Domain(BaseModel):
+    """The values of one field of a search space: exactly one of these."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    grid: tuple[Any, ...] | None = Field(default=None, min_length=1, description="Each of these, with every draw of the others.")
+    choice: tuple[Any, ...] | None = Field(default=None, min_length=1, description="One of these, all as likely; blocks too.")
+    uniform: tuple[float, float] | None = Field(default=None, description="A number between the two.")
+    loguniform: tuple[float, float] | None = Field(default=None, description="A number between the two, its logarithm uniform.")
+
+    @model_validator(mode="after")
+    def _one(self) -> Domain:
+        if len(self.model_fields_set) != 1:
+            raise ValueError("give one of grid, choice, uniform, loguniform")
+        bounds = self.uniform or self.loguniform
+        if bounds is not None and not (bounds[0] < bounds[1] and (self.loguniform is None or bounds[0] > 0)):
+            positive = " and positive" if self.loguniform else ""
+            raise ValueError(f"[{bounds[0]:g}, {bounds[1]:g}]: the first is to be less{positive}")
+        return self
+
+    def holds(self, value: Any) -> bool:
+        """Whether a value is one of these."""
+        if bounds := self.uniform or self.loguniform:
+            return isinstance(value, int | float) and bounds[0] <= value <= bounds[1]
+        return value in (self.grid or self.choice or ())
+
+    def draw(self, key: int) -> Any:
+        """The value of a 63-bit random key; None for a grid."""
+        if self.choice is not None:
+            return self.choice[key % len(self.choice)]
+        share = key / 2**63
+        if self.uniform is not None:
+            return _rounded(self.uniform[0] + share * (self.uniform[1] - self.uniform[0]))
+        if self.loguniform is not None:
+            low, high = map(math.log, self.loguniform)
+            return _rounded(math.exp(low + share * (high - low)))
+        return None
+
+
+class Asha(BaseModel):
+    """Asynchronous successive halving (Li et al., MLSys 2020) on the loss of one training, at equal shares of its steps."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["asha"]
+    stage: str | None = Field(default=None, description="Name of the train stage; null: the plan's last.")
+    grace: float = Field(default=0.2, gt=0, lt=1, description="Share of the training that every trial takes.")
+    reduction: int = Field(default=3, ge=2, description="One of so many goes on at each rung.")
+
+
+class Pbt(BaseModel):
+    """Population based training (Jaderberg et al., 2017) of a learning rate, in generations.
+
+    The population is `sweep.samples` draws of one field, `....optimizer.lr`. After each generation the worst members take over
+    the checkpoints and the rates of members drawn from the best, times one of `factors`; the others go on. The rates replace the
+    learner's schedule, and are written as `piecewise`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["pbt"]
+    generations: int = Field(default=4, ge=2, description="Equal parts of the training.")
+    quantile: float = Field(default=0.25, gt=0, le=0.5, description="Share of the population that is replaced, and copied.")
+    factors: tuple[float, ...] = Field(default=(0.8, 1.25), min_length=1, description="Changes of a rate that is taken over.")
+
+
+class Sweep(BaseModel):
+    """The `sweep` block of a job file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    paper: str = Field(default="", description="Paper and table that the trials are from.")
+    metrics: tuple[str, ...] = Field(
+        default=("miou",), min_length=1, description="Scores to show, by stage; trials are ranked by the first."
+    )
+    seeds: tuple[int, ...] = Field(default=(), description="Values of run.seed, each for every trial; empty: the job's own.")
+    trials: tuple[Trial, ...] = Field(default=(), description="The variants one by one; or give a space.")
+    space: dict[str, Domain] = Field(default={}, description="Fields to search over, as a.b.c: {uniform: [0, 1]}.")
+    samples: int = Field(default=1, ge=1, description="Draws from the space, each with every point of its grids.")
+    search: Literal["random", "optuna"] = Field(default="random", description="How draws are chosen; optuna learns from results.")
+    scheduler: Asha | Pbt | None = Field(
+        default=None, discriminator="kind", description="What ends trials early, or breeds them; null: nothing does."
+    )
+    max_concurrent: int = Field(default=1, ge=1, description="Trials that run at a time and share the cluster.")
+
+    @field_validator("space")
+    @classmethod
+    def _names(cls, value: dict[str, Domain]) -> dict[str, Domain]:
+        _check_names(value)
+        return value
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Sweep:
+        if bool(self.trials) == bool(self.space):
+            raise ValueError("give either trials, at least one, or a space")
+        if self.search == "optuna" and (not self.space or any(domain.grid for domain in self.space.values()) or self.seeds):
+            raise ValueError("search: optuna draws from a space without grids, and has no sweep.seeds")
+        if self.search == "optuna" and (self.scheduler or all(domain.choice for domain in self.space.values())):
+            raise ValueError("search: optuna goes without a scheduler, and wants a field that is uniform or loguniform")
+        if isinstance(self.scheduler, Pbt):
+            field, domain = next(iter(self.space.items()), ("", None))
+            alone = len(self.space) == 1 and domain is not None and not domain.grid and field.endswith(".optimizer.lr")
+            if not alone or self.seeds or self.search != "random" or self.samples < 2:
+                wants = "a space of one field, method.PART.optimizer.lr, drawn at random, at least 2 samples, and no seeds"
+                raise ValueError(f"scheduler: pbt has {wants}")
+        return self
+
+    @property
+    def learns(self) -> bool:
+        """Whether trials are chosen by the results of others, so that they are not known before the start."""
+        return self.search == "optuna" or isinstance(self.scheduler, Pbt)
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Sweep:
+        slugs = [slug(trial.name) for trial in self.trials]
+        twice = next((name for name in slugs if slugs.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(f"trials: two are called {twice!r}; give each a name of its own")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds: {list(self.seeds)} has one twice")
+        return self
+
+
+def check_scheduler(sweep: Sweep, plans: Iterable[Plan]) -> None:
+    """Raise ValueError if a scheduler watches a training that a plan does not have."""
+    stage = sweep.scheduler.stage if isinstance(sweep.scheduler, Asha) else None
+    for plan in plans if stage is not None else ():
+        trains = [one.name for one in plan if one.kind == "train"]
+        if stage not in trains:
+            raise ValueError(f"sweep.scheduler.stage: {stage} is no training of this plan; there are {', '.join(trains)}")
+
+
+def trials_of(sweep: Sweep, seed: int) -> tuple[Trial, ...]:
+    """The trials, given or drawn; none where they depend on results. A point that is drawn twice is one trial."""
+    return () if sweep.learns else sweep.trials or drawn_trials(sweep, seed)
+
+
+def drawn_trials(sweep: Sweep, seed: int) -> tuple[Trial, ...]:
+    """The points of a space as trials."""
+    points: dict[str, dict[str, Any]] = {}
+    grids = {name: domain.grid for name, domain in sweep.space.items() if domain.grid}
+    for sample in range(sweep.samples):
+        drawn = {name: domain.draw(random_key("sweep", seed, sample, name)) for name, domain in sweep.space.items()}
+        for values in itertools.product(*grids.values()):
+            point = drawn | dict(zip(grids, values, strict=True))
+            points.setdefault(canonical(point), point)
+    trials = [trial_of(point) for point in points.values()]
+    slugs = [slug(trial.name) for trial in trials]
+    return tuple(
+        trial if slugs.count(name) == 1 else trial.model_copy(update={"name": f"{trial.name} {digest(trial.set)[:6]}"})
+        for trial, name in zip(trials, slugs, strict=True)
+    )
+
+
+def trial_of(point: dict[str, Any]) -> Trial:
+    """The trial of one point of a space, named by its values."""
+    return Trial(name=", ".join(_labels(point)), set=point)
+
+
+def _labels(point: dict[str, Any]) -> Iterator[str]:
+    for name, value in point.items():
+        short = next(end for end in _ends(name) if sum(f".{other}".endswith(f".{end}") for other in point) == 1 or end == name)
+        tags = [value[tag] for tag in ("name", "kind") if isinstance(value, dict) and tag in value]
+        if tags:
+            alone = {key: part for key, part in value.items() if key not in ("name", "kind")}
+            yield f"{tags[0]} {digest(alone)[:4]}" if alone else str(tags[0])
+        elif name == "method.name":
+            yield str(value)
+        elif isinstance(value, dict | list):
+            yield f"{short} {digest(value)[:6]}"
+        else:
+            yield f"{short} {value:.6g}" if isinstance(value, float) else f"{short} {value}"
+
+
+def _ends(name: str) -> list[str]:
+    """The last part of a dotted path, the last two, and so on."""
+    parts = name.split(".")
+    return [".".join(parts[start:]) for start in range(len(parts) - 1, -1, -1)]
+
+
+def _rounded(value: float) -> float:
+    """Six digits: enough to search, and short enough to read."""
+    return float(f"{value:.6g}")
+
+
+def _check_names(fields: dict[str, Any]) -> None:
+    for name in fields:
+        if name.partition(".")[0] in ("name", "sweep") or name in ("run", "run.seed", "run.store"):
+            raise ValueError(f"{name} is not a trial's to set; seeds are the sweep's, one store serves all its trials")
+
+
+def slug(name: str) -> str:
+    """A trial's name as part of a run's name."""
+    return re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-").lower() or "trial"
+
+
+def trial_name(job: str, trial: Trial, seed: int) -> str:
+    """The name of a trial's run; where it would be too long, shortened and told apart by a digest."""
+    name = f"{job}.{slug(trial.name)}.{seed}"
+    return name if len(name) <= 100 else f"{name[:80]}.{digest(name)[:8]}.{seed}"
+
+
+def result_table(sweep: Sweep, results: Sequence[tuple[Trial, dict[str, float]]]) -> tuple[list[str], list[list[str]]]:
+    """Header and rows: each trial's scores in per cent, mean and sample deviation over its seeds, and the published figure.
+
+    `results` holds, for every trial and seed that ran, the scores by name; a trial may be missing.
+    """
+    published = any(trial.published is not None for trial in sweep.trials)
+    header = ["trial", *sweep.metrics, *(["published"] if published else [])]
+    rows = []
+    for trial in sweep.trials:
+        found = [scores for of, scores in results if of == trial]
+        cells = [_cell([100 * scores[name] for scores in found if name in scores]) for name in sweep.metrics]
+        figure = [f"{trial.published:.1f}" if trial.published is not None else "-"] if published else []
+        rows.append([trial.name, *cells, *figure])
+    return header, rows
+
+
+def _cell(values: list[float]) -> str:
+    if not values:
+        return "-"
+    return f"{mean(values):.1f}" + (f" ± {stdev(values):.1f}" if len(values) > 1 else "")

@@ -1,0 +1,1 @@
+"""Values: components, roles, plans; what the author of a method imports."""

@@ -1,0 +1,84 @@
+"""VOC's augmented training set, on which the literature trains: the masks of SBD (Hariharan et al., ICCV 2011) beside VOC's own.
+
+Its list, `train_aug`, has the images of VOC's training list and of both lists of SBD, less those of VOC's validation list. An
+image of VOC's two lists keeps VOC's mask, which has a border of 255; the others have SBD's, which has none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from wsss_ray.inference.export_labels import inside, write_voc
+
+if TYPE_CHECKING:
+    from wsss_ray.core.contracts import LabelArray
+
+MASKS, LIST = "SegmentationClassAug", "ImageSets/SegmentationAug/train_aug.txt"
+_CLASSES = 20
+
+
+@dataclass(frozen=True)
+class Augmented:
+    """How many images are in VOC's training and validation lists, and in `train_aug`."""
+
+    train: int
+    val: int
+    train_aug: int
+
+
+def augment(voc: Path, sbd: Path, *, watch: Callable[[str, int], Callable[[int], None]]) -> Augmented:
+    """Write `SegmentationClassAug`, which has that name when it is whole, and then `train_aug.txt`, below `voc`.
+
+    Args:
+        voc: `VOCdevkit/VOC2012`, with `ImageSets/Segmentation` and `SegmentationClass`.
+        sbd: `benchmark_RELEASE`, or the folder in it that has `cls`, `train.txt` and `val.txt`.
+        watch: told of what is to be done and how much of it; returns what takes how much more is.
+
+    Raises:
+        ValueError: in one line, if masks or list are there already or a file is not what it should be.
+        OSError: if a file is missing.
+    """
+    for made in (voc / MASKS, voc / LIST):
+        if made.exists():
+            raise ValueError(f"{made}: is there already; move it away to make {MASKS} and {LIST} anew")
+    sbd = sbd / "dataset" if (sbd / "dataset").is_dir() else sbd
+    train, val = (_ids(voc / "ImageSets/Segmentation" / f"{name}.txt") for name in ("train", "val"))
+    more = {*_ids(sbd / "train.txt"), *_ids(sbd / "val.txt")} - train - val
+    add, part = watch("masks", len(train | val | more)), voc / f"{MASKS}.part"
+    for image_id in sorted(train | val):
+        inside(part, image_id).write_bytes((voc / "SegmentationClass" / f"{image_id}.png").read_bytes())
+        add(1)
+    for image_id in sorted(more):
+        write_voc(inside(part, image_id), _read(sbd / "cls" / f"{image_id}.mat"))
+        add(1)
+    (voc / LIST).parent.mkdir(parents=True, exist_ok=True)
+    part.rename(voc / MASKS)
+    (voc / LIST).write_text("".join(f"{image_id}\n" for image_id in sorted(train | more)), encoding="utf-8")
+    return Augmented(len(train), len(val), len(train | more))
+
+
+def _ids(path: Path) -> set[str]:
+    found = set(path.read_text(encoding="utf-8", errors="replace").split())
+    if not found:
+        raise ValueError(f"{path}: names no image")
+    return found
+
+
+def _read(path: Path) -> LabelArray:
+    """The mask in a .mat file of SBD."""
+    from scipy.io import loadmat
+
+    path.stat()  # an OSError that names it, if it is missing
+    try:
+        label_HW = np.asarray(loadmat(str(path), variable_names=["GTcls"])["GTcls"]["Segmentation"][0, 0])
+    except Exception as error:  # scipy has many for files that are damaged
+        what = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ValueError(f"{path}: no mask of SBD is in it ({what}); unpack benchmark.tgz again") from error
+    if label_HW.ndim != 2 or label_HW.dtype.kind not in "iu" or not set(np.unique(label_HW)) <= set(range(_CLASSES + 1)):
+        raise ValueError(f"{path}: is no mask with the labels 0 to {_CLASSES}; unpack benchmark.tgz again")
+    return label_HW.astype(np.uint8)

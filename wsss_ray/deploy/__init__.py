@@ -1,0 +1,1 @@
+"""What is shipped to a cluster and rendered for one. No Ray."""

@@ -1,0 +1,181 @@
+"""What a job takes along to a cluster: this package, the resolved job file, modules of the user's own. No Ray.
+
+A cluster's machines need the dependencies only. What is shipped becomes the working folder of the job's driver and comes first on
+the path of its workers, so that a version of this package that is installed there is shadowed.
+"""
+
+from __future__ import annotations
+
+import atexit
+import importlib
+import os
+import secrets
+import shlex
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime, timezone
+from fnmatch import fnmatch
+from pathlib import Path
+
+import yaml
+
+import wsss_ray
+from wsss_ray.config.document import read_document
+from wsss_ray.config.job import JobConfig, load_trials, validated
+from wsss_ray.config.paths import local_paths
+from wsss_ray.core.plugins import PLUGINS
+from wsss_ray.data.folder import walk
+
+MAX_BYTES = 100 * 1024**2
+JOB_FILE = "job.yaml"
+
+
+class BundleError(ValueError):
+    """A job that cannot be shipped as it is: a line per mistake, ready to print."""
+
+
+def resolve(path: Path, overrides: Sequence[str]) -> tuple[JobConfig, str]:
+    """A file's job, and the job file to ship: base merged, overrides and environment variables filled in.
+
+    Its data is not listed: it need not be on this machine. Raises JobError or BundleError with a line per mistake.
+    """
+    document = read_document(path, overrides)
+    job = validated(document)
+    problems = relative_paths([job, *(one.job for one in load_trials(path, overrides))])
+    if problems:
+        raise BundleError("\n".join(problems))
+    return job, yaml.safe_dump(document.expanded(), sort_keys=False, allow_unicode=True)
+
+
+def gather(includes: Sequence[Path] = (), excludes: Sequence[str] = ()) -> dict[str, Path]:
+    """The files to ship, by their place in the bundle: this package, and the modules or package folders of `includes`.
+
+    Hidden files, caches and what matches a pattern of `excludes` (`mine/data/*`) stay behind. Raises BundleError.
+    """
+    found = dict(_files(Path(wsss_ray.__file__).parent))
+    for path in includes:
+        name = module_name(path)
+        if any(place == path.name or place.startswith(f"{path.name}/") for place in found):
+            raise BundleError(f"--include {path}: there is already a module {name}")
+        found |= dict(_files(path))
+    return {place: file for place, file in found.items() if not any(fnmatch(place, pattern) for pattern in excludes)}
+
+
+def check_size(files: Mapping[str, Path], *, most: int = MAX_BYTES) -> int:
+    """The bytes to ship. Raises BundleError, naming the largest files, if they are more than `most`."""
+    sizes = {place: file.stat().st_size for place, file in files.items()}
+    total = sum(sizes.values())
+    if total > most:
+        largest = sorted(sizes, key=lambda place: (-sizes[place], place))[:5]
+        named = ", ".join(f"{place} ({_mib(sizes[place])})" for place in largest)
+        raise BundleError(
+            f"the job would ship {_mib(total)}, more than {_mib(most)}; the largest files: {named}. Leave out what is no code by "
+            f"--exclude {shlex.quote(largest[0])}, and give data and weights as paths that every machine sees"
+        )
+    return total
+
+
+def write(folder: Path, files: Mapping[str, Path], texts: Mapping[str, str]) -> None:
+    """Lay the bundle out in an empty folder."""
+    for place, file in files.items():
+        target = folder / place
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, target)
+    for place, text in texts.items():
+        (folder / place).write_text(text, encoding="utf-8")
+
+
+def use(includes: Sequence[Path]) -> None:
+    """Import modules of the user's own here, so that a job file can name what they define. Raises BundleError."""
+    for path in includes:
+        name = module_name(path)
+        parent = str(path.resolve().parent)
+        if parent not in sys.path:
+            sys.path.append(parent)
+        try:
+            module = importlib.import_module(name)
+        except Exception as error:
+            raise BundleError(f"--include {path}: {type(error).__name__}: {error}") from error
+        file = Path(module.__file__ or "").resolve()
+        if file != path.resolve() and path.resolve() not in file.parents:
+            raise BundleError(f"--include {path}: there is another module {name} ({file}); rename yours")
+        named = [known for known in os.environ.get(PLUGINS, "").split(",") if known and known != name]
+        os.environ[PLUGINS] = ",".join([*named, name])
+        _offer_to_workers(path.resolve())
+
+
+def _offer_to_workers(path: Path) -> None:
+    """Let the workers of a private Ray import a module: by a folder that has it alone, since what lies beside it may have the
+    names of installed packages.
+    """
+    folder = tempfile.mkdtemp(prefix="wsss-ray-include-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    os.symlink(path, os.path.join(folder, path.name))
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), folder]))
+
+
+def module_name(path: Path) -> str:
+    """The name under which an included file or folder is imported. Raises BundleError if it is no module."""
+    is_module = path.suffix == ".py" and path.is_file()
+    if not is_module and not (path / "__init__.py").is_file():
+        raise BundleError(f"--include {path}: is neither a module (a .py file) nor a package (a folder with __init__.py)")
+    name = path.stem if is_module else path.resolve().name
+    if not name.isidentifier() or name == "wsss_ray" or name in sys.stdlib_module_names:
+        raise BundleError(f"--include {path}: {name!r} cannot be a module's name here; rename it")
+    return name
+
+
+def relative_paths(jobs: Iterable[JobConfig]) -> list[str]:
+    """A line for every path in the jobs that means something only where the command is given."""
+    problems = []
+    for job in jobs:
+        for field, value in local_paths(job):
+            if not Path(value).is_absolute():
+                problems.append(
+                    f"{field}: {value} is relative; machines of a cluster share no working folder: "
+                    "give an absolute path that all of them see"
+                )
+    return list(dict.fromkeys(problems))
+
+
+def is_local_store(uri: str) -> bool:
+    """Whether a store's URI is a path that depends on where one is."""
+    return "://" not in uri and not Path(uri).is_absolute()
+
+
+def attempt_id(run: str, *, now: datetime | None = None) -> str:
+    """A new submission id of a run: its name, the time in UTC, four hexadecimal digits."""
+    return f"{run}-{(now or datetime.now(timezone.utc)).strftime('%Y%m%dT%H%M%S')}-{secrets.token_hex(2)}"
+
+
+def entrypoint(arguments: Sequence[str], *, python: str, here: str | None = None) -> str:
+    """The shell command that the cluster runs; `here` is an interpreter to prefer if it is there."""
+    command = shlex.join([python, "-m", "wsss_ray", *arguments])
+    if here is None:
+        return command
+    chosen = f'"$(command -v {shlex.quote(here)} || command -v {shlex.quote(python)})"'
+    return f"{chosen} -m wsss_ray {shlex.join(arguments)}"
+
+
+def _files(top: Path) -> Iterator[tuple[str, Path]]:
+    """The files of a package or the one of a module, by their place below the folder that it lies in."""
+    top = top.resolve()
+    if top.is_file():
+        yield top.name, top
+        return
+    for folder, below, names in walk(top):
+        below[:] = sorted(name for name in below if not _is_left(name))
+        for name in sorted(names):
+            file = Path(folder, name)
+            if not _is_left(name) and file.is_file():
+                yield file.relative_to(top.parent).as_posix(), file
+
+
+def _is_left(name: str) -> bool:
+    return name.startswith(".") or name == "__pycache__" or name.endswith((".pyc", ".pyo"))
+
+
+def _mib(size: int) -> str:
+    return f"{size / 1024**2:.1f} MiB"

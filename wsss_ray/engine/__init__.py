@@ -1,0 +1,1 @@
+"""Make one shard or one training."""

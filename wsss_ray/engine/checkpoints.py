@@ -1,0 +1,156 @@
+"""Trained networks in the store: weights as safetensors, and training checkpoints that resume at the exact step."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor, nn
+
+from wsss_ray.core.component import Component
+from wsss_ray.core.contracts import Learner
+from wsss_ray.core.plan import Stage
+from wsss_ray.core.randomness import random_key
+from wsss_ray.data.source import DataSplit
+from wsss_ray.nets.weights import Weights
+from wsss_ray.storage.store import RunStore
+
+_KEPT = 2
+
+ComponentT = TypeVar("ComponentT", bound=Component)
+
+
+def build_model(stage: Stage, *, pretrained: bool = True) -> nn.Module:
+    """The network of a train stage as it starts: pretrained parts loaded, the rest drawn from the job's seed.
+
+    Without `pretrained` it is the bare network, for weights that replace all of them: nothing is read or downloaded.
+    """
+    learner, split = stage.component, stage.input("data").component
+    assert isinstance(learner, Learner)
+    assert isinstance(split, DataSplit)
+    assert stage.seed is not None
+    if not pretrained:
+        learner = _without_weights(learner)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(random_key(stage.seed, "init"))
+        return learner.build(len(split.classes))
+
+
+def use_bfloat16(net: nn.Module, device: torch.device) -> None:
+    """Let the parts of a network (trunk, head, blocks) compute in bfloat16 from now on, and hand on float32.
+
+    As torch's autocast does it: weights and gradients stay float32, and so do the losses and what a network does between its
+    parts (closed forms, enlarging). bfloat16 has float32's range, so that no loss needs scaling. Parameters keep their names.
+    """
+    for child in net.children():
+        for part in child if isinstance(child, nn.ModuleList) else [child]:
+            part.forward = _in_bfloat16(part.forward, device.type)
+
+
+def _in_bfloat16(forward: Callable[..., Tensor], device_type: str) -> Callable[..., Tensor]:
+    def faster(*inputs: Tensor) -> Tensor:
+        with torch.autocast(device_type, torch.bfloat16):
+            return forward(*inputs).float()
+
+    return faster
+
+
+def load_model(store: RunStore, stage: Stage, device: str) -> nn.Module:
+    """The trained network of a train stage, in eval mode. Raises FileNotFoundError if it is not trained yet."""
+    net = build_model(stage, pretrained=False)
+    net.load_state_dict(load_tensors(store.read(store.stage_path(stage, "model.safetensors"))))
+    return net.to(device).eval()
+
+
+def _without_weights(component: ComponentT) -> ComponentT:
+    """The same component with every `Weights` in it set to none."""
+    changed = {
+        name: Weights() if isinstance(value, Weights) else _without_weights(value)
+        for name, value in component
+        if isinstance(value, Component)
+    }
+    return component.model_copy(update=changed)
+
+
+def start_from(net: nn.Module, store: RunStore, stage: Stage) -> None:
+    """Load the weights of another train stage: the trunk, and each further part (head, blocks) that is the same in both.
+
+    Raises ValueError if the trunks differ.
+    """
+    state = load_tensors(store.read(store.stage_path(stage, "model.safetensors")))
+    own = net.state_dict()
+    differ = [name for name in own if name not in state or state[name].shape != own[name].shape]
+    other = {name.partition(".")[0] for name in differ}
+    shared = {name: state[name] for name in own if name.partition(".")[0] not in other}
+    if "trunk" in other or not shared:
+        raise ValueError(f"cannot start from the weights of {stage.name}: the trunks differ (at {(differ or ['trunk'])[0]})")
+    net.load_state_dict(shared, strict=not differ)
+
+
+def save_model(store: RunStore, stage: Stage, net: nn.Module) -> None:
+    """Write the final weights; equal tensors give equal bytes."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
+    store.write(store.stage_path(stage, "model.safetensors"), save_tensors(tensors))
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """All that a training needs to go on after `step`. Random numbers are keyed by step and image, so none are in here.
+
+    `labels`: label maps that were made ahead for steps to come (online_labels.py), by step.
+    """
+
+    step: int
+    net: dict[str, Any]
+    optimizer: dict[str, Any]
+    labels: dict[int, torch.Tensor]
+
+
+def take_checkpoint(
+    store: RunStore,
+    stage: Stage,
+    net: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    step: int,
+    *,
+    labels: dict[int, torch.Tensor] | None = None,
+) -> Callable[[], None]:
+    """Take a checkpoint as the training is now. To commit it, and drop all but the last two, call what is returned."""
+    buffer = io.BytesIO()
+    state = {"step": step, "net": net.state_dict(), "optimizer": optimizer.state_dict(), "labels": labels or {}}
+    torch.save(state, buffer)
+
+    def commit() -> None:
+        store.write(_checkpoint_path(store, stage, step), buffer.getvalue())
+        folder = store.stage_path(stage, "checkpoints")
+        for name in [name for name in store.names(folder) if name.startswith("step-")][:-_KEPT]:
+            with suppress(FileNotFoundError):  # an orphan of a killed run may be tidying up too
+                store.delete(f"{folder}/{name}")
+
+    return commit
+
+
+def latest_step(store: RunStore, stage: Stage) -> int:
+    """The step of the last checkpoint that was committed; 0 if there is none."""
+    names = [name for name in store.names(store.stage_path(stage, "checkpoints")) if name.startswith("step-")]
+    if not names:
+        return 0
+    return int(names[-1].removeprefix("step-").removesuffix(".pt"))
+
+
+def load_checkpoint(store: RunStore, stage: Stage, step: int, device: str) -> Checkpoint:
+    """The checkpoint of that step. Raises FileNotFoundError."""
+    data = store.read(_checkpoint_path(store, stage, step))
+    state = torch.load(io.BytesIO(data), map_location=device, weights_only=True)
+    labels = {int(made_for): label_BHW.cpu() for made_for, label_BHW in state.get("labels", {}).items()}
+    return Checkpoint(step=state["step"], net=state["net"], optimizer=state["optimizer"], labels=labels)
+
+
+def _checkpoint_path(store: RunStore, stage: Stage, step: int) -> str:
+    return store.stage_path(stage, "checkpoints", f"step-{step:08d}.pt")

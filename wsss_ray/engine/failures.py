@@ -1,0 +1,55 @@
+"""What is known of stages that failed: `failure.json` in the folder of each, until somebody tries it again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import suppress
+from datetime import datetime, timezone
+from typing import Any
+
+from wsss_ray.engine.records import StageError
+from wsss_ray.storage.store import Identified, RunStore
+
+
+class Failures:
+    """The stages that failed in one attempt, which are not tried again in it: the trials of a sweep share stages."""
+
+    def __init__(self, store: RunStore, attempt: str) -> None:
+        self.store, self.attempt = store, attempt
+
+    def of(self, stage_id: str) -> str | None:
+        """Why a stage failed in this attempt, if it did."""
+        found = failure_of(self.store, stage_id) or {}
+        return found["error"] if found.get("attempt") == self.attempt else None
+
+    def note(self, error: StageError) -> None:
+        """Write down why the stages of an error failed, as far as the store can be written."""
+        about = {
+            "error": error.what.splitlines()[0],
+            "logs": error.logs,
+            "attempt": self.attempt,
+            "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        }
+        with suppress(OSError):  # a store that has failed must not hide what it was
+            for stage_id in error.stages:
+                self.store.write_json(_path(self.store, stage_id), about)
+
+    def forget(self, stages: Iterable[Identified]) -> None:
+        """Remove what earlier attempts have noted of stages that are to be tried now."""
+        for stage in stages:
+            if failure_of(self.store, stage.id) is not None and self.of(stage.id) is None:
+                with suppress(FileNotFoundError):  # another submit was faster
+                    self.store.delete(_path(self.store, stage.id))
+
+
+def failure_of(store: RunStore, stage_id: str) -> dict[str, Any] | None:
+    """Why a stage failed when it was last tried (error, logs, attempt, time), if it did and nobody has tried again."""
+    try:
+        found: dict[str, Any] = store.read_json(_path(store, stage_id))
+    except FileNotFoundError:
+        return None
+    return found
+
+
+def _path(store: RunStore, stage_id: str) -> str:
+    return store.path("stages", stage_id, "failure.json")

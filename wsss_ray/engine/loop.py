@@ -1,0 +1,152 @@
+"""The training loop. Plain torch, no Ray, no I/O: it takes batches and yields what happened, step by step."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from wsss_ray.core.contracts import Batch, Learner
+
+
+@dataclass(frozen=True)
+class Step:
+    """One optimiser step: losses averaged over the global batch, `step` steps done so far.
+
+    `waited`: seconds of them that nothing was computed here, for want of images or of labels made online.
+    """
+
+    step: int
+    epoch: float
+    terms: dict[str, float]
+    lr: float
+    seconds: float
+    waited: float
+
+    @property
+    def loss(self) -> float:
+        """The sum of the terms: what was minimised."""
+        return sum(self.terms.values())
+
+
+def fit(
+    net: nn.Module,
+    learner: Learner,
+    optimizer: Optimizer,
+    batches: Iterable[list[Batch]],
+    *,
+    start: int,
+    total: int,
+    num_images: int,
+    device: torch.device,
+) -> Iterator[Step]:
+    """Train from step `start` to `total`; `batches` gives one list of micro-batches per step.
+
+    The gradient is that of the mean over the global batch, whatever its split into workers and micro-batches. Raises
+    FloatingPointError on a loss that is not finite, before the step is taken: the losses set out for the host before the last
+    backward pass and are read behind it, so that a GPU has that to do while the host waits for them.
+    """
+    distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+    world = torch.distributed.get_world_size() if distributed else 1
+    per_epoch = num_images / learner.batch_size
+    totals = _Totals(device, distributed)
+    net.train()
+    ready = time.perf_counter()
+    for step, micros in zip(range(start, total), batches, strict=False):
+        began = time.perf_counter()
+        for group in optimizer.param_groups:
+            group["lr"] = group["base_lr"] * learner.schedule.factor(step, total, per_epoch)
+        optimizer.zero_grad(set_to_none=True)
+        sums: dict[str, torch.Tensor] = {}
+        read: Callable[[], dict[str, float]] = dict
+        for index, micro in enumerate(micros):
+            batch, last = micro.to(device), index == len(micros) - 1
+            with nullcontext() if last or not hasattr(net, "no_sync") else net.no_sync():  # type: ignore[operator]
+                terms = {name: term_B.sum() for name, term_B in learner.loss(net, batch).items()}
+                for name, term in terms.items():
+                    sums[name] = sums[name] + term.detach() if name in sums else term.detach()
+                if last:
+                    read = totals.begin(sums)
+                mean = torch.stack(list(terms.values())).sum() / learner.batch_size
+                (mean * world).backward()  # type: ignore[no-untyped-call]
+        losses = {name: total / learner.batch_size for name, total in read().items()}
+        if not all(math.isfinite(value) for value in losses.values()):
+            images = ", ".join(image_id for micro in micros for image_id in micro.ids[:3])
+            raise FloatingPointError(
+                f"loss is not finite at step {step} ({losses}); images of this worker's batch: {images} ...; "
+                "lower optimizer.lr, or look at these images"
+            )
+        optimizer.step()
+        now = time.perf_counter()
+        yield Step(
+            step=step + 1,
+            epoch=(step + 1) / per_epoch,
+            terms=losses,
+            lr=optimizer.param_groups[0]["lr"],
+            seconds=now - ready,
+            waited=began - ready - getattr(batches, "worked", 0.0),
+        )
+        ready = time.perf_counter()
+
+
+class _Totals:
+    """Sums of the loss terms over all workers, by one small message per step.
+
+    Workers may differ in the terms they have (no strong image in a share). So they keep one list of all names seen; each step's
+    message is: how many names of mine are not in it, the sum of each, whether I have it. Where a name is new, all learn it and
+    send again.
+    """
+
+    def __init__(self, device: torch.device, distributed: bool) -> None:
+        self.device, self.distributed = device, distributed
+        self.names: list[str] = []
+        self._flags: dict[tuple[float, ...], torch.Tensor] = {}
+
+    def begin(self, sums: dict[str, torch.Tensor]) -> Callable[[], dict[str, float]]:
+        """Send; what is returned waits for the totals. All workers call both."""
+        if not self.distributed:
+            values = _to_host(torch.stack(list(sums.values())).double())
+            return lambda: dict(zip(sums, values(), strict=True))
+        message = self._message(sums)
+        return lambda: self._finish(sums, message())
+
+    def _message(self, sums: dict[str, torch.Tensor]) -> Callable[[], list[float]]:
+        zero = torch.zeros((), device=self.device)
+        flags = (float(len(sums.keys() - set(self.names))), *(float(name in sums) for name in self.names))
+        if flags not in self._flags:  # kept, for a new tensor from the host makes it wait for the GPU
+            self._flags[flags] = torch.tensor(flags, dtype=torch.float64, device=self.device)
+        parts = [self._flags[flags], *(sums.get(name, zero).double()[None] for name in self.names)]
+        message = torch.cat(parts)
+        torch.distributed.all_reduce(message)
+        return _to_host(message)
+
+    def _finish(self, sums: dict[str, torch.Tensor], values: list[float]) -> dict[str, float]:
+        if values[0]:
+            found: list[list[str]] = [[] for _ in range(torch.distributed.get_world_size())]
+            torch.distributed.all_gather_object(found, list(sums))
+            self.names = sorted({*self.names, *(name for names in found for name in names)})
+            values = self._message(sums)()
+        have, totals = values[1 : len(self.names) + 1], values[len(self.names) + 1 :]
+        return {name: total for name, held, total in zip(self.names, have, totals, strict=True) if held}
+
+
+def _to_host(row: torch.Tensor) -> Callable[[], list[float]]:
+    """Begin to copy a row of numbers to the host; what is returned waits for that copy, not for what the GPU was given later."""
+    if row.device.type != "cuda":
+        return row.tolist
+    host = torch.empty(row.shape, dtype=row.dtype, pin_memory=True)
+    host.copy_(row, non_blocking=True)
+    copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    copied.record()
+
+    def wait() -> list[float]:
+        copied.synchronize()
+        return list(host.tolist())
+
+    return wait

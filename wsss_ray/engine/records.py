@@ -1,0 +1,204 @@
+"""The record of a stage: what was made, from what, by which code and machine, how long it took, and what came out."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timezone
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import wsss_ray
+from wsss_ray.core.plan import Stage
+from wsss_ray.core.plugins import installed
+from wsss_ray.data.source import Item
+from wsss_ray.engine.listing import Listing
+from wsss_ray.engine.workers import IngestWorker, data_split, worker_class
+from wsss_ray.ops.confusion import dense, scores
+from wsss_ray.storage.store import RunStore
+
+_READERS = 8  # files that are read at a time: from an object store each takes a while to come
+_PACKAGES = ("ray", "torch", "torchvision", "numpy", "pyarrow", "pillow", "pydensecrf2", "scipy")
+
+
+class StageError(RuntimeError):
+    """A stage that could not be made: `what` names it and the cause, `logs` where to look; both are the message.
+
+    `stages` are the ids of the stages that cannot be made.
+    """
+
+    def __init__(self, what: str, stages: Sequence[str] = (), logs: str | None = None) -> None:
+        super().__init__(f"{what}\nlogs: {logs}; what was done is kept" if logs else what)
+        self.what, self.stages, self.logs = what, tuple(stages), logs
+
+
+def make_record(
+    stage: Stage, *, started: float, finished: float, counts: dict[str, int], metrics: dict[str, Any], **extra: Any
+) -> dict[str, Any]:
+    """A record; times in seconds since the epoch."""
+    return {
+        "id": stage.id,
+        "name": stage.name,
+        "kind": stage.kind,
+        "identity": stage.identity(),
+        "inputs": [[role, source.id] for role, source in stage.inputs],
+        "started": datetime.fromtimestamp(started, timezone.utc).isoformat(timespec="seconds"),
+        "finished": datetime.fromtimestamp(finished, timezone.utc).isoformat(timespec="seconds"),
+        "seconds": round(finished - started, 3),
+        "counts": counts,
+        "metrics": metrics,
+        "versions": versions(),
+        "machine": {"system": platform.platform(), "cpu": platform.processor() or platform.machine(), "cores": os.cpu_count()},
+        "git": git_commit(),
+    } | extra
+
+
+def commit_shards(
+    store: RunStore,
+    stage: Stage,
+    *,
+    started: float,
+    finished: float,
+    max_bad_fraction: float,
+    readers: Sequence[Stage] = (),
+    made: Mapping[int, int] | None = None,
+) -> None:
+    """Commit a per-image stage whose shards are all there. `made`: images by shard, as far as known; footers tell of the others.
+
+    Raises StageError if more than `max_bad_fraction` of the images failed; the shards with failures are removed then, and before
+    them what `readers` (stages of the same pipeline, not yet committed) made of them, so that the next submit tries them again.
+    """
+    shards, failed, known = store.shards(stage), store.shards(stage, "errors"), made or {}
+    with ThreadPoolExecutor(_READERS) as pool:
+        images = sum(pool.map(lambda shard: known.get(shard) or store.num_rows(stage, shard), shards))
+        errors = sum(pool.map(lambda shard: store.num_rows(stage, shard, "errors"), failed))
+    seen = images + (errors if stage.kind == "ingest" else 0)
+    if errors > max_bad_fraction * seen:
+        message = _too_many(store, stage, failed, seen, max_bad_fraction)
+        for reader in (*reversed(readers), stage):
+            for folder in ("errors", "shards"):
+                for shard in set(failed) & set(store.shards(reader, folder)):
+                    store.delete(store.shard_path(reader, shard, folder))
+        raise StageError(message)
+    counts = {"images": images, "errors": errors, "shards": len(shards)}
+    metrics = score(store, stage) if stage.kind == "evaluate" else {}
+    if stage.kind == "ingest":
+        Listing(store, stage).remove()
+    store.commit(stage, make_record(stage, started=started, finished=finished, counts=counts, metrics=metrics))
+
+
+def _too_many(store: RunStore, stage: Stage, failed: Sequence[int], seen: int, max_bad_fraction: float) -> str:
+    """What to say of the failures of a stage: how many, and the first of the most common ones."""
+    reasons, first = Counter[str](), dict[str, str]()
+    for shard in failed:
+        for row in store.read_shard(stage, shard, "errors", folder="errors"):
+            reasons[row["reason"]] += 1
+            first.setdefault(row["reason"], row["path"] or row["image_id"])
+    reason, count = reasons.most_common(1)[0]
+    return (
+        f"stage {stage.name}: {reasons.total()} of {seen} images failed, more than run.max_bad_fraction allows "
+        f"({max_bad_fraction:g}; allow 30 % by --set run.max_bad_fraction=0.3); {count} of them like {first[reason]}: {reason}"
+    )
+
+
+def check_unchanged(store: RunStore, stage: Stage) -> None:
+    """Raise StageError if a file of an ingest stage that is done has other content now, though the same name, tags and size.
+
+    Only files newer than the ingest are read, and the data is not listed again if the plan saw none.
+    """
+    record, worker = store.record(stage), worker_class(stage)(store, stage)
+    if record is None or type(worker) is not IngestWorker:
+        return
+    began, newest = datetime.fromisoformat(record["started"]).timestamp(), worker.split.newest
+    if newest is not None and newest < began:
+        return
+    made = set(store.shards(stage))
+    for shard, items in worker.listing.by_shard():
+        newer = {item.image_id: item for item in items if shard in made and _changed_at(item) >= began}
+        rows = store.read_shard(stage, shard, worker.schema) if newer else []
+        for row in rows:
+            item = newer.get(row["image_id"])
+            if item is not None and {"image_id": item.image_id} | worker.row(item) != row:
+                raise StageError(
+                    f"stage {stage.name}: {item.path} or its mask has changed since it was packed; raise data.version to make "
+                    "all that depends on it anew, or restore the file"
+                )
+
+
+def _changed_at(item: Item) -> float:
+    """When the newer of an item's files was last written, in seconds since the epoch; 0 for an item without files."""
+    return item.changed or max((os.stat(path).st_mtime for path in (item.path, item.mask) if path), default=0.0)
+
+
+def score(store: RunStore, stage: Stage) -> dict[str, Any]:
+    """Sum the confusion matrices of an evaluate stage and score the sum.
+
+    `scored` is the number of images that have a mask; precision and recall are means over the labels that have one, per label
+    they are class_precision and class_recall.
+    """
+    labels, scored = len(data_split(stage).classes) + 1, 0
+    matrix = dense([], [], labels)
+
+    def read(shard: int) -> tuple[Any, Any, int]:
+        table = store.read_columns(stage, shard, "scores", ["cells", "counts"])
+        cells, counts = (table[name].combine_chunks().flatten().to_numpy(zero_copy_only=False) for name in ("cells", "counts"))
+        return cells, counts, sum(len(row) > 0 for row in table["cells"])
+
+    with ThreadPoolExecutor(_READERS) as pool:
+        for cells, counts, images in pool.map(read, store.shards(stage)):
+            matrix += dense(cells, counts, labels)
+            scored += images
+    found = scores(matrix).to_dict()
+    means = {}
+    for name in ("precision", "recall"):
+        found[f"class_{name}"] = found.pop(name)
+        known = [value for value in found[f"class_{name}"] if value is not None]
+        means[name] = sum(known) / len(known) if known else None
+    return found | means | {"confusion": matrix.tolist(), "scored": scored}
+
+
+def missing_shards(store: RunStore, stage: Stage) -> list[int]:
+    """The shards of a per-image stage that are still to be made."""
+    return sorted(set(range(data_split(stage).num_shards)) - set(store.shards(stage)))
+
+
+def schema_of(stage: Stage) -> str:
+    """The schema of a per-image stage's shards."""
+    return worker_class(stage).schema
+
+
+@lru_cache
+def versions() -> dict[str, str]:
+    """Versions of this package, of those whose numbers it depends on, and of the plug-ins that are installed."""
+    found = {"wsss-ray": wsss_ray.__version__, "python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found | {plugin.package: plugin.version for plugin in installed()}
+
+
+@lru_cache
+def git_commit() -> str | None:
+    """The commit of the code that runs, if it runs from a git checkout."""
+    folder = Path(wsss_ray.__file__).resolve().parent.parent
+    if not (folder / ".git").exists():
+        return None
+    try:
+        found = subprocess.run(
+            ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return found.stdout.strip() or None

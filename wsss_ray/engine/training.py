@@ -1,0 +1,258 @@
+"""One training stage on one worker: network, batches, checkpoints, metrics. No Ray; the runner wraps and places it."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, closing
+from typing import Any
+
+import torch
+from torch import nn
+
+from wsss_ray.core.contracts import Batch, Learner, OnlineSegmenter
+from wsss_ray.core.plan import Stage
+from wsss_ray.data.source import DataSplit
+from wsss_ray.engine.checkpoints import (
+    build_model,
+    latest_step,
+    load_checkpoint,
+    save_model,
+    start_from,
+    take_checkpoint,
+    use_bfloat16,
+)
+from wsss_ray.engine.loader import ShardedImages, micro_batches
+from wsss_ray.engine.loop import Step, fit
+from wsss_ray.engine.online_labels import Labels, OnlineBatches, gather, label_makers
+from wsss_ray.engine.validation import Validation, Validator
+from wsss_ray.storage.store import RunStore
+
+
+class TrainingError(ValueError):
+    """What stops a training on all its workers alike, so that trying again does not help."""
+
+
+def run_training(
+    store: RunStore,
+    stage: Stage,
+    *,
+    device: torch.device,
+    rank: int,
+    world: int,
+    micro_batch: int,
+    loader_workers: int,
+    label_workers: int,
+    checkpoint_every: int,
+    log_every: int,
+    validation: Validation | None = None,
+    wrap: Callable[[nn.Module], nn.Module] = lambda net: net,
+) -> dict[str, Any]:
+    """Train a stage from its last checkpoint to its end; rank 0 writes checkpoints, metrics.jsonl and the final weights.
+
+    `wrap` makes the network distributed; `validation` scores a segmenter now and then. Checkpoints and metrics are
+    written beside the training. Returns the stage's metrics. Raises TrainingError, or FloatingPointError if it diverges, on all
+    workers alike.
+    """
+    learner = stage.component
+    assert isinstance(learner, Learner)
+    ready, problem = None, None
+    try:
+        ready = _prepare(store, stage, device, world)
+    except (ValueError, FileNotFoundError) as error:
+        problem = str(error)
+    start = _agree(problem, _first_step(store, stage) if rank == 0 else 0)
+    assert ready is not None
+    images, bare, optimizer = ready
+    total = learner.total_steps(len(images))
+    made: Labels = {}
+    if start:
+        saved = load_checkpoint(store, _holder(store, stage, start), start, str(device))
+        bare.load_state_dict(saved.net)
+        optimizer.load_state_dict(saved.optimizer)
+        made = {step: label_BHW[rank::world] for step, label_BHW in saved.labels.items()}
+    log = MetricsLog(store, stage, start, every=log_every) if rank == 0 else None
+    validator = Validator(validation, store, stage, rank=rank, world=world) if validation is not None else None
+    loaded = micro_batches(
+        images,
+        batch_size=learner.batch_size,
+        start=start,
+        stop=total,
+        rank=rank,
+        world=world,
+        micro=micro_batch,
+        workers=loader_workers,
+        pin=device.type == "cuda",
+    )
+    net = wrap(bare)
+    with ExitStack() as stack:
+        aside, online = stack.enter_context(Aside()), None
+        batches: Iterator[list[Batch]] = stack.enter_context(closing(loaded))  # here, where an interrupt is not lost
+        if isinstance(learner, OnlineSegmenter):
+            makers = stack.enter_context(label_makers(learner, label_workers))
+            batches = online = OnlineBatches(bare, learner, batches, makers, start=start, device=device, made=made)
+        for step in fit(net, learner, optimizer, batches, start=start, total=total, num_images=len(images), device=device):
+            keep = step.step % checkpoint_every == 0 or step.step == total
+            labels = gather(online.pending()) if online is not None and keep else {}
+            miou = validator.miou(bare, device, step=step.step, total=total) if validator is not None else None
+            if log is None:
+                continue
+            log.add(step, learner.batch_size, flush=keep, miou=miou)
+            if keep:
+                checkpoint = take_checkpoint(store, stage, bare, optimizer, step.step, labels=labels)
+                aside.begin(log.take(), checkpoint)
+            elif log.due() and not aside.busy():
+                aside.begin(log.take())
+    if log is not None:
+        save_model(store, stage, bare)
+        return {"final_loss": log.loss, "steps": total, "images": len(images)}
+    return {}
+
+
+def _first_step(store: RunStore, stage: Stage) -> int:
+    """Where to go on: after the stage's own last checkpoint, else after that of the stage it resumes, else at 0."""
+    before = stage.optional("resume")
+    return latest_step(store, stage) or (latest_step(store, before) if before is not None else 0)
+
+
+def _holder(store: RunStore, stage: Stage, start: int) -> Stage:
+    """The stage that holds the checkpoint of step `start`: its own come after all of the one it resumes."""
+    before = stage.optional("resume")
+    return before if before is not None and latest_step(store, before) >= start else stage
+
+
+def _prepare(
+    store: RunStore, stage: Stage, device: torch.device, world: int
+) -> tuple[ShardedImages, nn.Module, torch.optim.Optimizer]:
+    """Images, network and optimiser as the training starts. Raises ValueError on what a user can mend."""
+    learner, split = stage.component, stage.input("data").component
+    assert isinstance(learner, Learner)
+    assert isinstance(split, DataSplit)
+    images = ShardedImages(store, stage, learner.augment, len(split.classes))
+    if learner.batch_size < world:
+        raise ValueError(f"batch_size is {learner.batch_size}, less than the {world} workers; set run.workers lower")
+    if not len(images):
+        raise ValueError("there is no image to train on")
+    net = build_model(stage)
+    init = stage.optional("init")
+    if init is not None:
+        start_from(net, store, init)
+    net.to(device)
+    if learner.precision == "bfloat16":
+        use_bfloat16(net, device)
+    return images, net, learner.optimizer.build(learner.param_groups(net))
+
+
+def _agree(problem: str | None, start: int) -> int:
+    """What every worker found, told to all: raises TrainingError on all of them if one has a problem; else rank 0's start.
+
+    Without it a worker whose file is missing would leave the others waiting for its gradients.
+    """
+    found: list[tuple[str | None, int] | None] = [(problem, start)]
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        found *= torch.distributed.get_world_size()
+        torch.distributed.all_gather_object(found, (problem, start))
+    problems = [one[0] for one in found if one is not None and one[0] is not None]
+    if problems:
+        raise TrainingError(problems[0])
+    assert found[0] is not None
+    return found[0][1]
+
+
+class Aside:
+    """What is written to the store while the training goes on, in order.
+
+    A write that fails is raised when the next ones begin, or at the end of the block: one checkpoint later at most.
+    """
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="store")
+        self._last: Future[None] | None = None
+
+    def __enter__(self) -> Aside:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        self._pool.shutdown()
+        if kind is None:
+            self._wait()
+
+    def busy(self) -> bool:
+        """Whether something is still being written."""
+        return self._last is not None and not self._last.done()
+
+    def begin(self, *writes: Callable[[], None]) -> None:
+        """Begin the next writes, none before the one in front of it is there; waits for earlier ones. Raises their errors."""
+        self._wait()
+
+        def work() -> None:
+            for write in writes:
+                write()
+
+        self._last = self._pool.submit(work)
+
+    def _wait(self) -> None:
+        if self._last is not None:
+            self._last.result()
+
+
+class MetricsLog:
+    """metrics.jsonl: a line every `every` steps, written whole each time; lines after the step one resumes at are dropped.
+
+    Between two writes lie a second and a hundred times what the last one took, so that a long file on a slow store takes no more
+    than a hundredth of the time.
+    """
+
+    def __init__(self, store: RunStore, stage: Stage, start: int, *, every: int) -> None:
+        self.store, self.path, self.every = store, store.stage_path(stage, "metrics.jsonl"), every
+        text = store.read(self.path) if store.exists(self.path) else b""
+        lines = [line for line in text.splitlines(keepends=True) if json.loads(line)["step"] <= start]
+        logged = [loss for line in reversed(lines) if (loss := json.loads(line).get("loss")) is not None]
+        self.loss: float | None = logged[0] if logged else None
+        self._text = bytearray(b"".join(lines))
+        self._written = len(self._text)
+        self._since: list[Step] = []
+        self._next = time.monotonic()
+
+    def add(self, step: Step, batch_size: int, *, flush: bool, miou: float | None = None) -> None:
+        """Note a step; every so many, and at a checkpoint (`flush`), a line with the mean losses. A score (`miou`) is in that
+        line or, so that it changes no mean, in one of its own.
+        """
+        self._since.append(step)
+        when = {"step": step.step, "epoch": round(step.epoch, 4), "time": round(time.time(), 3)}
+        score = {} if miou is None else {"val_miou": miou}
+        if step.step % self.every and not flush:
+            self._text += json.dumps(when | score).encode() + b"\n" if score else b""
+            return
+        count, seconds = len(self._since), sum(s.seconds for s in self._since)
+        names = sorted({name for s in self._since for name in s.terms})
+        self.loss = sum(s.loss for s in self._since) / count
+        line = {
+            **when,
+            "loss": self.loss,
+            "terms": {name: sum(s.terms.get(name, 0.0) for s in self._since) / count for name in names},
+            "lr": step.lr,
+            "images_per_s": round(count * batch_size / seconds, 2),
+            "wait_share": round(sum(s.waited for s in self._since) / seconds, 4),
+            **score,
+        }
+        self._text += json.dumps(line).encode() + b"\n"
+        self._since = []
+
+    def due(self) -> bool:
+        """Whether there are lines to be written, and it is time."""
+        return len(self._text) > self._written and time.monotonic() > self._next
+
+    def take(self) -> Callable[[], None]:
+        """Take the lines as they are now. To commit them call what is returned."""
+        lines, self._written = bytes(self._text), len(self._text)
+
+        def commit() -> None:
+            began = time.monotonic()
+            self.store.write(self.path, lines)
+            ended = time.monotonic()
+            self._next = ended + max(1.0, 100 * (ended - began))
+
+        return commit

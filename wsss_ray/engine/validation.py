@@ -1,0 +1,85 @@
+"""How good a segmenter is while it trains: the mIoU of its plain predictions on a few images that have masks.
+
+It changes no byte of the training: networks predict in evaluation mode, no random number is used up, and what is chosen and
+counted is no part of a stage's identity.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from wsss_ray.core.contracts import Segmenter
+from wsss_ray.core.plan import Plan, Stage
+from wsss_ray.core.randomness import random_key
+from wsss_ray.engine.loader import image_places
+from wsss_ray.engine.workers import data_split
+from wsss_ray.methods.deeplab import MultiScale
+from wsss_ray.ops.confusion import confusion, scores
+from wsss_ray.reporting.report.reading import read_rows
+from wsss_ray.storage.schemas import decode_gray, decode_rgb
+from wsss_ray.storage.store import RunStore
+
+PLAIN = MultiScale(scales=(1.0,), flip=False, crf=None)
+"""One look at the image as it is: a score of the network and not of what comes behind it."""
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Every how many steps of a training, and on how many images of an ingest stage."""
+
+    data: Stage
+    every: int
+    images: int
+
+
+def validation_of(plan: Plan, stage: Stage, *, every: int | None, images: int) -> Validation | None:
+    """On what a training is validated: the data of the first score of its model. None if it has none, or no steps are given."""
+    scored = [one for one in plan if one.kind == "evaluate" and stage.id in [model.id for model in one.all("model")]]
+    return Validation(scored[0].input("data"), every, images) if scored and every is not None else None
+
+
+class Validator:
+    """Scores the network of one training worker on its share of the images; all workers call it at the same steps.
+
+    The images are the first by a key drawn from their ids, and so the same ones in every training on that data.
+    """
+
+    def __init__(self, validation: Validation, store: RunStore, stage: Stage, *, rank: int, world: int) -> None:
+        assert isinstance(stage.component, Segmenter)
+        self.every, self.segmenter = validation.every, stage.component
+        self.labels = len(data_split(validation.data).classes) + 1
+        places = image_places(store, validation.data, ["mask"])
+        chosen = sorted(places, key=lambda image_id: random_key("validation", image_id))[: validation.images]
+        self.some = bool(chosen)
+        self.rows: list[tuple[bytes, bytes]] = []  # encoded, as they lie in the store
+        for image_id in chosen[rank::world]:
+            data, shard, place = places[image_id]
+            (row,) = read_rows(store, data, shard, "images", [place], ["image", "mask"])
+            self.rows.append((row["image"], row["mask"]))
+
+    def miou(self, net: nn.Module, device: torch.device, *, step: int, total: int) -> float | None:
+        """The mean IoU over the images of all workers; None if it is not due after that step, or no mask has a label."""
+        if not self.some or (step % self.every and step != total):
+            return None
+        matrix = np.zeros((self.labels, self.labels + 1), np.int64)
+        modes = [(module, module.training) for module in net.modules()]
+        net.eval()
+        try:
+            with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+                for image, mask in self.rows:
+                    label_HW = PLAIN.predict(self.segmenter, net, decode_rgb(image))
+                    matrix += confusion(decode_gray(mask), label_HW, self.labels)
+        finally:
+            for module, training in modes:
+                module.training = training
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            summed = torch.from_numpy(matrix).to(device)
+            torch.distributed.all_reduce(summed)
+            matrix = summed.cpu().numpy()
+        found = scores(matrix).miou
+        return None if math.isnan(found) else found

@@ -1,0 +1,271 @@
+"""Label maps of new images: where they lie, which are there already, and what one part of the work takes. No Ray.
+
+    OUT/predictions.json                    model, metric, classes, folder of the images; when it is through: counts
+        classes.txt                         line n, counted from 1, is label n
+        masks/<name>.png                    voc: labels as palette PNG in the colours of Pascal VOC
+        overlays/<name>.jpg                 with overlay: the picture under its labels' colours
+        shards/part-00000.parquet           parquet: see `artifacts.PREDICTIONS`; failed images are rows with a reason
+        errors.csv                          image, reason; only if there are any
+
+A mask is there already if it is not older than its image; a shard if it exists, since the list of images may not change then.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pyarrow.parquet as pq
+from PIL import Image
+
+from wsss_ray.core.component import digest
+from wsss_ray.data.images import voc_palette
+from wsss_ray.engine.records import versions
+from wsss_ray.inference.export_labels import inside, replacing, write_classes, write_voc
+from wsss_ray.inference.inputs import Found, Listing
+from wsss_ray.inference.trained import Trained
+from wsss_ray.storage import schemas as artifacts
+from wsss_ray.storage.store import RunStore
+
+if TYPE_CHECKING:
+    from wsss_ray.core.contracts import ImageArray, LabelArray
+
+Form = Literal["voc", "parquet"]
+Failure = tuple[str, str]  # path, reason
+
+ABOUT = "predictions.json"
+_PART, _SHARD = 16, 128  # images at a time; in a shard
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is to be predicted: by which model, to which folder, in which form. Pickles to workers."""
+
+    trained: Trained
+    out: Path
+    form: Form
+    overlay: bool = False
+    begun: str = ""  # what predictions.json says, so that a worker knows whether it sees the same folder
+
+
+@dataclass(frozen=True)
+class Part:
+    """Images that one worker takes at a time; a Parquet shard is one part."""
+
+    number: int
+    images: tuple[Found, ...]
+
+
+def begin(work: Work, listing: Listing, *, overwrite: bool = False) -> tuple[Work, tuple[Part, ...]]:
+    """Write down what this folder is, and say what is missing in it.
+
+    Raises ValueError if it holds other files, or predictions of another model, metric, form or folder of images, unless
+    `overwrite` is given, which makes all that `listing` has anew; OSError.
+    """
+    path = work.out / ABOUT
+    images = [[found.name, found.size] for found in listing.images]
+    about = {
+        "model": {"run": work.trained.run, "stage": work.trained.stage, "id": work.trained.id},
+        "metric": work.trained.metric.identity(),
+        "classes": ["background", *work.trained.classes],
+        "form": work.form,
+        "images": listing.root,
+    } | ({"listing": digest(images)} if work.form == "parquet" else {})
+    if not overwrite:
+        _check_same(work.out, about)
+    work.out.mkdir(parents=True, exist_ok=True)
+    work = replace(work, begun=datetime.now(timezone.utc).isoformat(timespec="microseconds"))
+    if overwrite:
+        _clear(work, listing)
+    _write_json(path, about | {"started": work.begun})
+    write_classes(work.out, work.trained.classes)
+    return work, tuple(_missing(work, listing))
+
+
+def finish(work: Work, listing: Listing, failures: Sequence[Failure], *, made: int, seconds: float) -> list[Failure]:
+    """Write errors.csv and the counts; returns every image that has no prediction, with the reason."""
+    errors = [*listing.refused, *(_failed_rows(work) if work.form == "parquet" else failures)]
+    path = work.out / "errors.csv"
+    if errors:
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows([("image", "reason"), *errors])
+        with replacing(path) as file:
+            file.write(text.getvalue().encode())
+    else:
+        path.unlink(missing_ok=True)
+    about = json.loads((work.out / ABOUT).read_bytes())
+    counts = {"images": len(listing.images) + len(listing.refused), "made": made, "failed": len(errors)}
+    _write_json(work.out / ABOUT, about | {"counts": counts, "seconds": round(seconds, 3), "versions": versions()})
+    return errors
+
+
+class PredictWorker:
+    """Makes the predictions of parts in one process, with one thread, as the stages of a job do: the same bytes everywhere."""
+
+    def __init__(self, work: Work, device: str | None = None) -> None:
+        import torch
+
+        from wsss_ray.inference.predictor import Predictor
+
+        torch.set_num_threads(1)
+        self.work, self.predictor = work, Predictor(work.trained, device=device)
+
+    def __call__(self, part: Part) -> list[Failure]:
+        """Write the predictions of a part. Returns the images that failed. Raises OSError if nothing can be written."""
+        self._check_folder()
+        rows, failures = [], []
+        for found in part.images:
+            row = self._predicted(found)
+            if row["reason"] is not None:
+                failures.append((found.path, row["reason"]))
+            rows.append(row)
+        if self.work.form == "parquet":
+            write_shard(self.work.out, part.number, rows)
+        return failures
+
+    def _predicted(self, found: Found) -> dict[str, Any]:
+        """One image's row; its mask is written where masks are."""
+        row: dict[str, Any] = {"image_id": found.name, "path": found.path, "reason": None}
+        try:
+            image_HWC = self.predictor.pixels(found.path)
+            label_HW = self.predictor.predict_pixels(image_HWC)
+        except Exception as error:  # noqa: BLE001  whatever one image does, the others are predicted
+            plain = isinstance(error, ValueError | OSError)
+            reason = " ".join((str(error) if plain else f"{type(error).__name__}: {error}").split())
+            return row | {"reason": reason.replace("data.max_pixels", "--max-pixels")[:500]}
+        if self.work.form == "parquet":
+            labels = len(self.predictor.classes)
+            height, width = label_HW.shape
+            counts = np.bincount(label_HW.ravel(), minlength=labels)[:labels].tolist()
+            return row | {"height": height, "width": width, "prediction": artifacts.encode_labels(label_HW), "pixels": counts}
+        try:
+            mask, overlay = places(self.work, found)
+        except ValueError as error:
+            return row | {"reason": str(error)}
+        if overlay is not None:
+            with replacing(overlay) as file:
+                Image.fromarray(blended(image_HWC, label_HW)).save(file, format="JPEG", quality=90)
+        write_voc(mask, label_HW)
+        return row
+
+    def _check_folder(self) -> None:
+        """Raise ValueError if this machine sees another --out than the one where the command was given."""
+        try:
+            begun = json.loads((self.work.out / ABOUT).read_bytes())["started"]
+        except (OSError, KeyError, ValueError):
+            begun = None
+        if begun != self.work.begun:
+            raise ValueError(
+                f"--out {self.work.out}: a worker's machine does not see it, or another predict began to write there; "
+                "give a folder that all machines share"
+            )
+
+
+def places(work: Work, found: Found) -> tuple[Path, Path | None]:
+    """Where an image's mask and overlay lie, their folders made. Raises ValueError if a link leads out of --out."""
+    mask = inside(work.out / "masks", found.name)
+    return mask, inside(work.out / "overlays", found.name, suffix=".jpg") if work.overlay else None
+
+
+def blended(image_HWC: ImageArray, label_HW: LabelArray) -> ImageArray:
+    """The picture, half in its labels' colours but for the background."""
+    mixed_HWC = ((image_HWC.astype(np.uint16) + voc_palette()[label_HW]) // 2).astype(np.uint8)
+    return np.where((label_HW > 0)[..., None], mixed_HWC, image_HWC)
+
+
+def write_shard(out: Path, number: int, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Commit a Parquet shard."""
+    buffer = io.BytesIO()
+    pq.write_table(artifacts.table("predictions", rows), buffer, compression="zstd")
+    RunStore(str(out)).write(str(_shard(out, number)), buffer.getvalue())
+
+
+def _missing(work: Work, listing: Listing) -> Iterator[Part]:
+    """The parts that are to be made."""
+    if work.form == "parquet":
+        for number in range(-(-len(listing.images) // _SHARD)):
+            if not _shard(work.out, number).exists():
+                yield Part(number, listing.images[number * _SHARD : (number + 1) * _SHARD])
+        return
+    left = [found for found in listing.images if not _is_there(work, found)]
+    for number in range(-(-len(left) // _PART)):
+        yield Part(number, tuple(left[number * _PART : (number + 1) * _PART]))
+
+
+def _is_there(work: Work, found: Found) -> bool:
+    wanted = [work.out / "masks" / f"{found.name}.png"]
+    wanted += [work.out / "overlays" / f"{found.name}.jpg"] if work.overlay else []
+    try:
+        return all(path.stat().st_mtime_ns >= found.mtime_ns for path in wanted)
+    except OSError:
+        return False
+
+
+def _check_same(out: Path, about: Mapping[str, Any]) -> None:
+    try:
+        old = json.loads((out / ABOUT).read_bytes())
+    except FileNotFoundError:
+        if out.is_dir() and any(out.iterdir()):
+            raise ValueError(f"--out {out} holds other files; give another folder, or write into it by --overwrite") from None
+        return
+    except ValueError:
+        old = {}
+    differs = next((name for name, value in about.items() if old.get(name) != value), None)
+    if differs is not None:
+        names = {"model": "another model", "metric": "another metric or CRF", "form": "another --format"}
+        names |= {"images": "images below another folder", "listing": "another list of images"}
+        mend = "give another folder, or make them anew by --overwrite"
+        raise ValueError(f"--out {out} holds predictions of {names.get(differs, f'other {differs}')}; {mend}")
+
+
+def _clear(work: Work, listing: Listing) -> None:
+    """Remove what is to be made anew, so that a run that is cut short does not take the old for the new."""
+    for shard in (work.out / "shards").glob("part-*.parquet"):
+        shard.unlink()
+    for found in listing.images:
+        for place in (work.out / "masks" / f"{found.name}.png", work.out / "overlays" / f"{found.name}.jpg"):
+            with suppress(NotADirectoryError):
+                place.unlink(missing_ok=True)
+
+
+def _failed_rows(work: Work) -> Iterator[Failure]:
+    for shard in sorted((work.out / "shards").glob("part-*.parquet")):
+        for row in pq.read_table(shard, columns=["path", "reason"]).to_pylist():
+            if row["reason"] is not None:
+                yield row["path"], row["reason"]
+
+
+def _shard(out: Path, number: int) -> Path:
+    return out / "shards" / f"part-{number:05d}.parquet"
+
+
+def _write_json(path: Path, value: Any) -> None:
+    with replacing(path) as file:
+        file.write((json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def part_as_text(part: Part) -> str:
+    """A part for a row of Ray Data."""
+    return json.dumps(asdict(part))
+
+
+def part_of_text(text: str) -> Part:
+    """See `part_as_text`."""
+    value = json.loads(text)
+    return Part(value["number"], tuple(Found(**found) for found in value["images"]))
+
+
+def run_here(worker: PredictWorker, parts: Sequence[Part]) -> Iterator[tuple[Part, list[Failure], float]]:
+    """Make parts one after the other: each with what failed, and the seconds that it took."""
+    for part in parts:
+        began = time.monotonic()
+        yield part, worker(part), time.monotonic() - began

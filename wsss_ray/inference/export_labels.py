@@ -1,0 +1,241 @@
+"""Label maps out of the store, as other tools read them: PNGs in the colours of Pascal VOC, or one JSON in COCO's form.
+
+Any stage with label maps will do: seeds, labels made again by a segmenter, predictions of an evaluate stage. Shards are read one
+after the other, so that memory does not grow with the number of images. What is in the store is not trusted: ids may not lead out
+of the folder, and a label map larger than the data allows is not decoded.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from PIL import Image
+
+from wsss_ray.core.contracts import IGNORE
+from wsss_ray.data.images import voc_palette
+from wsss_ray.data.source import MAX_PIXELS
+from wsss_ray.storage.schemas import decode_gray
+from wsss_ray.storage.store import RunStore
+
+if TYPE_CHECKING:
+    from wsss_ray.core.contracts import LabelArray
+
+Format = Literal["voc", "coco"]
+JSON_NAME = "instances.json"
+
+_KINDS = ("ingest", "seed", "evaluate")
+_BAD = re.compile(r"[\\\x00-\x1f\x7f]")
+
+
+@dataclass(frozen=True)
+class LabelMaps:
+    """The label maps of one stage: where they lie, and what the labels mean. `classes` are those of label 1, 2, ..."""
+
+    stage: str
+    id: str
+    schema: str
+    column: str
+    classes: tuple[str, ...]
+    max_pixels: int
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written: images with a label map, images without one, and the file or folder."""
+
+    images: int
+    skipped: int
+    path: Path
+
+
+def find_labels(store: RunStore, run: Mapping[str, Any], stage: str | None = None) -> LabelMaps:
+    """The label maps of a run (by its run.json): of the stage with that name, or of the last one that has any.
+
+    Raises ValueError, naming the stages there are, if the run has no such stage or it is not done.
+    """
+    records = {one["name"]: store.record_by_id(one["id"], _KINDS) for one in run["stages"] if one["kind"] in ("seed", "evaluate")}
+    found = {name: record for name, record in records.items() if record and _has_labels(record)}
+    name = stage or next(reversed(found), None)
+    if name is None:
+        raise ValueError(f"run {run['name']!r} has no label maps yet: no seed stage and no scored model is done")
+    if name not in found:
+        known = name in [one["name"] for one in run["stages"]]
+        why = "there is none" if not known else "it is not done" if records.get(name, {}) is None else "it has no label maps"
+        raise ValueError(f"stage {name!r}: {why}; those with label maps: {', '.join(found) or 'none yet'}")
+    record = found[name]
+    data = store.record_by_id(dict(record["inputs"])["data"], _KINDS)
+    if data is None:
+        raise ValueError(f"stage {name!r}: the data that it was made from is not in the store")
+    split = data["identity"]["component"]
+    schema, column = ("seeds", "seed") if record["kind"] == "seed" else ("scores", "prediction")
+    limit = split["source"].get("max_pixels", MAX_PIXELS)
+    return LabelMaps(name, record["id"], schema, column, tuple(split["classes"]), limit)
+
+
+def read_labels(store: RunStore, maps: LabelMaps) -> Iterator[tuple[str, LabelArray | None]]:
+    """Every image id with its label map (H, W), None where it has none, in the order of the data. Raises ValueError."""
+    for shard in store.shards(maps):
+        file = store.open_shard(maps, shard, maps.schema)
+        try:
+            for batch in file.iter_batches(batch_size=8, columns=["image_id", maps.column]):
+                for row in batch.to_pylist():
+                    data = row[maps.column]
+                    yield row["image_id"], None if data is None else _decode(data, maps, row["image_id"])
+        finally:
+            file.close()
+
+
+def export(store: RunStore, maps: LabelMaps, out: Path, *, form: Format, overwrite: bool = False) -> Exported:
+    """Write label maps below `out`.
+
+    voc: `<image id>.png`, `classes.txt` (line n, counted from 1, is label n; `kind: voc` reads it) and `list.txt`, the ids.
+    coco: `instances.json` with one annotation for every class of every image; background and undecided pixels (255) have none.
+
+    Raises ValueError if the folder holds files and `overwrite` is not given (with it, other files stay), on what is no label map
+    and on ids that would lead out of the folder; OSError.
+    """
+    if out.is_dir() and any(out.iterdir()) and not overwrite:
+        raise ValueError(f"{out} holds files already; give another folder by --out, or write into it by --overwrite")
+    write: Callable[[RunStore, LabelMaps, Path], Exported] = {"voc": _export_voc, "coco": _export_coco}[form]
+    if form == "coco":
+        _pycocotools()
+    out.mkdir(parents=True, exist_ok=True)
+    return write(store, maps, out)
+
+
+def inside(folder: Path, image_id: str, *, suffix: str = ".png") -> Path:
+    """Where the file of an image lies, its folder made. Raises ValueError if that is not below `folder`."""
+    parts = image_id.split("/")
+    if _BAD.search(image_id) or any(part in ("", ".", "..") for part in parts):
+        raise ValueError(f"image id {image_id!r} is no path below a folder; was the store edited by hand?")
+    path = folder.joinpath(*parts[:-1], f"{parts[-1]}{suffix}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.parent.resolve().is_relative_to(folder.resolve()):
+        raise ValueError(f"image id {image_id!r}: {path.parent} is a link that leads out of {folder}; remove it")
+    return path
+
+
+def write_voc(path: Path, label_HW: LabelArray) -> None:
+    """Write labels as a palette PNG in the colours of Pascal VOC."""
+    picture = Image.frombytes("P", label_HW.shape[::-1], label_HW.tobytes())
+    picture.putpalette(voc_palette().tobytes())
+    with replacing(path) as file:
+        picture.save(file, format="PNG")
+
+
+def write_classes(out: Path, classes: Sequence[str]) -> None:
+    """Write classes.txt: line n, counted from 1, is label n."""
+    with replacing(out / "classes.txt") as file:
+        file.write("".join(f"{' '.join(name.split())}\n" for name in classes).encode())
+
+
+def _export_voc(store: RunStore, maps: LabelMaps, out: Path) -> Exported:
+    images, skipped = 0, 0
+    with tempfile.TemporaryFile("w+b", dir=out) as ids:
+        for image_id, label_HW in read_labels(store, maps):
+            if label_HW is None:
+                skipped += 1
+                continue
+            write_voc(inside(out, image_id), label_HW)
+            ids.write(f"{image_id}\n".encode())
+            images += 1
+        ids.seek(0)
+        with replacing(out / "list.txt") as file:
+            shutil.copyfileobj(ids, file)
+    write_classes(out, maps.classes)
+    return Exported(images, skipped, out)
+
+
+def _export_coco(store: RunStore, maps: LabelMaps, out: Path) -> Exported:
+    """The JSON is written as it comes: images into the file, annotations beside it, then one behind the other."""
+    coco, images, skipped, found = _pycocotools(), 0, 0, 0
+    categories = [{"id": label, "name": name} for label, name in enumerate(maps.classes, start=1)]
+    about = {"description": f"Label maps of stage {maps.stage} ({maps.id}); background and undecided pixels have no annotation."}
+    with replacing(out / JSON_NAME) as file, tempfile.TemporaryFile("w+b", dir=out) as beside:
+        file.write(f'{{"info": {_json(about)},\n"categories": {_json(categories)},\n"images": ['.encode())
+        for image_id, label_HW in read_labels(store, maps):
+            if label_HW is None:
+                skipped += 1
+                continue
+            images += 1
+            height, width = label_HW.shape
+            image = {"id": images, "file_name": image_id, "height": height, "width": width}
+            file.write(f"{',' if images > 1 else ''}\n{_json(image)}".encode())
+            for label in np.unique(label_HW).tolist():
+                if label in (0, IGNORE):
+                    continue
+                found += 1
+                annotation = {"id": found, "image_id": images, **_annotation(coco, label_HW == label, label)}
+                beside.write(f"{',' if found > 1 else ''}\n{_json(annotation)}".encode())
+        file.write(b'],\n"annotations": [')
+        beside.seek(0)
+        shutil.copyfileobj(beside, file)
+        file.write(b"]}\n")
+    return Exported(images, skipped, out / JSON_NAME)
+
+
+def _annotation(coco: Any, inside_HW: np.ndarray[Any, np.dtype[np.bool_]], label: int) -> dict[str, Any]:
+    runs = coco.encode(np.asfortranarray(inside_HW, dtype=np.uint8))
+    return {
+        "category_id": label,
+        "segmentation": {"size": runs["size"], "counts": runs["counts"].decode("ascii")},
+        "area": int(coco.area(runs)),
+        "bbox": coco.toBbox(runs).tolist(),
+        "iscrowd": 0,
+    }
+
+
+def _decode(data: bytes, maps: LabelMaps, image_id: str) -> LabelArray:
+    try:
+        label_HW = decode_gray(data, max_pixels=maps.max_pixels)
+    except (OSError, SyntaxError, ValueError) as error:
+        raise ValueError(f"stage {maps.stage!r}: image {image_id!r}: its label map cannot be read: {error}") from error
+    wrong = label_HW[(label_HW > len(maps.classes)) & (label_HW != IGNORE)]
+    if label_HW.ndim != 2 or wrong.size:
+        raise ValueError(f"stage {maps.stage!r}: image {image_id!r}: not a map of labels 0 to {len(maps.classes)} and {IGNORE}")
+    return label_HW
+
+
+def _has_labels(record: Mapping[str, Any]) -> bool:
+    """Whether there are label maps: an evaluate stage that scores seeds has none of its own."""
+    return record["kind"] == "seed" or "model" in dict(record["inputs"])
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _pycocotools() -> Any:
+    try:
+        return import_module("pycocotools.mask")
+    except ImportError as error:
+        raise ValueError("--format coco needs pycocotools; run `pip install 'wsss-ray[coco]'`") from error
+
+
+class replacing:
+    """A file to write that appears when it is whole; what was there, be it a link, is replaced and not followed."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.temporary = path, path.with_name(f".tmp-{uuid.uuid4().hex}")
+
+    def __enter__(self) -> IO[bytes]:
+        self.file = self.temporary.open("xb")
+        return self.file
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.file.close()
+        if kind is None:
+            os.replace(self.temporary, self.path)
+        else:
+            self.temporary.unlink()

@@ -1,0 +1,103 @@
+"""A trained segmenter as a torch module that also takes files and pictures. No Ray, no store once it is loaded."""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from torch import Tensor, nn
+
+from wsss_ray.data.images import Decoded, fitted, normalise_image, pixels, shrink
+from wsss_ray.inference.trained import Trained
+from wsss_ray.storage.schemas import decode_rgb
+
+if TYPE_CHECKING:
+    from wsss_ray.core.contracts import ImageArray, LabelArray
+
+
+class Predictor(nn.Module):
+    """image_BCHW (RGB, 0..255) -> logits_BLHW, in evaluation mode; `predict` gives labels as the job's metric makes them.
+
+    Raises ValueError if the weights are missing or do not fit.
+    """
+
+    def __init__(self, trained: Trained, *, device: str | None = None) -> None:
+        super().__init__()
+        self.trained = trained
+        self.net = _build(trained)
+        self.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval().requires_grad_(False)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the labels 0, 1, ..., background first."""
+        return ("background", *self.trained.classes)
+
+    def forward(self, image_BCHW: Tensor) -> Tensor:
+        """The network's logits_BLHW at the resolution of the image: one scale, no CRF."""
+        return self.trained.segmenter.predict(self.net, image_BCHW)
+
+    def predict(self, image: str | os.PathLike[str] | Image.Image | ImageArray) -> LabelArray:
+        """Labels (H, W), uint8, of a file, a picture of Pillow or an RGB array (H, W, 3) of uint8; upright, and of its size.
+
+        The job's metric makes them: its scales, mirror image and CRF. An image with a longer side than the job's `data.max_side`
+        is shrunk to that first, as the training images were, and its labels are enlarged to its size.
+
+        Raises:
+            ValueError: in one line, if it is no image.
+            OSError: if the file cannot be read.
+        """
+        return self.predict_pixels(self.pixels(image))
+
+    def pixels(self, image: str | os.PathLike[str] | Image.Image | ImageArray) -> ImageArray:
+        """What `predict` makes of its argument: RGB (H, W, 3), upright."""
+        if isinstance(image, str | os.PathLike):
+            return decode_rgb(normalise_image(Path(image).read_bytes(), max_pixels=self.trained.max_pixels).image)
+        if isinstance(image, Image.Image):
+            return pixels(image, max_pixels=self.trained.max_pixels)
+        if not (isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3):
+            is_array = isinstance(image, np.ndarray)
+            found = f"{image.dtype} {image.shape}" if is_array else type(image).__name__
+            raise ValueError(f"give a path, a picture of Pillow, or an RGB array (H, W, 3) of uint8, not {found}")
+        if not image.size:
+            raise ValueError(f"the image has no pixels: {image.shape}")
+        return np.array(image)
+
+    def predict_pixels(self, image_HWC: ImageArray) -> LabelArray:
+        """`predict` for pixels that are RGB and upright."""
+        trained, (height, width) = self.trained, image_HWC.shape[:2]
+        image_HWC = shrunk(image_HWC, trained.max_side)
+        label_HW = trained.metric.predict(trained.segmenter, self.net, image_HWC)
+        if label_HW.shape != (height, width):
+            label_HW = np.array(Image.fromarray(label_HW).resize((width, height), Image.Resampling.NEAREST))
+        return label_HW
+
+
+def shrunk(image_HWC: ImageArray, max_side: int | None) -> ImageArray:
+    """The pixels that ingest would pack: a larger image is shrunk by the same code, its JPEG compression included."""
+    height, width = image_HWC.shape[:2]
+    if fitted(height, width, max_side) == (height, width):
+        return image_HWC
+    whole = io.BytesIO()
+    Image.fromarray(image_HWC).save(whole, format="PNG", compress_level=0)
+    return decode_rgb(shrink(Decoded(whole.getvalue(), height, width), None, max_side)[0].image)
+
+
+def _build(trained: Trained) -> nn.Module:
+    """The network with its weights; nothing else is read or downloaded."""
+    try:
+        net = trained.segmenter.build(len(trained.classes))
+        net.load_state_dict(load_tensors(trained.weights()))
+    except SafetensorError as error:
+        raise ValueError(f"{trained.title}: {trained.file} is damaged or no safetensors file: {error}") from error
+    except RuntimeError as error:
+        lines = [line.strip() for line in str(error).splitlines()]
+        why = lines[1] if len(lines) > 1 else lines[0]
+        raise ValueError(f"{trained.title}: {trained.file} does not fit its network: {why[:300]}") from error
+    return net

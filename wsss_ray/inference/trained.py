@@ -1,0 +1,271 @@
+"""Trained segmenters as values: found in a run store, or in a folder that `wsss-ray export --format safetensors` wrote.
+
+All that prediction takes stands in the records of the stages: the segmenter, the classes of its data, how its scores are turned
+into labels. So the data need not be there, and nothing is listed. What is read is data: kinds are looked up among those that are
+imported, weights are safetensors. No torch, no Ray.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from wsss_ray.config.document import JobError, read_document
+from wsss_ray.config.job import register
+from wsss_ray.core.component import Component
+from wsss_ray.core.contracts import Learner, Method, Metric, Segmenter
+from wsss_ray.data.source import MAX_PIXELS
+from wsss_ray.methods.deeplab import MultiScale
+from wsss_ray.ops.crf import DenseCrf
+from wsss_ray.storage.store import RunStore
+
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+FORMAT = 1
+"""The version of config.json."""
+
+_KINDS = ("ingest", "train", "localize", "seed", "evaluate")
+_ID = re.compile(rf"({'|'.join(_KINDS)})-[0-9a-f]{{8,64}}")
+_RUN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained segmenter and how its labels are made; `classes` are those of label 1, 2, ...
+
+    `run` and `stage` are names for people, `id` is the stage's; `file` is the weights' place below `place`, a store's URI or a
+    folder. `scored`: the record of the evaluate stage that `metric` comes from, if there is one.
+    """
+
+    run: str
+    stage: str
+    id: str
+    segmenter: Segmenter
+    metric: Metric
+    classes: tuple[str, ...]
+    max_pixels: int
+    max_side: int | None
+    place: str
+    file: str
+    scored: Mapping[str, Any] | None = None
+
+    def weights(self) -> bytes:
+        """The weights as safetensors. Raises ValueError if they are not there."""
+        store = RunStore(self.place)
+        try:
+            return store.read(store.path(self.file))
+        except FileNotFoundError as error:
+            raise ValueError(f"{self.title}: its weights are not there ({store.path(self.file)})") from error
+
+    @property
+    def title(self) -> str:
+        """What messages call it."""
+        return f"run {self.run!r}: model {self.stage!r} ({self.id})"
+
+    def with_crf(self, crf: bool | None) -> Trained:
+        """The same with a dense CRF behind the network or without; None for what the job's metric has. Raises ValueError."""
+        if crf is None:
+            return self
+        if not isinstance(self.metric, MultiScale):
+            raise ValueError(f"--crf, --no-crf: the metric of {self.title} is {self.metric.kind()}, which has no crf to switch")
+        if crf == (self.metric.crf is not None):
+            return self
+        return replace(self, metric=self.metric.model_copy(update={"crf": DenseCrf() if crf else None}), scored=None)
+
+
+def find_trained(run: str, store: str = "runs", model: str | None = None) -> Trained:
+    """The segmenter of a run (its name, or the id of a train stage), or of a folder with `config.json` (a path with a slash).
+
+    `model` names one of a run's segmenters; by default it is the last in the plan that is trained. Raises ValueError.
+    """
+    register()
+    if "/" in run or run in (".", ".."):
+        if model is not None:
+            raise ValueError(f"--model {model}: {run} is an exported folder, which has one model; leave it out")
+        return _of_folder(Path(run))
+    found = RunStore(store)
+    about = _run_of_stage(found, run) if _ID.fullmatch(run) else _about(found, run)
+    return _of_run(found, about, run if _ID.fullmatch(run) else model)
+
+
+def _about(store: RunStore, run: str) -> dict[str, Any]:
+    """The run.json of a run."""
+    path = store.run_path(run, "run.json")
+    if not _RUN.fullmatch(run) or not store.exists(path):
+        if _RUN.fullmatch(run) and store.exists(store.run_path(run, "sweep.json")):
+            raise ValueError(f"run {run!r} is a sweep; give one of its trials: {store.run_path(run, 'trials.parquet')} has them")
+        raise ValueError(f"no run {run!r} in {store.uri}; `wsss-ray status --store {store.uri}` lists them")
+    about: dict[str, Any] = store.read_json(path)
+    return about
+
+
+def _run_of_stage(store: RunStore, stage_id: str) -> dict[str, Any]:
+    """The first run by name that has a stage."""
+    for name in store.names(store.path("runs")):
+        path = store.run_path(name, "run.json")
+        if store.exists(path):
+            about: dict[str, Any] = store.read_json(path)
+            if stage_id in [stage["id"] for stage in about["stages"]]:
+                return about
+    raise ValueError(f"no run in {store.uri} has the stage {stage_id}; `wsss-ray show RUN` prints the stages' ids")
+
+
+def _of_run(store: RunStore, about: Mapping[str, Any], model: str | None) -> Trained:
+    run = about["name"]
+    stages = {one["id"]: one for one in about["stages"]}
+    found: dict[str, tuple[Mapping[str, Any], Segmenter]] = {}
+    missing = []
+    others = Learner.kinds().keys() - Segmenter.kinds().keys()
+    for one in (one for one in stages.values() if one["kind"] == "train"):
+        record = record_of(store, one["id"])
+        if record is None:
+            missing.append(one["name"])
+        elif record["identity"]["component"]["kind"] not in others:
+            found[one["id"]] = one, _component(Segmenter, record, f"run {run!r}: model {one['name']!r}")
+    by_name = {one["name"]: stage_id for stage_id, (one, _) in found.items()}
+    stage_id = next(reversed(found), None) if model is None else by_name.get(model, model)
+    if stage_id is None or stage_id not in found:
+        there = f"trained segmenters: {', '.join(by_name) or 'none yet'}"
+        why = f"--model {model}: " if model is not None else ""
+        not_yet = f"; not trained yet: {', '.join(missing)}" if missing else ""
+        raise ValueError(f"run {run!r}: {why}{there}{not_yet}; `wsss-ray show {run}` shows its stages")
+    one, segmenter = found[stage_id]
+    record = record_of(store, stage_id)
+    data = record_of(store, dict(record["inputs"])["data"]) if record else None
+    if data is None:
+        raise ValueError(f"run {run!r}: the record of the data of {one['name']} is not in the store, which names the classes")
+    split = data["identity"]["component"]
+    metric, scored = _metric(store, run, stages, stage_id)
+    return Trained(
+        run=run,
+        stage=one["name"],
+        id=stage_id,
+        segmenter=segmenter,
+        metric=metric,
+        classes=tuple(split["classes"]),
+        max_pixels=split["source"].get("max_pixels", MAX_PIXELS),
+        max_side=split["source"].get("max_side"),
+        place=store.uri,
+        file=f"stages/{stage_id}/{WEIGHTS}",
+        scored=scored,
+    )
+
+
+def _metric(
+    store: RunStore, run: str, stages: Mapping[str, Any], stage_id: str
+) -> tuple[Metric, Mapping[str, Any] | None]:
+    """How a model is scored: as it was, or, where it was not, as the run's job says."""
+    for other, one in stages.items():
+        record = record_of(store, other) if one["kind"] == "evaluate" else None
+        if record is not None and ["model", stage_id] in record["inputs"]:
+            return _component(Metric, record, f"run {run!r}: score {one['name']!r}"), record | {"name": one["name"]}
+    path = store.run_path(run, "job.yaml")
+    method = job_yaml(store, run).get("method") if store.exists(path) else None
+    if method is None:
+        return MultiScale(), None
+    metric = getattr(_validated(Method, method, path), "metric", None)
+    return metric if isinstance(metric, Metric) else MultiScale(), None
+
+
+def job_yaml(store: RunStore, run: str) -> dict[str, Any]:
+    """The job that a run was submitted with, as it stands in the store. Raises ValueError if it is none."""
+    path = store.run_path(run, "job.yaml")
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "job.yaml")
+        file.write_bytes(store.read(path))
+        try:
+            return read_document(file).values
+        except JobError as error:
+            raise ValueError(f"{path}{str(error).splitlines()[0].removeprefix(str(file))}") from error
+
+
+def config_of(trained: Trained) -> dict[str, Any]:
+    """What `config.json` holds: all but the weights."""
+    return {
+        "format": FORMAT,
+        "run": trained.run,
+        "stage": trained.stage,
+        "id": trained.id,
+        "classes": list(trained.classes),
+        "segmenter": trained.segmenter.identity(),
+        "metric": trained.metric.identity(),
+        "max_pixels": trained.max_pixels,
+        "max_side": trained.max_side,
+    }
+
+
+def _of_folder(folder: Path) -> Trained:
+    path = folder / CONFIG
+    try:
+        config = json.loads(path.read_bytes())
+        if config["format"] != FORMAT:
+            raise ValueError(f"{path}: has format {config['format']}, this wsss-ray reads {FORMAT}")
+        return Trained(
+            run=config["run"],
+            stage=config["stage"],
+            id=config["id"],
+            segmenter=component_of(Segmenter, config["segmenter"], str(path)),
+            metric=component_of(Metric, config["metric"], str(path)),
+            classes=tuple(config["classes"]),
+            max_pixels=config["max_pixels"],
+            max_side=config["max_side"],
+            place=str(folder.absolute()),
+            file=WEIGHTS,
+        )
+    except OSError as error:
+        mend = "give a run, or a folder of export --format safetensors"
+        raise ValueError(f"{path}: cannot be read: {error.strerror}; {mend}") from error
+    except (KeyError, TypeError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path}: is no config.json of wsss-ray ({type(error).__name__}: {error})") from error
+
+
+def record_of(store: RunStore, stage_id: str) -> dict[str, Any] | None:
+    """The record of a stage of any kind, None while it is not done. Raises ValueError if it is no id."""
+    return store.record_by_id(stage_id, _KINDS)
+
+
+def _component(role: type[Any], record: Mapping[str, Any], where: str) -> Any:
+    by = record.get("versions", {}).get("wsss-ray", "an older one")
+    return component_of(role, record["identity"]["component"], f"{where}, made by wsss-ray {by}")
+
+
+def component_of(role: type[Any], identity: Any, where: str) -> Any:
+    """The component with that identity, but for the weights that it started from, which a trained network has no need of.
+
+    Raises ValueError, beginning with `where`, if the kind or a field is not known here, or means other numbers.
+    """
+    return _validated(role, _spec(identity, where), where)
+
+
+def _validated(role: type[Any], spec: Any, where: str) -> Any:
+    try:
+        return role.model_validate(spec)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        field = ".".join(map(str, first["loc"]))
+        message = first["msg"].removeprefix("Value error, ")
+        hint = "; install its plug-in, or name its module in WSSS_RAY_PLUGINS" if message.startswith("kind is ") else ""
+        raise ValueError(f"{where}: {field}{': ' if field else ''}{message}{hint}") from error
+
+
+def _spec(identity: Any, where: str) -> Any:
+    if isinstance(identity, list):
+        return [_spec(part, where) for part in identity]
+    if not isinstance(identity, dict):
+        return identity
+    kind = identity.get("kind")
+    if kind == "weights":
+        return {"kind": kind, "source": "none", "sha256": None}  # in full: the rest would be that of the field's default
+    known = [one.revision for one in Component.by_kind().get(kind, ())] if isinstance(kind, str) else []
+    if known and identity.get("revision", known[0]) not in known:
+        raise ValueError(
+            f"{where}: {kind} has revision {identity['revision']}, here it is {known[0]}, which gives other numbers; "
+            "use the version that trained it"
+        )
+    return {name: _spec(part, where) for name, part in identity.items() if name != "revision"}

@@ -1,0 +1,1 @@
+"""The permutohedral lattice, and the dense CRF on it."""

@@ -1,0 +1,146 @@
+"""The permutohedral lattice in plain torch, on any device (see base.py): for GPUs, and what the loops are held against.
+
+Equal and neighbouring corners are found by sorting and binary search, where densecrf has a hash table. All three steps are
+products of a sparse matrix with the values. Each row is summed by one thread in the order of its entries (`embedding_bag`; no
+atomics), so that results repeat bit by bit on a device and no column depends on another. On a CPU that took half the time of
+torch's CSR product at 21 columns, and it makes no copies of the values, D + 1 per point, as index_add does.
+
+Shapes: N points, D dimensions, V = D + 1 corners of a simplex, M corners in use, P entries of a matrix, C columns of values.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from wsss_ray.ops.lattice.base import Lattice, packing, padded, rounded, scales
+
+
+@dataclass(frozen=True, eq=False)
+class _Rows:
+    """A sparse matrix by rows: row r holds the entries start[r] to start[r + 1] of `column_P` and `weight_P`."""
+
+    start: Tensor
+    column_P: Tensor
+    weight_P: Tensor
+
+    def times(self, values_MC: Tensor) -> Tensor:
+        weight_P = self.weight_P.to(values_MC.dtype)
+        return functional.embedding_bag(
+            self.column_P, values_MC, self.start, mode="sum", per_sample_weights=weight_P, include_last_offset=True
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class TorchLattice(Lattice):
+    """The lattice as three sparse matrices."""
+
+    splat: _Rows
+    blurs: tuple[_Rows, ...]
+    slice: _Rows
+
+    @classmethod
+    @torch.no_grad()
+    def build(cls, features_ND: Tensor) -> TorchLattice:
+        """As `Lattice.build`."""
+        points_ND = padded(features_ND)
+        points, dimensions = features_ND.shape
+        corners, device = dimensions + 1, features_ND.device
+        key_NV, weight_NV, stride_V = _embed(points_ND)
+        weight_NV[points:] = 0
+        weight_P = weight_NV.flatten()
+
+        key_P, order_P = key_NV.flatten().sort(stable=True)  # entries of one corner side by side, in the order of the points
+        first_P = torch.ones(key_P.shape, dtype=torch.bool, device=device)
+        torch.ne(key_P[1:], key_P[:-1], out=first_P[1:])
+        start_M = first_P.nonzero().squeeze(1)
+        corner_P = torch.empty_like(order_P, dtype=torch.int32)
+        corner_P[order_P] = first_P.cumsum(0, dtype=torch.int32) - 1
+
+        used = points * corners
+        return cls(
+            splat=_Rows(
+                functional.pad(start_M, (0, 1), value=len(order_P)).int(),
+                order_P.div(corners, rounding_mode="floor").clamp_(max=points - 1).int(),
+                weight_P[order_P],
+            ),
+            blurs=tuple(_blur(key_P[start_M], int(step), weight_P.dtype) for step in corners * stride_V - stride_V.sum()),
+            slice=_Rows(
+                torch.arange(0, used + 1, corners, dtype=torch.int32, device=device),
+                corner_P[:used],
+                weight_P[:used] / (1 + 2.0**-dimensions),
+            ),
+        )
+
+    @torch.no_grad()
+    def filter(self, values_NC: Tensor, *, reverse: bool = False) -> Tensor:
+        """As `Lattice.filter`."""
+        if values_NC.shape[1] == 0:
+            return values_NC
+        values_MC = self.splat.times(values_NC.contiguous())
+        for blur in reversed(self.blurs) if reverse else self.blurs:
+            values_MC = blur.times(values_MC)
+        return self.slice.times(values_MC)
+
+
+def _embed(features_ND: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The corners of every point's simplex: packed keys key_NV, barycentric weight_NV, and a coordinate's stride_V in a key."""
+    corners = features_ND.shape[1] + 1
+    features_DN = torch.stack(features_ND.unbind(1))  # many times faster than .T.contiguous() for so few columns
+    scale_V, inverse = scales(corners, features_ND.dtype), rounded(1 / corners, features_ND.dtype)
+
+    elevated_VN = features_DN.new_empty(corners, features_DN.shape[1])
+    below_N = torch.zeros_like(elevated_VN[0])
+    for axis in range(corners - 1, 0, -1):
+        scaled_N = features_DN[axis - 1] * scale_V[axis]
+        elevated_VN[axis] = below_N - axis * scaled_N
+        below_N = below_N + scaled_N
+    elevated_VN[0] = below_N
+
+    # the nearest point of remainder 0, and the place of each coordinate's residual in falling order
+    rounded_VN = (elevated_VN * inverse).round()
+    base_VN = rounded_VN * corners
+    low, strides = packing(base_VN.amin(dim=1).tolist(), base_VN.amax(dim=1).tolist())
+    low_V, stride_V = (torch.tensor(numbers, device=base_VN.device) for numbers in (low, strides))
+    residual_VN = elevated_VN - base_VN
+    rank_VN = rounded_VN.sum(dim=0).repeat(corners, 1)
+    for one in range(corners):
+        rank_VN[one] += one
+        for other in range(one + 1, corners):
+            smaller_N = (residual_VN[one] < residual_VN[other]).to(rank_VN.dtype)
+            rank_VN[one] += smaller_N
+            rank_VN[other] -= smaller_N
+    shift_VN = corners * ((rank_VN < 0).to(rank_VN.dtype) - (rank_VN >= corners).to(rank_VN.dtype))  # back onto the plane
+    base_VN += shift_VN
+    place_VN = (rank_VN + shift_VN).long()
+
+    residual_VN = (elevated_VN - base_VN) * inverse
+    by_place_VN = torch.empty_like(residual_VN).scatter_(0, place_VN, residual_VN)
+    falling = by_place_VN.flip(0).unbind(0)
+    weights = [falling[0] + (1 - falling[-1])] + [one_N - before_N for before_N, one_N in pairwise(falling)]
+
+    stride_VN = torch.empty_like(place_VN).scatter_(0, place_VN, stride_V[:, None].expand_as(place_VN))
+    keys = [((base_VN[:-1].long() - low_V[:-1, None]) * stride_V[:-1, None]).sum(dim=0)]
+    for last in range(corners - 1, 0, -1):  # to the corner of the next remainder: +1 everywhere, and -V at the lowest still left
+        keys.append(keys[-1] + stride_V.sum() - corners * stride_VN[last])
+    return torch.stack(keys, dim=1), torch.stack(weights, dim=1), stride_V
+
+
+def _blur(key_M: Tensor, step: int, dtype: torch.dtype) -> _Rows:
+    """Half of the next corner on either side along one direction is added; corners that no point uses count as 0."""
+    count = len(key_M)
+    own_M = torch.arange(count, device=key_M.device)
+    next_M = torch.searchsorted(key_M, key_M + step).clamp_(max=count - 1)
+    found_M = key_M[next_M] == key_M + step
+    columns_M3 = torch.full((count, 3), -1, device=key_M.device)
+    columns_M3[:, 0] = own_M
+    columns_M3[:, 1] = torch.where(found_M, next_M, -1)
+    columns_M3[next_M[found_M], 2] = own_M[found_M]  # I am the one before my next one
+    used_M3 = columns_M3 >= 0
+    weight_M3 = torch.tensor([1.0, 0.5, 0.5], dtype=dtype, device=key_M.device).expand(count, 3)
+    start = functional.pad(used_M3.sum(dim=1).cumsum(0), (1, 0)).int()
+    return _Rows(start, columns_M3[used_M3].int(), weight_M3[used_M3])

@@ -1,0 +1,1 @@
+"""FickleNet's stochastic selection."""

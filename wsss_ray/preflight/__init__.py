@@ -1,0 +1,1 @@
+"""What `init` and `check` do before a job is submitted."""

@@ -1,0 +1,246 @@
+"""Trying a job in this process, on a few of its images, without Ray: the same workers, the same training, a temporary store.
+
+What is learned in two steps is worth nothing, but what would end the long run shows: weights that are missing, memory that does
+not suffice, images that cannot be read, a loss that is not finite. And every image and step is timed.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from urllib.error import URLError
+
+import pyarrow.parquet as pq
+import torch
+
+from wsss_ray.config.job import JobConfig
+from wsss_ray.core.contracts import Learner, Segmenter
+from wsss_ray.core.plan import Plan, Stage
+from wsss_ray.data.source import stages_of
+from wsss_ray.engine.checkpoints import latest_step
+from wsss_ray.engine.records import commit_shards, make_record, missing_shards
+from wsss_ray.engine.training import run_training
+from wsss_ray.engine.workers import data_split, needs_model, worker_class
+from wsss_ray.preflight.memory import Peak, at_most, ran_out
+from wsss_ray.preflight.sample import TIMED, FewImages, short_plan
+from wsss_ray.storage.store import RunStore
+
+_SHARD = 2  # images: the first shard pays for compilation and for loading the network, the others are timed
+_LEAST_WORK = 0.2  # of the time of a shard, where a loaded disk makes it look like none
+_ROW_GROUP = 200  # bytes that a row group takes in a Parquet footer, roughly
+
+
+class CheckError(ValueError):
+    """What would end the run: one line that names the stage, and the field to change where there is one."""
+
+
+@dataclass(frozen=True)
+class Failed:
+    """An image that a stage could not do."""
+
+    stage: str
+    what: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One stage of the sample.
+
+    `seconds` for an image or a step, of which it waited `waiting` for images or labels; `start` before the first; peaks of memory
+    in bytes; `num_bytes` of an image's artifacts, or of the checkpoint and of the model of a training (`kept`).
+    """
+
+    stage: Stage
+    seconds: float
+    waiting: float
+    start: float
+    resident: int
+    on_gpu: int
+    num_bytes: float
+    kept: float = 0.0
+    failed: tuple[Failed, ...] = ()
+
+
+def try_job(
+    job: JobConfig,
+    plan: Plan,
+    *,
+    images: int,
+    workers: int,
+    threads: int,
+    gpu: bool,
+    memory: float | None,
+    until: Callable[[Plan], Plan] = lambda plan: plan,
+    begin: Callable[[Stage], None] = lambda stage: None,
+) -> list[Measure]:
+    """Run every stage of a job on a few images of each split, in the order of the plan.
+
+    Args:
+        job: the job, its data at absolute paths.
+        plan: its whole plan, for the lengths of its trainings.
+        images: how many of each split.
+        workers: over how many a training's batch is divided; one share of it is run, with `threads` threads.
+        threads: of a training worker.
+        gpu: whether networks run on this machine's GPU.
+        memory: bytes that may be taken beyond what the process has; beyond them it is an error.
+        until: cuts the plan as `plan` was cut.
+        begin: called before every stage.
+
+    Raises:
+        CheckError: on the first thing that would end the run.
+    """
+    source = FewImages.of(job.data, most=images, shard_size=_SHARD)
+    whole = {stage.name: data_split(stage).num_images for stage in plan if stage.kind == "train"}
+    short = short_plan(until(job.plan(stages_of(source))), num_images=whole, workers=workers)
+    found = []
+    with tempfile.TemporaryDirectory(prefix="wsss-ray-check-") as folder, _as_before(), at_most(memory):
+        store = RunStore(folder)
+        for stage in short:
+            begin(stage)
+            try:
+                if stage.kind == "train":
+                    found.append(_try_training(store, stage, job.run.micro_batch, threads, gpu=gpu))
+                else:
+                    found.append(_try_shards(store, stage, gpu=gpu and needs_model(stage)))
+            except (KeyboardInterrupt, CheckError):
+                raise
+            except Exception as error:
+                raise CheckError(f"stage {stage.name}: {_cause(job, stage, error)}") from error
+            short_of_memory = next((one for one in found[-1].failed if ran_out(one.reason)), None)
+            if short_of_memory is not None:
+                raise CheckError(f"stage {stage.name}: {_lower(job, stage)}")
+            store.delete_folder(store.stage_path(stage, "checkpoints"))  # of a large network and Adam it is gigabytes
+    return found
+
+
+@contextmanager
+def _as_before() -> Iterator[None]:
+    """Leave torch with the threads and the random numbers that it had."""
+    before = torch.get_num_threads()
+    try:
+        with torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _try_shards(store: RunStore, stage: Stage, *, gpu: bool) -> Measure:
+    peak, began = Peak(gpu=gpu), time.time()
+    worker = worker_class(stage)(store, stage, "cuda" if gpu else "cpu")
+    commit = _commit_seconds(store)
+    times: list[tuple[float, int]] = []
+    for shard in missing_shards(store, stage):
+        start = time.perf_counter()
+        images = worker(shard)
+        failed = _errors(store, stage, [shard]) if stage.kind == "ingest" else []  # elsewhere they have rows of nulls
+        took = time.perf_counter() - start
+        times.append((max(took - commit, _LEAST_WORK * took), images + len(failed)))
+    commit_shards(store, stage, started=began, finished=time.time(), max_bad_fraction=1.0)
+    errors = _errors(store, stage, store.shards(stage, "errors"))
+    if stage.kind == "ingest" and sum(store.num_rows(stage, shard) for shard in store.shards(stage)) == 0:
+        raise CheckError(f"stage {stage.name}: none of {len(errors)} images can be used; {errors[0].what}: {errors[0].reason}")
+    timed = times[1:] or times
+    each = sum(seconds for seconds, _ in timed) / max(1, sum(images for _, images in timed))
+    start = max(0.0, times[0][0] - each * times[0][1])
+    size = _artifact_bytes(store, stage)
+    return Measure(stage, each, 0.0, start, peak.resident(), peak.on_gpu(), size, failed=tuple(errors))
+
+
+def _commit_seconds(store: RunStore) -> float:
+    """What it takes to write a file that survives a crash: in the whole job it is shared by many images."""
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        store.write(store.path("written"), b"x")
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def _errors(store: RunStore, stage: Stage, shards: Sequence[int]) -> list[Failed]:
+    there = set(store.shards(stage, "errors"))
+    rows = [row for shard in shards if shard in there for row in store.read_shard(stage, shard, "errors", folder="errors")]
+    return [Failed(stage.name, row["path"] or row["image_id"], row["reason"]) for row in rows]
+
+
+def _artifact_bytes(store: RunStore, stage: Stage) -> float:
+    """Bytes that the artifact of an image takes in a large shard."""
+    size = rows = 0
+    for shard in store.shards(stage):
+        metadata = pq.read_metadata(store.shard_path(stage, shard))
+        groups = [metadata.row_group(place) for place in range(metadata.num_row_groups)]
+        size += sum(_ROW_GROUP + sum(group.column(k).total_compressed_size for k in range(group.num_columns)) for group in groups)
+        rows += metadata.num_rows
+    return size / max(1, rows)
+
+
+def _try_training(store: RunStore, stage: Stage, micro_batch: int, threads: int, *, gpu: bool) -> Measure:
+    learner = stage.component
+    assert isinstance(learner, Learner)
+    torch.set_num_threads(threads)
+    peak, began, start = Peak(gpu=gpu), time.time(), time.perf_counter()
+    outcome = run_training(
+        store,
+        stage,
+        device=torch.device("cuda" if gpu else "cpu"),
+        rank=0,
+        world=1,
+        micro_batch=micro_batch,
+        loader_workers=0,
+        label_workers=0,
+        checkpoint_every=1 << 30,  # the last step alone
+        log_every=1,
+    )
+    took = time.perf_counter() - start
+    counts = {"images": outcome["images"], "steps": outcome["steps"], "errors": 0}
+    store.commit(stage, make_record(stage, started=began, finished=time.time(), counts=counts, metrics={}))
+    lines = [json.loads(line) for line in store.read(store.stage_path(stage, "metrics.jsonl")).splitlines()]
+    line = lines[TIMED - 1]
+    seconds = learner.batch_size / line["images_per_s"] if line["images_per_s"] else took / len(lines)
+    steps = sum(learner.batch_size / one["images_per_s"] for one in lines if one["images_per_s"])
+    last = store.stage_path(stage, "checkpoints", f"step-{latest_step(store, stage):08d}.pt")
+    sizes = [store.fs.get_file_info(path).size for path in (last, store.stage_path(stage, "model.safetensors"))]
+    return Measure(
+        stage,
+        seconds,
+        seconds * line["wait_share"],
+        max(0.0, took - steps),
+        peak.resident(),
+        peak.on_gpu(),
+        float(sizes[0]),
+        float(sizes[1]),
+    )
+
+
+def _cause(job: JobConfig, stage: Stage, error: Exception) -> str:
+    """What went wrong, in one line."""
+    if ran_out(error):
+        return _lower(job, stage)
+    if isinstance(error, URLError):
+        return f"its weights cannot be downloaded ({error.reason}); set `weights` of its trunk to a file, or run it once online"
+    text = " ".join(str(error).split()) or "no message"
+    return text if isinstance(error, ValueError | OSError | FloatingPointError) else f"{type(error).__name__}: {text}"
+
+
+def _lower(job: JobConfig, stage: Stage) -> str:
+    """Which field to lower when memory does not suffice."""
+    part = stage.component
+    if isinstance(part, Learner):
+        held = min(job.run.micro_batch, part.batch_size)
+        side = f"{_field(job, stage)}.augment.size (now {getattr(part.augment, 'size', '?')})"
+        return f"memory runs out with {held} images at a time; lower {f'run.micro_batch, or {side}' if held > 1 else side}"
+    sizes = {"localize": "localizer.size", "evaluate": "metric.scales", "seed": "relabel.sizes"}
+    segmenter = isinstance(stage.optional("model") and stage.input("model").component, Segmenter)
+    field = f" or method.{sizes[stage.kind]}" if stage.kind in sizes and (segmenter or stage.kind == "localize") else ""
+    now = "not set" if job.data.max_side is None else f"now {job.data.max_side}"
+    return f"memory runs out with one image; lower data.max_side ({now}){field}"
+
+
+def _field(job: JobConfig, stage: Stage) -> str:
+    """Where in the job file a training's learner stands, as far as its name says."""
+    names = [name for name, value in job.method if isinstance(value, Learner)]
+    return f"method.{next((name for name in names if stage.name.startswith(name)), stage.name)}"

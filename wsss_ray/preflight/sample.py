@@ -1,0 +1,107 @@
+"""A job cut down to a few images and a few steps: what is done to each image and in each step stays as it is."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+from wsss_ray.core.contracts import Learner, OnlineSegmenter
+from wsss_ray.core.optim import Schedule
+from wsss_ray.core.plan import Plan, Stage
+from wsss_ray.data.source import Item, Raw, Source, Split
+
+TIMED = 2  # steps: the first pays for compilation and caches, the second is timed
+
+
+class FewImages(Source):
+    """A few images of each split of another source, evenly spaced; the saliency maps of the same ones. No job file names it."""
+
+    inner: Source
+    most: int
+
+    @classmethod
+    def is_abstract(cls) -> bool:
+        """Keep it out of job files, and of their schema."""
+        return True
+
+    @classmethod
+    def of(cls, source: Source, *, most: int, shard_size: int) -> FewImages:
+        """At most so many images a split, in shards of so many."""
+        shared = {name: getattr(source, name) for name in ("version", "max_pixels", "max_side")}
+        return cls.model_construct(inner=source, most=most, shard_size=shard_size, **shared)
+
+    def class_names(self) -> tuple[str, ...]:
+        """See `Source.class_names`."""
+        return self.inner.class_names()
+
+    def splits(self) -> tuple[Split, ...]:
+        """See `Source.splits`."""
+        return self.inner.splits()
+
+    def has_masks(self, split: Split) -> bool:
+        """See `Source.has_masks`."""
+        return self.inner.has_masks(split)
+
+    def items(self, split: Split) -> list[Item]:
+        """Every n-th item. Where only some have masks, one that has comes in, for what is done with masks."""
+        items = self.inner.items(split)
+        if len(items) <= self.most:
+            return items
+        places = {round(place * (len(items) - 1) / max(1, self.most - 1)) for place in range(self.most)}
+        masked = next((place for place, item in enumerate(items) if item.mask), None) if split == "weak" else None
+        if masked is not None and not any(items[place].mask for place in places):
+            places = {*sorted(places)[1:], masked}
+        if split == "saliency":
+            kept = {item.image_id for item in self.items("weak")}
+            return [item for item in items if item.image_id in kept]
+        return [items[place] for place in sorted(places)]
+
+    def load(self, item: Item) -> Raw:
+        """See `Source.load`."""
+        return self.inner.load(item)
+
+
+class AsIfWhole(Schedule):
+    """The learning rates that the first steps of the whole training have. No job file names it."""
+
+    inner: Schedule
+    total: int
+    per_epoch: float
+
+    @classmethod
+    def is_abstract(cls) -> bool:
+        """Keep it out of job files, and of their schema."""
+        return True
+
+    def factor(self, step: int, total: int, per_epoch: float) -> float:
+        """See `Schedule.factor`."""
+        return self.inner.factor(step, self.total, self.per_epoch)
+
+
+
+
+def shortened(learner: Learner, *, num_images: int, workers: int) -> Learner:
+    """The learner with two steps (more where labels are made ahead), its batch that of one of so many workers."""
+    steps = TIMED + (learner.ahead if isinstance(learner, OnlineSegmenter) else 0)
+    schedule = AsIfWhole.model_construct(
+        inner=learner.schedule, total=learner.total_steps(num_images), per_epoch=num_images / learner.batch_size
+    )
+    changes: dict[str, Any] = {"batch_size": math.ceil(learner.batch_size / workers), "steps": steps, "epochs": None}
+    return learner.model_copy(update=changes | {"schedule": schedule})
+
+
+def short_plan(plan: Plan, *, num_images: dict[str, int], workers: int) -> Plan:
+    """A plan whose trainings are shortened; `num_images` are the images that each trains on in the whole job, by name."""
+    done: dict[int, Stage] = {}
+
+    def visit(stage: Stage) -> Stage:
+        if id(stage) not in done:
+            inputs = tuple((role, visit(source)) for role, source in stage.inputs)
+            component = stage.component
+            if isinstance(component, Learner) and stage.kind == "train":
+                component = shortened(component, num_images=num_images[stage.name], workers=workers)
+            done[id(stage)] = replace(stage, inputs=inputs, component=component)
+        return done[id(stage)]
+
+    return Plan.of(visit(target) for target in plan.targets)

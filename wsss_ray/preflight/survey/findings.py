@@ -1,0 +1,171 @@
+"""What a person is told about a folder: a few lines of what was understood, and what is odd."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from statistics import median
+
+from wsss_ray.core.contracts import IGNORE
+from wsss_ray.preflight.survey.files import SAMPLE
+from wsss_ray.preflight.survey.masks import MaskLook
+from wsss_ray.preflight.survey.survey import Survey
+
+_NAMED = 3
+_FEW = 20  # images of a class
+_MANY_TIMES = 10
+_ALWAYS = 0.95
+
+Line = tuple[str, str]
+"""A heading, empty where the line before has it, and the text; `warning` heads what should be looked at."""
+
+
+def findings(found: Survey) -> Iterator[Line]:
+    """The lines, in the order in which one wants to read them."""
+    listing = found.listing
+    yield "layout", listing.what
+    yield "images", _images(found)
+    yield "classes", _classes(found)
+    if found.masks is not None or listing.drawn:
+        yield from _masks(found)
+    for text in listing.notes:
+        yield "note", text
+    for reason, names in listing.left_out.items():
+        if names:
+            yield "left out", f"{len(names)} {reason}: {_some(names)}"
+    for ending, count in listing.unread.items():
+        yield "left out", f"{count} {ending} files, which are not read; save them as JPEG to use them"
+    yield from _odd(found)
+    yield from _same(found)
+    yield from _balance(found)
+
+
+def _images(found: Survey) -> str:
+    sides = [(look.width, look.height) for look in found.looks.values() if look.width]
+    size = f"{sum(look.num_bytes for look in found.looks.values()) / 1e6:.1f} MB"
+    pixels = "no size is known"
+    if sides:
+        width, height = (round(median(side[axis] for side in sides)) for axis in (0, 1))
+        largest = max(sides, key=lambda side: side[0] * side[1])
+        pixels = f"median {width} x {height}, largest {largest[0]} x {largest[1]} pixels"
+    seen = f"; headers of all read, {found.decoded} decoded in full" if found.decoded < len(found.looks) else ""
+    return f"{len(found.listing.pictures)}, {pixels}, {size}{seen}"
+
+
+def _classes(found: Survey) -> str:
+    counts, pictures = found.listing.tagged(), found.listing.pictures
+    each = ", ".join(f"{name} {count}" for name, count in sorted(counts.items(), key=lambda one: (-one[1], one[0])))
+    mean = sum(counts.values()) / max(1, len(pictures))
+    bare = sum(not picture.tags for picture in pictures)
+    return f"{len(counts)}: {each}; {mean:.1f} tags an image{f', {bare} images without tags' if bare else ''}"
+
+
+def _masks(found: Survey) -> Iterator[Line]:
+    listing, look = found.listing, found.masks
+    if look is None:
+        yield "masks", "drawn from the annotations"
+    elif found.no_masks is not None:
+        yield "warning", f"masks are not used: {found.no_masks}"
+    else:
+        yield "masks", f"{look.found}; labels in {look.looked} of them: {_labels(look, listing.classes)}"
+        yield from _mask_warnings(look, listing.classes)
+    if found.no_masks is not None:
+        return
+    val = sum(picture.split == "val" for picture in listing.pictures)
+    if found.held_out:
+        yield "split", f"{found.num_train} to train on, {val} held out to score on (about every fifth with a mask)"
+    elif val:
+        yield "split", f"{found.num_train} to train on, {val} to score on, as given"
+    else:
+        yield "split", f"all {found.num_train} to train on: too few masks to hold some out, so only the seeds are scored"
+
+
+def _labels(look: MaskLook, classes: tuple[str, ...]) -> str:
+    names = {0: "background", IGNORE: "(not scored)"} | dict(enumerate(classes, start=1))
+    return ", ".join(f"{label} {names.get(label, '(no class)')} in {look.labels[label]}" for label in sorted(look.labels))
+
+
+def _mask_warnings(look: MaskLook, classes: tuple[str, ...]) -> Iterator[Line]:
+    if look.unusable:
+        path, reason = next(iter(look.unusable.items()))
+        yield "warning", f"{len(look.unusable)} of {look.looked} masks cannot be used, such as {path}: {reason}"
+    for ids, what in ((look.beyond_tags, "show classes that their images are not tagged with"),
+                      (look.absent_tags, "lack a class that their images are tagged with")):  # fmt: skip
+        if 5 * len(ids) > look.looked:
+            order = f"label 1 has to be {classes[0]}, and so on; name the classes in the order of the labels by data.classes"
+            yield "warning", f"{len(ids)} of {look.looked} masks {what} ({_some(ids)}); {order}"
+
+
+def _odd(found: Survey) -> Iterator[Line]:
+    reasons: dict[str, list[str]] = defaultdict(list)
+    for path, reason in found.broken.items():
+        reasons[reason].append(path)
+    kept = {picture.path for picture in found.listing.pictures}
+    for reason, paths in reasons.items():
+        end = "left out" if not set(paths) & kept else "recorded and skipped when the job runs"
+        yield "warning", f"{len(paths)} cannot be read, {end}: {_some(_names(found, paths))}: {reason}"
+    if found.decoded >= SAMPLE and any(path in found.broken and not found.looks[path].broken for path in found.looks):
+        yield "note", f"damage behind the header was looked for in {found.decoded} images; expect as much of it in the others"
+    odd = Counter(mark for look in found.looks.values() for mark in look.odd)
+    if odd:
+        yield "odd", ", ".join(f"{count} {mark}" for mark, count in sorted(odd.items())) + ": converted when they are packed"
+    by_case: dict[str, list[str]] = defaultdict(list)
+    for picture in found.listing.pictures:
+        by_case[picture.image_id.lower()].append(picture.image_id)
+    alike = [group for group in by_case.values() if len(group) > 1]
+    if alike:
+        pairs = "; ".join(" and ".join(group) for group in alike[:_NAMED])
+        yield "odd", f"{len(alike)} names that differ only in case, and are one file on Windows and macOS: {pairs}"
+
+
+def _same(found: Survey) -> Iterator[Line]:
+    tags = {picture.path: frozenset(picture.tags) for picture in found.listing.pictures}
+    groups = [[path for path in group if path in tags] for group in found.same]
+    groups = [group for group in groups if len(group) > 1]
+    if groups:
+        pairs = "; ".join(" = ".join(_names(found, group[:_NAMED])) for group in groups[:_NAMED])
+        yield "odd", f"{len(groups)} images are there more than once, {sum(map(len, groups)) - len(groups)} copies: {pairs}"
+    torn = [group for group in groups if len({tags[path] for path in group}) > 1]
+    if torn:
+        told = "; ".join(
+            " and ".join(f"{name} ({_tags(tags[path])})" for path, name in zip(group, _names(found, group), strict=True))
+            for group in torn[:_NAMED]
+        )
+        yield "warning", f"{len(torn)} images have the same content and different tags: {told}"
+
+
+def _balance(found: Survey) -> Iterator[Line]:
+    pictures = [picture for picture in found.listing.pictures if picture.split == "weak"]
+    counts = Counter(tag for picture in pictures for tag in picture.tags)
+    most = max(counts.values(), default=0)
+    none = [name for name in found.listing.classes if not counts[name]]
+    few = [name for name in found.listing.classes if 0 < counts[name] < _FEW]
+    rare = [name for name in found.listing.classes if 0 < counts[name] * _MANY_TIMES < most and name not in few]
+    always = [name for name, count in counts.items() if count > _ALWAYS * len(pictures)]
+    if none:
+        yield "warning", f"no image to train on is tagged {_some(none)}: nothing is learned of it"
+    if few:
+        named = _some([f"{name} ({counts[name]})" for name in few])
+        yield "warning", f"fewer than {_FEW} images of {named}: hardly enough to learn from"
+    if rare:
+        yield "warning", f"imbalance: {_some(rare)} are {_MANY_TIMES} times rarer than the most frequent class"
+    for name in always:
+        yield "warning", f"nearly every image is tagged {name}: it cannot be told from the background; add images without it"
+
+
+def _tags(tags: Iterable[str]) -> str:
+    return ", ".join(sorted(tags)) or "none"
+
+
+def _names(found: Survey, paths: Iterable[str]) -> list[str]:
+    """Files as they lie in the folder."""
+    root = str(found.folder.absolute())
+    return [os.path.relpath(path, root) if path.startswith(root) else path for path in paths]
+
+
+def _some(names: Iterable[str]) -> str:
+    """The first few names, each on one line whatever is in it."""
+    shown = list(names)
+    text = ", ".join("".join(letter if letter.isprintable() else "?" for letter in name) for name in shown[:_NAMED])
+    return f"{text}, ..." if len(shown) > _NAMED else text

@@ -1,0 +1,295 @@
+"""A folder of photographs with a table of their tags, or with one subfolder for each class; masks beside them or not."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+from wsss_ray.data.folder import SUFFIXES, bare, nfc, walk
+from wsss_ray.data.tags import Row, read_table
+from wsss_ray.preflight.survey.listing import Listing, Picture, inside
+
+TABLES = (".csv", ".json", ".jsonl", ".parquet")
+OWN_TABLE = ".tags.jsonl"
+"""The end of the names of tables that `init` writes, which it does not take for the user's."""
+
+_IMAGES = ("images", "image", "imgs", "img", "photos", "pictures", "jpegimages", "data")
+_MASKS = ("masks", "mask", "segmentationclassaug", "segmentationclass", "segmentation", "labels", "annotations", "gt",
+          "ground_truth", "groundtruth")  # fmt: skip
+_SPLITS: dict[str, Literal["weak", "val"] | None] = {
+    **dict.fromkeys(("train", "training"), "weak"),
+    **dict.fromkeys(("val", "valid", "validation"), "val"),
+    "test": None,
+}
+_UNREAD = (".heic", ".heif", ".avif", ".jp2", ".jxl", ".raw", ".cr2", ".cr3", ".nef", ".arw", ".dng", ".psd", ".svg", ".pdf",
+           ".mp4", ".mov", ".avi")  # fmt: skip
+_LARGEST_TABLE = 1 << 28
+
+
+@dataclass(frozen=True)
+class Tree:
+    """The image files below a root, relative, with forward slashes, sorted; and how many there are that no reader reads."""
+
+    root: Path
+    names: tuple[str, ...]
+    unread: dict[str, int]
+
+    def without(self, folder: Path | None) -> Tree:
+        """The same but for what lies in a folder below the root."""
+        if folder is None or not folder.is_relative_to(self.root) or folder == self.root:
+            return self
+        start = folder.relative_to(self.root).as_posix() + "/"
+        return Tree(self.root, tuple(name for name in self.names if not name.startswith(start)), self.unread)
+
+    def below(self, name: str) -> Tree:
+        """The part that lies in one subfolder."""
+        start = f"{name}/"
+        return Tree(self.root / name, tuple(one[len(start) :] for one in self.names if one.startswith(start)), self.unread)
+
+
+def scan(root: Path) -> Tree:
+    """List the image files of a folder, as `Folder` does: by extension, hidden ones left out."""
+    names, unread = [], defaultdict[str, int](int)
+    for folder, subfolders, files in walk(root):
+        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+        start = os.path.relpath(folder, root).replace(os.sep, "/")
+        for file in files:
+            ending = os.path.splitext(file)[1].lower()
+            if file.startswith("."):
+                continue
+            if ending in SUFFIXES:
+                names.append(file if start == "." else f"{start}/{file}")
+            elif ending in _UNREAD:
+                unread[ending] += 1
+    return Tree(root, tuple(sorted(names)), dict(unread))
+
+
+def read_folder(folder: Path, *, tags: Path | None, masks: Path | None) -> Listing | None:
+    """The listing of a folder with a table or class folders; None if it is neither.
+
+    Raises ValueError on a table or a folder of masks that was named and does not fit.
+    """
+    tree = scan(folder)
+    problems: list[str] = []
+    table, tree = _with_table(folder, tree, tags, problems)
+    found_masks = _masks(folder, tree, masks)
+    tree = tree.without(found_masks)
+    listing = _of_table(tree, table) if table is not None else _of_folders(tree)
+    if listing is None:
+        if problems:
+            raise ValueError("\n".join(problems))
+        return None
+    listing.unread.update(tree.unread)
+    if found_masks is not None:
+        listing.fields["masks"] = str(found_masks)
+        listing.has_masks = True
+    _settle(listing, found_masks)
+    return listing
+
+
+def _with_table(folder: Path, tree: Tree, given: Path | None, problems: list[str]) -> tuple[Path | None, Tree]:
+    """The table of tags, and the tree that it names images in."""
+    if given is not None:
+        rows = read_table(given, "tags").rows
+        best = _best_root(folder, tree, rows)
+        if best is None:
+            raise ValueError(f"--tags {given}: none of its {len(rows)} images is in {folder}; the first is {rows[0].image!r}")
+        return given, best
+    fitting = []
+    for path in _tables(folder):
+        try:
+            rows = read_table(path, "tags").rows
+        except ValueError as error:
+            problems.append(str(error))
+            continue
+        best = _best_root(folder, tree, rows)
+        if best is not None:
+            fitting.append((len(_resolved(rows, best)), path, best))
+    if not fitting:
+        return None, tree
+    most = max(count for count, _, _ in fitting)
+    top = [(path, best) for count, path, best in fitting if count == most]
+    if len(top) > 1:
+        names = " and ".join(str(path) for path, _ in top[:3])
+        raise ValueError(f"{folder}: {names} fit its images equally well; say which by --tags FILE")
+    return top[0]
+
+
+def _tables(folder: Path) -> list[Path]:
+    """Tables that may be the folder's: in it, and beside it what is called like it, or tags or labels."""
+    beside = {folder.name.lower(), "tags", "labels", "classes", f"{folder.name}_tags".lower(), f"{folder.name}_labels".lower()}
+    found = []
+    for place, all_names in ((folder, True), (folder.parent, False)):
+        try:
+            entries = sorted(place.iterdir())
+        except OSError:
+            continue
+        for path in entries:
+            if path.suffix.lower() not in TABLES or path.name.endswith(OWN_TABLE) or path.name.startswith("."):
+                continue
+            if (all_names or path.stem.lower() in beside) and path.is_file() and path.stat().st_size <= _LARGEST_TABLE:
+                found.append(path)
+    return found
+
+
+def _best_root(folder: Path, tree: Tree, rows: Sequence[Row]) -> Tree | None:
+    """Where at least half of a table's images are found: in the folder, in a subfolder, or by their names alone."""
+    some = rows[:: max(1, len(rows) // 1000)]
+    subs = sorted({name.partition("/")[0] for name in tree.names if "/" in name})
+    for candidate in (tree, *(tree.below(name) for name in subs if name.lower() in _IMAGES)):
+        if 2 * len(_resolved(some, candidate)) >= len(some) and _resolved(some, candidate):
+            return candidate
+    return None
+
+
+def _resolved(rows: Iterable[Row], tree: Tree) -> list[str]:
+    names = Names(tree)
+    return [found for row in rows if (found := names.find(row.image)) is not None]
+
+
+class Names:
+    """Finds files by what tables call them."""
+
+    def __init__(self, tree: Tree) -> None:
+        self.whole: dict[str, list[str]] = defaultdict(list)
+        self.loose: dict[str, list[str]] = defaultdict(list)
+        for name in tree.names:
+            self.whole[nfc(bare(name))].append(name)
+            self.loose[_loose(name)].append(name)
+
+    def find(self, image: str) -> str | None:
+        """The file that is meant, also without its folder, its extension or its case where only one can be."""
+        named = self.whole.get(nfc(bare(image)), [])
+        exact = [name for name in named if nfc(name) == nfc(image)]
+        if exact or len(named) == 1:
+            return (exact or named)[0]
+        near = self.loose.get(_loose(image), [])
+        return near[0] if len(near) == 1 else None
+
+    def strictly(self, image: str) -> bool:
+        """Whether `Folder` finds it as well."""
+        named = self.whole.get(nfc(bare(image)), [])
+        return any(nfc(name) == nfc(image) for name in named) or (len(named) == 1 and image == bare(image))
+
+
+def _loose(name: str) -> str:
+    return nfc(bare(PurePosixPath(name).name)).lower()
+
+
+def _of_table(tree: Tree, path: Path) -> Listing:
+    table = read_table(path, "tags")
+    names = Names(tree)
+    tags: dict[str, tuple[str, ...]] = {}
+    splits: dict[str, Literal["weak", "val"]] = {}
+    listing = Listing("folder", f"a folder with a table of tags, {path}", {"root": str(tree.root), "tags": str(path)}, (), [])
+    missing = listing.left_out[f"named in {path.name}, and no such image"]
+    for row in table.rows:
+        if row.split == "test":
+            listing.left_out["marked test"].append(row.image)
+            continue
+        name = names.find(row.image)
+        if name is None:
+            missing.append(row.image)
+            continue
+        if not names.strictly(row.image):
+            _say(listing.own, f"{path.name} names images by other folders, extensions or case than the files have")
+        if name in tags:
+            _say(listing.own, f"{path.name} names images several times; their tags are joined")
+        tags[name] = tuple(dict.fromkeys((*tags.get(name, ()), *row.tags)))
+        splits[name] = "val" if row.split == "val" else "weak"
+    if missing:
+        _say(listing.own, f"{path.name} names images that are not there")
+    listing.classes = table.names
+    listing.pictures = [_picture(tree.root, name, tags[name], splits[name]) for name in tags]
+    listing.left_out["not in the table (images without tags are no use to a classifier)"] += [
+        name for name in tree.names if name not in tags
+    ]
+    return listing
+
+
+def _of_folders(tree: Tree) -> Listing | None:
+    firsts = {name.partition("/")[0] for name in tree.names if "/" in name}
+    if len(firsts) == 1 and (only := next(iter(firsts))).lower() in _IMAGES and all(name.count("/") > 1 for name in tree.names):
+        return _of_folders(tree.below(only))
+    by_split = bool(firsts) and all(first.lower() in _SPLITS for first in firsts)
+    depth = 2 if by_split else 1
+    inner = [name for name in tree.names if name.count("/") >= depth]
+    loose = [name for name in tree.names if name.count("/") < depth]
+    classes = sorted({name.split("/")[depth - 1] for name in inner})
+    if len(loose) > len(inner) or not inner or (len(classes) == 1 and classes[0].lower() in (*_IMAGES, *_SPLITS)):
+        return None
+    fields: dict[str, Any] = {"root": str(tree.root), "tags": None}
+    listing = Listing("folder", "a folder with one subfolder for each class", fields, (), [])
+    if by_split:
+        listing.what = "folders of train, val or test, with one subfolder for each class in each"
+        listing.own.append("the classes are the second folders")
+    if loose:
+        listing.left_out["in no class folder"] += loose
+        listing.own.append("some images lie in no class folder")
+    plain = [name for name in classes if name.strip("_").lower() != "background"]
+    if len(plain) < len(classes):
+        listing.own.append("images of the folder background have no tag")
+    for name in inner:
+        first, tag = name.split("/")[0], name.split("/")[depth - 1]
+        split = _SPLITS[first.lower()] if by_split else "weak"
+        if split is None:
+            listing.left_out["below test"].append(name)
+        else:
+            listing.pictures.append(_picture(tree.root, name, (tag,) if tag in plain else (), split))
+    listing.classes = tuple(plain)
+    return listing
+
+
+def _picture(root: Path, name: str, tags: tuple[str, ...], split: Literal["weak", "val"]) -> Picture:
+    return Picture(bare(name), name, str(root / name), tags, split)
+
+
+def _masks(folder: Path, tree: Tree, given: Path | None) -> Path | None:
+    """The folder of the masks: the one given, or one with the usual name whose PNG files are called like the images."""
+    candidates = [given] if given is not None else [*inside(folder, _MASKS), *inside(tree.root, _MASKS)]
+    for path in dict.fromkeys(candidates):
+        if not path.is_dir():
+            raise ValueError(f"--masks {path}: is no folder")
+        ids = {bare(name) for name in tree.without(path).names}
+        masks = {bare(name) for name in scan(path).names if name.endswith(".png")}
+        hits = len(ids & masks)
+        if hits and (given is not None or 2 * hits >= len(masks)):
+            return path
+        if given is not None:
+            first = next(iter(sorted(ids)), "dog/001")
+            raise ValueError(f"--masks {path}: no image has a mask in it; that of {first!r} would be {path / first}.png")
+    return None
+
+
+def _settle(listing: Listing, masks: Path | None) -> None:
+    """Leave out images whose ids cannot be, and give the others their masks."""
+    kept: dict[str, Picture] = {}
+    for picture in listing.pictures:
+        reason = _unusable(picture.image_id)
+        if picture.image_id in kept:
+            reason = "called like another image but for the extension"
+        if reason is not None:
+            listing.left_out[reason].append(picture.name)
+            _say(listing.own, "some names cannot be used")
+            continue
+        mask = None if masks is None else masks / f"{picture.image_id}.png"
+        found = str(mask) if mask is not None and mask.is_file() else None
+        kept[picture.image_id] = Picture(picture.image_id, picture.name, picture.path, picture.tags, picture.split, found)
+    listing.pictures = list(kept.values())
+
+
+def _unusable(image_id: str) -> str | None:
+    if any(ord(letter) < 32 or letter in "\\\x7f" for letter in image_id):
+        return "a control character or backslash in the name"
+    if any("\ud800" <= letter <= "\udfff" for letter in image_id):
+        return "a name that is not UTF-8"
+    return "a space at the end of the name" if image_id != image_id.strip() else None
+
+
+def _say(notes: list[str], text: str) -> None:
+    if text not in notes:
+        notes.append(text)

@@ -1,0 +1,41 @@
+"""Which of the layouts a folder has."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from wsss_ray.preflight.survey.folders import read_folder, scan
+from wsss_ray.preflight.survey.listing import Listing
+from wsss_ray.preflight.survey.sets import read_coco, read_voc
+
+LAYOUTS = """\
+  one subfolder per class             FOLDER/cat/1.jpg  FOLDER/dog/2.jpg
+  photographs and a table of tags     FOLDER/1.jpg  FOLDER/tags.csv with lines  image,tags  and  1.jpg,cat;dog
+                                      (.csv, .json, .jsonl, .parquet; in the folder, beside it, or --tags FILE)
+  COCO's JSON beside the images       FOLDER/instances.json  FOLDER/images/1.jpg
+  Pascal VOC                          FOLDER/JPEGImages/1.jpg  FOLDER/Annotations/1.xml"""
+
+
+def understand(folder: Path, *, tags: Path | None = None, masks: Path | None = None) -> Listing:
+    """Find out how a folder is laid out, and list it.
+
+    Raises ValueError: what is wrong with the layout that it has, or which layouts there are.
+    """
+    if not folder.is_dir():
+        what = "is a file" if folder.exists() else "there is no such folder"
+        raise ValueError(f"{folder}: {what}; give the folder of the images")
+    folder = folder.absolute()
+    tags, masks = (None if path is None else path.absolute() for path in (tags, masks))
+    listing = None
+    if tags is None and masks is None:
+        listing = read_voc(folder) or read_coco(folder)
+    listing = listing or read_folder(folder, tags=tags, masks=masks)
+    if listing is None:
+        tree = scan(folder)
+        found = f"{len(tree.names)} images, and nothing that gives them tags" if tree.names else "no images"
+        unread = ", ".join(f"{count} {ending}" for ending, count in tree.unread.items())
+        others = f" ({unread} cannot be read: save them as JPEG)" if unread else ""
+        raise ValueError(f"{folder}: {found}{others}; understood are\n{LAYOUTS}")
+    if not any(picture.split == "weak" for picture in listing.pictures):
+        raise ValueError(f"{folder}: {listing.what}: no image is left to train on")
+    return listing

@@ -1,0 +1,142 @@
+"""What `init` writes: the job file, and where the data needs it, a table or lists of its own beside it."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import uuid
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from wsss_ray.config.job import load_job
+from wsss_ray.data.coco_json import read_instances
+from wsss_ray.data.source import Source
+from wsss_ray.preflight.survey.folders import OWN_TABLE
+from wsss_ray.preflight.survey.jobtext import job_text, run_name
+from wsss_ray.preflight.survey.listing import Listing
+from wsss_ray.preflight.survey.survey import Survey
+
+
+def write_job(found: Survey, out: Path, *, force: bool) -> list[Path]:
+    """Write the job file, and the table or lists that it names, if any. Returns the paths, the job's last.
+
+    Raises ValueError if one of them is there already (without `force`) or the data cannot be planned with, and OSError if
+    something cannot be written. Then nothing that was there has changed.
+    """
+    own, fields = _own_files(found, out)
+    for path in (*own, out):
+        if path.is_dir() or (path.exists() and not force):
+            raise ValueError(f"{path}: is there already; {'give a file by --out' if path.is_dir() else 'replace it by --force'}")
+    _try(found, out, own, fields)
+    for path, content in (*own.items(), (out, _text(found, out, fields))):
+        _put(path, content)
+    return [*own, out]
+
+
+def _try(found: Survey, out: Path, own: dict[Path, str], fields: dict[str, Any]) -> None:
+    """Write everything to a temporary folder, and see that the job says what it should and can be planned."""
+    with tempfile.TemporaryDirectory(prefix="wsss-ray-init-") as scratch:
+        elsewhere = {str(path): str(Path(scratch, path.name)) for path in own}
+        for path, content in own.items():
+            Path(elsewhere[str(path)]).write_text(content, encoding="utf-8")
+        tried = {key: elsewhere.get(value, value) if isinstance(value, str) else value for key, value in fields.items()}
+        job_file = Path(scratch, "try.yaml")
+        try:
+            job_file.write_text(_text(found, out, tried), encoding="utf-8")
+        except UnicodeEncodeError as error:
+            raise ValueError(f"{found.folder!a}: its path is not UTF-8, which a job file has to be; rename the folder") from error
+        job = load_job(job_file)
+        if job.data != Source.model_validate({"kind": found.listing.kind} | _data(found, tried)):
+            raise ValueError(f"{found.folder}: ${{NAME}} in a path means another path in a job file; rename the folder")
+        job.plan()
+
+
+def _put(path: Path, content: str) -> None:
+    temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
+    try:
+        temporary.write_text(content, encoding="utf-8")
+        os.replace(temporary, path)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+def _data(found: Survey, fields: dict[str, Any]) -> dict[str, Any]:
+    sizes = found.sizes()
+    return fields | {"max_side": sizes.max_side, "shard_size": sizes.shard}
+
+
+def _text(found: Survey, out: Path, fields: dict[str, Any]) -> str:
+    return job_text(
+        name=run_name(found.folder.absolute().name),
+        heading=_heading(found, out),
+        kind=found.listing.kind,
+        data=_data(found, fields),
+        why=_why(found),
+        sizes=found.sizes(),
+        num_images=found.num_train,
+    )
+
+
+def _own_files(found: Survey, out: Path) -> tuple[dict[Path, str], dict[str, Any]]:
+    """The files beside the job that the data needs, by path, and the fields of the data block that name them."""
+    listing, fields = found.listing, dict(found.listing.fields)
+    if not listing.own:
+        return {}, fields
+    stem = out.absolute().with_suffix("")
+    if listing.kind == "folder":
+        table = stem.with_name(stem.name + OWN_TABLE)
+        rows = [
+            {"image": picture.name, "tags": list(picture.tags), "split": "val" if picture.split == "val" else "train"}
+            for picture in listing.pictures
+        ]
+        fields["tags"] = str(table)
+        return {table: "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)}, fields
+    own = {}
+    for split, name in (("weak", "train"), ("val", "val")):
+        ids = [picture.image_id for picture in listing.pictures if picture.split == split]
+        if ids:
+            path = stem.with_name(f"{stem.name}.{name}.txt")
+            fields[name] = str(path)
+            own[path] = "".join(f"{_in_list(listing, one)}\n" for one in ids)
+    if listing.kind == "coco" and found.held_out:
+        fields |= {"val_annotations": fields["train_annotations"], "val_images": fields["train_images"]}
+    return own, fields
+
+
+def _in_list(listing: Listing, image_id: str) -> str:
+    """How a list names an image: # begins a comment there."""
+    if listing.kind == "coco" and ("#" in image_id or image_id != image_id.strip()):
+        path = Path(str(listing.fields["root"])) / str(listing.fields["train_annotations"])
+        return str(read_instances(path, "train_annotations").ids[image_id])
+    return image_id
+
+
+def _heading(found: Survey, out: Path) -> list[str]:
+    classes = ", ".join(f"{name} {count}" for name, count in list(found.listing.tagged().items())[:12])
+    return [
+        f"Written by wsss-ray init for {found.folder} ({found.listing.what}),",
+        f"{found.num_train} images to train on: {classes}{', ...' if len(found.listing.classes) > 12 else ''};",
+        f"for a machine with {found.machine.words()}.",
+        f"  wsss-ray check {out.name}     two batches of everything: mistakes, time, memory",
+        f"  wsss-ray submit {out.name}    run it; again to go on",
+    ]
+
+
+def _why(found: Survey) -> dict[str, str]:
+    """The comments of the data block."""
+    listing = found.listing
+    own = f"made by init, because {'; '.join(listing.own)}" if listing.own else ""
+    tags = own or ("the first subfolder is the tag" if listing.fields.get("tags") is None else "columns image, tags and split")
+    return {
+        "tags": tags,
+        "train": own if listing.own else "the images with tags",
+        "val": "the images to score on",
+        "masks": f"not used: {found.no_masks}" if found.no_masks else "PNG files called like the images, to score with",
+        "val_annotations": "the images to score on; null: none",
+        "max_side": "larger images are shrunk to it when they are packed",
+        "shard_size": "images a file: the unit of work for parallel workers",
+    }

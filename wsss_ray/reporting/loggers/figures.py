@@ -1,0 +1,105 @@
+"""The figures of a stage as its files in the store tell them, while it is made and when it is done."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from datetime import datetime
+from typing import Any
+
+from wsss_ray.core.plan import Stage
+from wsss_ray.engine.workers import data_split
+from wsss_ray.reporting.loggers.logger import Row
+from wsss_ray.reporting.progress import Pace
+from wsss_ray.storage.store import RunStore
+from wsss_ray.storage.tail import Tail
+
+
+class Figures:
+    """What is new of a stage, after step `after`: the lines of a training's log, the shards of any other stage, and its record.
+
+    It is `done` when the record has been read, which is the last.
+    """
+
+    def __init__(self, store: RunStore, stage: Stage, *, after: int) -> None:
+        self.store, self.stage, self.done = store, stage, False
+        self._last = after
+        self._tail = Tail(store, store.stage_path(stage, "metrics.jsonl"))
+        self._seen: int | None = None  # shards, at the last look
+        self._pace: Pace | None = None  # of the attempt that makes it
+
+    def rows(self) -> list[Row]:
+        """The rows that have come since the last call. Raises OSError."""
+        if self.done:
+            return []
+        record = self.store.record(self.stage)  # looked for first: behind it nothing comes
+        rows = self._lines() if self.stage.kind == "train" else [] if record is not None else self._progress()
+        if record is not None:
+            rows.append(self._end(record))
+            self.done = True
+        return rows
+
+    def _lines(self) -> list[Row]:
+        lines = [json.loads(line) for line in self._tail.lines()]
+        fresh = [line for line in lines if line["step"] > self._last]
+        self._last = fresh[-1]["step"] if fresh else self._last
+        return [self._row(line.pop("step"), line.pop("time", time.time()), line) for line in fresh]
+
+    def _progress(self) -> list[Row]:
+        now, made, seen = time.time(), len(self.store.shards(self.stage)), self._seen
+        self._seen = made
+        if seen is not None and made > seen:
+            self._count(now, made)
+        if made <= self._last:
+            return []
+        self._last = made
+        split = data_split(self.stage)
+        figures = {"share": made / split.num_shards}
+        if self._pace is not None and self._pace.rate is not None:
+            figures["images_per_s"] = self._pace.rate * split.source.shard_size
+        return [self._row(made, now, figures)]
+
+    def _count(self, now: float, made: int) -> None:
+        """Shards have come. Time counts from the claim of whoever makes them: before it the stage waited for others."""
+        with suppress(OSError):  # it is freed, or being written at this moment
+            since = self.store.read_json(self.store.path("claims", f"{self.stage.id}.json")).get("since")
+            if since is not None and (self._pace is None or self._pace.began != since):
+                self._pace = Pace(since)
+        if self._pace is not None:
+            self._pace.at(now, made)
+
+    def _end(self, record: Mapping[str, Any]) -> Row:
+        """Time, errors and scores."""
+        counts, metrics, seconds = record["counts"], dict(record["metrics"]), record["seconds"]
+        if "iou" in metrics:
+            names = ("background", *data_split(self.stage).classes)
+            metrics["iou"] = dict(zip(names, metrics["iou"], strict=True))
+        figures = {"seconds": seconds, "errors": counts["errors"], **metrics}
+        if self.stage.kind != "train":
+            figures["share"] = 1.0
+            if seconds and not self._has_older_shards(record["started"]):
+                figures["images_per_s"] = counts["images"] / seconds
+        finished = datetime.fromisoformat(record["finished"]).timestamp()
+        return self._row(counts.get("steps", counts.get("shards", 0)), finished, figures)
+
+    def _has_older_shards(self, started: str) -> bool:
+        """Whether an earlier attempt made some: the record has all images, but only the seconds of the last one."""
+        from pyarrow.fs import FileSelector
+
+        files = self.store.fs.get_file_info(FileSelector(self.store.stage_path(self.stage, "shards"), allow_not_found=True))
+        began = datetime.fromisoformat(started)
+        return any(info.mtime is not None and info.mtime < began for info in files)
+
+    def _row(self, step: int, at: float, figures: Mapping[str, Any]) -> Row:
+        return Row(self.stage.name, self.stage.id, step, at, dict(_numbers("", figures)))
+
+
+def _numbers(path: str, figures: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    """The numbers of a nested mapping, by their paths; lists, texts and what is not known are left out."""
+    for name, value in figures.items():
+        if isinstance(value, Mapping):
+            yield from _numbers(f"{path}{name}/", value)
+        elif isinstance(value, int | float):
+            yield f"{path}{name}", float(value)

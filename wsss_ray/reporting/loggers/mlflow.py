@@ -1,0 +1,140 @@
+"""MLflow: one run there for each run here, on the server that the job or MLFLOW_TRACKING_URI names."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+from pydantic import Field, field_validator
+
+from wsss_ray.reporting.loggers.logger import Logger, Row, Run, Sink, State, plain
+
+_PARAMS, _METRICS, _LENGTH = 100, 1000, 500  # what a request takes, and a parameter's text on any server
+_STATUS = {"finished": "FINISHED", "failed": "FAILED", "stopped": "KILLED"}
+_ENVIRONMENT = {
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",  # seconds; we try again ourselves
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}
+
+
+class Mlflow(Logger):
+    """Fields of the job as parameters, figures as metrics STAGE/NAME, versions and stage ids as tags, the report as artifact."""
+
+    needs = "mlflow"
+    experiment: str = Field(default="wsss-ray", min_length=1, description="Name of the experiment; made if it is not there.")
+    tracking_uri: str | None = Field(default=None, description="Address of the server; null: MLFLOW_TRACKING_URI.")
+
+    @field_validator("tracking_uri")
+    @classmethod
+    def _without_credentials(cls, value: str | None) -> str | None:
+        return value and _without_credentials(value)
+
+    def check(self) -> None:
+        """See `Logger.check`."""
+        super().check()
+        name = "tracking_uri" if self.tracking_uri else "MLFLOW_TRACKING_URI"
+        uri = self.tracking_uri or os.environ.get(name)
+        if not uri:
+            raise ValueError("run.loggers: mlflow has no server; set its tracking_uri, or MLFLOW_TRACKING_URI")
+        try:
+            _without_credentials(uri)
+        except ValueError as error:
+            raise ValueError(f"run.loggers: mlflow: {name}: {error}") from error
+        if _is_relative(uri):
+            mend = "trials run in other folders; write the whole path, such as sqlite:////home/me/mlflow.db"
+            raise ValueError(f"run.loggers: mlflow: {name}: {uri} is a path from this folder, and {mend}")
+
+    def open(self, run: Run) -> Sink:
+        """See `Logger.open`."""
+        for name, value in _ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
+        from mlflow import MlflowClient
+
+        return _MlflowRun(MlflowClient(self.tracking_uri), self.experiment, run)
+
+
+def _without_credentials(uri: str) -> str:
+    """The URI. Raises ValueError, which does not show it, if it holds credentials."""
+    from wsss_ray.storage.filesystems import CREDENTIALS, holds_credentials
+
+    if holds_credentials(uri):
+        raise ValueError(CREDENTIALS.replace("AWS_ACCESS_KEY_ID", "MLFLOW_TRACKING_USERNAME"))
+    return uri
+
+
+def _is_relative(uri: str) -> bool:
+    """Whether it is a file or folder by its path from the current folder, or a database in memory."""
+    scheme, colon, rest = uri.partition(":")
+    if not colon:
+        return not scheme.startswith(("/", "databricks"))
+    if scheme.startswith("sqlite"):
+        return not rest.removeprefix("///").startswith("/") or rest == "//"
+    return scheme == "file" and not rest.removeprefix("//").startswith("/")
+
+
+class _MlflowRun(Sink):
+    def __init__(self, client: Any, experiment: str, run: Run) -> None:
+        from mlflow.entities import Param
+        from mlflow.exceptions import MlflowException
+
+        self.client = client
+        self._params = [Param(plain(name, also="/ "), str(value)[:_LENGTH]) for name, value in run.fields().items()]
+        self.id = self._go_on(run.before) or self._begin(experiment, run)
+        with suppress(MlflowException):  # raised, it would begin another run; they come before the first figures then
+            self._send_params()
+
+    def _go_on(self, run_id: str | None) -> str | None:
+        """The id of a run that the server still has."""
+        from mlflow.exceptions import MlflowException
+
+        if run_id is None:
+            return None
+        try:
+            found = self.client.get_run(run_id)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            return None
+        if found.info.lifecycle_stage != "active":
+            return None
+        self._params = [param for param in self._params if param.key not in found.data.params]  # it lets none be changed
+        self.client.update_run(run_id, status="RUNNING")
+        return run_id
+
+    def _begin(self, experiment: str, run: Run) -> str:
+        known = self.client.get_experiment_by_name(experiment)
+        place = known.experiment_id if known is not None else self.client.create_experiment(experiment)
+        tags = {plain(name, also="/ "): value for name, value in run.tags.items()}
+        run_id: str = self.client.create_run(place, run_name=run.name, tags=tags).info.run_id
+        return run_id
+
+    def _send_params(self) -> None:
+        while self._params:
+            self.client.log_batch(self.id, params=self._params[:_PARAMS])
+            del self._params[:_PARAMS]
+
+    def write(self, rows: Sequence[Row]) -> None:
+        """See `Sink.write`. A figure with the time and the step of one that is there is the same figure to the server."""
+        from mlflow.entities import Metric
+
+        self._send_params()
+        metrics = [
+            Metric(plain(f"{row.stage}/{name}", also="/ "), value, int(1000 * row.time), row.step)
+            for row in rows
+            for name, value in row.figures.items()
+        ]
+        for first in range(0, len(metrics), _METRICS):
+            self.client.log_batch(self.id, metrics=metrics[first : first + _METRICS])
+
+    def close(self, state: State, report: str | None) -> None:
+        """See `Sink.close`."""
+        try:
+            self._send_params()
+            if report is not None:
+                self.client.log_text(self.id, report, "report.html")
+        finally:
+            self.client.set_terminated(self.id, status=_STATUS[state])

@@ -1,0 +1,81 @@
+"""Weights & Biases: one run there for each run here; its account comes from `wandb login` or WANDB_API_KEY.
+
+With WANDB_MODE=offline nothing is sent: the files lie in the run's folder, and `wandb sync` sends them. The report, which holds
+pictures of the data, is not sent.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import tempfile
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import Field
+
+from wsss_ray.reporting.loggers.logger import Logger, Row, Run, Sink, State, plain
+
+_SENDS_NOTHING = ("offline", "dryrun", "disabled")
+
+
+class Wandb(Logger):
+    """Fields of the job, versions and stage ids as configuration, figures as STAGE/NAME over STAGE/step."""
+
+    needs = "wandb"
+    project: str = Field(default="wsss-ray", min_length=1, description="Name of the project.")
+    entity: str | None = Field(default=None, description="The user or team that it belongs to; null: your own.")
+
+    def check(self) -> None:
+        """See `Logger.check`. Without an account its client would ask for one at the terminal, in the midst of the run."""
+        super().check()
+        wandb = _client()
+        try:
+            if wandb.setup().settings.mode not in _SENDS_NOTHING and not wandb.login(prompt=False, verify=False):
+                raise ValueError("run.loggers: wandb has no account; `wandb login`, WANDB_API_KEY, or WANDB_MODE=offline")
+        except wandb.Error as error:
+            raise ValueError(f"run.loggers: wandb: {error}") from error
+
+    def open(self, run: Run) -> Sink:
+        """See `Logger.open`."""
+        return _WandbRun(_client(), self, run)
+
+
+def _client() -> Any:
+    """Its library, which otherwise says much, and reports errors to its makers."""
+    os.environ.setdefault("WANDB_SILENT", "true")
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+    import wandb
+
+    return wandb
+
+
+class _WandbRun(Sink):
+    def __init__(self, wandb: Any, logger: Wandb, run: Run) -> None:
+        self.id = run.before or secrets.token_hex(4)
+        folder = run.store.run_path(run.name) if run.store.is_local else tempfile.mkdtemp(prefix="wsss-ray-wandb-")
+        self.run: Any = wandb.init(
+            project=logger.project,
+            entity=logger.entity,
+            name=run.name,
+            id=self.id,
+            resume="allow",
+            dir=folder,
+            config={**run.fields(), **{f"tag.{name}": value for name, value in run.tags.items()}},
+            reinit="create_new",
+            settings=wandb.Settings(console="off", disable_git=True, disable_code=True, init_timeout=30),
+        )
+        self._stages: set[str] = set()
+
+    def write(self, rows: Sequence[Row]) -> None:
+        """See `Sink.write`."""
+        for row in rows:
+            stage = plain(row.stage, also=" ")
+            if stage not in self._stages:
+                self.run.define_metric(f"{stage}/*", step_metric=f"{stage}/step")
+                self._stages.add(stage)
+            self.run.log({f"{stage}/step": row.step} | {f"{stage}/{name}": value for name, value in row.figures.items()})
+
+    def close(self, state: State, report: str | None) -> None:
+        """See `Sink.close`."""
+        self.run.finish(exit_code=0 if state == "finished" else 1)

@@ -1,0 +1,193 @@
+"""Charts as inline SVG. Lines stretch with the page and text does not, so that a phone shows the same type size as a desk."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from wsss_ray.reporting.report.markup import Markup, join, number, tag, whole
+
+_HEIGHT = 200
+_POINTS = 240  # of one line, at most: each is the mean of the steps it stands for
+_LOG_FROM = 30.0  # the ratio of the largest to the smallest loss from which on a linear axis hides the smaller terms
+_SERIES = 6  # line colours in style.css
+
+Line = list[tuple[float, float]]
+
+
+def read_log(data: bytes) -> list[dict[str, Any]]:
+    """The rows of a `metrics.jsonl` by step; of a step logged twice (a resumed training) the last, torn lines left out."""
+    rows: dict[int, dict[str, Any]] = {}
+    for line in data.decode(errors="replace").splitlines():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict) and isinstance(row.get("step"), int):
+            rows[row["step"]] = row
+    return [rows[step] for step in sorted(rows)]
+
+
+def losses(title: str, log: Sequence[Mapping[str, Any]]) -> Markup:
+    """The loss and its terms over the steps of one training. `log` has a row at least."""
+    lines = {name: _thin(line) for name, line in _terms(log).items()}
+    values = [y for line in lines.values() for _, y in line]
+    if not values:
+        return tag("p", "No step has a finite loss.", class_="note")
+    logarithmic = min(values) > 0 and max(values) / min(values) >= _LOG_FROM
+    ticks = _decades(min(values), max(values)) if logarithmic else _ticks(min(0.0, *values), max(values))
+    scale: Callable[[float], float] = math.log10 if logarithmic else float
+    notes = ("log scale; " if logarithmic else "") + _caption(log)
+    return _chart(title, f"Loss of {title}", lines, log, ticks, notes, scale)
+
+
+def quality(title: str, log: Sequence[Mapping[str, Any]]) -> Markup | None:
+    """The mIoU on validation images over the steps of one training; None where it was not measured."""
+    line = _finite([(row["step"], row.get("val_miou")) for row in log])
+    if not line:
+        return None
+    best_step, best = max(line, key=lambda point: point[1])
+    notes = f"of plain predictions on some of the validation images; best {number(best)} after step {whole(int(best_step))}"
+    title = f"{title}: mIoU"
+    return _chart(title, title, {"mIoU": line}, log, _ticks(0.0, best), notes)
+
+
+def _chart(
+    title: str,
+    label: str,
+    lines: Mapping[str, Line],
+    log: Sequence[Mapping[str, Any]],
+    ticks: Sequence[float],
+    notes: str,
+    scale: Callable[[float], float] = float,
+) -> Markup:
+    """Lines over the steps of a log, from the first tick to the last."""
+    low, high = scale(ticks[0]), scale(ticks[-1])
+    first, last = float(log[0]["step"]), float(log[-1]["step"])
+
+    def down(y: float) -> float:
+        return _HEIGHT * (1 - (scale(y) - low) / (high - low))
+
+    def across(x: float) -> float:
+        return 100 * (x - first) / (last - first) if last > first else 50.0
+
+    grid = [
+        join(
+            [
+                tag("line", x1="0", x2="100%", y1=f"{down(y):.1f}", y2=f"{down(y):.1f}", class_="grid" if i else "axis"),
+                tag("text", f"{y:g}", x="-8", y=f"{down(y):.1f}", dy="0.35em", text_anchor="end"),
+            ]
+        )
+        for i, y in enumerate(ticks)
+    ]
+    steps = [x for x in _ticks(first, last) if first <= x <= last] or [first]
+    below = [tag("text", f"{x:,.0f}", x=f"{across(x):.2f}%", y=str(_HEIGHT + 18), text_anchor=_anchor(across(x))) for x in steps]
+    axis = tag("text", "step", x="100%", y=str(_HEIGHT + 36), text_anchor="end")
+    paths = [_line([(10 * across(x), down(y)) for x, y in line], f"s{i}") for i, line in enumerate(lines.values())]
+    stretched = tag(
+        "svg", *paths, viewBox=f"0 0 1000 {_HEIGHT}", width="100%", height=str(_HEIGHT), preserveAspectRatio="none",
+        style="overflow:visible",
+    )  # fmt: skip
+    drawn = tag(
+        "svg", *grid, *below, axis, stretched, class_="plot", role="img", width="100%", height=str(_HEIGHT + 40),
+        aria_label=f"{label} over {whole(log[-1]['step'])} steps",
+    )  # fmt: skip
+    legend = tag("ul", *(_key(i, name, line) for i, (name, line) in enumerate(lines.items())), class_="keys")
+    caption = tag("figcaption", notes, class_="note")
+    return tag("figure", tag("h3", title), tag("div", drawn, class_="frame"), legend, caption, class_="chart")
+
+
+def strip(marks: Sequence[tuple[str, float | None]]) -> Markup:
+    """Shares of one as marks on a line from 0 to 1, each series with its own colour and shape."""
+    shown = [(i, name, value) for i, (name, value) in enumerate(marks) if value is not None and math.isfinite(value)]
+    ruled = ((f"{x}%", "axis" if x in (0, 100) else "grid") for x in range(0, 101, 25))
+    grid = [tag("line", x1=x, x2=x, y1="0", y2="22", class_=name) for x, name in ruled]
+    base = tag("line", x1="0", x2="100%", y1="11", y2="11", class_="grid")
+    label = ", ".join(f"{name} {number(value)}" for _, name, value in shown)
+    points = (_mark(i, f"{100 * min(max(value, 0.0), 1.0):.2f}%") for i, _, value in shown)
+    return tag("svg", *grid, base, *points, class_="strip", role="img", width="100%", height="22", aria_label=label)
+
+
+def mark_key(index: int, name: str) -> Markup:
+    """The legend's entry for one mark of `strip`."""
+    return tag("li", tag("svg", _mark(index, "8"), width="16", height="22", aria_hidden="true"), name)
+
+
+def _mark(index: int, x: str) -> Markup:
+    shapes = ("M-5.5 0A5.5 5.5 0 1 0 5.5 0A5.5 5.5 0 1 0-5.5 0Z", "M-5 4.5L0-5L5 4.5Z", "M-4-4H4V4H-4Z", "M0-6L6 0L0 6L-6 0Z")
+    inner = tag("path", d=shapes[index % len(shapes)], class_=f"m{index % len(shapes)}")
+    return tag("svg", inner, x=x, y="11", width="1", height="1", style="overflow:visible")
+
+
+def _terms(log: Sequence[Mapping[str, Any]]) -> dict[str, Line]:
+    """The total first, then its terms; a single term is the total and drawn once."""
+    names = list(dict.fromkeys(name for row in log for name in row.get("terms") or {}))
+    if len(names) == 1:
+        return {names[0]: _finite([(row["step"], (row.get("terms") or {}).get(names[0])) for row in log])}
+    terms = {name: _finite([(row["step"], (row.get("terms") or {}).get(name)) for row in log]) for name in names}
+    return {"total": _finite([(row["step"], row.get("loss")) for row in log])} | terms
+
+
+def _finite(points: Sequence[tuple[int, Any]]) -> Line:
+    return [(float(x), float(y)) for x, y in points if isinstance(y, int | float) and math.isfinite(y)]
+
+
+def _thin(line: Line) -> Line:
+    count = min(len(line), _POINTS)
+    parts = [line[i * len(line) // count : (i + 1) * len(line) // count] for i in range(count)]
+    return [(sum(x for x, _ in part) / len(part), sum(y for _, y in part) / len(part)) for part in parts]
+
+
+def _line(points: Line, name: str) -> Markup:
+    if len(points) == 1:
+        points = [(points[0][0] - 4, points[0][1]), (points[0][0] + 4, points[0][1])]
+    text = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+    return tag("polyline", points=text, class_=_style(name), vector_effect="non-scaling-stroke")
+
+
+def _style(name: str) -> str:
+    index = int(name[1:])
+    return f"line s{index % _SERIES}" + (" dashed" if index >= _SERIES else "")
+
+
+def _key(index: int, name: str, line: Line) -> Markup:
+    sample = tag("line", x1="0", x2="18", y1="6", y2="6", class_=_style(f"s{index}"))
+    end = tag("b", number(line[-1][1]) if line else "none")
+    return tag("li", tag("svg", sample, width="18", height="12", aria_hidden="true"), name, " ", end)
+
+
+def _caption(log: Sequence[Mapping[str, Any]]) -> str:
+    def finite(key: str) -> list[float]:
+        return [y for _, y in _finite([(row["step"], row.get(key)) for row in log])]
+
+    parts = []
+    if rates := finite("lr"):
+        fixed = min(rates) == max(rates)
+        parts.append(f"learning rate {rates[0]:.3g}" + ("" if fixed else f" to {rates[-1]:.3g}"))
+    if epochs := finite("epoch"):
+        parts.append(f"{number(epochs[-1])} epochs")
+    if speed := finite("images_per_s"):
+        parts.append(f"{number(sum(speed) / len(speed))} images/s")
+    if wait := finite("wait_share"):
+        parts.append(f"{number(sum(wait) / len(wait))} of the time waiting for data")
+    bad = sum(not math.isfinite(row["loss"]) for row in log if isinstance(row.get("loss"), int | float))
+    return "; ".join(parts + ([f"{bad} steps without a finite loss"] if bad else []))
+
+
+def _anchor(percent: float) -> str:
+    return "start" if percent < 4 else "end" if percent > 96 else "middle"
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """Four to seven round values around [low, high]."""
+    span = (high - low) or abs(high) or 1.0
+    power = 10.0 ** math.floor(math.log10(span / 4))
+    step = next(power * factor for factor in (1, 2, 2.5, 5, 10) if span / (power * factor) <= 5)
+    start, stop = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [round(i * step, 12) for i in range(start, max(stop, start + 1) + 1)]
+
+
+def _decades(low: float, high: float) -> list[float]:
+    return [10.0**i for i in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)]

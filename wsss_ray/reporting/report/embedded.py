@@ -1,0 +1,56 @@
+"""What the page's script computes with, as small JSON: maps as the store has them, label maps and cues as runs."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsss_ray.core.contracts import Maps
+from wsss_ray.reporting.report.thresholds import Curve, Rule
+from wsss_ray.storage import schemas as artifacts
+
+SHARE = 48_000
+"""Characters that the maps of one image may take; an image with more has no seed in the page."""
+
+
+def runs(label_HW: NDArray[np.uint8] | NDArray[np.bool_]) -> str:
+    """Base64 of pairs of bytes, a value and how often it follows, row by row; a run beyond 255 is several."""
+    flat = label_HW.ravel().astype(np.uint8)
+    starts = np.flatnonzero(np.concatenate([[True], flat[1:] != flat[:-1]])) if flat.size else np.zeros(0, np.intp)
+    lengths = np.diff(np.append(starts, flat.size))
+    pieces = -(-lengths // 255)
+    counts = np.full(int(pieces.sum()), 255)
+    counts[pieces.cumsum() - 1] = lengths - (pieces - 1) * 255
+    return _text(np.stack([np.repeat(flat[starts], pieces), counts.astype(np.uint8)], axis=1).astype(np.uint8).tobytes())
+
+
+def maps_json(maps: Maps, *, mean: bool) -> dict[str, Any] | None:
+    """The maps of an image in float16, as they are stored, so that the page computes with the same numbers. None if too large."""
+    row = artifacts.encode_maps(maps)
+    found = {key: row[key] for key in ("classes", "height", "width", "grid")} | {"peak": _text(row["peak"]), "mean": None}
+    if mean and row["mean"] != row["peak"]:
+        found["mean"] = _text(row["mean"])
+    return found if len(found["peak"]) + len(found["mean"] or "") <= SHARE else None
+
+
+def rule_json(rule: Rule, curve: Curve | None) -> dict[str, Any]:
+    """What the page must know of a rule; figures to four digits."""
+    lines = curve.figures.items() if curve else ()
+    figures = {name: [None if value is None else round(value, 4) for value in line] for name, line in lines}
+    return {
+        "stage": rule.stage.id,
+        "name": rule.stage.name,
+        "theta": rule.theta,
+        "order": rule.order,
+        "conflict": rule.conflict,
+        "crf": rule.crf,
+        "maps": rule.stage.input("maps").id,
+        "curve": figures or None,
+    }
+
+
+def _text(data: bytes) -> str:
+    return base64.b64encode(data).decode()

@@ -1,0 +1,184 @@
+"""What the charts of a sweep are drawn along: parameters, their values in words, and axes with round ticks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from wsss_ray.core.component import canonical
+from wsss_ray.storage.trials import TrialRow
+
+_LOG_FROM = 50.0  # the ratio of the largest to the smallest value from which on an axis is logarithmic
+_PAD = 0.05  # of an axis, on either side of the values
+_LABELS = 14  # of values that are no numbers, on one axis
+UNSET = "not set"
+
+
+@dataclass(frozen=True)
+class Axis:
+    """Where values lie, as shares of the axis from its low end, and what is written along it. Values are numbers or texts."""
+
+    low: float
+    high: float
+    logarithmic: bool = False
+    places: Mapping[str, int] | None = None  # of values that are no numbers
+
+    @classmethod
+    def of_numbers(cls, values: Iterable[float], *, logarithmic: bool | None = None) -> Axis:
+        """An axis for finite numbers, padded so that no point lies on its end; logarithmic if they spread widely."""
+        values = list(values) or [0.0, 1.0]
+        least, most = min(values), max(values)
+        log = least > 0 and most / least > _LOG_FROM if logarithmic is None else logarithmic
+        low, high = (math.log10(least), math.log10(most)) if log else (float(least), float(most))
+        pad = max(_PAD * (high - low), 1e-4 * abs(high)) if high > low else 0.1 * abs(high) or 0.1
+        return cls(low - pad, high + pad, log)
+
+    @classmethod
+    def of_texts(cls, values: Iterable[str]) -> Axis:
+        """An axis on which each text has its own place, the first highest."""
+        places = {value: i for i, value in enumerate(reversed(list(dict.fromkeys(values))))}
+        return cls(-0.5, max(len(places), 1) - 0.5, False, places)
+
+    def at(self, value: Any) -> float:
+        """The share of the axis at which a value lies."""
+        number = value if self.places is None else self.places[value]
+        return ((math.log10(number) if self.logarithmic else number) - self.low) / (self.high - self.low)
+
+    def ticks(self, count: int = 6) -> list[tuple[float, str]]:
+        """Shares of the axis and what stands there, lowest first; of numbers at most `count` and a few."""
+        if self.places is not None:
+            every = math.ceil(len(self.places) / _LABELS)
+            return [(self.at(text), text) for i, text in enumerate(self.places) if i % every == 0]
+        values = self._logarithmic(count) if self.logarithmic else round_values(self.low, self.high, count)
+        return [(self.at(value), f"{value:g}") for value in values]
+
+    def _logarithmic(self, count: int) -> list[float]:
+        first, last = math.ceil(self.low - 1e-9), math.floor(self.high + 1e-9)
+        decades = last - first + 1
+        steps = (1,) if decades >= 4 else (1, 3) if decades >= 3 else (1, 2, 5)
+        every = max(1, math.ceil(decades / count))
+        start = first if steps == (1,) else first - 1
+        values = (float(f"{step}e{power}") for power in range(start, last + 1, every) for step in steps)
+        return [value for value in values if self.low - 1e-9 <= math.log10(value) <= self.high + 1e-9]
+
+
+def round_values(low: float, high: float, count: int = 6) -> list[float]:
+    """Values that are multiples of 1, 2, 2.5 or 5 times a power of ten, within [low, high]; `count` and a few at most."""
+    power = 10.0 ** math.floor(math.log10((high - low) / count))
+    step = next(power * factor for factor in (1, 2, 2.5, 5, 10) if (high - low) / (power * factor) <= count)
+    return [float(f"{i * step:.12g}") for i in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One field that trials set. `label` is the end of its dotted name that no other has."""
+
+    name: str
+    label: str
+    numeric: bool
+    texts: tuple[str, ...]  # the values in words, sorted, each once
+    varies: bool  # whether trials differ in it, be it in having it at all
+    common: Any = None  # what all values have in common, if they are blocks: not said with each
+
+    def value(self, row: TrialRow) -> Any:
+        """A number for the axis of numbers, else the value in words."""
+        return self.given(row) if self.numeric else self.words(row)
+
+    def words(self, row: TrialRow) -> str:
+        """The value as a text, without what it has in common with those of all other trials."""
+        value = self.given(row)
+        return in_words(_without(value, self.common) or value if self.common else value)
+
+    def given(self, row: TrialRow) -> Any:
+        """What the trial set."""
+        return row.method if self.name == "method" and self.name not in row.parameters else row.parameters[self.name]
+
+    def has(self, row: TrialRow) -> bool:
+        """Whether the trial set it."""
+        return self.name == "method" or self.name in row.parameters
+
+    def axis(self, rows: Iterable[TrialRow]) -> Axis:
+        """For the values of those rows that set it."""
+        rows = [row for row in rows if self.has(row)]
+        return Axis.of_numbers(self.value(row) for row in rows) if self.numeric else Axis.of_texts(self.texts)
+
+
+def parameters(rows: Sequence[TrialRow]) -> list[Parameter]:
+    """Every field that a trial set, by name; the method before them where there are several."""
+    names = sorted({name for row in rows for name in row.parameters} - {"method"})
+    labels, found = _labels(names), []
+    if len({row.method for row in rows}) > 1 or any("method" in row.parameters for row in rows):
+        names, labels = ["method", *names], {**labels, "method": "method"}
+    for name in names:
+        some = Parameter(name, labels[name], False, (), varies=False)
+        having = [row for row in rows if some.has(row)]
+        values = [some.given(row) for row in having]
+        numeric = all(is_number(value) for value in values)
+        differ = len({canonical(value) for value in values}) > 1
+        common = _common(values) if differ else None
+        some = replace(some, numeric=numeric, varies=differ or len(having) < len(rows), common=common)
+        texts = sorted({some.words(row) for row in having}, key=float if numeric else str)
+        found.append(replace(some, texts=tuple(texts)))
+    return found
+
+
+def in_words(value: Any) -> str:
+    """A value as a job file would have it, on one line; four digits of a number."""
+    if isinstance(value, str):
+        return value or '""'
+    if isinstance(value, dict):
+        return ", ".join(f"{key}: {_inner(part)}" for key, part in value.items()) or "{}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_inner, value))}]"
+    return f"{value:.4g}" if isinstance(value, float) else canonical(value)
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value has a place on an axis of numbers; a truth value has none."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def shorten(text: str, limit: int, *, tail: bool = False) -> str:
+    """Text of at most `limit` characters; `tail` keeps the end, which tells dotted names apart."""
+    if len(text) <= limit:
+        return text
+    return "…" + text[len(text) - limit + 1 :] if tail else text[: limit - 1].rstrip() + "…"
+
+
+def _common(values: Sequence[Any]) -> dict[str, Any]:
+    """The part of blocks that all of them have; empty if one is no block."""
+    if not all(isinstance(value, dict) for value in values):
+        return {}
+    found = {}
+    for key, part in values[0].items():
+        parts = [value[key] for value in values if key in value]
+        if len(parts) == len(values) and (same := part if all(other == part for other in parts) else _common(parts)):
+            found[key] = same
+    return found
+
+
+def _without(value: dict[str, Any], common: dict[str, Any]) -> dict[str, Any]:
+    rest = {}
+    for key, part in value.items():
+        if key not in common:
+            rest[key] = part
+        elif part != common[key]:
+            rest[key] = _without(part, common[key])
+    return rest
+
+
+def _inner(value: Any) -> str:
+    return "{" + in_words(value) + "}" if isinstance(value, dict) and value else in_words(value)
+
+
+def _labels(names: Sequence[str]) -> dict[str, str]:
+    """Of each dotted name the shortest end that is no end of another."""
+    found = {}
+    for name in names:
+        parts = name.split(".")
+        ends = [".".join(parts[i:]) for i in range(len(parts) - 1, -1, -1)]
+        others = [other for other in names if other != name]
+        found[name] = next((end for end in ends if not any(("." + other).endswith("." + end) for other in others)), name)
+    return found

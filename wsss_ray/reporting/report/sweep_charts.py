@@ -1,0 +1,204 @@
+"""Charts of a sweep as inline SVG: a score over one parameter, and over all of them at once. Type keeps its size on a phone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from wsss_ray.reporting.report.markup import Child, Markup, join, number, tag
+from wsss_ray.reporting.report.sweep_axes import UNSET, Axis, Parameter, shorten
+from wsss_ray.storage.trials import TrialRow
+
+_HEIGHT, _PARALLEL = 200, 260
+_TOP = 34  # above the parallel axes, for their names
+_UNSET_AT = 26  # pixels below an axis at which the trials pass that have no value there
+_PITCH = 9.5  # rem between parallel axes, at least
+_SHAPES = ("M-4.5 0A4.5 4.5 0 1 0 4.5 0A4.5 4.5 0 1 0-4.5 0Z", "M-4-4H4V4H-4Z", "M0-5.5L5.5 0L0 5.5L-5.5 0Z", "M-5 4L0-5L5 4Z")
+_MANY = 80  # lines between parallel axes, from which on only the best stand out
+_COLORS = 5  # of methods, in style.css
+
+
+@dataclass(frozen=True)
+class Marks:
+    """How trials are drawn: a shape and colour for each method, hollow if ended early, a ring around the best."""
+
+    metric: str
+    methods: tuple[str, ...]
+    best: TrialRow | None
+
+    def at(self, row: TrialRow, x: float, y: str, hover: str) -> Markup:
+        """The mark of a trial at a share of the width."""
+        index = self.methods.index(row.method)
+        shape = tag("path", d=_SHAPES[index % len(_SHAPES)], class_=_dot(index, hollow=row.state != "done"))
+        ring = tag("circle", r="8", class_="ring") if row is self.best else None
+        return tag("svg", tag("title", hover), ring, shape, x=f"{100 * x:.2f}%", y=y, width="1", height="1", class_="mark")
+
+    def key(self, rows: Sequence[TrialRow], *, means: bool) -> Markup:
+        """The legend, as far as there is something to tell apart."""
+        entries = [(name, _dot(i, hollow=False), i) for i, name in enumerate(self.methods)] if len(self.methods) > 1 else []
+        if any(row.state != "done" for row in rows):
+            entries.append(("ended early", _dot(0, hollow=True), 0))
+        items = [_key(tag("path", d=_SHAPES[i % len(_SHAPES)], class_=name), text) for text, name, i in entries]
+        ring = join([tag("circle", r="8", class_="ring"), tag("path", d=_SHAPES[0], class_=_dot(0, hollow=False))])
+        mean = _key(tag("line", x1="0", x2="0", y1="-8", y2="8", class_="mean"), "mean") if means else None
+        return tag("ul", *items, _key(ring, "best"), mean, class_="keys")
+
+
+def scatter(parameter: Parameter, rows: Sequence[TrialRow], score: Axis, marks: Marks) -> Markup:
+    """The score over a numeric parameter. All of `rows`, best first, have both."""
+    axis = parameter.axis(rows)
+    grid = []
+    for share, text in score.ticks():
+        y = f"{_HEIGHT * (1 - share):.1f}"
+        grid.append(tag("line", x1="0", x2="100%", y1=y, y2=y, class_="grid"))
+        grid.append(tag("text", text, x="-8", y=y, dy="0.35em", text_anchor="end"))
+    for share, text in axis.ticks():
+        x = f"{100 * share:.2f}%"
+        grid.append(tag("line", x1=x, x2=x, y1=str(_HEIGHT), y2=str(_HEIGHT + 5), class_="axis"))
+        grid.append(tag("text", text, x=x, y=str(_HEIGHT + 19), text_anchor="middle"))
+    grid.append(tag("line", x1="0", x2="100%", y1=str(_HEIGHT), y2=str(_HEIGHT), class_="axis"))
+    name = shorten(parameter.label, 40, tail=True) + (" (log scale)" if axis.logarithmic else "")
+    named = [
+        tag("text", shorten(marks.metric, 40), x="-8", y="-12", class_="name"),
+        tag("text", name, x="100%", y=str(_HEIGHT + 38), text_anchor="end", class_="name"),
+    ]
+    points = []
+    for row in reversed(rows):  # the best on top
+        y = f"{_HEIGHT * (1 - score.at(row.metrics[marks.metric])):.1f}"
+        points.append(marks.at(row, axis.at(parameter.value(row)), y, hover(row, marks.metric, [parameter])))
+    about = f"{_count(rows)}, {parameter.name} from {parameter.texts[0]} to {parameter.texts[-1]}. {_best(rows, marks.metric)}"
+    drawn = tag(
+        "svg", tag("title", f"{marks.metric} over {parameter.name}"), tag("desc", about), *grid, *named, *points, class_="plot",
+        role="img", width="100%", height=str(_HEIGHT + 44),
+    )  # fmt: skip
+    return _figure(parameter, tag("div", drawn, class_="frame over"))
+
+
+def dots(parameter: Parameter, rows: Sequence[TrialRow], score: Axis, marks: Marks, *, limit: int = 24) -> Markup:
+    """A line of dots for each value of a parameter, the score across, a stroke at the mean. All of `rows` have both."""
+    ticks = score.ticks(4)
+    lines = [tag("line", x1=f"{100 * x:.2f}%", x2=f"{100 * x:.2f}%", y1="0", y2="30", class_="grid") for x, _ in ticks]
+    base = tag("line", x1="0", x2="100%", y1="15", y2="15", class_="grid")
+    drawn = []
+    shown = [text for text in parameter.texts if any(parameter.value(row) == text for row in rows)]
+    for text in shown[:limit]:
+        having = [row for row in rows if parameter.value(row) == text]
+        values = [row.metrics[marks.metric] for row in having]
+        middle = sum(values) / len(values)
+        at = f"{100 * score.at(middle):.2f}%"
+        mean = tag("line", x1=at, x2=at, y1="3", y2="27", class_="mean") if len(having) > 1 else None
+        points = []
+        for i, row in enumerate(having):  # equal scores side by side: apart by their place among the rows
+            y = 15 + (i % 5 - 2) * 3 if len(having) > 1 else 15
+            points.append(marks.at(row, score.at(row.metrics[marks.metric]), str(y), hover(row, marks.metric, [parameter])))
+        title = f"{parameter.name} {text}: {_count(having)}, mean {marks.metric} {number(middle)}"
+        svg = tag(
+            "svg", tag("title", title), tag("desc", _best(having, marks.metric)), *lines, base, *points, mean, class_="strip",
+            role="img", width="100%", height="30",
+        )  # fmt: skip
+        label = tag("span", shorten(text, 90), tag("small", f"{_count(having)}, mean {number(middle)}"), title=text)
+        drawn.append(tag("div", label, tag("div", svg), class_="strip-row"))
+    texts = (tag("text", text, x=f"{100 * x:.2f}%", y="12", text_anchor="middle") for x, text in ticks)
+    name = tag("text", shorten(marks.metric, 40), x="100%", y="30", text_anchor="end", class_="name")
+    below = tag("svg", *texts, name, class_="plot", width="100%", height="36")
+    scale = tag("div", tag("span"), tag("div", below), class_="strip-row", aria_hidden="true")
+    rest = len(shown) - limit
+    more = tag("p", f"{rest} more values are in the ranking.", class_="note") if rest > 0 else None
+    return _figure(parameter, tag("div", *drawn, scale, class_="strips"), more)
+
+
+def parallel(parameters: Sequence[Parameter], rows: Sequence[TrialRow], score: Axis, metric: str) -> Markup:
+    """Every trial as a line through its parameters to its score: the better, the bluer, wider and less transparent.
+
+    `rows` stand best first; one has the score at least.
+    """
+    axes = [parameter.axis(rows) for parameter in parameters]
+    known = [row.metrics[metric] for row in rows if metric in row.metrics]
+    low, high = min(known), max(known)
+    gaps = [not all(parameter.has(row) for row in rows) for parameter in parameters] + [len(known) < len(rows)]
+    bottom = _PARALLEL + _UNSET_AT * any(gaps)
+    names = [*(parameter.label for parameter in parameters), metric]
+    paths = []
+    for row in reversed(rows):  # best first comes last, on top of the others
+        pairs = zip(axes, parameters, strict=True)
+        ends = [axis.at(parameter.value(row)) if parameter.has(row) else None for axis, parameter in pairs]
+        value = row.metrics.get(metric)
+        ends.append(None if value is None else score.at(value))
+        places = (bottom if end is None else _PARALLEL * (1 - end) for end in ends)
+        points = " ".join(f"{1000 * i / len(parameters):.1f},{y:.1f}" for i, y in enumerate(places))
+        share = None if value is None else (value - low) / (high - low) if high > low else 1.0
+        paths.append(
+            tag(
+                "polyline", tag("title", hover(row, metric, parameters)), points=points, vector_effect="non-scaling-stroke",
+                class_="way none" if share is None else "way", style=None if share is None else _weight(share, len(rows)),
+            )
+        )  # fmt: skip
+    stretched = tag(
+        "svg", *paths, viewBox=f"0 0 1000 {bottom}", y=str(_TOP), width="100%", height=str(bottom), preserveAspectRatio="none",
+        style="overflow:visible",
+    )  # fmt: skip
+    scales = [_scale(i / len(parameters), names[i], axis, gaps[i], bottom) for i, axis in enumerate([*axes, score])]
+    about = f"{_count(rows)}, one line each, through {', '.join(names[:-1])} to {metric}. {_best(rows, metric)}"
+    drawn = tag(
+        "svg", tag("title", f"All parameters and {metric}"), tag("desc", about), stretched, *scales, class_="plot",
+        role="img", width="100%", height=str(_TOP + bottom + 10),
+    )  # fmt: skip
+    box = tag("div", drawn, class_="ways", style=f"min-width:{_PITCH * len(parameters) + 8:.1f}rem")
+    parts = ((str(4 * i), str(4 * i + 4), _weight(i / 15, len(rows))) for i in range(16))
+    ramp = (tag("line", x1=start, x2=end, y1="6", y2="6", class_="way", style=style) for start, end, style in parts)
+    keys = [tag("li", number(low), tag("svg", *ramp, width="64", height="12", aria_hidden="true"), number(high), " ", metric)]
+    if gaps[-1]:
+        sample = tag("line", x1="0", x2="24", y1="6", y2="6", class_="way none")
+        keys.append(tag("li", tag("svg", sample, width="24", height="12", aria_hidden="true"), "no score"))
+    scroll = tag("div", box, class_="scroll", tabindex="0", role="region", aria_label="All parameters")
+    return join([tag("ul", *keys, class_="keys"), scroll])
+
+
+def hover(row: TrialRow, metric: str, parameters: Sequence[Parameter]) -> str:
+    """What a trial's mark says."""
+    value = number(row.metrics.get(metric))
+    lines = [f"{row.name}, seed {row.seed}", f"{metric} {value}" + ("" if row.state == "done" else f", {row.state}")]
+    return "\n".join([*lines, *(f"{p.label}: {shorten(p.words(row), 90)}" for p in parameters if p.has(row))])
+
+
+def _scale(share: float, name: str, axis: Axis, gap: bool, bottom: int) -> Markup:
+    """One of the parallel axes."""
+    x, right = f"{100 * share:.2f}%", share == 1
+    side: dict[str, Child] = {"dx": "-6" if right else "6", "text_anchor": "end" if right else "start"}
+    ticks = [(_TOP + _PARALLEL * (1 - at), shorten(text, 21)) for at, text in axis.ticks()]
+    ticks += [(float(_TOP + bottom), "no score" if right else UNSET)] if gap else []
+    texts = [tag("text", text, x=x, y=f"{y:.1f}", dy="0.35em", class_="halo", **side) for y, text in ticks]
+    strokes = [tag("line", x1=x, x2=x, y1=str(_TOP), y2=str(_TOP + _PARALLEL), class_="axis")]
+    strokes += [tag("line", x1=x, x2=x, y1=str(_TOP + _PARALLEL), y2=str(_TOP + bottom), class_="axis dashed")] if gap else []
+    note = " (log)" if axis.logarithmic else ""
+    anchor = "start" if share == 0 else "end" if right else "middle"
+    head = tag("text", shorten(name, 21 - len(note), tail=True) + note, x=x, y="14", text_anchor=anchor, class_="name")
+    return join([*strokes, *texts, head])
+
+
+def _figure(parameter: Parameter, *drawn: Child) -> Markup:
+    full = tag("p", tag("code", parameter.name), class_="note") if parameter.name != parameter.label else None
+    return tag("figure", tag("h3", parameter.label), full, *drawn, class_="chart")
+
+
+def _key(sample: Markup, text: str) -> Markup:
+    inner = tag("svg", sample, x="9", y="9", width="1", height="1", class_="mark")
+    return tag("li", tag("svg", inner, width="18", height="18", aria_hidden="true"), text)
+
+
+def _dot(index: int, *, hollow: bool) -> str:
+    return f"dot c{index % _COLORS}" + (" hollow" if hollow else "")
+
+
+def _weight(share: float, count: int) -> str:
+    """How much of the strongest line; not in proportion, because most of many trials end near the best and would hide it."""
+    return f"--k:{share ** (2 if count <= _MANY else 6):.3f}"
+
+
+def _count(rows: Sequence[TrialRow]) -> str:
+    return "1 run" if len(rows) == 1 else f"{len(rows)} runs"
+
+
+def _best(rows: Sequence[TrialRow], metric: str) -> str:
+    best = max((row for row in rows if metric in row.metrics), key=lambda row: row.metrics[metric])
+    return f"Best: {best.name} with {number(best.metrics[metric])}."

@@ -1,0 +1,200 @@
+"""How far the runs of a store are, from what lies in it: nothing else needs to be reachable, and no process is asked."""
+
+from __future__ import annotations
+
+import json
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from wsss_ray.engine.failures import failure_of
+from wsss_ray.reporting.progress import Pace
+from wsss_ray.storage.claims import STALE_S, is_dead
+from wsss_ray.storage.store import RunStore
+
+State = Literal["done", "running", "failed", "interrupted", "waiting"]
+
+_LINES = 10  # of a training's log, over which its rate is taken
+_TAIL = 16_384  # bytes of it that are read
+_READERS = 8
+
+
+@dataclass(frozen=True)
+class StageStatus:
+    """One stage. `made` and `work` count steps of a training and shards of any other; None is what nobody can tell."""
+
+    name: str
+    id: str
+    kind: str
+    state: State
+    made: int
+    work: int | None
+    unit: str
+    errors: int  # images that failed so far
+    seconds: float | None = None  # that it took, when it is done
+    rate: float | None = None  # units per second, in the attempt that makes it
+    left_s: float | None = None
+    holder: str | None = None  # the attempt that makes it, or did when it ended
+    silent_s: float | None = None  # since its last sign of life
+    error: str | None = None  # why it failed
+    logs: str | None = None
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """One run, its stages in the order in which they are made; `attempt` is who submitted it last."""
+
+    name: str
+    attempt: str | None
+    stages: tuple[StageStatus, ...]
+
+    @property
+    def done(self) -> int:
+        """Stages that are done."""
+        return sum(stage.state == "done" for stage in self.stages)
+
+    @property
+    def now(self) -> StageStatus | None:
+        """The stage to look at: the first that is running, else that failed, else that is not done; None when all are done."""
+        open_ones = [stage for stage in self.stages if stage.state != "done"]
+        order: tuple[State, ...] = ("running", "failed", "interrupted", "waiting")
+        return min(open_ones, key=lambda stage: order.index(stage.state), default=None)
+
+    @property
+    def state(self) -> State:
+        """Of the whole: done, running, failed or interrupted."""
+        if self.now is None:
+            return "done"
+        return self.now.state if self.now.state in ("running", "failed") else "interrupted"
+
+    @property
+    def errors(self) -> int:
+        """Images that failed, counted in every stage where they did."""
+        return sum(stage.errors for stage in self.stages)
+
+
+@dataclass(frozen=True)
+class SweepStatus:
+    """One sweep: trials that have ended, and those there are as far as is known."""
+
+    name: str
+    attempt: str | None
+    ended: int
+    total: int
+
+
+Seen = dict[str, StageStatus]
+"""Stages by id that have been looked at: runs share them."""
+
+
+def run_status(store: RunStore, name: str, seen: Seen | None = None) -> RunStatus | None:
+    """The status of a run; None if it was submitted this moment, or killed in it."""
+    path = store.run_path(name, "run.json")
+    if not store.exists(path):
+        return None
+    about, seen = store.read_json(path), {} if seen is None else seen
+    for stage in about["stages"]:
+        if stage["id"] not in seen:
+            seen[stage["id"]] = _stage_status(store, stage)
+    stages = tuple(replace(seen[stage["id"]], name=stage["name"]) for stage in about["stages"])
+    return RunStatus(name, about.get("attempt"), stages)
+
+
+def sweep_status(store: RunStore, name: str) -> SweepStatus | None:
+    """The status of a sweep; None if there is none of that name."""
+    path = store.run_path(name, "sweep.json")
+    if not store.exists(path):
+        return None
+    about, ended = store.read_json(path), len(store.names(store.run_path(name, "trials")))
+    return SweepStatus(name, about.get("attempt"), ended, max(ended, about["total"]))
+
+
+def _stage_status(store: RunStore, about: dict[str, Any]) -> StageStatus:
+    """A stage of a run.json."""
+    trains = about["kind"] == "train"
+    unit = "steps" if trains else "shards"
+    stage = StageStatus(about["name"], about["id"], about["kind"], "done", 0, about.get("work"), unit, errors=0)
+    record = store.record(stage)
+    if record is not None:
+        counts = record["counts"]
+        return replace(stage, made=counts[unit], work=counts[unit], errors=counts["errors"], seconds=record["seconds"])
+    holder, silent = _claim(store, stage)
+    since = holder.get("since") if holder is not None else None
+    made, rate = _steps(store, stage, since) if trains else _shards(store, stage, since)
+    stage = replace(stage, made=made, errors=_errors(store, stage), silent_s=silent)
+    if holder is None or is_dead(holder):
+        failure = failure_of(store, stage.id) or {}
+        state: State = "failed" if failure else "interrupted" if made or holder else "waiting"
+        who = holder["attempt"] if holder is not None else None
+        return replace(stage, state=state, holder=who, error=failure.get("error"), logs=failure.get("logs"))
+    if silent is not None and silent > STALE_S:
+        rate = None
+    left = max(0, stage.work - made) / rate if rate and stage.work is not None else None
+    return replace(stage, state="running", rate=rate, left_s=left, holder=holder["attempt"])
+
+
+def _steps(store: RunStore, stage: StageStatus, since: float | None) -> tuple[int, float | None]:
+    """Steps of a training by the end of its log, and how many a second in the attempt that claimed it at `since`."""
+    path = store.stage_path(stage, "metrics.jsonl")
+    if not store.exists(path):
+        return 0, None
+    with store.fs.open_input_file(path) as file:
+        file.seek(max(0, file.size() - _TAIL))
+        text: bytes = file.read()
+    whole = text if len(text) < _TAIL else text.partition(b"\n")[2]
+    lines = [json.loads(line) for line in whole.splitlines()[-_LINES:]]
+    fresh = [line for line in lines if since is not None and line.get("time", 0) > since]
+    seconds = fresh[-1]["time"] - fresh[0]["time"] if fresh else 0.0
+    rate = (fresh[-1]["step"] - fresh[0]["step"]) / seconds if seconds > 0 else None
+    return (lines[-1]["step"] if lines else 0), rate
+
+
+def _shards(store: RunStore, stage: StageStatus, since: float | None) -> tuple[int, float | None]:
+    """Shards of a stage, and how many a second in the attempt that claimed it at `since`, by the times of their files."""
+    from pyarrow.fs import FileSelector
+
+    files = store.fs.get_file_info(FileSelector(store.stage_path(stage, "shards"), allow_not_found=True))
+    times = sorted(info.mtime.timestamp() for info in files if info.base_name.startswith("part-"))
+    if since is None:
+        return len(times), None
+    pace = Pace(since)
+    for done, at in enumerate((at for at in times if at > since), start=1):
+        pace.at(at, done)
+    return len(times), pace.rate
+
+
+def _errors(store: RunStore, stage: StageStatus) -> int:
+    """Images that failed so far, where it can be read."""
+
+    def count(shard: int) -> int:
+        with suppress(OSError, ValueError):  # they may be tried again at this moment
+            return store.num_rows(stage, shard, "errors")
+        return 0
+
+    with ThreadPoolExecutor(_READERS, thread_name_prefix="errors") as pool:
+        return sum(pool.map(count, store.shards(stage, "errors")))
+
+
+def quality(store: RunStore, name: str, stage_id: str) -> list[str]:
+    """A line on the mIoU of a training on validation images, the last and the best; none where it was not measured."""
+    path = store.path("stages", stage_id, "metrics.jsonl")
+    lines = map(json.loads, store.read(path).splitlines() if store.exists(path) else [])
+    scored = [(row["val_miou"], row["step"]) for row in lines if "val_miou" in row]
+    if not scored:
+        return []
+    (last, at), (best, where) = scored[-1], max(scored)
+    return [f"{name}: mIoU on validation images {last:.3f} after step {at}, best {best:.3f} after step {where}"]
+
+
+def _claim(store: RunStore, stage: StageStatus) -> tuple[dict[str, Any] | None, float | None]:
+    """Who makes a stage, and the seconds since the last beat by the clocks of the file system and of this machine."""
+    path = store.path("claims", f"{stage.id}.json")
+    info = store.fs.get_file_info(path)
+    if not info.is_file:
+        return None, None
+    try:
+        return store.read_json(path), max(0.0, time.time() - info.mtime.timestamp())
+    except OSError:  # freed, or being written at this moment
+        return None, None

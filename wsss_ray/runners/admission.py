@@ -1,0 +1,212 @@
+"""Before anything starts: what can't be met is an error at once, with the numbers, and never a job that waits for ever.
+
+Checked are the CPUs and GPUs of trainings, the store from every machine (so that a folder that is not shared is found), the data
+from every machine, the versions of the package and of the job's plug-ins, and the disk that the missing shards will take, by
+rough upper estimates. Checkpoints are not estimated: only their networks know.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import wsss_ray
+from wsss_ray.config.job import Execution
+from wsss_ray.core.plan import Stage
+from wsss_ray.core.plugins import behind
+from wsss_ray.data.source import DataSplit
+from wsss_ray.engine.records import StageError, missing_shards
+from wsss_ray.engine.workers import data_split
+from wsss_ray.runners.cluster import Node, Resources, resources
+from wsss_ray.storage.store import RunStore
+
+_ANSWER_S = 120.0
+_POLL_S = 1.0
+_OBJECT_STORE = 70e6  # bytes; rows are shard numbers, but Ray's own start needs some
+_MAP_BYTES = 30_000  # of an image's maps: two tags, 41 x 41, maximum and mean in half precision
+_LABEL_BYTES = 20_000  # of a label map or a prediction as PNG
+
+
+@dataclass(frozen=True)
+class TrainingShare:
+    """What a training gets: workers (fewest, most), CPUs for each, and whether a GPU each."""
+
+    workers: tuple[int, int]
+    cpus: float
+    gpu: bool
+
+
+def training_share(run: Execution, have: Resources) -> TrainingShare:
+    """Divide a cluster among training workers. Raises ValueError if there is not enough for the fewest of them."""
+    fewest, most = run.worker_range
+    gpu = have.gpus > 0 if run.gpu is None else run.gpu
+    cpus = run.cpus_per_worker or max(1, math.floor(min(have.cpus / most, have.node_cpus)))
+    while not run.cpus_per_worker and cpus > 1 and places(have, cpus, gpu) < most:
+        cpus -= 1
+    shared = f" (a sweep runs {have.at_once} trials at once, each with its part)" if have.at_once > 1 else ""
+    if fewest * cpus > have.cpus or (gpu and fewest > have.gpus):
+        raise ValueError(
+            f"run.workers = {fewest} needs {fewest * cpus:g} CPUs{f' and {fewest} GPUs' if gpu else ''}, "
+            f"there are {have.cpus:g} and {have.gpus}{shared}; lower {'sweep.max_concurrent' if shared else 'run.workers'}"
+        )
+    found = places(have, cpus, gpu)
+    if found < fewest:
+        largest = max(node.cpus for node in have.nodes)
+        raise ValueError(
+            f"run.workers = {fewest} with {cpus:g} CPUs each find only {found} places: the largest machine has "
+            f"{largest:g} CPUs; lower run.cpus_per_worker"
+        )
+    if have.at_once > 1:  # no trial takes what is another's
+        most = max(fewest, min(most, int(have.cpus // cpus), have.gpus if gpu else most))
+    return TrainingShare((fewest, most), cpus, gpu)
+
+
+def places(have: Resources, cpus: float, gpu: bool) -> int:
+    """How many workers of that size the machines hold."""
+    return sum(int(min(node.cpus // cpus, node.gpus if gpu else math.inf)) for node in have.nodes)
+
+
+def preflight(store: RunStore, stages: Sequence[Stage], run: Execution, have: Resources, *, probe: str) -> Resources:
+    """Check that the missing stages of a plan can be made here. Raises StageError with what cannot be met and the mend.
+
+    `probe` is the path of the run's `run.json`, just written, which every machine has to see as new as it is. Returns what there
+    is, which may have become more: machines are asked for and waited for up to `run.wait_s`.
+    """
+    ids = [stage.id for stage in stages]
+    try:
+        have = _wait_for_machines(stages, run, have)
+        if 0 < have.object_store < _OBJECT_STORE:
+            raise ValueError(
+                f"Ray's object store has {have.object_store / 1e6:.0f} MB, at least {_OBJECT_STORE / 1e6:.0f} MB are needed; "
+                "start Ray with a larger --object-store-memory"
+            )
+        _check_disk(store, stages)
+        _check_machines(store, probe, stages, have.nodes)
+    except ValueError as error:
+        raise StageError(f"before the start: {error}", ids) from error
+    return have
+
+
+def _wait_for_machines(stages: Sequence[Stage], run: Execution, have: Resources) -> Resources:
+    """Ask for what the stages need until it is there. Raises ValueError when it is not in time."""
+    from ray.autoscaler.sdk import request_resources
+
+    deadline, asked = time.monotonic() + (run.wait_s if have.grows else 0), False
+    while True:
+        try:
+            if run.gpu and not have.gpus:
+                raise ValueError("run.gpu is true and there is no GPU; leave it out, or add machines that have one")
+            if any(stage.kind == "train" for stage in stages):
+                training_share(run, have)
+        except ValueError:
+            if time.monotonic() > deadline:
+                if asked:
+                    request_resources(bundles=[])
+                raise
+        else:
+            if asked:
+                request_resources(bundles=[])  # a request stands until the next one, and keeps machines up
+            return have
+        each = {"CPU": math.ceil(run.cpus_per_worker or 1), **({"GPU": 1} if run.gpu else {})}
+        request_resources(bundles=[each] * (run.worker_range[0] * have.at_once) + [{"CPU": 1}])
+        asked = True
+        time.sleep(_POLL_S)
+        have = replace(resources(), at_once=have.at_once)
+
+
+def estimate_bytes(store: RunStore, stages: Sequence[Stage]) -> float:
+    """Roughly what the missing shards of stages will take on disk at most."""
+    total = 0.0
+    for stage in stages:
+        if stage.kind == "train":
+            continue
+        split = data_split(stage)
+        each = {"ingest": 0, "localize": _MAP_BYTES}.get(stage.kind, _LABEL_BYTES)
+        whole = split.num_images * each + (split.num_bytes if stage.kind == "ingest" else 0)
+        total += whole * len(missing_shards(store, stage)) / max(1, split.num_shards)
+    return total
+
+
+def look_from_here(store: RunStore, probe: str, submitted: float, ingests: Sequence[Stage]) -> str | None:
+    """What is wrong with the store or the data as this machine sees them; None if nothing is."""
+    try:
+        seen = store.read_json(probe)["submitted"]
+    except OSError:
+        seen = 0.0
+    if seen < submitted:
+        return f"does not see the store {store.uri}; give a folder that all machines share, or s3:// or gs://"
+    for stage in ingests:
+        split = stage.component
+        assert isinstance(split, DataSplit)
+        missing = next((path for path in split.samples if not Path(path).is_file()), None)
+        if missing is not None:
+            return f"does not see {missing} of {stage.name}; all machines must see the data under the same path"
+    return None
+
+
+def _check_disk(store: RunStore, stages: Sequence[Stage]) -> None:
+    if not store.is_local:
+        return
+    folder = Path(store.path())
+    while not folder.exists():
+        folder = folder.parent
+    free, need = shutil.disk_usage(folder).free, estimate_bytes(store, stages)
+    if need > free:
+        raise ValueError(
+            f"the store {store.uri} has {free / 1e9:.1f} GB free, the missing stages may need {need / 1e9:.1f} GB; "
+            "free some, or put the store elsewhere by --store"
+        )
+
+
+def _check_machines(store: RunStore, probe: str, stages: Sequence[Stage], nodes: Sequence[Node]) -> None:
+    """Have every machine read the probe, look for some of the images, and say what plug-ins it has."""
+    submitted, ingests = store.read_json(probe)["submitted"], [stage for stage in stages if stage.kind == "ingest"]
+    problems = {"this machine": look_from_here(store, probe, submitted, ingests)}
+    if len(nodes) > 1:
+        needed = {name: plugin.version for name, plugin in behind(stage.component for stage in stages).items()}
+        problems |= _ask_machines(store, probe, submitted, ingests, nodes, needed)
+    for machine, problem in problems.items():
+        if problem is not None:
+            raise ValueError(f"{machine} {problem}")
+
+
+def _ask_machines(
+    store: RunStore, probe: str, submitted: float, ingests: Sequence[Stage], nodes: Sequence[Node], needed: Mapping[str, str]
+) -> dict[str, str | None]:
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    here, pickled = wsss_ray.__version__, ray.cloudpickle.dumps(list(ingests))  # to be opened where their plug-ins are
+
+    def look() -> str | None:
+        import wsss_ray as package
+
+        if package.__version__ != here:
+            return f"has wsss-ray {package.__version__}, here is {here}; install one version on all machines"
+        from wsss_ray.core.plugins import lacking
+
+        return lacking(needed) or look_from_here(store, probe, submitted, ray.cloudpickle.loads(pickled))
+
+    asked = {}
+    for node in nodes:
+        there = NodeAffinitySchedulingStrategy(node.id, soft=False)
+        asked[node.address] = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=there)(look).remote()
+    ready, _ = ray.wait(list(asked.values()), num_returns=len(asked), timeout=_ANSWER_S)
+    answers: dict[str, str | None] = {}
+    for address, reference in asked.items():
+        machine = f"machine {address}"
+        if reference not in ready:
+            answers[machine] = f"does not answer within {_ANSWER_S:.0f} s; see `ray status`"
+            continue
+        try:
+            answers[machine] = ray.get(reference)
+        except (ray.exceptions.NodeDiedError, ray.exceptions.WorkerCrashedError, ray.exceptions.TaskUnschedulableError):
+            continue  # a machine that leaves meanwhile is not needed
+        except ray.exceptions.RayError as error:
+            what = str(error).strip().splitlines()[-1]
+            answers[machine] = f"cannot run the package ({what}); install wsss-ray there, or submit by http://"
+    return answers

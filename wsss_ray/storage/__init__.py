@@ -1,0 +1,1 @@
+"""Files of the store, and nothing of what is in them."""
