@@ -41,9 +41,10 @@ bench: $(STAMP)  ## Ratios against baselines at small sizes (under 15 minutes on
 bench-full: $(STAMP)  ## The same at the real sizes; writes bench-full.md.
 	$(BIN)/python -m benchmarks --full --out bench-full.md
 
-lint: $(STAMP)  ## ruff and mypy.
+lint: $(STAMP)  ## ruff, mypy, and import-linter for the layers of docs/architecture.md.
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 
 clean:  ## Remove .venv and caches; runs/ stays.
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -28,6 +28,7 @@ from PIL import Image
 
 from benchmarks.measure import HEAD, Row, machine
 from benchmarks.processes import Watch
+from wsss_ray.storage.shards import shard_path
 
 SMALL, FULL = (1_000, 3_000, 5_000), (1_000, 10_000, 100_000)
 MB = 1e6
@@ -268,7 +269,7 @@ def costs(count: int) -> Iterator[Cost]:
             worker(0)
             taken = (time.process_time() - began) / count
             run_stage(store, stage)
-            path = Path(store.shard_path(stage, 0))
+            path = Path(shard_path(store, stage, 0))
             footer = int.from_bytes(path.read_bytes()[-8:-4], "little")
             yield Cost(stage.name, taken, path.stat().st_size / count, footer / count)
         sizes = [path.stat().st_size for path in root.glob("runs/stages/*/record.json")]

@@ -32,6 +32,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.measure import Row
+from wsss_ray.storage.shards import list_shards, read_shard
 
 
 @dataclass(frozen=True)
@@ -155,8 +156,8 @@ class _Prepared:
         found = {}
         for stage in stages:
             if stage.name == "seeds":
-                for shard in store.shards(stage):
-                    for row in store.read_shard(stage, shard, "seeds"):
+                for shard in list_shards(store, stage):
+                    for row in read_shard(store, stage, shard, "seeds"):
                         found[int(row["image_id"][:5])] = row["seed"]
         return seconds, found
 
@@ -215,7 +216,7 @@ class _Operators:
         return self.maps.component.localize(self.net, image_HWC, self.tags[index], key)  # type: ignore[attr-defined]
 
     def seed(self, index: int, image_HWC: Any, maps: Any, folder: str) -> None:
-        from wsss_ray.storage.schemas import decode_maps, encode_labels, encode_maps
+        from wsss_ray.data.codecs import decode_maps, encode_labels, encode_maps
 
         label_HW = self.seeds.component.seed(image_HWC, decode_maps(encode_maps(maps)), None)  # type: ignore[attr-defined]
         (self.root / folder / f"{index:05d}.png").write_bytes(encode_labels(label_HW))

@@ -34,6 +34,7 @@ from wsss_ray.engine.checkpoints import build_model
 from wsss_ray.engine.loader import ShardedImages, image_places, micro_batches
 from wsss_ray.methods.ficklenet import StochasticClassifier
 from wsss_ray.reporting.progress import Display
+from wsss_ray.storage.shards import list_shards, read_shard
 from wsss_ray.storage.store import RunStore
 
 WARM = 16
@@ -154,7 +155,7 @@ def listed(store: RunStore, *, images: int) -> Row:
     stage = stage_named(plan, "images-weak")
 
     def read() -> list[str]:
-        found = [store.read_shard(stage, shard, "images", columns=["image_id", "mask"]) for shard in store.shards(stage)]
+        found = [read_shard(store, stage, shard, "images", columns=["image_id", "mask"]) for shard in list_shards(store, stage)]
         return [row["image_id"] for rows in found for row in rows if row["mask"] is not None]
 
     assert list(image_places(store, stage, ["mask"])) == read()

@@ -16,9 +16,10 @@ from PIL import Image, ImageDraw, ImageFont
 
 from wsss_ray.config.job import load_job
 from wsss_ray.core.plan import Plan, Stage
+from wsss_ray.data.codecs import decode_gray, decode_maps, decode_rgb
 from wsss_ray.ops.seeds import resize_maps
 from wsss_ray.reporting.report.pictures import heat_over, palette
-from wsss_ray.storage.schemas import decode_gray, decode_maps, decode_rgb
+from wsss_ray.storage.shards import read_shard
 from wsss_ray.storage.store import RunStore
 
 SIDE, GAP, CAPTION = 112, 6, 16
@@ -32,7 +33,7 @@ def stage_named(plan: Plan, name: str) -> Stage:
 
 def shard(store: RunStore, plan: Plan, name: str, schema: str) -> list[dict[str, Any]]:
     """The first shard of a stage."""
-    return store.read_shard(stage_named(plan, name), 0, schema)
+    return read_shard(store, stage_named(plan, name), 0, schema)
 
 
 def training_rows(store: RunStore, plan: Plan, classes: Sequence[str]) -> list[list[Cell]]:

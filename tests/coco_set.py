@@ -10,8 +10,8 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as coco_mask
 
+from wsss_ray.data.codecs import decode_gray
 from wsss_ray.data.images import normalise_mask
-from wsss_ray.storage.schemas import decode_gray
 
 H, W = 6, 8
 CATEGORIES = [(90, "toothbrush"), (1, "person"), (3, "car")]  # not in order, and with holes

@@ -32,7 +32,7 @@ import numpy as np
 from PIL import Image
 
 import wsss_ray
-from wsss_ray.storage.schemas import encode_labels
+from wsss_ray.data.codecs import encode_labels
 from wsss_ray.core.component import NotIdentity
 from wsss_ray.data.source import Item, Raw, Source
 

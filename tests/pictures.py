@@ -8,12 +8,13 @@ import numpy as np
 from PIL import Image
 
 from tests.local import stage_named
+from wsss_ray.storage.shards import list_shards, read_shard
 
 
 def unpack(store, plan, folder: Path, *, split: str = "images-val", most: int | None = None) -> dict[str, Path]:
     """Write the images of a split as PNG files; their paths by image id."""
     stage = stage_named(plan, split)
-    rows = [row for shard in store.shards(stage) for row in store.read_shard(stage, shard, "images")][:most]
+    rows = [row for shard in list_shards(store, stage) for row in read_shard(store, stage, shard, "images")][:most]
     found = {}
     for row in rows:
         path = found[row["image_id"]] = folder / f"{row['image_id']}.png"

@@ -20,7 +20,7 @@ import io
 import numpy as np
 from PIL import Image
 
-from wsss_ray.storage.schemas import encode_labels
+from wsss_ray.data.codecs import encode_labels
 from wsss_ray.data.source import Item, Raw, Source
 from wsss_ray.nets.small import SmallNet
 
@@ -58,7 +58,7 @@ class ToyImages(Source):
 METHOD = '''
 """{paper}"""
 
-from wsss_ray.core.contracts import Method
+from wsss_ray.core.method import Method
 from wsss_ray.methods.cam import Cam
 
 

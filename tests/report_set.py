@@ -9,10 +9,11 @@ from tests.local import run_stage
 from tests.unit.test_report import CLASSES, HOSTILE, ReportPart, ReportSource, draw, record
 from wsss_ray.core.contracts import Axis, Maps, SeedScore
 from wsss_ray.core.plan import Plan, Stage, evaluate_seeds, ingest, seed
+from wsss_ray.data.codecs import encode_gray, encode_labels, encode_maps
 from wsss_ray.data.source import describe
-from wsss_ray.methods.cam import CrfSeeds, ThresholdSeeds
+from wsss_ray.methods.common.seed_rules import CrfSeeds, ThresholdSeeds
 from wsss_ray.ops.background import CamBackground, PowerBackground, SaliencyBackground
-from wsss_ray.storage.schemas import encode_gray, encode_labels, encode_maps
+from wsss_ray.storage.shards import write_shard
 from wsss_ray.storage.store import RunStore
 
 SIZE = (150, 230)  # larger than the thumbnails
@@ -57,9 +58,9 @@ def fill(store: RunStore) -> Plan:
             images.append(row | {"mask": encode_labels(mask)})
             found.append({"image_id": name} | encode_maps(maps_of(index)))
             saliency.append({"image_id": name, "saliency": encode_gray(saliency_of(index))})
-        store.write_shard(weak, shard, "images", images)
-        store.write_shard(salient, shard, "saliency", saliency)
-        store.write_shard(maps, shard, "maps", found)
+        write_shard(store, weak, shard, "images", images)
+        write_shard(store, salient, shard, "saliency", saliency)
+        write_shard(store, maps, shard, "maps", found)
     for stage in (weak, maps, salient):
         record(stage, store, images=IMAGES)
     for stage in plan:

@@ -12,9 +12,9 @@ from PIL import Image
 
 from wsss_ray.core.contracts import SeedRule
 from wsss_ray.core.randomness import random_key
+from wsss_ray.data.codecs import encode_labels
 from wsss_ray.data.source import Item, Raw, Source, Split
 from wsss_ray.methods.ficklenet import StochasticClassifier
-from wsss_ray.storage.schemas import encode_labels
 
 COLOURS = np.array([(220, 60, 60), (60, 200, 80), (70, 90, 230)])
 

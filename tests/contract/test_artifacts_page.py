@@ -1,4 +1,4 @@
-"""docs/artifacts.md: its tables are the schemas, and its code reads, without the package, what the package wrote."""
+"""docs/schemas.md: its tables are the schemas, and its code reads, without the package, what the package wrote."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from tests.pages import ROOT, fenced
 from tests.pictures import unpack
 from tests.shapes import tiny_job
 from wsss_ray.cli import app
-from wsss_ray.storage import schemas as artifacts
-from wsss_ray.storage.schemas import decode_gray, decode_maps
+from wsss_ray.data.codecs import decode_gray, decode_maps
+from wsss_ray.storage import schemas
+from wsss_ray.storage.shards import read_all
 from wsss_ray.storage.store import RunStore
 
-PAGE = "docs/artifacts.md"
+PAGE = "docs/schemas.md"
 FIRST, *READERS, PREDICTED, NETWORKS = fenced(PAGE, "python")
 
 
@@ -46,7 +47,7 @@ def run(known, block):
 
 def rows(photos, name, schema):
     store, plan = photos
-    return store.read_shards(stage_named(plan, name), schema).to_pylist()
+    return read_all(store, stage_named(plan, name), schema).to_pylist()
 
 
 def test_every_stage_of_a_run_is_found(photos, known):
@@ -108,7 +109,7 @@ def test_the_tables_are_the_schemas():
     names |= {"list<element: uint32>": "list of uint32", "list<element: int64>": "list of int64"}
     expected = {
         (name, field.name): names[str(field.type).replace("item:", "element:")]
-        for name, schema in artifacts._NAMES.items()
+        for name, schema in schemas._NAMES.items()
         for field in schema
         if field.name != "image_id"
     }
@@ -132,4 +133,4 @@ def test_records_have_the_fields_of_the_page(photos):
     fields = {name for line in text.splitlines() for name in re.findall(r"`(\w+)`", line.split("|")[1])}
     records = [store.record(stage) for stage in plan]
     assert set().union(*records) | {"execution"} == fields, "a training made by Ray says how"
-    assert f"(now {artifacts.VERSION})" in (ROOT / PAGE).read_text()
+    assert f"(now {schemas.VERSION})" in (ROOT / PAGE).read_text()

@@ -12,11 +12,12 @@ import torch
 from tests.local import job_of, run_plan, stage_named, train_stage
 from tests.tiny import tiny_job_of, tiny_method
 from wsss_ray.core.contracts import IGNORE, Learner, OnlineSegmenter, Segmenter
+from wsss_ray.data.codecs import decode_gray, decode_maps
 from wsss_ray.engine.checkpoints import build_model
 from wsss_ray.engine.loader import ShardedImages, micro_batches
 from wsss_ray.methods import methods
 from wsss_ray.nets.modules import set_dropout_keys
-from wsss_ray.storage.schemas import decode_gray, decode_maps
+from wsss_ray.storage.shards import read_all
 from wsss_ray.storage.store import RunStore
 
 NAMES = sorted(methods())
@@ -37,7 +38,7 @@ def stages(plan, kind):
 
 
 def tags_of(store, stage):
-    rows = store.read_shards(stage.input("data"), "images").to_pylist()
+    rows = read_all(store, stage.input("data"), "images").to_pylist()
     return {row["image_id"]: row["tags"] for row in rows}
 
 
@@ -54,7 +55,7 @@ def test_its_maps_lie_in_0_to_1_and_are_those_of_the_tags(made):
     _, plan, store = made
     for stage in stages(plan, "localize"):
         tags = tags_of(store, stage)
-        for row in store.read_shards(stage, "maps").to_pylist():
+        for row in read_all(store, stage, "maps").to_pylist():
             maps = decode_maps(row)
             assert list(maps.classes) == tags[row["image_id"]], "absent tags have no map"
             for part in (maps.peak_CHW, maps.mean_CHW):
@@ -68,7 +69,7 @@ def test_its_seeds_are_tags_background_or_undecided(made):
     for stage in stages(plan, "seed"):
         tags = tags_of(store, stage)
         only_tags = not stage.optional("model") or stage.component.only_tags
-        for row in store.read_shards(stage, "seeds").to_pylist():
+        for row in read_all(store, stage, "seeds").to_pylist():
             label = decode_gray(row["seed"])
             assert label.shape == (32, 32)
             allowed = {0, IGNORE, *(tag + 1 for tag in tags[row["image_id"]])}

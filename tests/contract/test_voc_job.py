@@ -12,6 +12,7 @@ from tests.local import job_of, run_plan, stage_named
 from tests.voc_folder import make_voc, thin
 from wsss_ray.config.document import read_document
 from wsss_ray.config.job import load_job
+from wsss_ray.storage.shards import read_all
 from wsss_ray.storage.store import RunStore
 
 JOB = Path(__file__).parents[2] / "jobs" / "ficklenet.yaml"
@@ -38,7 +39,7 @@ def test_the_papers_job_runs_on_a_voc_folder(voc, tmp_path):
         *("classifier", "maps", "seeds", "seed_quality", "segmenter", "relabel", "relabel_quality", "retrain", "miou"),
     ]
     run_plan(store, plan)
-    maps = store.read_shards(stage_named(plan, "maps"), "maps").to_pylist()
+    maps = read_all(store, stage_named(plan, "maps"), "maps").to_pylist()
     assert [(row["height"], row["width"], row["classes"]) for row in maps] == [(41, 41, [14]), (41, 41, [11])] * 2
     final = store.record(plan.targets[-1])
     assert final["counts"] == {"images": 2, "errors": 0, "shards": 1}

@@ -21,7 +21,8 @@ from wsss_ray.core.contracts import IGNORE
 from wsss_ray.ops.crf import DenseCrf
 from wsss_ray.ops.energy import dense_energy
 from wsss_ray.ops.lattice import mean_field
-from wsss_ray.ops.lattice.base import Lattice, bilateral_features, spatial_features
+from wsss_ray.ops.lattice.base import bilateral_features, spatial_features
+from wsss_ray.ops.lattice.build import build_lattice
 from wsss_ray.ops.lattice.compiled import CompiledLattice
 from wsss_ray.ops.lattice.on_torch import TorchLattice
 
@@ -63,10 +64,10 @@ def test_compiled_form_equals_torch_form(height, width, sxy, reverse):
 
 def test_form_follows_the_device():
     features = spatial_features(3, 5, sxy=2)
-    assert isinstance(Lattice.build(features), CompiledLattice)
+    assert isinstance(build_lattice(features), CompiledLattice)
     for wrong in (torch.ones(14, 2), torch.ones(16, 2), torch.ones(15)):
         with pytest.raises(ValueError, match="15 points"):
-            Lattice.build(features).filter(wrong)
+            build_lattice(features).filter(wrong)
 
 
 @pytest.mark.parametrize(("dimensions", "share"), [(1, 0.921), (2, 0.882)])
@@ -77,7 +78,7 @@ def test_mass_without_missing_corners(dimensions, share):
     assert mass / (2 * math.pi) ** (dimensions / 2) == pytest.approx(share, abs=1e-3)
     side = torch.arange(-8, 8, 0.05 if dimensions == 1 else 0.1, dtype=torch.float64)
     features = torch.cartesian_prod(*[side] * dimensions).reshape(-1, dimensions)
-    filtered = Lattice.build(features).filter(torch.ones(len(features), 1, dtype=torch.float64))[:, 0]
+    filtered = build_lattice(features).filter(torch.ones(len(features), 1, dtype=torch.float64))[:, 0]
     inner = features.abs().amax(dim=1) < 2
     spacing = float(side[1] - side[0])
     assert filtered[inner].mean() * spacing**dimensions == pytest.approx(mass, rel=2e-3)
@@ -93,7 +94,7 @@ def test_filter_approximates_gaussian_sums(which, sxy, srgb, share, error):
     features = bilateral_features(image, sxy=sxy, srgb=srgb) if srgb else spatial_features(48, 64, sxy=sxy)
     values = torch.rand(len(features), 2, generator=torch.Generator().manual_seed(0))
     values[:, 0] = 1
-    ours, exact = Lattice.build(features).filter(values).double(), all_pairs(features, values)
+    ours, exact = build_lattice(features).filter(values).double(), all_pairs(features, values)
     assert share[0] < ours[:, 0].sum() / exact[:, 0].sum() < share[1]
     difference = ours[:, 1] / ours[:, 0] - exact[:, 1] / exact[:, 0]
     assert difference.square().mean().sqrt() < error
@@ -101,7 +102,7 @@ def test_filter_approximates_gaussian_sums(which, sxy, srgb, share, error):
 
 def test_reverse_is_the_adjoint_and_the_filter_nearly_symmetric():
     features = bilateral_features(torch.from_numpy(photo(1, 16, 20)), sxy=20, srgb=13).double()
-    lattice, ones = Lattice.build(features), torch.eye(len(features), dtype=torch.float64)
+    lattice, ones = build_lattice(features), torch.eye(len(features), dtype=torch.float64)
     forward, backward = lattice.filter(ones), lattice.filter(ones, reverse=True)
     torch.testing.assert_close(forward.T, backward, rtol=1e-12, atol=1e-12)
     assert 1e-3 < (forward - forward.T).norm() / forward.norm() < 0.15
@@ -112,18 +113,18 @@ def test_reverse_is_the_adjoint_and_the_filter_nearly_symmetric():
 def test_columns_are_independent_and_runs_repeat():
     features = bilateral_features(torch.from_numpy(photo(0, 60, 81)), sxy=50, srgb=15)
     values = torch.rand(len(features), 21, generator=torch.Generator().manual_seed(3))
-    filtered = Lattice.build(features).filter(values)
+    filtered = build_lattice(features).filter(values)
     for columns in (slice(0, 1), slice(4, 7), slice(5, 21)):
-        assert torch.equal(Lattice.build(features).filter(values[:, columns]), filtered[:, columns])
-    assert Lattice.build(features).filter(values[:, :0]).shape == (len(features), 0)
+        assert torch.equal(build_lattice(features).filter(values[:, columns]), filtered[:, columns])
+    assert build_lattice(features).filter(values[:, :0]).shape == (len(features), 0)
     threads = torch.get_num_threads()
     try:
         for count in (1, 2, 3):
             torch.set_num_threads(count)
-            assert torch.equal(Lattice.build(features).filter(values), filtered)
+            assert torch.equal(build_lattice(features).filter(values), filtered)
     finally:
         torch.set_num_threads(threads)
-    torch.testing.assert_close(Lattice.build(features).filter(values.double()).float(), filtered, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(build_lattice(features).filter(values.double()).float(), filtered, rtol=1e-5, atol=1e-6)
 
 
 def test_features_and_their_limits():
@@ -131,8 +132,8 @@ def test_features_and_their_limits():
     features = bilateral_features(image, sxy=4, srgb=8)
     np.testing.assert_allclose(features[2 * 7 + 3], [3 / 4, 2 / 4, *(image[2, 3].numpy() / 8)])
     assert torch.equal(spatial_features(5, 7, sxy=4), features[:, :2])
-    one = Lattice.build(features[:1]).filter(torch.tensor([[2.0]]))
-    same = Lattice.build(features[:1].repeat(9, 1)).filter(torch.full((9, 1), 2.0))
+    one = build_lattice(features[:1]).filter(torch.tensor([[2.0]]))
+    same = build_lattice(features[:1].repeat(9, 1)).filter(torch.full((9, 1), 2.0))
     torch.testing.assert_close(same, 9 * one.repeat(9, 1))
 
 
@@ -303,7 +304,7 @@ def test_energy_against_all_pairs(energy_case):
     energy = dense_energy(*energy_case)
     for one, (features, p, gate) in enumerate(energy_parts(*energy_case)):
         ours = torch.autograd.grad(energy[one], prob, retain_graph=True)[0][one]
-        by_lattice, by_pairs = Lattice.build(features).filter(p.detach()), all_pairs(features, p.detach())
+        by_lattice, by_pairs = build_lattice(features).filter(p.detach()), all_pairs(features, p.detach())
         (same,) = torch.autograd.grad((p * -2 * gate * by_lattice).sum(), prob, retain_graph=True)
         torch.testing.assert_close(energy[one], -(p * gate * by_lattice).sum())
         torch.testing.assert_close(ours, same[one])
@@ -327,7 +328,7 @@ def test_energy_gradient_where_the_gate_is_even(energy_case):
         sum(
             (p * -(lattice.filter(p.detach()) + lattice.filter(p.detach(), reverse=True))).sum()
             for features, p, _ in energy_parts(prob, *rest)
-            for lattice in [Lattice.build(features)]
+            for lattice in [build_lattice(features)]
         ),
         prob,
     )
@@ -389,9 +390,9 @@ def test_cuda_equals_cpu(energy_case):
     on_gpu = bilateral_features(torch.from_numpy(image).cuda(), sxy=50, srgb=15)
     assert torch.equal(on_gpu.cpu(), features)
     values = torch.rand(len(features), 21, generator=torch.Generator().manual_seed(0))
-    filtered = Lattice.build(on_gpu).filter(values.cuda())
-    assert torch.equal(Lattice.build(on_gpu).filter(values.cuda()), filtered)
-    torch.testing.assert_close(filtered.cpu(), Lattice.build(features).filter(values), rtol=1e-4, atol=1e-5)
+    filtered = build_lattice(on_gpu).filter(values.cuda())
+    assert torch.equal(build_lattice(on_gpu).filter(values.cuda()), filtered)
+    torch.testing.assert_close(filtered.cpu(), build_lattice(features).filter(values), rtol=1e-4, atol=1e-5)
     prob, crf = smooth_prob(3, 96, 128), DenseCrf(backend="lattice")
     np.testing.assert_allclose(crf.refine(image, prob, device="cuda"), crf.refine(image, prob), atol=1e-3)
     case = [part.detach().cuda() for part in energy_case]

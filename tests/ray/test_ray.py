@@ -25,6 +25,7 @@ from wsss_ray.engine.records import StageError
 from wsss_ray.reporting.progress import Display
 from wsss_ray.reporting.status import run_status
 from wsss_ray.runners.execute import execute, pending
+from wsss_ray.storage.shards import list_shards, read_all, shard_path
 from wsss_ray.storage.store import RunStore
 
 pytestmark = pytest.mark.ray
@@ -37,10 +38,10 @@ def quiet():
 
 def shards_of(store, plan):
     return {
-        (stage.name, shard): store.read(store.shard_path(stage, shard))
+        (stage.name, shard): store.read(shard_path(store, stage, shard))
         for stage in plan
         if stage.kind != "train"
-        for shard in store.shards(stage)
+        for shard in list_shards(store, stage)
     }
 
 
@@ -115,14 +116,14 @@ def test_bad_images_are_recorded_and_too_many_stop_the_run(ray_session, tmp_path
     execute(loaded, plan, store, quiet())
     stage = plan.stages[0]
     assert store.record(stage)["counts"] == {"images": 22, "errors": 2, "shards": 3}
-    errors = store.read_shards(stage, "errors", folder="errors").to_pylist()
+    errors = read_all(store, stage, "errors", folder="errors").to_pylist()
     assert [row["image_id"] for row in errors] == ["weak/0003", "weak/0011"]
     strict = job_of(job | {"run": {"max_bad_fraction": 0.05}})
     store = RunStore(str(tmp_path / "strict"))
     with pytest.raises(StageError, match=r"images-weak: 2 of 24 images failed, .*max_bad_fraction"):
         execute(strict, plan, store, quiet())
     assert store.record(stage) is None
-    assert store.shards(stage) == [2], "shards with failures are made again"
+    assert list_shards(store, stage) == [2], "shards with failures are made again"
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from tests.local import run_plan
 from tests.tiny import tiny_job_of, tiny_method
 from wsss_ray.config.job import load_job, load_sweep
 from wsss_ray.core.plan import Plan, until
+from wsss_ray.storage.shards import list_shards, shard_path
 from wsss_ray.storage.store import RunStore
 from wsss_ray.storage.trials import rows_of
 
@@ -91,8 +92,8 @@ def test_a_threshold_sweep_makes_every_distinct_stage_once_also_when_it_is_kille
     expected = RunStore(str(tmp_path / "expected"))
     run_plan(expected, plans[7])
     for stage in plans[7]:
-        for shard in expected.shards(stage) if stage.kind != "train" else ():
-            assert submit.store.read(submit.store.shard_path(stage, shard)) == expected.read(expected.shard_path(stage, shard))
+        for shard in list_shards(expected, stage) if stage.kind != "train" else ():
+            assert submit.store.read(shard_path(submit.store, stage, shard)) == expected.read(shard_path(expected, stage, shard))
     for one, plan in zip(trials, plans, strict=True):  # of a trial that shares all its stages and of one that was killed too
         folder = submit.store.run_path(one.job.name, "tensorboard")
         assert set(submit.store.names(folder)) == {stage.name for stage in plan}

@@ -12,9 +12,10 @@ from PIL import Image
 
 from tests.local import job_of, run_stage, stage_named
 from tests.shapes import tiny_job
+from wsss_ray.data.codecs import decode_gray, decode_rgb
 from wsss_ray.data.images import normalise_image, normalise_mask, normalise_saliency
 from wsss_ray.data.voc import read_annotation
-from wsss_ray.storage.schemas import decode_gray, decode_rgb
+from wsss_ray.storage.shards import read_shard
 from wsss_ray.storage.store import RunStore
 
 
@@ -110,7 +111,7 @@ def test_an_ingested_bomb_is_recorded_and_skipped(tmp_path, frugal):
     store, ingest = RunStore(str(tmp_path / "store")), stage_named(job_of(tiny_job(data=data)).plan(), "images-weak")
     run_stage(store, ingest)
     assert store.record(ingest)["counts"] == {"images": 2, "errors": 1, "shards": 1}
-    (error,) = store.read_shard(ingest, 0, "errors", folder="errors")
+    (error,) = read_shard(store, ingest, 0, "errors", folder="errors")
     assert "60000x60000 is more than 80000000 pixels; raise data.max_pixels" in error["reason"]
 
 

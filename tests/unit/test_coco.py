@@ -31,8 +31,9 @@ from tests.coco_set import (
 from tests.local import job_of, run_stage, stage_named
 from tests.shapes import tiny_job
 from wsss_ray.data.coco import Coco
+from wsss_ray.data.codecs import decode_gray
 from wsss_ray.data.source import Item, Raw, Source, describe, listing_digest
-from wsss_ray.storage.schemas import decode_gray
+from wsss_ray.storage.shards import read_all
 from wsss_ray.storage.store import RunStore
 
 
@@ -146,7 +147,7 @@ def test_ingest(root, tmp_path):
     for name in ("images-weak", "images-val"):
         stage = stage_named(plan, name)
         run_stage(store, stage)
-        for row in store.read_shards(stage, "images").to_pylist():
+        for row in read_all(store, stage, "images").to_pylist():
             found[row["image_id"]] = (row["tags"], decode_gray(row["mask"]).tolist(), row["height"], row["width"])
     assert found == {
         TRAIN(9): ([0, 2], LABELS[9], H, W),
@@ -154,7 +155,7 @@ def test_ingest(root, tmp_path):
         VAL(42): ([1], LABELS[30], H, W),
         VAL(73): ([0, 2], LABELS[9], H, W),
     }
-    (error,) = store.read_shards(stage_named(plan, "images-weak"), "errors", folder="errors").to_pylist()
+    (error,) = read_all(store, stage_named(plan, "images-weak"), "errors", folder="errors").to_pylist()
     assert error["image_id"] == TRAIN(25)
     assert error["path"] == str(root / "train2014" / f"{TRAIN(25)}.jpg")
     assert error["reason"] == "annotation 2500: polygon 3 has 4 numbers; expected x and y of three points or more"
@@ -165,7 +166,7 @@ def test_annotations_of_another_size_than_their_image(root, tmp_path):
     data = {"kind": "coco", "root": str(root), "val_annotations": None}
     stage, store = job_of(tiny_job(data=data)).plan().stages[0], RunStore(str(tmp_path / "runs"))
     run_stage(store, stage)
-    (error,) = store.read_shards(stage, "errors", folder="errors").to_pylist()
+    (error,) = read_all(store, stage, "errors", folder="errors").to_pylist()
     assert error["reason"] == f"the mask is {W + 1}x{H}, its image {W}x{H} (width x height)"
     source = Coco(root=str(root), max_pixels=50)
     with pytest.raises(ValueError, match=r"^9x6 is more than 50 pixels; raise data\.max_pixels"):

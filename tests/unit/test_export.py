@@ -15,11 +15,12 @@ from PIL import Image
 from tests.local import job_of, run_plan, stage_named
 from tests.shapes import tiny_job
 from wsss_ray.cli import app
+from wsss_ray.data.codecs import decode_gray, encode_labels
 from wsss_ray.data.folder import Folder
 from wsss_ray.data.images import normalise_mask
 from wsss_ray.data.voc import Voc
 from wsss_ray.inference.export_labels import export, find_labels, read_labels
-from wsss_ray.storage.schemas import decode_gray, encode_labels
+from wsss_ray.storage.shards import list_shards, read_shard, shard_path, write_shard
 from wsss_ray.storage.store import RunStore
 
 NAMES = ("square", "disc", "bar")
@@ -55,7 +56,7 @@ def small(tmp_path):
     rows[1]["seed"] = None
     del labels["weak/0001"]
     for shard in (0, 1):
-        store.write_shard(seeds, shard, "seeds", rows[2 * shard : 2 * shard + 2])
+        write_shard(store, seeds, shard, "seeds", rows[2 * shard : 2 * shard + 2])
     store.commit(seeds, {"kind": "seed", "inputs": [[role, stage.id] for role, stage in seeds.inputs]})
     return store, plan, labels
 
@@ -130,7 +131,7 @@ def test_seeds_come_back_through_a_folder_of_masks(made, tmp_path):
     store, plan = made
     exported(store, tmp_path / "VOC/SegmentationClassAug")
     data, seeds = stage_named(plan, "images-weak"), stage_named(plan, "seeds")
-    rows = [row for shard in store.shards(data) for row in store.read_shard(data, shard, "images")]
+    rows = [row for shard in list_shards(store, data) for row in read_shard(store, data, shard, "images")]
     lines = ["image,tags"]
     for row in rows:
         path = tmp_path / "VOC/JPEGImages" / f"{row['image_id']}.png"
@@ -144,7 +145,8 @@ def test_seeds_come_back_through_a_folder_of_masks(made, tmp_path):
     (tmp_path / "VOC/list.txt").write_text("\n".join(listed))
     os.rename(masks / "classes.txt", tmp_path / "VOC/classes.txt")
     voc = Voc(root=str(tmp_path / "VOC"), train="list.txt", val=None)
-    artifact = {row["image_id"]: row["seed"] for shard in store.shards(seeds) for row in store.read_shard(seeds, shard, "seeds")}
+    rows = [row for shard in list_shards(store, seeds) for row in read_shard(store, seeds, shard, "seeds")]
+    artifact = {row["image_id"]: row["seed"] for row in rows}
     for source in (folder, voc):
         assert source.class_names() == NAMES
         found = {item.image_id: source.load(item) for item in source.items("weak")}
@@ -163,7 +165,7 @@ def test_predictions_of_a_model(made, tmp_path, capsys, form):
     assert f"miou ({miou.id}): 8 images to {tmp_path / 'out'}" in said
     assert ("255" in said) == (form == "coco")
     if form == "voc":
-        for row in store.read_shard(miou, 0, "scores"):
+        for row in read_shard(store, miou, 0, "scores"):
             label_HW = np.asarray(Image.open(tmp_path / "out" / f"{row['image_id']}.png"))
             np.testing.assert_array_equal(label_HW, decode_gray(row["prediction"]))
 
@@ -213,7 +215,7 @@ def tamper(store, plan, image_id, seed=None):
     seeds = stage_named(plan, "seeds")
     good = encode_labels(np.zeros((4, 4), np.uint8))
     rows = [{"image_id": "weak/0000", "seed": good}, {"image_id": image_id, "seed": seed or good}]
-    store.write_shard(seeds, 0, "seeds", rows)
+    write_shard(store, seeds, 0, "seeds", rows)
 
 
 @pytest.mark.parametrize(
@@ -275,8 +277,8 @@ def test_without_pycocotools(small, tmp_path, capsys, monkeypatch):
 def test_one_image_is_held_at_a_time(small):
     """Rows come as they are read: the first is there before the second shard is opened."""
     store, plan, labels = small
-    store.delete(store.shard_path(stage_named(plan, "seeds"), 1))
-    store.write(store.shard_path(stage_named(plan, "seeds"), 1), b"not Parquet")
+    store.delete(shard_path(store, stage_named(plan, "seeds"), 1))
+    store.write(shard_path(store, stage_named(plan, "seeds"), 1), b"not Parquet")
     rows = read_labels(store, find_labels(store, run_json(store), "seeds"))
     image_id, label_HW = next(rows)
     np.testing.assert_array_equal(label_HW, labels[image_id])
@@ -290,7 +292,7 @@ def test_the_json_is_valid_with_names_of_any_script(tmp_path):
     component = {"classes": ['猫 "cat"', "b", "c"], "source": {}}
     store.commit(data, {"kind": "ingest", "identity": {"component": component}})
     store.commit(seeds, {"kind": "seed", "inputs": [["data", data.id]]})
-    store.write_shard(seeds, 0, "seeds", [{"image_id": 'ä/"x"', "seed": encode_labels(np.eye(3, dtype=np.uint8))}])
+    write_shard(store, seeds, 0, "seeds", [{"image_id": 'ä/"x"', "seed": encode_labels(np.eye(3, dtype=np.uint8))}])
     found = json.loads(exported(store, tmp_path / "out", form="coco").path.read_text())
     assert found["images"] == [{"id": 1, "file_name": 'ä/"x"', "height": 3, "width": 3}]
     assert found["categories"][0] == {"id": 1, "name": '猫 "cat"'}

@@ -24,6 +24,7 @@ from wsss_ray.data.voc import Voc
 from wsss_ray.engine.listing import FOLDER, Listing
 from wsss_ray.engine.records import check_unchanged, commit_shards
 from wsss_ray.engine.workers import worker_class
+from wsss_ray.storage.shards import list_shards, read_all, shard_path
 from wsss_ray.storage.store import RunStore
 
 LISTED: list[str] = []
@@ -63,7 +64,7 @@ def test_workers_read_what_the_driver_has_listed(ingested, tmp_path):
     alone = RunStore(str(tmp_path / "alone"))
     for shard in range(3):
         worker_class(stage)(alone, stage)(shard)
-        assert store.read(store.shard_path(stage, shard)) == alone.read(alone.shard_path(stage, shard))
+        assert store.read(shard_path(store, stage, shard)) == alone.read(shard_path(alone, stage, shard))
     run_stage(store, stage)
     assert store.names(store.stage_path(stage)) == ["record.json", "shards"], "the listing has served"
 
@@ -78,7 +79,7 @@ def test_each_shard_finds_its_items(tmp_path, monkeypatch, shard_size):
     shards = range(stage.component.num_shards)
     assert [item for shard in shards for item in listing.shard(shard)] == items
     assert [item for _, found in listing.by_shard() for item in found] == items
-    assert len(store.shards(stage, FOLDER)) == -(-20 // (max(1, 6 // shard_size) * shard_size))
+    assert len(list_shards(store, stage, FOLDER)) == -(-20 // (max(1, 6 // shard_size) * shard_size))
 
 
 @pytest.mark.parametrize("now", [23, 25, 200])
@@ -221,7 +222,7 @@ def test_scores_add_up_over_shards(tmp_path):
     plan, store = job_of(tiny_job()).plan(), RunStore(str(tmp_path))
     run_plan(store, plan, last="seed_quality")
     stage = stage_named(plan, "seed_quality")
-    rows = store.read_shards(stage, "scores").to_pylist()
+    rows = read_all(store, stage, "scores").to_pylist()
     matrix = np.zeros(4 * 5, np.int64)
     for row in rows:
         matrix[row["cells"]] += row["counts"]

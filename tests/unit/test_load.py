@@ -22,13 +22,14 @@ from tests.pictures import unpack
 from tests.unit.test_security import Evil
 from wsss_ray.config.job import register
 from wsss_ray.core.contracts import Learner, Metric, Segmenter
+from wsss_ray.data.codecs import decode_gray
 from wsss_ray.engine.checkpoints import load_model
 from wsss_ray.inference.trained import component_of, find_trained
 from wsss_ray.methods import methods
 from wsss_ray.methods.deeplab import DeeplabSegmenter
 from wsss_ray.nets.vgg16 import Vgg16
 from wsss_ray.nets.weights import Weights
-from wsss_ray.storage.schemas import decode_gray
+from wsss_ray.storage.shards import read_shard
 from wsss_ray.storage.store import RunStore
 
 ROOT = Path(__file__).parents[2]
@@ -74,7 +75,7 @@ def test_a_script_needs_neither_ray_nor_the_data(copied, trained_run, tmp_path):
     )
     assert done.stdout == "background square disc bar (2, 4, 17, 23) []\n", done.stderr
     whole, stage = trained_run[0], stage_named(plan, "miou")
-    expected = {row["image_id"]: row["prediction"] for row in whole.read_shard(stage, 0, "scores")}
+    expected = {row["image_id"]: row["prediction"] for row in read_shard(whole, stage, 0, "scores")}
     np.testing.assert_array_equal(np.load(tmp_path / "label.npy"), decode_gray(expected[image_id]))
 
 

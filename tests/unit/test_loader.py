@@ -10,6 +10,7 @@ import pytest
 from tests.local import job_of, run_plan, stage_named
 from tests.shapes import tiny_job
 from wsss_ray.engine.loader import ShardedImages, automatic_processes, image_places, micro_batches
+from wsss_ray.storage.shards import list_shards, open_shard, read_shard, shard_path
 from wsss_ray.storage.store import RunStore
 
 
@@ -23,18 +24,18 @@ def packed(tmp_path):
 
 def test_where_images_lie_is_read_from_footers_or_else_from_the_rows(packed, tmp_path):
     store, stage = packed[0], stage_named(packed[1], "images-weak")
-    shards = {shard: store.read_shard(stage, shard, "images") for shard in store.shards(stage)}
+    shards = {shard: read_shard(store, stage, shard, "images") for shard in list_shards(store, stage)}
     expected = {row["image_id"]: (stage, shard, place) for shard, rows in shards.items() for place, row in enumerate(rows)}
     assert list(image_places(store, stage).items()) == list(expected.items())
     assert image_places(store, stage, ["mask"]) == expected
     bare = RunStore(str(tmp_path / "bare"))
-    for shard in store.shards(stage):
-        table = store.open_shard(stage, shard, "images").read()
+    for shard in list_shards(store, stage):
+        table = open_shard(store, stage, shard, "images").read()
         column = table.schema.get_field_index("mask")
         masks = [None if place == 2 else mask for place, mask in enumerate(table["mask"].to_pylist())]
         table = table.set_column(column, table.schema.field("mask"), [masks])
-        bare.write(bare.shard_path(stage, shard), b"")
-        pq.write_table(table, bare.shard_path(stage, shard), row_group_size=1, write_statistics=shard != 0)
+        bare.write(shard_path(bare, stage, shard), b"")
+        pq.write_table(table, shard_path(bare, stage, shard), row_group_size=1, write_statistics=shard != 0)
     assert image_places(bare, stage) == expected
     assert image_places(bare, stage, ["mask"]) == {name: place for name, place in expected.items() if place[2] != 2}
 
@@ -50,8 +51,8 @@ def test_batches_ahead_end_with_their_reader_and_tell_what_failed(packed):
     assert not any(thread.name.startswith("batches") for thread in threading.enumerate())
     data = stage.input("data")
     images = ShardedImages(store, stage, stage.component.augment, 3)
-    for shard in store.shards(data):
-        store.write(store.shard_path(data, shard), b"no parquet")
+    for shard in list_shards(store, data):
+        store.write(shard_path(store, data, shard), b"no parquet")
     with pytest.raises(ValueError, match="Parquet"):
         next(micro_batches(images, **call))
 

@@ -25,6 +25,7 @@ from wsss_ray.reporting.progress import Display
 from wsss_ray.runners import follow as follow_module
 from wsss_ray.runners.follow import Follower, logged
 from wsss_ray.storage.claims import Claims
+from wsss_ray.storage.shards import list_shards, shard_path
 from wsss_ray.storage.store import RunStore
 
 MEMORY = {"loggers": ["memory"]}
@@ -237,10 +238,10 @@ def test_progress_of_a_stage_that_is_made(copy, monkeypatch):
     """A rate is of the time in which it was made: not of that in which it waited, and not of what was there before."""
     _, plan = job_with()
     stage = stage_named(plan, "images-weak")
-    record, shards = copy.record(stage), {shard: copy.read(copy.shard_path(stage, shard)) for shard in copy.shards(stage)}
+    record, shards = copy.record(stage), {shard: copy.read(shard_path(copy, stage, shard)) for shard in list_shards(copy, stage)}
     copy.delete(copy.stage_path(stage, "record.json"))
     for shard in shards:
-        copy.delete(copy.shard_path(stage, shard))
+        copy.delete(shard_path(copy, stage, shard))
     now = [1e9]
     monkeypatch.setattr(time, "time", lambda: now[0])
     figures = Figures(copy, stage, after=0)
@@ -251,7 +252,7 @@ def test_progress_of_a_stage_that_is_made(copy, monkeypatch):
         rows = []
         for shard, data in shards.items():
             now[0] += 10
-            copy.write(copy.shard_path(stage, shard), data)
+            copy.write(shard_path(copy, stage, shard), data)
             rows += figures.rows()
     assert [(row.step, row.figures["share"]) for row in rows] == [(1, 1 / 3), (2, 2 / 3), (3, 1)]
     assert ["images_per_s" in row.figures for row in rows] == [False, True, True], "one alone tells no rate"
@@ -259,7 +260,7 @@ def test_progress_of_a_stage_that_is_made(copy, monkeypatch):
     copy.write_json(copy.stage_path(stage, "record.json"), record)
     (whole,) = figures.rows()
     assert whole.figures["images_per_s"] == pytest.approx(record["counts"]["images"] / record["seconds"])
-    os.utime(copy.shard_path(stage, 0), (now[0], now[0]))  # of an attempt before the last
+    os.utime(shard_path(copy, stage, 0), (now[0], now[0]))  # of an attempt before the last
     (resumed,) = Figures(copy, stage, after=0).rows()
     assert "images_per_s" not in resumed.figures
     assert resumed.figures["seconds"] == record["seconds"]

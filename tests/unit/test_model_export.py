@@ -21,12 +21,13 @@ from tests.local import stage_named
 from tests.masked import small_segmenter
 from tests.pictures import unpack
 from wsss_ray.cli import app
+from wsss_ray.data.codecs import decode_rgb
 from wsss_ray.data.images import normalise_image
 from wsss_ray.inference.export_model import FILES, Sizes, _attempts, _EvenSame, export_model
 from wsss_ray.inference.predictor import Predictor
 from wsss_ray.inference.trained import find_trained
 from wsss_ray.methods.deeplab import DeeplabSegmenter
-from wsss_ray.storage.schemas import decode_rgb
+from wsss_ray.storage.shards import read_all
 from wsss_ray.storage.store import RunStore
 
 FORMS = ("safetensors", "torch", "onnx")
@@ -118,7 +119,7 @@ def test_the_card_tells_what_it_is_and_no_path(trained_run, exported):
     record = store.record(stage_named(plan, "miou"))
     assert f"mIoU {record['metrics']['miou']:.3f} on 8 images with masks (`miou`)" in text
     assert "| 0 | background |\n| 1 | square |\n| 2 | disc |\n| 3 | bar |" in text
-    rows = store.read_shards(stage_named(plan, "images-weak"), "images", columns=["tags"]).to_pylist()
+    rows = read_all(store, stage_named(plan, "images-weak"), "images", columns=["tags"]).to_pylist()
     for tag, name in enumerate(("square", "disc", "bar")):
         assert f"| {name} | {sum(tag in row['tags'] for row in rows)} |" in text
     assert "24 images, learnt from human masks." in text

@@ -17,11 +17,12 @@ from tests.local import job_of, run_plan, stage_named
 from tests.masked import masked_job
 from tests.pictures import odd_pictures, unpack
 from wsss_ray.cli import app
+from wsss_ray.data.codecs import decode_gray, decode_rgb
 from wsss_ray.inference.batch import PredictWorker, Work, begin, blended
 from wsss_ray.inference.inputs import list_images
 from wsss_ray.inference.trained import find_trained
 from wsss_ray.runners.execute import begin_run
-from wsss_ray.storage.schemas import decode_gray, decode_rgb
+from wsss_ray.storage.shards import list_shards, read_shard
 from wsss_ray.storage.store import RunStore
 
 
@@ -47,7 +48,7 @@ def error_of(capsys, store, *arguments, code=2, run="tiny"):
 def stored(store, plan):
     """The predictions of the evaluate stage, by image id, as they lie in the store."""
     stage = stage_named(plan, "miou")
-    rows = [row for shard in store.shards(stage) for row in store.read_shard(stage, shard, "scores")]
+    rows = [row for shard in list_shards(store, stage) for row in read_shard(store, stage, shard, "scores")]
     return {row["image_id"]: row["prediction"] for row in rows}
 
 

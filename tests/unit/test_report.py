@@ -16,12 +16,13 @@ from PIL import Image
 from wsss_ray.core.component import Component
 from wsss_ray.core.contracts import IGNORE, Axis, Maps
 from wsss_ray.core.plan import Plan, Stage, ingest
+from wsss_ray.data.codecs import encode_labels, encode_maps
 from wsss_ray.data.source import Item, Raw, Source, Split, describe
 from wsss_ray.ops.confusion import confusion, scores, sparse
 from wsss_ray.reporting import report
 from wsss_ray.reporting.report import pictures
 from wsss_ray.reporting.report.markup import number
-from wsss_ray.storage.schemas import encode_labels, encode_maps
+from wsss_ray.storage.shards import shard_path, write_shard
 from wsss_ray.storage.store import RunStore
 
 HOSTILE = "<script>alert('x')</script>\"&"
@@ -146,13 +147,13 @@ def fill(store: RunStore, named: dict[str, Stage], *, size: tuple[int, int] = (4
                 rows.append(row)
             schema = {"ingest": "images", "localize": "maps", "seed": "seeds", "evaluate": "scores"}.get(stage.kind)
             if schema:
-                store.write_shard(stage, shard, schema, rows)
+                write_shard(store, stage, shard, schema, rows)
         if stage.kind == "train":
             store.write(store.stage_path(stage, "metrics.jsonl"), log(40))
             record(stage, store, seconds=7384.2, steps=12345, metrics={"final_loss": 0.25})
         elif name == "seeds 0":
             broken = {"image_id": "weak_02", "path": "/a/b.jpg", "reason": f"cannot read {HOSTILE}"}
-            store.write_shard(stage, 0, "errors", [broken], folder="errors")
+            write_shard(store, stage, 0, "errors", [broken], folder="errors")
             record(stage, store, images=len(items), errors=1)
         elif stage.kind == "evaluate":
             found = scores(total)
@@ -232,7 +233,7 @@ def test_single_image_scores_are_those_of_the_confusion_matrix(made) -> None:
 def test_gallery_takes_the_worst_and_others_and_puts_the_worst_first(made) -> None:
     store, plan, named = made
     for name in ("weak", "val"):
-        store.delete(store.shard_path(named[name], 2))
+        store.delete(shard_path(store, named[name], 2))
     text = Page(report.build(store, "r", plan, JOB, gallery=4).decode()).texts
     ious = {}
     for index in range(8):

@@ -15,7 +15,7 @@ from tests.browser import Browser, chromium
 from tests.report_set import AXES, IMAGES, RULES, SIZE, fill, maps_of, saliency_of
 from tests.unit.test_report import CLASSES, HOSTILE, JOB, draw
 from wsss_ray.core.contracts import IGNORE
-from wsss_ray.methods.cam import CrfSeeds
+from wsss_ray.methods.common.seed_rules import CrfSeeds
 from wsss_ray.ops.confusion import confusion, scores
 from wsss_ray.ops.seeds import add_background, any_above, resize_maps
 from wsss_ray.reporting import report

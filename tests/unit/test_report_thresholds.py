@@ -9,12 +9,12 @@ import pytest
 
 from wsss_ray.core.contracts import IGNORE, Axis, Maps
 from wsss_ray.core.plan import Stage
-from wsss_ray.methods.cam import CrfSeeds, ThresholdSeeds
+from wsss_ray.methods.common.seed_rules import CrfSeeds, ThresholdSeeds
 from wsss_ray.ops.background import CamBackground, PowerBackground, SaliencyBackground
 from wsss_ray.ops.confusion import confusion
 from wsss_ray.ops.seeds import add_background, any_above
 from wsss_ray.reporting.report import embedded
-from wsss_ray.reporting.report.reading import spread
+from wsss_ray.reporting.report.choice import spread
 from wsss_ray.reporting.report.thresholds import THETAS, Rule, sweep
 
 

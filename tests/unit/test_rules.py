@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from wsss_ray.core.contracts import IGNORE, Axis, Maps
-from wsss_ray.methods.cam import CrfSeeds
+from wsss_ray.methods.common.seed_rules import CrfSeeds
 from wsss_ray.methods.mdc import RegionSeeds
 from wsss_ray.methods.noisy_masks import BlockNoise
 from wsss_ray.methods.rrm import ReliableRegions

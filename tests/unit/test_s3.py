@@ -19,6 +19,7 @@ from tests.shapes import tiny_job
 from wsss_ray.cli import app
 from wsss_ray.reporting.progress import Display
 from wsss_ray.runners.follow import logged
+from wsss_ray.storage.shards import count_rows, list_shards
 from wsss_ray.storage.store import RunStore
 
 pytest.importorskip("moto.server", reason="needs moto[server], an S3 endpoint for tests")
@@ -80,13 +81,13 @@ def test_a_plan_on_s3_makes_the_same_files_as_on_disk(both):
     for stage in plan:
         assert s3.record(stage)["counts"] == disk.record(stage)["counts"]
         assert s3.record(stage)["metrics"] == disk.record(stage)["metrics"]
-        assert s3.shards(stage) == disk.shards(stage)
+        assert list_shards(s3, stage) == list_shards(disk, stage)
         for path in files(disk, disk.stage_path(stage)):
             if path.endswith((".parquet", ".safetensors")):
                 assert s3.read(s3.stage_path(stage, path)) == disk.read(disk.stage_path(stage, path)), path
                 compared += 1
-        for shard in disk.shards(stage):
-            assert s3.num_rows(stage, shard) == disk.num_rows(stage, shard)
+        for shard in list_shards(disk, stage):
+            assert count_rows(s3, stage, shard) == count_rows(disk, stage, shard)
     assert compared == 23
 
 

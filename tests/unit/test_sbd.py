@@ -10,9 +10,9 @@ from scipy.io import savemat
 
 from tests.photos import call
 from tests.voc_folder import NAMES, make_raw, sbd_mask, write_mat
+from wsss_ray.data.codecs import decode_gray
 from wsss_ray.data.source import stages_of
 from wsss_ray.data.voc import Voc
-from wsss_ray.storage.schemas import decode_gray
 
 
 @pytest.fixture

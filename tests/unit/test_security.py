@@ -32,6 +32,7 @@ from wsss_ray.data.source import Item, describe
 from wsss_ray.data.voc import Voc
 from wsss_ray.engine.checkpoints import load_checkpoint, load_model
 from wsss_ray.nets.weights import Weights, load_weights
+from wsss_ray.storage.shards import read_shard, shard_path
 from wsss_ray.storage.store import RunStore
 
 PACKAGE = Path(wsss_ray.__file__).parent
@@ -206,11 +207,11 @@ column = ArrowPythonObjectArray.from_objects([Evil(sign)])
 table = pa.table({"image_id": ["a"], "image": ["a"], "tags": column, "seed": column})
 table = table.replace_schema_metadata({"wsss_ray.schema": "seeds", "wsss_ray.version": "1"})
 stage, store = SimpleNamespace(id="seed-0123456789abcdef"), RunStore(folder)
-store.write(store.shard_path(stage, 0), b"")
-for path in (store.shard_path(stage, 0), f"{folder}/tags.parquet"):
+store.write(shard_path(store, stage, 0), b"")
+for path in (shard_path(store, stage, 0), f"{folder}/tags.parquet"):
     pq.write_table(table, path)
 source = Folder(root=folder, tags=f"{folder}/tags.parquet")
-for read in (lambda: store.read_shard(stage, 0, "seeds"), lambda: source.items("weak")):
+for read in (lambda: read_shard(store, stage, 0, "seeds"), lambda: source.items("weak")):
     try:
         read()
     except ValueError as error:
@@ -243,9 +244,9 @@ def test_parquet_with_an_extension_type_is_refused_without_ray_too(tmp_path, sig
     store, stage = RunStore(str(tmp_path)), SimpleNamespace(id="seed-0123456789abcdef")
     buffer = io.BytesIO()
     pq.write_table(pa.Table.from_pylist([{"image_id": "a", "seed": value}], schema=schema), buffer)
-    store.write(store.shard_path(stage, 0), buffer.getvalue())
+    store.write(shard_path(store, stage, 0), buffer.getvalue())
     with pytest.raises(ValueError, match=r"column 'seed' is of an extension type|is no Parquet file of plain columns"):
-        store.read_shard(stage, 0, "seeds")  # the latter where another test has imported Ray's types
+        read_shard(store, stage, 0, "seeds")  # the latter where another test has imported Ray's types
 
 
 def calls(tree):

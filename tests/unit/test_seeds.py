@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from wsss_ray.core.contracts import IGNORE, Axis, Maps
-from wsss_ray.methods.cam import ThresholdSeeds
+from wsss_ray.methods.common.seed_rules import ThresholdSeeds
 from wsss_ray.nets.efficientnet_lite import EfficientNetLite0
 from wsss_ray.nets.small import SmallNet
 from wsss_ray.nets.vgg16 import Vgg16

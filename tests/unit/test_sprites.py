@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from wsss_ray.data import sprites
+from wsss_ray.data.codecs import decode_gray, decode_rgb
 from wsss_ray.data.source import describe
 from wsss_ray.data.sprites import Sprites
-from wsss_ray.storage.schemas import decode_gray, decode_rgb
 
 pytestmark = pytest.mark.skipif(
     find_spec("arcade") is None or find_spec("sklearn") is None, reason="arcade's and scikit-learn's pictures are not installed"

@@ -14,17 +14,18 @@ from tests.local import job_of, run_plan, run_stage, stage_named
 from tests.shapes import Shapes, tiny_job
 from wsss_ray.core.contracts import IGNORE
 from wsss_ray.core.plan import Plan
+from wsss_ray.data.codecs import decode_gray, decode_rgb
 from wsss_ray.engine.checkpoints import load_model
 from wsss_ray.engine.records import StageError, check_unchanged, commit_shards
 from wsss_ray.engine.workers import worker_class
 from wsss_ray.ops.selection import closed_form
-from wsss_ray.storage.schemas import decode_gray, decode_rgb
+from wsss_ray.storage.shards import list_shards, read_all, read_shard, shard_path, write_shard
 from wsss_ray.storage.store import RunStore
 
 
 def seeds_of(store, plan):
     stage = stage_named(plan, "seeds")
-    return [decode_gray(row["seed"]) for row in store.read_shards(stage, "seeds").to_pylist()]
+    return [decode_gray(row["seed"]) for row in read_all(store, stage, "seeds").to_pylist()]
 
 
 def test_saliency_gives_the_background(tmp_path):
@@ -34,7 +35,7 @@ def test_saliency_gives_the_background(tmp_path):
     run_plan(store, plan, last="seed_quality")
     assert store.record(stage_named(plan, "saliency"))["counts"] == {"images": 23, "errors": 0, "shards": 3}
     data = stage_named(plan, "images-weak")
-    masks = [decode_gray(row["mask"]) for row in store.read_shards(data, "images", columns=["mask"]).to_pylist()]
+    masks = [decode_gray(row["mask"]) for row in read_all(store, data, "images", columns=["mask"]).to_pylist()]
     for seed, mask in zip(seeds_of(store, plan), masks, strict=True):
         np.testing.assert_array_equal(seed == 0, mask == 0)
         assert set(np.unique(seed[mask > 0])) - {IGNORE} <= {1, 2, 3}
@@ -44,21 +45,21 @@ def test_what_fails_in_a_stage_is_recorded_and_keeps_its_row(tmp_path, monkeypat
     plan, store = job_of(tiny_job()).plan(), RunStore(str(tmp_path))
     run_plan(store, plan, last="maps")
     seeds, maps = stage_named(plan, "seeds"), stage_named(plan, "maps")
-    rows = store.read_shard(maps, 1, "maps")
-    store.write_shard(maps, 1, "maps", [row | {"peak": b"short"} if k == 2 else row for k, row in enumerate(rows)])
+    rows = read_shard(store, maps, 1, "maps")
+    write_shard(store, maps, 1, "maps", [row | {"peak": b"short"} if k == 2 else row for k, row in enumerate(rows)])
     run_stage(store, seeds)
     record = store.record(seeds)
     assert record["counts"] == {"images": 24, "errors": 1, "shards": 3}
-    (error,) = store.read_shards(seeds, "errors", folder="errors").to_pylist()
+    (error,) = read_all(store, seeds, "errors", folder="errors").to_pylist()
     assert error["image_id"] == rows[2]["image_id"]
     assert error["reason"]
-    made = store.read_shard(seeds, 1, "seeds")
+    made = read_shard(store, seeds, 1, "seeds")
     assert [row["seed"] is None for row in made] == [k == 2 for k in range(8)]
     quality = stage_named(plan, "seed_quality")
     run_stage(store, quality)
     scored = store.record(quality)
     assert (scored["counts"]["errors"], scored["metrics"]["scored"]) == (0, 24)
-    missed = sum(decode_gray(row["mask"]).size for row in store.read_shard(stage_named(plan, "images-weak"), 1, "images")[2:3])
+    missed = sum(decode_gray(row["mask"]).size for row in read_shard(store, stage_named(plan, "images-weak"), 1, "images")[2:3])
     undecided = np.array(scored["metrics"]["confusion"])[:, -1].sum()
     assert undecided >= missed, "an image without a seed counts as undecided"
     segmenter = stage_named(plan, "segmenter")
@@ -81,15 +82,15 @@ def test_a_shard_that_is_there_is_not_made_again(tmp_path):
     stage = plan.stages[0]
     worker = worker_class(stage)(store, stage)
     assert worker(1) == 8
-    before = store.read(store.shard_path(stage, 1))
+    before = store.read(shard_path(store, stage, 1))
     assert worker(1) == 0
-    assert store.read(store.shard_path(stage, 1)) == before
+    assert store.read(shard_path(store, stage, 1)) == before
 
 
 def test_an_older_attempts_errors_do_not_outlive_it(tmp_path):
     plan, store = job_of(tiny_job()).plan(), RunStore(str(tmp_path))
     stage = plan.stages[0]
-    store.write_shard(stage, 1, "errors", [{"image_id": "weak/0009", "path": None, "reason": "then"}], folder="errors")
+    write_shard(store, stage, 1, "errors", [{"image_id": "weak/0009", "path": None, "reason": "then"}], folder="errors")
     run_stage(store, stage)
     assert store.record(stage)["counts"] == {"images": 24, "errors": 0, "shards": 3}
 
@@ -105,27 +106,27 @@ def test_what_is_the_machines_fault_is_not_the_images(tmp_path, monkeypatch, err
     monkeypatch.setattr(Shapes, "load", fails)
     with pytest.raises(type(error)):
         worker_class(stage)(store, stage)(0)
-    assert store.shards(stage) == store.shards(stage, "errors") == []
+    assert list_shards(store, stage) == list_shards(store, stage, "errors") == []
 
 
 def test_after_too_many_errors_the_shards_are_made_again_and_what_read_them_too(tmp_path):
     plan, store = job_of(tiny_job()).plan(), RunStore(str(tmp_path))
     run_plan(store, plan, last="maps")
     maps, seeds, quality = (stage_named(plan, name) for name in ("maps", "seeds", "seed_quality"))
-    good = store.read_shard(maps, 1, "maps")
+    good = read_shard(store, maps, 1, "maps")
     store.delete(store.stage_path(maps, "record.json"))
     nulls = {"classes": [], "height": 0, "width": 0, "peak": None, "mean": None, "grid": None}
-    store.write_shard(maps, 1, "maps", [row | nulls for row in good])
+    write_shard(store, maps, 1, "maps", [row | nulls for row in good])
     errors = [{"image_id": row["image_id"], "path": None, "reason": "x"} for row in good]
-    store.write_shard(maps, 1, "errors", errors, folder="errors")
+    write_shard(store, maps, 1, "errors", errors, folder="errors")
     for stage in (seeds, quality):
         for shard in range(3):
             worker_class(stage)(store, stage)(shard)
     with pytest.raises(StageError, match="stage maps: 8 of 24 images failed"):
         commit_shards(store, maps, started=0, finished=0, max_bad_fraction=0.1, readers=(seeds, quality))
     for stage in (maps, seeds, quality):
-        assert store.shards(stage) == [0, 2]
-        assert store.shards(stage, "errors") == []
+        assert list_shards(store, stage) == [0, 2]
+        assert list_shards(store, stage, "errors") == []
     run_plan(store, plan, last="seed_quality")
     assert [store.record(stage)["counts"]["errors"] for stage in (maps, seeds, quality)] == [0, 0, 0]
 
@@ -155,7 +156,7 @@ def test_many_selections_are_made_in_parts(tmp_path, monkeypatch):
         for elements in (100_000_000, 1):
             monkeypatch.setattr(closed_form, "_CHUNK", elements)
             net = load_model(store, stage.input("model"), "cpu")
-            image = decode_rgb(store.read_shard(stage.input("data"), 0, "images")[0]["image"])
+            image = decode_rgb(read_shard(store, stage.input("data"), 0, "images")[0]["image"])
             found.append(part.localize(net, image, [0, 2], 5))
         np.testing.assert_array_equal(found[0].peak_CHW, found[1].peak_CHW)
         np.testing.assert_allclose(found[0].mean_CHW, found[1].mean_CHW, rtol=1e-5, atol=1e-7)
@@ -196,6 +197,6 @@ def test_seed_generation_alone_gives_the_seeds_of_the_whole_method(tmp_path):
     run_plan(alone, short)
     for name in ("maps", "seeds"):
         for shard in range(3):
-            ours = alone.read(alone.shard_path(stage_named(short, name), shard))
-            assert ours == whole.read(whole.shard_path(stage_named(plan, name), shard))
+            ours = alone.read(shard_path(alone, stage_named(short, name), shard))
+            assert ours == whole.read(shard_path(whole, stage_named(plan, name), shard))
     assert alone.record(short.targets[-1])["metrics"]["miou"] > 0

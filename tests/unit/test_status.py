@@ -17,6 +17,7 @@ from wsss_ray.engine.records import StageError
 from wsss_ray.engine.workers import worker_class
 from wsss_ray.reporting.status import quality, run_status, sweep_status
 from wsss_ray.storage.claims import Claims
+from wsss_ray.storage.shards import shard_path, write_shard
 from wsss_ray.storage.store import RunStore
 
 
@@ -107,15 +108,15 @@ def test_shards_tell_their_pace_by_their_times_once_it_can_be_known(halfway):
     worker = worker_class(seeds)(store, seeds)
     worker(0)
     _, since = held(store, seeds)
-    os.utime(store.shard_path(seeds, 0), (since - 500, since - 500))
+    os.utime(shard_path(store, seeds, 0), (since - 500, since - 500))
     worker(1)
-    os.utime(store.shard_path(seeds, 1), (since + 10, since + 10))
+    os.utime(shard_path(store, seeds, 1), (since + 10, since + 10))
     found = run_status(store, "tiny").now
     assert (found.made, found.work, found.rate, found.left_s) == (2, 3, None, None), "one says nothing yet"
     worker(2)
-    os.utime(store.shard_path(seeds, 2), (since + 14, since + 14))
+    os.utime(shard_path(store, seeds, 2), (since + 14, since + 14))
     assert run_status(store, "tiny").now.rate is None, "two that came in one burst neither"
-    os.utime(store.shard_path(seeds, 2), (since + 20, since + 20))
+    os.utime(shard_path(store, seeds, 2), (since + 20, since + 20))
     found = run_status(store, "tiny").now
     assert (found.made, found.rate, found.left_s) == (3, pytest.approx(0.1), 0)
 
@@ -125,7 +126,7 @@ def test_images_that_fail_are_counted_while_a_stage_is_made(halfway):
     seeds = stage_named(plan, "seeds")
     assert run_status(store, "tiny").now.errors == 0
     failed = [{"image_id": f"weak/000{k}", "path": None, "reason": "a mistake"} for k in range(3)]
-    store.write_shard(seeds, 0, "errors", failed, folder="errors")
+    write_shard(store, seeds, 0, "errors", failed, folder="errors")
     assert run_status(store, "tiny").now.errors == 3
 
 

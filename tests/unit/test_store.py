@@ -15,8 +15,9 @@ from tests.local import job_of, run_plan, stage_named
 from tests.shapes import tiny_job
 from wsss_ray.core.contracts import Axis, Maps
 from wsss_ray.core.plan import Plan
-from wsss_ray.storage import schemas as artifacts
-from wsss_ray.storage.schemas import decode_gray, decode_maps, decode_rgb, encode_labels, encode_maps
+from wsss_ray.data.codecs import decode_gray, decode_maps, decode_rgb, encode_labels, encode_maps
+from wsss_ray.storage import schemas
+from wsss_ray.storage.shards import list_shards, read_shard, shard_path, write_shard
 from wsss_ray.storage.store import RunStore
 
 
@@ -60,9 +61,9 @@ def test_shards_are_aligned_with_the_data(made):
     store, plan = made
     data, maps, seeds = (stage_named(plan, name) for name in ("images-weak", "maps", "seeds"))
     for shard in (0, 1, 2):
-        ids = [row["image_id"] for row in store.read_shard(data, shard, "images")]
-        assert ids == [row["image_id"] for row in store.read_shard(maps, shard, "maps")]
-        assert ids == [row["image_id"] for row in store.read_shard(seeds, shard, "seeds")]
+        ids = [row["image_id"] for row in read_shard(store, data, shard, "images")]
+        assert ids == [row["image_id"] for row in read_shard(store, maps, shard, "maps")]
+        assert ids == [row["image_id"] for row in read_shard(store, seeds, shard, "seeds")]
 
 
 def test_others_read_the_parquet_without_us(made):
@@ -112,9 +113,9 @@ def test_a_file_of_another_version_is_refused(tmp_path, metadata, message):
     store = RunStore(str(tmp_path))
     buffer = io.BytesIO()
     pq.write_table(pa.table({"image_id": ["a"], "seed": [b""]}).replace_schema_metadata(metadata), buffer)
-    store.write(store.shard_path(stage, 0), buffer.getvalue())
+    store.write(shard_path(store, stage, 0), buffer.getvalue())
     with pytest.raises(ValueError, match=message):
-        store.read_shard(stage, 0, "seeds")
+        read_shard(store, stage, 0, "seeds")
 
 
 def test_the_same_rows_are_the_same_bytes(tmp_path):
@@ -123,11 +124,11 @@ def test_the_same_rows_are_the_same_bytes(tmp_path):
     written = []
     for name in ("a", "b"):
         store = RunStore(str(tmp_path / name))
-        store.write_shard(stage, 0, "seeds", rows)
-        written.append(store.read(store.shard_path(stage, 0)))
+        write_shard(store, stage, 0, "seeds", rows)
+        written.append(store.read(shard_path(store, stage, 0)))
     assert written[0] == written[1]
     assert pq.ParquetFile(io.BytesIO(written[0])).num_row_groups == 5, "training reads one image at a time"
-    assert artifacts.VERSION == 1
+    assert schemas.VERSION == 1
 
 
 class MemoryStore(RunStore):
@@ -147,10 +148,10 @@ def test_a_store_that_is_no_mounted_path_holds_the_same(made, tmp_path):
     run_plan(remote, plan, last="seeds")
     for stage in plan.stages[:4]:
         assert remote.record(stage)["counts"] == local.record(stage)["counts"]
-        assert remote.shards(stage) == local.shards(stage)
-        for shard in remote.shards(stage):
-            path = remote.shard_path(stage, shard)
-            assert remote.read(path) == local.read(local.shard_path(stage, shard))
+        assert list_shards(remote, stage) == list_shards(local, stage)
+        for shard in list_shards(remote, stage):
+            path = shard_path(remote, stage, shard)
+            assert remote.read(path) == local.read(shard_path(local, stage, shard))
     classifier = stage_named(plan, "classifier")
     assert remote.names(remote.stage_path(classifier, "checkpoints"))[-1] == "step-00000012.pt"
     remote.delete_folder(remote.stage_path(classifier, "checkpoints"))

@@ -16,10 +16,11 @@ from tests.tiny import tiny_job_of
 from wsss_ray.core.contracts import IGNORE
 from wsss_ray.core.plan import Plan, until
 from wsss_ray.core.randomness import random_key
+from wsss_ray.data.codecs import decode_gray, decode_rgb
 from wsss_ray.engine.checkpoints import load_model
 from wsss_ray.engine.training import run_training
 from wsss_ray.engine.validation import Validation, Validator, validation_of
-from wsss_ray.storage.schemas import decode_gray, decode_rgb
+from wsss_ray.storage.shards import read_all, read_shard, write_shard
 from wsss_ray.storage.store import RunStore
 
 CPU = torch.device("cpu")
@@ -53,7 +54,7 @@ def losses(store, stage):
 def independent_miou(store, stage, data, count):
     """By hand: the whole image through the trained network, the likeliest label, one confusion matrix."""
     net, learner = load_model(store, stage, "cpu"), stage.component
-    rows = [row for row in store.read_shards(data, "images").to_pylist() if row["mask"] is not None]
+    rows = [row for row in read_all(store, data, "images").to_pylist() if row["mask"] is not None]
     rows.sort(key=lambda row: random_key("validation", row["image_id"]))
     labels = len(data.component.classes) + 1
     hits, true, pred = (np.zeros(labels) for _ in range(3))
@@ -180,7 +181,7 @@ def test_images_without_masks_are_no_reason_to_stop(tmp_path):
     plan = job_of(masked_job()).plan()
     run_plan(store, plan, last="images-val")
     data, stage = stage_named(plan, "images-val"), stage_named(plan, "segmenter")
-    rows = store.read_shard(data, 0, "images")
-    store.write_shard(data, 0, "images", [row | {"mask": None} for row in rows])
+    rows = read_shard(store, data, 0, "images")
+    write_shard(store, data, 0, "images", [row | {"mask": None} for row in rows])
     validator = Validator(Validation(data, 1, 3), store, stage, rank=0, world=1)
     assert validator.miou(torch.nn.Identity(), CPU, step=1, total=1) is None

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from wsss_ray.data.codecs import decode_gray
 from wsss_ray.data.images import normalise_image, normalise_mask, voc_palette
 from wsss_ray.data.source import Raw, Source, describe
 from wsss_ray.data.voc import VOC_CLASSES, Voc, read_annotation
-from wsss_ray.storage.schemas import decode_gray
 
 LABELME = Path("/usr/share/doc/labelme-examples/examples")
 IDS = ("2007_000032", "2007_000039", "2007_000063")

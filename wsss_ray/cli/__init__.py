@@ -32,7 +32,7 @@ def main() -> None:
 def _options(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
     """Weakly supervised semantic segmentation from image-level tags, on a laptop or on a Ray cluster."""
     if version:
-        import wsss_ray
+        from wsss_ray.core.version import __version__
 
-        typer.echo(f"wsss-ray {wsss_ray.__version__}")
+        typer.echo(f"wsss-ray {__version__}")
         raise typer.Exit

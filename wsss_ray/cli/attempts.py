@@ -88,8 +88,8 @@ def send(shipment: Shipment, address: str, *, detach: bool, force: bool) -> NoRe
     from contextlib import suppress
     from tempfile import TemporaryDirectory
 
-    from wsss_ray import __version__
     from wsss_ray.core.plugins import PLUGINS
+    from wsss_ray.core.version import __version__
     from wsss_ray.deploy import bundle
     from wsss_ray.deploy.address import parse_address
 

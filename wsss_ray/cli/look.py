@@ -30,6 +30,8 @@ from wsss_ray.cli.sweep import say_trials
 
 def plan(job: JobFile, override: Override = None, store: StoreUri = None, until: Until = None) -> None:
     """Show a job's stages, done and missing, or the trials of its sweep. Starts nothing."""
+    from wsss_ray.storage.shards import list_shards
+
     listed: dict[Any, Any] = {}  # what this command has listed already
     loaded, stages, run_store = load_plan(job, override, store, until, listed)
     say_data(stages)
@@ -39,7 +41,7 @@ def plan(job: JobFile, override: Override = None, store: StoreUri = None, until:
     rows = []
     for stage in stages:
         done = run_store.is_done(stage)
-        made = 0 if done else len(run_store.shards(stage))
+        made = 0 if done else len(list_shards(run_store, stage))
         reads = ", ".join(source.name for _, source in stage.inputs)
         rows.append([stage.name, stage.kind, stage.id, "done" if done else f"{made} shards" if made else "missing", reads])
     table(["stage", "kind", "id", "state", "reads"], rows)
@@ -54,7 +56,7 @@ def validate(job: JobFile, override: Override = None) -> None:
 
 def methods() -> None:
     """List the methods that a job file can name: stages, the job with the paper's settings, the plug-in it is from, paper."""
-    from wsss_ray.core.contracts import Method
+    from wsss_ray.core.method import Method
     from wsss_ray.core.plugins import origin
 
     _register()

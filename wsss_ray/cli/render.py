@@ -7,7 +7,6 @@ from typing import Annotated, Literal
 
 import typer
 
-from wsss_ray import __version__
 from wsss_ray.cli.console import JobFile, Override, StoreUri, Until, fail
 
 Target = Annotated[Literal["ray-up", "kuberay", "slurm", "compose"], typer.Argument(help="What the job is to run on.")]
@@ -38,6 +37,7 @@ def render(
 ) -> None:
     """Write what a cluster needs to run a job: ray up's YAML, a RayJob, a Slurm script, a Compose file. Starts nothing."""
     from wsss_ray.config.document import JobError, read_document
+    from wsss_ray.core.version import __version__
     from wsss_ray.deploy import manifests
 
     try:

@@ -13,7 +13,8 @@ from wsss_ray.config.document import Document, JobError, read_document
 from wsss_ray.config.run import Execution
 from wsss_ray.config.sweep import Sweep, Trial, trial_name, trials_of
 from wsss_ray.core.component import Component, spec_of
-from wsss_ray.core.contracts import Learner, Method, OnlineSegmenter
+from wsss_ray.core.contracts import Learner, OnlineSegmenter
+from wsss_ray.core.method import Method
 from wsss_ray.core.plan import Data, Plan, reseed
 from wsss_ray.core.plugins import load_plugins
 from wsss_ray.data import load_sources

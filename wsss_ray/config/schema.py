@@ -10,7 +10,7 @@ from pydantic.fields import FieldInfo
 from wsss_ray.config.job import Execution, JobConfig, register
 from wsss_ray.config.sweep import Sweep
 from wsss_ray.core.component import Component
-from wsss_ray.core.contracts import Method
+from wsss_ray.core.method import Method
 from wsss_ray.data.source import Source
 
 

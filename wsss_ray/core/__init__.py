@@ -1,1 +1,88 @@
-"""Values: components, roles, plans; what the author of a method imports."""
+"""Values that the whole package speaks in, and all that the author of a method, a part or a trunk imports.
+
+    from wsss_ray.core import Data, Learner, Localizer, Method, SeedRule, Segmenter, Stage, evaluate, localize, seed, train
+
+Nothing here imports torch when it is imported, so that planning a job stays quick.
+"""
+
+from wsss_ray.core.component import Component, NotIdentity, SinceThen
+from wsss_ray.core.contracts import (
+    IGNORE,
+    Augment,
+    Axis,
+    Batch,
+    Evidence,
+    Learner,
+    Localizer,
+    Maps,
+    MaskNoise,
+    Metric,
+    OnlineSegmenter,
+    Precision,
+    Relabel,
+    SeedRule,
+    SeedScore,
+    Segmenter,
+    Trunk,
+)
+from wsss_ray.core.method import Method
+from wsss_ray.core.optim import Adam, Constant, Decay, OneCycle, Optimizer, Piecewise, Poly, Schedule, Sgd
+from wsss_ray.core.plan import (
+    Data,
+    Plan,
+    Stage,
+    evaluate,
+    evaluate_seeds,
+    ingest,
+    localize,
+    relabel,
+    seed,
+    spoil,
+    train,
+)
+from wsss_ray.core.randomness import random_key
+
+__all__ = [
+    "IGNORE",
+    "Adam",
+    "Augment",
+    "Axis",
+    "Batch",
+    "Component",
+    "Constant",
+    "Data",
+    "Decay",
+    "Evidence",
+    "Learner",
+    "Localizer",
+    "Maps",
+    "MaskNoise",
+    "Method",
+    "Metric",
+    "NotIdentity",
+    "OneCycle",
+    "OnlineSegmenter",
+    "Optimizer",
+    "Piecewise",
+    "Plan",
+    "Poly",
+    "Precision",
+    "Relabel",
+    "Schedule",
+    "SeedRule",
+    "SeedScore",
+    "Segmenter",
+    "Sgd",
+    "SinceThen",
+    "Stage",
+    "Trunk",
+    "evaluate",
+    "evaluate_seeds",
+    "ingest",
+    "localize",
+    "random_key",
+    "relabel",
+    "seed",
+    "spoil",
+    "train",
+]

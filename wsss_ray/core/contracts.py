@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor, nn
 
-    from wsss_ray.core.plan import Data, Stage
 
     ImageArray = NDArray[np.uint8]  # (H, W, 3), RGB
     LabelArray = NDArray[np.uint8]  # (H, W), labels 0..L-1 and IGNORE
@@ -263,16 +262,3 @@ class SeedScore(Component):
     """Scores label maps as they are; undecided pixels count as misses of their true class. No settings."""
 
 
-class Method(Component):
-    """A paper: its parts as fields, and the plan that connects them. One file in `wsss_ray/methods/`, named as in job files."""
-
-    tag = "name"
-
-    @classmethod
-    def kind(cls) -> str:
-        """The method's name: that of its file."""
-        return cls.__module__.rpartition(".")[2]
-
-    @abstractmethod
-    def plan(self, data: Data) -> Sequence[Stage]:
-        """The stages that the user wants made, the scored model last; what they read is found from them."""

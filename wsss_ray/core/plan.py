@@ -181,6 +181,12 @@ def until(targets: Iterable[Stage], kind: Literal["localize", "seed", "train"]) 
     return (*wanted, *scores) if kind == "seed" else tuple(wanted)
 
 
+def one_pipeline(before: Stage, stage: Stage) -> bool:
+    """Tell whether two neighbouring stages run as one pipeline: per-image stages of the same data, shard by shard."""
+    kinds = ("localize", "seed", "evaluate")
+    return before.kind in kinds and stage.kind in kinds and before.input("data").id == stage.input("data").id
+
+
 @dataclass(frozen=True)
 class Plan:
     """A job's stages in the order in which they run. All data is packed first: what is wrong with it shows before a training."""

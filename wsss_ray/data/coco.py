@@ -141,7 +141,7 @@ class Coco(Source):
 
     def _draw(self, item: Item) -> bytes:
         """Draw the mask of an image, as PNG."""
-        from wsss_ray.storage.schemas import encode_labels
+        from wsss_ray.data.codecs import encode_labels
 
         file, picture = self._listed_as(item)
         height, width = picture.height, picture.width

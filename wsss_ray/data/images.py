@@ -24,7 +24,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from wsss_ray.core.contracts import IGNORE
-from wsss_ray.storage.schemas import decode_gray, decode_rgb, encode_gray, encode_labels
+from wsss_ray.data.codecs import decode_gray, decode_rgb, encode_gray, encode_labels
 
 _READERS: tuple[tuple[str, bytes, type[ImageFile.ImageFile]], ...] = (
     ("JPEG", b"\xff\xd8\xff", JpegImageFile),

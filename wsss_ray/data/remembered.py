@@ -11,10 +11,11 @@ import hashlib
 import os
 import re
 import time
-import uuid
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+
+from wsss_ray.storage.atomic import replacing
 
 _LEAST = 1000  # files read anew, from which on keeping them pays
 _YOUNG_NS = 2_000_000_000
@@ -57,14 +58,11 @@ class Remembered:
         if self._new < _LEAST:
             return
         text = "\n".join((_HEAD, *(f"{name}\t{rest}" for name, rest in self._known.items())))
-        temporary = self._path.with_name(f".tmp-{uuid.uuid4().hex}")
         with suppress(OSError, ValueError):
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_text(text, encoding="utf-8")
-            temporary.replace(self._path)
+            with replacing(self._path) as file:
+                file.write(text.encode())
             self._new = 0
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 def _stamp(state: os.stat_result) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from wsss_ray.inference.export_labels import inside, write_voc
+from wsss_ray.data.label_files import file_of_image, write_voc
 
 if TYPE_CHECKING:
     from wsss_ray.core.contracts import LabelArray
@@ -51,10 +51,10 @@ def augment(voc: Path, sbd: Path, *, watch: Callable[[str, int], Callable[[int],
     more = {*_ids(sbd / "train.txt"), *_ids(sbd / "val.txt")} - train - val
     add, part = watch("masks", len(train | val | more)), voc / f"{MASKS}.part"
     for image_id in sorted(train | val):
-        inside(part, image_id).write_bytes((voc / "SegmentationClass" / f"{image_id}.png").read_bytes())
+        file_of_image(part, image_id).write_bytes((voc / "SegmentationClass" / f"{image_id}.png").read_bytes())
         add(1)
     for image_id in sorted(more):
-        write_voc(inside(part, image_id), _read(sbd / "cls" / f"{image_id}.mat"))
+        write_voc(file_of_image(part, image_id), _read(sbd / "cls" / f"{image_id}.mat"))
         add(1)
     (voc / LIST).parent.mkdir(parents=True, exist_ok=True)
     part.rename(voc / MASKS)

@@ -89,7 +89,7 @@ class Sprites(Source):
 
     def load(self, item: Item) -> Raw:
         """Make the scene and its mask, both as PNG."""
-        from wsss_ray.storage.schemas import encode_labels
+        from wsss_ray.data.codecs import encode_labels
 
         image, label_HW = self._compose(item.image_id)
         buffer = io.BytesIO()

@@ -21,11 +21,11 @@ from pathlib import Path
 
 import yaml
 
-import wsss_ray
 from wsss_ray.config.document import read_document
 from wsss_ray.config.job import JobConfig, load_trials, validated
 from wsss_ray.config.paths import local_paths
 from wsss_ray.core.plugins import PLUGINS
+from wsss_ray.core.version import PACKAGE
 from wsss_ray.data.folder import walk
 
 MAX_BYTES = 100 * 1024**2
@@ -54,7 +54,7 @@ def gather(includes: Sequence[Path] = (), excludes: Sequence[str] = ()) -> dict[
 
     Hidden files, caches and what matches a pattern of `excludes` (`mine/data/*`) stay behind. Raises BundleError.
     """
-    found = dict(_files(Path(wsss_ray.__file__).parent))
+    found = dict(_files(PACKAGE))
     for path in includes:
         name = module_name(path)
         if any(place == path.name or place.startswith(f"{path.name}/") for place in found):

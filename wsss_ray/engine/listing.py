@@ -15,6 +15,7 @@ from typing import Any
 
 from wsss_ray.core.plan import Stage
 from wsss_ray.data.source import DataSplit, Item, ListingDigest, looked_up_once
+from wsss_ray.storage.shards import read_shard, write_shard
 from wsss_ray.storage.store import RunStore
 
 FOLDER = "listing"
@@ -40,7 +41,7 @@ class Listing:
         part, place = divmod(shard, self._shards)
         if part != self._part[0]:
             try:
-                rows = self.store.read_shard(self.stage, part, "listing", folder=FOLDER)
+                rows = read_shard(self.store, self.stage, part, "listing", folder=FOLDER)
             except FileNotFoundError:
                 return self.split.shard_items(self._all, shard)
             self._part = part, [_item(row) for row in rows]
@@ -52,7 +53,7 @@ class Listing:
         items = self._listed()
         for part in range(-(-self.split.num_shards // self._shards)):
             rows = [{name: getattr(item, name) for name in _COLUMNS} for item in islice(items, self._shards * self._size)]
-            self.store.write_shard(self.stage, part, "listing", rows, folder=FOLDER)
+            write_shard(self.store, self.stage, part, "listing", rows, folder=FOLDER)
         _exhaust(items)
 
     def remove(self) -> None:

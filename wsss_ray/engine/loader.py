@@ -22,7 +22,8 @@ from torch.utils.data import DataLoader, Dataset
 from wsss_ray.core.contracts import IGNORE, Augment, Batch, OnlineSegmenter
 from wsss_ray.core.plan import Stage
 from wsss_ray.core.randomness import epoch_order, random_key
-from wsss_ray.storage.schemas import decode_gray, decode_rgb
+from wsss_ray.data.codecs import decode_gray, decode_rgb
+from wsss_ray.storage.shards import list_shards, open_shard, shard_path
 from wsss_ray.storage.store import RunStore
 
 _OPEN_FILES = 64
@@ -115,9 +116,9 @@ class ShardedImages(Dataset[Sample]):
         )
 
     def _row(self, stage: Stage, shard: int, row: int, schema: str, columns: list[str]) -> dict[str, Any]:
-        path = self.store.shard_path(stage, shard)
+        path = shard_path(self.store, stage, shard)
         if path not in self._open:
-            self._open[path] = self.store.open_shard(stage, shard, schema)
+            self._open[path] = open_shard(self.store, stage, shard, schema)
             if len(self._open) > _OPEN_FILES:
                 self._open.popitem(last=False)[1].close()
         self._open.move_to_end(path)
@@ -127,7 +128,7 @@ class ShardedImages(Dataset[Sample]):
 
 def image_places(store: RunStore, stage: Stage, present: list[str] | None = None) -> dict[str, tuple[Stage, int, int]]:
     """Where each image of an ingest stage lies; with `present`, only images that have those columns. Reads footers only."""
-    shards = store.shards(stage)
+    shards = list_shards(store, stage)
     with ThreadPoolExecutor(_READERS, thread_name_prefix="shards") as pool:
         listed = list(pool.map(lambda shard: _listed(store, stage, shard, present or []), shards))
     return {
@@ -144,7 +145,7 @@ def _listed(store: RunStore, stage: Stage, shard: int, present: list[str]) -> li
     A row is its own row group, so that the footer's statistics say both: an id is its column's minimum and maximum there, and
     whether there is a mask is known without reading the masks. A shard that has no such statistics is read.
     """
-    file = store.open_shard(stage, shard, "images")
+    file = open_shard(store, stage, shard, "images")
     try:
         groups = [file.metadata.row_group(group) for group in range(file.metadata.num_row_groups)]
         leaves = {groups[0].column(leaf).path_in_schema: leaf for leaf in range(groups[0].num_columns)} if groups else {}

@@ -11,16 +11,16 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
-import wsss_ray
 from wsss_ray.core.plan import Stage
 from wsss_ray.core.plugins import installed
+from wsss_ray.core.version import PACKAGE, __version__
 from wsss_ray.data.source import Item
 from wsss_ray.engine.listing import Listing
 from wsss_ray.engine.workers import IngestWorker, data_split, worker_class
 from wsss_ray.ops.confusion import dense, scores
+from wsss_ray.storage.shards import count_rows, list_shards, read_shard, read_table, shard_path
 from wsss_ray.storage.store import RunStore
 
 _READERS = 8  # files that are read at a time: from an object store each takes a while to come
@@ -74,17 +74,17 @@ def commit_shards(
     Raises StageError if more than `max_bad_fraction` of the images failed; the shards with failures are removed then, and before
     them what `readers` (stages of the same pipeline, not yet committed) made of them, so that the next submit tries them again.
     """
-    shards, failed, known = store.shards(stage), store.shards(stage, "errors"), made or {}
+    shards, failed, known = list_shards(store, stage), list_shards(store, stage, "errors"), made or {}
     with ThreadPoolExecutor(_READERS) as pool:
-        images = sum(pool.map(lambda shard: known.get(shard) or store.num_rows(stage, shard), shards))
-        errors = sum(pool.map(lambda shard: store.num_rows(stage, shard, "errors"), failed))
+        images = sum(pool.map(lambda shard: known.get(shard) or count_rows(store, stage, shard), shards))
+        errors = sum(pool.map(lambda shard: count_rows(store, stage, shard, "errors"), failed))
     seen = images + (errors if stage.kind == "ingest" else 0)
     if errors > max_bad_fraction * seen:
         message = _too_many(store, stage, failed, seen, max_bad_fraction)
         for reader in (*reversed(readers), stage):
             for folder in ("errors", "shards"):
-                for shard in set(failed) & set(store.shards(reader, folder)):
-                    store.delete(store.shard_path(reader, shard, folder))
+                for shard in set(failed) & set(list_shards(store, reader, folder)):
+                    store.delete(shard_path(store, reader, shard, folder))
         raise StageError(message)
     counts = {"images": images, "errors": errors, "shards": len(shards)}
     metrics = score(store, stage) if stage.kind == "evaluate" else {}
@@ -97,7 +97,7 @@ def _too_many(store: RunStore, stage: Stage, failed: Sequence[int], seen: int, m
     """What to say of the failures of a stage: how many, and the first of the most common ones."""
     reasons, first = Counter[str](), dict[str, str]()
     for shard in failed:
-        for row in store.read_shard(stage, shard, "errors", folder="errors"):
+        for row in read_shard(store, stage, shard, "errors", folder="errors"):
             reasons[row["reason"]] += 1
             first.setdefault(row["reason"], row["path"] or row["image_id"])
     reason, count = reasons.most_common(1)[0]
@@ -118,10 +118,10 @@ def check_unchanged(store: RunStore, stage: Stage) -> None:
     began, newest = datetime.fromisoformat(record["started"]).timestamp(), worker.split.newest
     if newest is not None and newest < began:
         return
-    made = set(store.shards(stage))
+    made = set(list_shards(store, stage))
     for shard, items in worker.listing.by_shard():
         newer = {item.image_id: item for item in items if shard in made and _changed_at(item) >= began}
-        rows = store.read_shard(stage, shard, worker.schema) if newer else []
+        rows = read_shard(store, stage, shard, worker.schema) if newer else []
         for row in rows:
             item = newer.get(row["image_id"])
             if item is not None and {"image_id": item.image_id} | worker.row(item) != row:
@@ -146,12 +146,12 @@ def score(store: RunStore, stage: Stage) -> dict[str, Any]:
     matrix = dense([], [], labels)
 
     def read(shard: int) -> tuple[Any, Any, int]:
-        table = store.read_columns(stage, shard, "scores", ["cells", "counts"])
+        table = read_table(store, stage, shard, "scores", ["cells", "counts"])
         cells, counts = (table[name].combine_chunks().flatten().to_numpy(zero_copy_only=False) for name in ("cells", "counts"))
         return cells, counts, sum(len(row) > 0 for row in table["cells"])
 
     with ThreadPoolExecutor(_READERS) as pool:
-        for cells, counts, images in pool.map(read, store.shards(stage)):
+        for cells, counts, images in pool.map(read, list_shards(store, stage)):
             matrix += dense(cells, counts, labels)
             scored += images
     found = scores(matrix).to_dict()
@@ -165,7 +165,7 @@ def score(store: RunStore, stage: Stage) -> dict[str, Any]:
 
 def missing_shards(store: RunStore, stage: Stage) -> list[int]:
     """The shards of a per-image stage that are still to be made."""
-    return sorted(set(range(data_split(stage).num_shards)) - set(store.shards(stage)))
+    return sorted(set(range(data_split(stage).num_shards)) - set(list_shards(store, stage)))
 
 
 def schema_of(stage: Stage) -> str:
@@ -176,7 +176,7 @@ def schema_of(stage: Stage) -> str:
 @lru_cache
 def versions() -> dict[str, str]:
     """Versions of this package, of those whose numbers it depends on, and of the plug-ins that are installed."""
-    found = {"wsss-ray": wsss_ray.__version__, "python": platform.python_version()}
+    found = {"wsss-ray": __version__, "python": platform.python_version()}
     for package in _PACKAGES:
         try:
             found[package] = version(package)
@@ -188,7 +188,7 @@ def versions() -> dict[str, str]:
 @lru_cache
 def git_commit() -> str | None:
     """The commit of the code that runs, if it runs from a git checkout."""
-    folder = Path(wsss_ray.__file__).resolve().parent.parent
+    folder = PACKAGE.parent
     if not (folder / ".git").exists():
         return None
     try:

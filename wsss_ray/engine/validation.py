@@ -16,12 +16,12 @@ from torch import nn
 from wsss_ray.core.contracts import Segmenter
 from wsss_ray.core.plan import Plan, Stage
 from wsss_ray.core.randomness import random_key
+from wsss_ray.data.codecs import decode_gray, decode_rgb
 from wsss_ray.engine.loader import image_places
 from wsss_ray.engine.workers import data_split
-from wsss_ray.methods.deeplab import MultiScale
+from wsss_ray.methods.common.segmentation import MultiScale
 from wsss_ray.ops.confusion import confusion, scores
-from wsss_ray.reporting.report.reading import read_rows
-from wsss_ray.storage.schemas import decode_gray, decode_rgb
+from wsss_ray.storage.shards import read_rows
 from wsss_ray.storage.store import RunStore
 
 PLAIN = MultiScale(scales=(1.0,), flip=False, crf=None)

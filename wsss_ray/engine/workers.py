@@ -18,11 +18,12 @@ import numpy as np
 from wsss_ray.core.contracts import IGNORE, Localizer, MaskNoise, Metric, Relabel, SeedRule, Segmenter
 from wsss_ray.core.plan import Stage
 from wsss_ray.core.randomness import random_key
+from wsss_ray.data.codecs import decode_gray, decode_maps, decode_rgb, encode_labels, encode_maps
 from wsss_ray.data.images import normalise_image, normalise_mask, normalise_saliency, shrink
 from wsss_ray.data.source import DataSplit, Item
 from wsss_ray.engine.listing import Listing
 from wsss_ray.ops.confusion import confusion, sparse
-from wsss_ray.storage.schemas import decode_gray, decode_maps, decode_rgb, encode_labels, encode_maps
+from wsss_ray.storage.shards import read_shard, shard_path, write_shard
 from wsss_ray.storage.store import RunStore
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class ShardWorker:
 
     def __call__(self, shard: int) -> int:
         """Make one shard, unless it is there already. Returns the number of images it holds."""
-        if self.store.exists(self.store.shard_path(self.stage, shard)):
+        if self.store.exists(shard_path(self.store, self.stage, shard)):
             return 0
         if needs_model(self.stage):
             _ = self.model  # what fails here is not one image's fault
@@ -62,12 +63,12 @@ class ShardWorker:
                 errors.append({"image_id": image_id, "path": path, "reason": reason})
                 rows.extend(self.failed(image_id))
         self.image = None
-        path = self.store.shard_path(self.stage, shard, "errors")
+        path = shard_path(self.store, self.stage, shard, "errors")
         if errors:
-            self.store.write_shard(self.stage, shard, "errors", errors, folder="errors")
+            write_shard(self.store, self.stage, shard, "errors", errors, folder="errors")
         elif self.store.exists(path):  # of an attempt that died before its shard was written
             self.store.delete(path)
-        self.store.write_shard(self.stage, shard, self.schema, rows)
+        write_shard(self.store, self.stage, shard, self.schema, rows)
         return len(rows)
 
     def images(self, shard: int) -> Sequence[tuple[str, str | None, Callable[[], Row]]]:
@@ -80,8 +81,8 @@ class ShardWorker:
 
     def joined(self, shard: int, **inputs: str) -> list[tuple[Row, ...]]:
         """Rows of the data shard zipped with those of other inputs (role=schema): the same images in the same order."""
-        tables = [self.store.read_shard(self.stage.input("data"), shard, "images")]
-        tables += [self.store.read_shard(self.stage.input(role), shard, schema) for role, schema in inputs.items()]
+        tables = [read_shard(self.store, self.stage.input("data"), shard, "images")]
+        tables += [read_shard(self.store, self.stage.input(role), shard, schema) for role, schema in inputs.items()]
         for table in tables[1:]:
             assert [row["image_id"] for row in table] == [row["image_id"] for row in tables[0]], "shards are not aligned"
         return list(zip(*tables, strict=True))
@@ -152,7 +153,7 @@ class SaliencyWorker(IngestWorker):
     def images(self, shard: int) -> Sequence[tuple[str, str | None, Callable[[], Row]]]:
         """See `ShardWorker.images`."""
         items = {item.image_id: item for item in self.listing.shard(shard)}
-        rows = self.store.read_shard(self.stage.input("like"), shard, "images", columns=["image_id", "height", "width"])
+        rows = read_shard(self.store, self.stage.input("like"), shard, "images", columns=["image_id", "height", "width"])
         return [
             (row["image_id"], items[row["image_id"]].path, lambda row=row: self.map(items[row["image_id"]], row))  # type: ignore[misc]
             for row in rows

@@ -4,7 +4,7 @@
         classes.txt                         line n, counted from 1, is label n
         masks/<name>.png                    voc: labels as palette PNG in the colours of Pascal VOC
         overlays/<name>.jpg                 with overlay: the picture under its labels' colours
-        shards/part-00000.parquet           parquet: see `artifacts.PREDICTIONS`; failed images are rows with a reason
+        shards/part-00000.parquet           parquet: see `schemas.PREDICTIONS`; failed images are rows with a reason
         errors.csv                          image, reason; only if there are any
 
 A mask is there already if it is not older than its image; a shard if it exists, since the list of images may not change then.
@@ -28,12 +28,14 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from wsss_ray.core.component import digest
+from wsss_ray.data import codecs
 from wsss_ray.data.images import voc_palette
+from wsss_ray.data.label_files import file_of_image, write_classes, write_voc
 from wsss_ray.engine.records import versions
-from wsss_ray.inference.export_labels import inside, replacing, write_classes, write_voc
 from wsss_ray.inference.inputs import Found, Listing
 from wsss_ray.inference.trained import Trained
-from wsss_ray.storage import schemas as artifacts
+from wsss_ray.storage import schemas
+from wsss_ray.storage.atomic import replacing
 from wsss_ray.storage.store import RunStore
 
 if TYPE_CHECKING:
@@ -146,7 +148,7 @@ class PredictWorker:
             labels = len(self.predictor.classes)
             height, width = label_HW.shape
             counts = np.bincount(label_HW.ravel(), minlength=labels)[:labels].tolist()
-            return row | {"height": height, "width": width, "prediction": artifacts.encode_labels(label_HW), "pixels": counts}
+            return row | {"height": height, "width": width, "prediction": codecs.encode_labels(label_HW), "pixels": counts}
         try:
             mask, overlay = places(self.work, found)
         except ValueError as error:
@@ -172,8 +174,8 @@ class PredictWorker:
 
 def places(work: Work, found: Found) -> tuple[Path, Path | None]:
     """Where an image's mask and overlay lie, their folders made. Raises ValueError if a link leads out of --out."""
-    mask = inside(work.out / "masks", found.name)
-    return mask, inside(work.out / "overlays", found.name, suffix=".jpg") if work.overlay else None
+    mask = file_of_image(work.out / "masks", found.name)
+    return mask, file_of_image(work.out / "overlays", found.name, suffix=".jpg") if work.overlay else None
 
 
 def blended(image_HWC: ImageArray, label_HW: LabelArray) -> ImageArray:
@@ -185,7 +187,7 @@ def blended(image_HWC: ImageArray, label_HW: LabelArray) -> ImageArray:
 def write_shard(out: Path, number: int, rows: Sequence[Mapping[str, Any]]) -> None:
     """Commit a Parquet shard."""
     buffer = io.BytesIO()
-    pq.write_table(artifacts.table("predictions", rows), buffer, compression="zstd")
+    pq.write_table(schemas.table("predictions", rows), buffer, compression="zstd")
     RunStore(str(out)).write(str(_shard(out, number)), buffer.getvalue())
 
 

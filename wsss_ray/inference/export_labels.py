@@ -8,24 +8,22 @@ of the folder, and a label map larger than the data allows is not decoded.
 from __future__ import annotations
 
 import json
-import os
-import re
 import shutil
 import tempfile
-import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from PIL import Image
 
 from wsss_ray.core.contracts import IGNORE
-from wsss_ray.data.images import voc_palette
+from wsss_ray.data.codecs import decode_gray
+from wsss_ray.data.label_files import file_of_image, write_classes, write_voc
 from wsss_ray.data.source import MAX_PIXELS
-from wsss_ray.storage.schemas import decode_gray
+from wsss_ray.storage.atomic import replacing
+from wsss_ray.storage.shards import list_shards, open_shard
 from wsss_ray.storage.store import RunStore
 
 if TYPE_CHECKING:
@@ -35,7 +33,6 @@ Format = Literal["voc", "coco"]
 JSON_NAME = "instances.json"
 
 _KINDS = ("ingest", "seed", "evaluate")
-_BAD = re.compile(r"[\\\x00-\x1f\x7f]")
 
 
 @dataclass(frozen=True)
@@ -85,8 +82,8 @@ def find_labels(store: RunStore, run: Mapping[str, Any], stage: str | None = Non
 
 def read_labels(store: RunStore, maps: LabelMaps) -> Iterator[tuple[str, LabelArray | None]]:
     """Every image id with its label map (H, W), None where it has none, in the order of the data. Raises ValueError."""
-    for shard in store.shards(maps):
-        file = store.open_shard(maps, shard, maps.schema)
+    for shard in list_shards(store, maps):
+        file = open_shard(store, maps, shard, maps.schema)
         try:
             for batch in file.iter_batches(batch_size=8, columns=["image_id", maps.column]):
                 for row in batch.to_pylist():
@@ -114,32 +111,6 @@ def export(store: RunStore, maps: LabelMaps, out: Path, *, form: Format, overwri
     return write(store, maps, out)
 
 
-def inside(folder: Path, image_id: str, *, suffix: str = ".png") -> Path:
-    """Where the file of an image lies, its folder made. Raises ValueError if that is not below `folder`."""
-    parts = image_id.split("/")
-    if _BAD.search(image_id) or any(part in ("", ".", "..") for part in parts):
-        raise ValueError(f"image id {image_id!r} is no path below a folder; was the store edited by hand?")
-    path = folder.joinpath(*parts[:-1], f"{parts[-1]}{suffix}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if not path.parent.resolve().is_relative_to(folder.resolve()):
-        raise ValueError(f"image id {image_id!r}: {path.parent} is a link that leads out of {folder}; remove it")
-    return path
-
-
-def write_voc(path: Path, label_HW: LabelArray) -> None:
-    """Write labels as a palette PNG in the colours of Pascal VOC."""
-    picture = Image.frombytes("P", label_HW.shape[::-1], label_HW.tobytes())
-    picture.putpalette(voc_palette().tobytes())
-    with replacing(path) as file:
-        picture.save(file, format="PNG")
-
-
-def write_classes(out: Path, classes: Sequence[str]) -> None:
-    """Write classes.txt: line n, counted from 1, is label n."""
-    with replacing(out / "classes.txt") as file:
-        file.write("".join(f"{' '.join(name.split())}\n" for name in classes).encode())
-
-
 def _export_voc(store: RunStore, maps: LabelMaps, out: Path) -> Exported:
     images, skipped = 0, 0
     with tempfile.TemporaryFile("w+b", dir=out) as ids:
@@ -147,7 +118,7 @@ def _export_voc(store: RunStore, maps: LabelMaps, out: Path) -> Exported:
             if label_HW is None:
                 skipped += 1
                 continue
-            write_voc(inside(out, image_id), label_HW)
+            write_voc(file_of_image(out, image_id), label_HW)
             ids.write(f"{image_id}\n".encode())
             images += 1
         ids.seek(0)
@@ -223,19 +194,3 @@ def _pycocotools() -> Any:
         raise ValueError("--format coco needs pycocotools; run `pip install 'wsss-ray[coco]'`") from error
 
 
-class replacing:
-    """A file to write that appears when it is whole; what was there, be it a link, is replaced and not followed."""
-
-    def __init__(self, path: Path) -> None:
-        self.path, self.temporary = path, path.with_name(f".tmp-{uuid.uuid4().hex}")
-
-    def __enter__(self) -> IO[bytes]:
-        self.file = self.temporary.open("xb")
-        return self.file
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self.file.close()
-        if kind is None:
-            os.replace(self.temporary, self.path)
-        else:
-            self.temporary.unlink()

@@ -25,12 +25,13 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor, nn
 
+from wsss_ray.data.codecs import decode_rgb
 from wsss_ray.data.images import normalise_image
-from wsss_ray.inference.export_labels import replacing
 from wsss_ray.inference.predictor import Predictor, shrunk
 from wsss_ray.inference.trained import CONFIG, WEIGHTS, Trained, config_of, find_trained, record_of
 from wsss_ray.ops.multiscale import resize_image, to_tensor
-from wsss_ray.storage.schemas import check_schema, decode_rgb
+from wsss_ray.storage.atomic import replacing
+from wsss_ray.storage.schemas import check_schema
 from wsss_ray.storage.store import RunStore
 
 if TYPE_CHECKING:

@@ -12,8 +12,9 @@ import yaml
 from wsss_ray.config.job import JobConfig
 from wsss_ray.config.paths import local_paths
 from wsss_ray.engine.records import versions
-from wsss_ray.inference.export_labels import replacing
 from wsss_ray.inference.trained import Trained, job_yaml, record_of
+from wsss_ray.storage.atomic import replacing
+from wsss_ray.storage.shards import read_all
 from wsss_ray.storage.store import RunStore
 
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ def _data(store: RunStore, trained: Trained, record: Mapping[str, Any]) -> str:
 def _tags(store: RunStore, stage_id: str) -> Counter[int]:
     """How many images have each tag; empty if the images are not in the store any more."""
     try:
-        found = store.read_shards(_Stage(stage_id), "images", columns=["tags"])["tags"]
+        found = read_all(store, _Stage(stage_id), "images", columns=["tags"])["tags"]
     except (OSError, ValueError):
         return Counter()
     return Counter(tag for tags in found.to_pylist() for tag in tags)

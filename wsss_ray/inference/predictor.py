@@ -14,9 +14,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from torch import Tensor, nn
 
+from wsss_ray.data.codecs import decode_rgb
 from wsss_ray.data.images import Decoded, fitted, normalise_image, pixels, shrink
 from wsss_ray.inference.trained import Trained
-from wsss_ray.storage.schemas import decode_rgb
 
 if TYPE_CHECKING:
     from wsss_ray.core.contracts import ImageArray, LabelArray

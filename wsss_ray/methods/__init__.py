@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib
 import pkgutil
 
-from wsss_ray.core.contracts import Method, SeedScore
+from wsss_ray.core.contracts import SeedScore
+from wsss_ray.core.method import Method
 from wsss_ray.core.plan import Data, Stage, walk
 
 
@@ -17,8 +18,8 @@ def names() -> list[str]:
 def methods() -> dict[str, type[Method]]:
     """Every method by name. Importing them also registers their parts, so that a job file can mix parts of several papers."""
     found = {}
-    for module in pkgutil.iter_modules(__path__):
-        loaded = importlib.import_module(f"{__name__}.{module.name}")
+    for module in pkgutil.walk_packages(__path__, f"{__name__}."):
+        loaded = importlib.import_module(module.name)
         for value in vars(loaded).values():
             if isinstance(value, type) and issubclass(value, Method) and value.__module__ == loaded.__name__:
                 found[value.kind()] = value

@@ -12,32 +12,23 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from wsss_ray.core.contracts import (
-    Augment,
-    Batch,
-    Learner,
-    Localizer,
-    Maps,
-    Method,
-    Metric,
-    SeedRule,
-    Segmenter,
-    Trunk,
-)
+from wsss_ray.core.contracts import Augment, Batch, Learner, Localizer, Maps, Metric, SeedRule, Segmenter, Trunk
+from wsss_ray.core.method import Method
 from wsss_ray.core.optim import Optimizer, Poly, Schedule, Sgd
 from wsss_ray.core.plan import Data, Stage
 from wsss_ray.data.transforms import RandomCrop
-from wsss_ray.methods.deeplab import LARGE_FOV, LARGE_FOV_CRF, from_tags
+from wsss_ray.methods.common.chain import from_tags
+from wsss_ray.methods.common.localization import at_scales, one_map
+from wsss_ray.methods.common.seed_rules import ThresholdSeeds
+from wsss_ray.methods.deeplab import LARGE_FOV, LARGE_FOV_CRF
 from wsss_ray.nets.vgg16 import Vgg16
 from wsss_ray.nets.weights import Weights, copy_weights, load_weights
-from wsss_ray.ops.background import Background, CamBackground, SaliencyBackground
-from wsss_ray.ops.crf import DenseCrf
+from wsss_ray.ops.background import CamBackground
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor, nn
 
-    from wsss_ray.core.contracts import ImageArray, LabelArray, MapArray
+    from wsss_ray.core.contracts import ImageArray
     from wsss_ray.nets.cam import CamNet
 
 
@@ -123,74 +114,6 @@ class CamLocalizer(Localizer):
             return one_map(normalise(cams[0]), camnet.trunk, images[0], classes)
 
 
-class ThresholdSeeds(SeedRule):
-    """A pixel belongs to a class where its map exceeds `theta` (FickleNet, 3.2.2: where any of its maps does).
-
-    Where several do, the class with the highest mean map wins. Then background cues, and optionally a dense CRF.
-    """
-
-    theta: float = Field(default=0.35, ge=0, le=1, description="A pixel belongs to a class where some map exceeds theta.")
-    background: Background | None = Field(default=SaliencyBackground(), description="Background cues; null for none.")
-    conflict: Literal["class", "background", "ignore"] = Field(
-        default="class", description="Who wins where a pixel is both a class and a background cue."
-    )
-    crf: DenseCrf | None = Field(default=None, description="Refine with a dense CRF over the labels present; null for none.")
-    crf_confidence: float = Field(default=0.7, gt=0, lt=1, description="Probability of a seed's own label in the CRF's unary.")
-
-    @property
-    def needs_saliency(self) -> bool:
-        """See `SeedRule.needs_saliency`."""
-        return self.background is not None and self.background.needs_saliency
-
-    def seed(self, image_HWC: ImageArray, maps: Maps, saliency_HW: MapArray | None) -> LabelArray:
-        """See `SeedRule.seed`."""
-        import numpy as np
-
-        from wsss_ray.ops import seeds
-
-        height, width = image_HWC.shape[:2]
-        peak, mean = (
-            seeds.resize_maps(part, height, width, maps.rows, maps.columns) for part in (maps.peak_CHW, maps.mean_CHW)
-        )
-        label_HW = seeds.any_above(peak, mean, maps.classes, self.theta)
-        if self.background is not None:
-            label_HW = seeds.add_background(label_HW, self.background.cues(peak, saliency_HW), self.conflict)
-        if self.crf is None:
-            return label_HW
-        present, prob_CHW = self.crf.refine_labels(image_HWC, label_HW, self.crf_confidence)
-        return np.asarray(present, np.uint8)[prob_CHW.argmax(axis=0)] if present else label_HW
-
-
-class CrfSeeds(SeedRule):
-    """The likeliest label after a dense CRF on the maps and a background score: every pixel is decided.
-
-    Type C of Multi-Estimations (section 4.2), with the background's score from saliency; with `power_background` the CRF of PSA
-    and RRM (Eqs. 4 and 5).
-    """
-
-    background: Background = SaliencyBackground()
-    crf: DenseCrf | None = Field(default=DenseCrf(), description="null: the largest score, unrefined.")
-
-    @property
-    def needs_saliency(self) -> bool:
-        """See `SeedRule.needs_saliency`."""
-        return self.background.needs_saliency
-
-    def seed(self, image_HWC: ImageArray, maps: Maps, saliency_HW: MapArray | None) -> LabelArray:
-        """See `SeedRule.seed`."""
-        import numpy as np
-
-        from wsss_ray.ops import seeds
-
-        height, width = image_HWC.shape[:2]
-        peak_CHW = seeds.resize_maps(maps.peak_CHW, height, width, maps.rows, maps.columns)
-        score_CHW = np.concatenate([self.background.score(peak_CHW, saliency_HW)[None], peak_CHW])
-        if self.crf is not None:
-            score_CHW = self.crf.refine(image_HWC, score_CHW)
-        labels = np.array([0, *(tag + 1 for tag in maps.classes)], np.uint8)
-        return np.asarray(labels[score_CHW.argmax(axis=0)])
-
-
 class Cam(Method):
     """Image tags to a segmentation model the shortest way: classifier, class activation maps, seeds, DeepLab."""
 
@@ -212,18 +135,3 @@ class Cam(Method):
         )
 
 
-def at_scales(image_HWC: ImageArray, size: int | None, scales: Sequence[float], device: torch.device) -> list[Tensor]:
-    """The image, warped to `size` if given, at each of `scales`, as batches of one."""
-    from wsss_ray.ops.multiscale import resize_image, scaled_sizes, to_tensor
-
-    base = image_HWC if size is None else resize_image(image_HWC, size, size)
-    return [to_tensor(resize_image(base, *at), device) for at in scaled_sizes(base.shape[0], base.shape[1], scales)]
-
-
-def one_map(map_CHW: Tensor, trunk: nn.Module, image_1CHW: Tensor, classes: Sequence[int]) -> Maps:
-    """Maps with one estimate: its maximum is its mean."""
-    from wsss_ray.ops.grid import axes
-
-    rows, columns = axes(trunk, image_1CHW.shape[-2], image_1CHW.shape[-1])
-    found: MapArray = map_CHW.float().cpu().numpy()
-    return Maps(tuple(classes), peak_CHW=found, mean_CHW=found, rows=rows, columns=columns)

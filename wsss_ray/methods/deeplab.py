@@ -12,88 +12,17 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, field_validator
 
-from wsss_ray.core.contracts import (
-    Augment,
-    Batch,
-    Learner,
-    Localizer,
-    Method,
-    Metric,
-    Relabel,
-    SeedRule,
-    SeedScore,
-    Segmenter,
-    Trunk,
-)
-from wsss_ray.core.optim import Decay, Optimizer, Poly, Schedule, Sgd
-from wsss_ray.core.plan import Data, Stage, evaluate, evaluate_seeds, localize, relabel, seed, train
-from wsss_ray.data.transforms import RandomCrop
-from wsss_ray.nets.deeplab import Aspp, Head, LargeFov, build_segmenter
-from wsss_ray.nets.vgg16 import Vgg16
+from wsss_ray.core.contracts import Batch, Learner, Metric, Segmenter
+from wsss_ray.core.method import Method
+from wsss_ray.core.optim import Decay
+from wsss_ray.core.plan import Data, Stage, evaluate, train
+from wsss_ray.methods.common.segmentation import MultiScale, SegNetLearner, begins_with_one
+from wsss_ray.nets.deeplab import LargeFov, build_segmenter
 from wsss_ray.ops.crf import DenseCrf
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from wsss_ray.core.contracts import ImageArray, LabelArray
-    from wsss_ray.nets.segnet import SegNet
-
-
-def begins_with_one(scales: tuple[float, ...]) -> tuple[float, ...]:
-    """The scales, if the first is 1. Raises ValueError otherwise: what the others give is brought to the grid of the first."""
-    if scales[0] != 1.0:
-        raise ValueError(f"must begin with 1.0, to whose grid the others are brought; their order plays no other part: {scales}")
-    return scales
-
-
-class SegNetLearner(Segmenter):
-    """A trunk with a DeepLab head, how it starts, predicts, and at which rates it learns; a subclass is a loss."""
-
-    trunk: Trunk = Vgg16(pool5=True)
-    head: Head = Aspp()
-    batch_size: int = Field(default=10, ge=1)
-    steps: int | None = 20000
-    augment: Augment = RandomCrop(size=321)
-    optimizer: Optimizer = Sgd(lr=1e-3, weight_decay=5e-4)
-    schedule: Schedule = Poly(power=0.9)
-    head_lr_scale: float = Field(default=10.0, gt=0)
-    loss_at: Literal["stride", "image"] = Field(
-        default="stride", description="Take labels under the network's features, or enlarge its scores to the crop."
-    )
-
-    def build(self, num_classes: int) -> nn.Module:
-        """See `Learner.build`."""
-        return build_segmenter(self.trunk, self.head, num_classes)
-
-    def scored(self, net: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Logits (..., L, h, w) of a batch and its label maps_BEhw, on one grid."""
-        from wsss_ray.nets.modules import bare, set_dropout_keys
-
-        set_dropout_keys(net, batch.keys_B)
-        logits = net(batch.image_BCHW)
-        if self.loss_at == "image":
-            segnet: SegNet = bare(net)  # type: ignore[assignment]
-            logits = segnet.enlarge(logits, *batch.seeds_BEHW.shape[-2:])
-        return logits, self.on_grid(net, batch.seeds_BEHW, logits)
-
-    def on_grid(self, net: nn.Module, pixel_BHW: Tensor, logits_BLHW: Tensor) -> Tensor:
-        """Pixels of the crop, (..., H, W), on the grid of the logits that `scored` gave."""
-        from wsss_ray.nets.modules import bare
-
-        segnet: SegNet = bare(net)  # type: ignore[assignment]
-        return pixel_BHW if self.loss_at == "image" else segnet.under(pixel_BHW, logits_BLHW)
-
-    def predict(self, net: nn.Module, image_BCHW: Tensor) -> Tensor:
-        """See `Segmenter.predict`."""
-        segnet: SegNet = net  # type: ignore[assignment]
-        return segnet.enlarge(segnet(image_BCHW), *image_BCHW.shape[-2:])
-
-    def param_groups(self, net: nn.Module) -> list[dict[str, object]]:
-        """New layers and biases faster than pretrained ones, no weight decay on biases."""
-        from wsss_ray.nets.segnet import param_groups_deeplab
-
-        segnet: SegNet = net  # type: ignore[assignment]
-        return param_groups_deeplab(net, segnet.head.new_parameters(), head_scale=self.head_lr_scale)
 
 
 class DeeplabSegmenter(SegNetLearner):
@@ -130,96 +59,6 @@ class DeeplabSegmenter(SegNetLearner):
         """See `Segmenter.predict`."""
         logits = super().predict(net, image_BCHW)
         return logits if self.input_scales == (1.0,) else logits[-1]
-
-
-class MultiScale(Metric):
-    """Scores summed over scales and mirror images at the mask's resolution, and optionally a dense CRF."""
-
-    scales: tuple[float, ...] = Field(default=(0.75, 1.0, 1.25), min_length=1)
-    flip: bool = False
-    crf: DenseCrf | None = DenseCrf()
-
-    def predict(self, segmenter: Segmenter, net: nn.Module, image_HWC: ImageArray) -> LabelArray:
-        """See `Metric.predict`."""
-        from wsss_ray.ops.multiscale import scaled_sizes
-
-        sizes = scaled_sizes(image_HWC.shape[0], image_HWC.shape[1], self.scales)
-        return label_image(segmenter, net, image_HWC, sizes=sizes, flip=self.flip, crf=self.crf, only=None)
-
-
-class PredictedLabels(Relabel):
-    """A trained segmenter's own labels for the next training: scores summed over scales and mirror images, then a dense CRF."""
-
-    scales: tuple[float, ...] = Field(default=(1.0,), min_length=1)
-    flip: bool = False
-    crf: DenseCrf | None = DenseCrf()
-    only_tags: bool = Field(default=True, description="Allow only background and the image's tags.")
-
-    def label(self, segmenter: Segmenter, net: nn.Module, image_HWC: ImageArray, classes: Sequence[int]) -> LabelArray:
-        """See `Relabel.label`."""
-        from wsss_ray.ops.multiscale import scaled_sizes
-
-        sizes = scaled_sizes(image_HWC.shape[0], image_HWC.shape[1], self.scales)
-        only = classes if self.only_tags else None
-        return label_image(segmenter, net, image_HWC, sizes=sizes, flip=self.flip, crf=self.crf, only=only)
-
-
-def label_image(
-    segmenter: Segmenter,
-    net: nn.Module,
-    image_HWC: ImageArray,
-    *,
-    sizes: Sequence[tuple[int, int]],
-    flip: bool,
-    crf: DenseCrf | None,
-    only: Sequence[int] | None,
-) -> LabelArray:
-    """Labels of an image from scores summed over `sizes`; `only` names the tags (0-based) allowed beside background."""
-    import numpy as np
-
-    from wsss_ray.ops.multiscale import sum_logits
-
-    device = next(net.parameters()).device
-    logits_LHW = sum_logits(lambda image: segmenter.predict(net, image), image_HWC, sizes=sizes, flip=flip, device=device)
-    labels = list(range(len(logits_LHW))) if only is None else [0, *(tag + 1 for tag in only)]
-    if crf is None:
-        place_HW = logits_LHW[labels].argmax(dim=0).cpu().numpy()
-    else:
-        prob_CHW = logits_LHW[labels].softmax(dim=0)
-        place_HW = crf.refine(image_HWC, prob_CHW.cpu().numpy(), device=prob_CHW.device).argmax(axis=0)
-    label_HW: LabelArray = np.asarray(labels, np.uint8)[place_HW]
-    return label_HW
-
-
-def from_tags(
-    data: Data,
-    *,
-    classifier: Learner,
-    localizer: Localizer,
-    seed_rule: SeedRule,
-    segmenter: Segmenter,
-    from_classifier: bool = False,
-    relabel_rule: Relabel | None = None,
-    retrain: Segmenter | None = None,
-    metric: Metric,
-) -> tuple[Stage, ...]:
-    """The chain that most papers share: classifier, maps, seeds, segmenter, score.
-
-    `from_classifier` starts the segmenter from the classifier's trunk. With a `relabel_rule` the training images are labelled
-    anew by the segmenter, and `retrain` is trained on that, from its weights.
-    """
-    tagged = train(classifier, data.weak, name="classifier")
-    seeds = seed(seed_rule, localize(localizer, tagged, data.weak), data.weak, saliency=data.saliency)
-    wanted = [evaluate_seeds(SeedScore(), seeds, data.weak)] if data.weak_has_masks else []
-    init = tagged if from_classifier else None
-    final = train(segmenter, data.weak, seeds=(seeds,), strong=data.strong, init=init, name="segmenter")
-    if relabel_rule is not None:
-        assert retrain is not None
-        labels = relabel(relabel_rule, final, data.weak)
-        final = train(retrain, data.weak, seeds=(labels,), strong=data.strong, init=final, name="retrain")
-        if data.weak_has_masks:
-            wanted.append(evaluate_seeds(SeedScore(), labels, data.weak, name="relabel_quality"))
-    return (*wanted, evaluate(metric, final, data.val) if data.val else final)
 
 
 LARGE_FOV = DeeplabSegmenter(head=LargeFov(), batch_size=20, steps=6000, schedule=Decay(gamma=0.1, every_steps=2000))

@@ -18,22 +18,16 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from wsss_ray.core.contracts import (
-    Augment,
-    Batch,
-    Learner,
-    Localizer,
-    Method,
-    Metric,
-    Relabel,
-    SeedRule,
-    Segmenter,
-)
+from wsss_ray.core.contracts import Augment, Batch, Learner, Localizer, Metric, Relabel, SeedRule, Segmenter
+from wsss_ray.core.method import Method
 from wsss_ray.core.optim import Decay, Optimizer, Schedule, Sgd
 from wsss_ray.core.plan import Data, Stage
 from wsss_ray.data.transforms import Warp
-from wsss_ray.methods.cam import CamClassifier, CamLocalizer, ThresholdSeeds
-from wsss_ray.methods.deeplab import DeeplabSegmenter, MultiScale, SegNetLearner, from_tags, label_image
+from wsss_ray.methods.cam import CamClassifier, CamLocalizer
+from wsss_ray.methods.common.chain import from_tags
+from wsss_ray.methods.common.seed_rules import ThresholdSeeds
+from wsss_ray.methods.common.segmentation import MultiScale, SegNetLearner, label_image
+from wsss_ray.methods.deeplab import DeeplabSegmenter
 from wsss_ray.ops.crf import DenseCrf
 
 if TYPE_CHECKING:

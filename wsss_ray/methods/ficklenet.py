@@ -16,24 +16,15 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
-from wsss_ray.core.contracts import (
-    Augment,
-    Batch,
-    Learner,
-    Localizer,
-    Maps,
-    Method,
-    Metric,
-    Relabel,
-    SeedRule,
-    Segmenter,
-    Trunk,
-)
+from wsss_ray.core.contracts import Augment, Batch, Learner, Localizer, Maps, Metric, Relabel, SeedRule, Segmenter, Trunk
+from wsss_ray.core.method import Method
 from wsss_ray.core.optim import Adam, Decay, Optimizer, Schedule
 from wsss_ray.core.plan import Data, Stage
 from wsss_ray.data.transforms import RandomCrop
-from wsss_ray.methods.cam import ThresholdSeeds
-from wsss_ray.methods.deeplab import DeeplabSegmenter, MultiScale, from_tags
+from wsss_ray.methods.common.chain import from_tags
+from wsss_ray.methods.common.seed_rules import ThresholdSeeds
+from wsss_ray.methods.common.segmentation import MultiScale
+from wsss_ray.methods.deeplab import DeeplabSegmenter
 from wsss_ray.methods.dsrg import DsrgRelabel, DsrgSegmenter, Init
 from wsss_ray.nets.vgg16 import Vgg16
 from wsss_ray.nets.weights import Weights, copy_weights, load_weights

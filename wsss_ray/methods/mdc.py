@@ -16,22 +16,16 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from wsss_ray.core.contracts import (
-    Augment,
-    Batch,
-    Learner,
-    Localizer,
-    Maps,
-    Method,
-    Metric,
-    SeedRule,
-    Segmenter,
-)
+from wsss_ray.core.contracts import Augment, Batch, Learner, Localizer, Maps, Metric, SeedRule, Segmenter
+from wsss_ray.core.method import Method
 from wsss_ray.core.optim import Decay, Schedule, Sgd
 from wsss_ray.core.plan import Data, Stage
 from wsss_ray.data.transforms import RandomCrop
-from wsss_ray.methods.cam import CamClassifier, at_scales, one_map
-from wsss_ray.methods.deeplab import LARGE_FOV_CRF, SegNetLearner, from_tags
+from wsss_ray.methods.cam import CamClassifier
+from wsss_ray.methods.common.chain import from_tags
+from wsss_ray.methods.common.localization import at_scales, one_map
+from wsss_ray.methods.common.segmentation import SegNetLearner
+from wsss_ray.methods.deeplab import LARGE_FOV_CRF
 from wsss_ray.nets.deeplab import Head, LargeFov
 from wsss_ray.ops.background import Background, SaliencyBackground
 

@@ -17,12 +17,14 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field
 
 from wsss_ray.core.component import Component
-from wsss_ray.core.contracts import Augment, Batch, Learner, Localizer, Method, Metric, SeedRule, SeedScore, Segmenter
+from wsss_ray.core.contracts import Augment, Batch, Learner, Localizer, Metric, SeedRule, SeedScore, Segmenter
+from wsss_ray.core.method import Method
 from wsss_ray.core.optim import Poly, Schedule
 from wsss_ray.core.plan import Data, Stage, evaluate, evaluate_seeds, localize, seed, train
 from wsss_ray.data.transforms import RandomCrop
-from wsss_ray.methods.cam import CamClassifier, CamLocalizer, CrfSeeds
-from wsss_ray.methods.deeplab import MultiScale, SegNetLearner
+from wsss_ray.methods.cam import CamClassifier, CamLocalizer
+from wsss_ray.methods.common.seed_rules import CrfSeeds
+from wsss_ray.methods.common.segmentation import MultiScale, SegNetLearner
 from wsss_ray.methods.mdc import RegionSeeds
 from wsss_ray.nets.deeplab import Head, LargeFov
 from wsss_ray.nets.resnet38 import ResNet38

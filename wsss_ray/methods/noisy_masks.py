@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from wsss_ray.core.contracts import IGNORE, MaskNoise, Method, Metric, SeedScore, Segmenter
+from wsss_ray.core.contracts import IGNORE, MaskNoise, Metric, SeedScore, Segmenter
+from wsss_ray.core.method import Method
 from wsss_ray.core.plan import Data, Stage, evaluate, evaluate_seeds, spoil, train
-from wsss_ray.methods.deeplab import MultiScale
+from wsss_ray.methods.common.segmentation import MultiScale
 from wsss_ray.methods.multi_estimations import WeightedSegmenter
 from wsss_ray.ops.crf import DenseCrf
 

@@ -25,7 +25,6 @@ from wsss_ray.core.contracts import (
     Evidence,
     Learner,
     Maps,
-    Method,
     Metric,
     OnlineSegmenter,
     Relabel,
@@ -34,10 +33,11 @@ from wsss_ray.core.contracts import (
     Segmenter,
     Trunk,
 )
+from wsss_ray.core.method import Method
 from wsss_ray.core.optim import Optimizer, Poly, Schedule, Sgd
 from wsss_ray.core.plan import Data, Stage, evaluate, evaluate_seeds, relabel, train
 from wsss_ray.data.transforms import RandomCrop
-from wsss_ray.methods.deeplab import MultiScale, PredictedLabels, SegNetLearner, begins_with_one
+from wsss_ray.methods.common.segmentation import MultiScale, PredictedLabels, SegNetLearner, begins_with_one
 from wsss_ray.nets.deeplab import DilatedPair, Head
 from wsss_ray.nets.resnet38 import ResNet38
 from wsss_ray.ops.background import PowerBackground

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from wsss_ray.core.contracts import Learner, Localizer, Method, SeedRule, SeedScore
+from wsss_ray.core.contracts import Learner, Localizer, SeedRule, SeedScore
+from wsss_ray.core.method import Method
 from wsss_ray.core.plan import Data, Stage, evaluate_seeds, localize, seed, train
-from wsss_ray.methods.cam import ThresholdSeeds
+from wsss_ray.methods.common.seed_rules import ThresholdSeeds
 from wsss_ray.methods.ficklenet import StochasticClassifier, StochasticGradCam
 
 

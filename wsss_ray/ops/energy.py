@@ -22,6 +22,7 @@ from torch.nn import functional
 
 from wsss_ray.core.contracts import IGNORE
 from wsss_ray.ops.lattice.base import Lattice, bilateral_features
+from wsss_ray.ops.lattice.build import build_lattice
 
 
 def dense_energy(
@@ -59,7 +60,7 @@ def dense_energy(
     settled_B1hw = (1 - prob_BLhw.detach().amax(dim=1, keepdim=True)).clamp(min=0)
     gate_B1hw = torch.where(label_B1hw == IGNORE, torch.ones_like(settled_B1hw), settled_B1hw) * valid_B1hw
     images = image_BChw.permute(0, 2, 3, 1).unbind(0)
-    lattices = [Lattice.build(bilateral_features(image, sxy=sigma_xy * scale, srgb=sigma_rgb)) for image in images]
+    lattices = [build_lattice(bilateral_features(image, sxy=sigma_xy * scale, srgb=sigma_rgb)) for image in images]
     energy_B: Tensor = _Energy.apply(prob_BLhw * valid_B1hw, gate_B1hw, lattices)  # type: ignore[no-untyped-call]
     return energy_B
 

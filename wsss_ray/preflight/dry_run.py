@@ -27,6 +27,7 @@ from wsss_ray.engine.training import run_training
 from wsss_ray.engine.workers import data_split, needs_model, worker_class
 from wsss_ray.preflight.memory import Peak, at_most, ran_out
 from wsss_ray.preflight.sample import TIMED, FewImages, short_plan
+from wsss_ray.storage.shards import count_rows, list_shards, read_shard, shard_path
 from wsss_ray.storage.store import RunStore
 
 _SHARD = 2  # images: the first shard pays for compilation and for loading the network, the others are timed
@@ -141,8 +142,8 @@ def _try_shards(store: RunStore, stage: Stage, *, gpu: bool) -> Measure:
         took = time.perf_counter() - start
         times.append((max(took - commit, _LEAST_WORK * took), images + len(failed)))
     commit_shards(store, stage, started=began, finished=time.time(), max_bad_fraction=1.0)
-    errors = _errors(store, stage, store.shards(stage, "errors"))
-    if stage.kind == "ingest" and sum(store.num_rows(stage, shard) for shard in store.shards(stage)) == 0:
+    errors = _errors(store, stage, list_shards(store, stage, "errors"))
+    if stage.kind == "ingest" and sum(count_rows(store, stage, shard) for shard in list_shards(store, stage)) == 0:
         raise CheckError(f"stage {stage.name}: none of {len(errors)} images can be used; {errors[0].what}: {errors[0].reason}")
     timed = times[1:] or times
     each = sum(seconds for seconds, _ in timed) / max(1, sum(images for _, images in timed))
@@ -162,16 +163,16 @@ def _commit_seconds(store: RunStore) -> float:
 
 
 def _errors(store: RunStore, stage: Stage, shards: Sequence[int]) -> list[Failed]:
-    there = set(store.shards(stage, "errors"))
-    rows = [row for shard in shards if shard in there for row in store.read_shard(stage, shard, "errors", folder="errors")]
+    there = set(list_shards(store, stage, "errors"))
+    rows = [row for shard in shards if shard in there for row in read_shard(store, stage, shard, "errors", folder="errors")]
     return [Failed(stage.name, row["path"] or row["image_id"], row["reason"]) for row in rows]
 
 
 def _artifact_bytes(store: RunStore, stage: Stage) -> float:
     """Bytes that the artifact of an image takes in a large shard."""
     size = rows = 0
-    for shard in store.shards(stage):
-        metadata = pq.read_metadata(store.shard_path(stage, shard))
+    for shard in list_shards(store, stage):
+        metadata = pq.read_metadata(shard_path(store, stage, shard))
         groups = [metadata.row_group(place) for place in range(metadata.num_row_groups)]
         size += sum(_ROW_GROUP + sum(group.column(k).total_compressed_size for k in range(group.num_columns)) for group in groups)
         rows += metadata.num_rows

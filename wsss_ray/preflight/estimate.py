@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from wsss_ray.config.job import Execution
 from wsss_ray.core.contracts import Learner, OnlineSegmenter
-from wsss_ray.core.plan import Plan, Stage
+from wsss_ray.core.plan import Plan, Stage, one_pipeline
 from wsss_ray.engine.workers import data_split, needs_model
 from wsss_ray.preflight.dry_run import Measure
 
@@ -52,16 +52,10 @@ def estimate(plan: Plan, measures: Sequence[Measure], run: Execution, places: Pl
     for stage in plan:
         of = _training if stage.kind == "train" else _images
         one = of(stage, measured[stage.name], run, places, done=stage.name in done)
-        joined = before is not None and _one_pipeline(before, stage)
+        joined = before is not None and one_pipeline(before, stage)
         found.append(one if joined else replace(one, seconds=one.seconds + _STAGE_START))
         before = stage
     return found
-
-
-def _one_pipeline(before: Stage, stage: Stage) -> bool:
-    """Whether the runner makes both together, as neighbouring stages of the same images."""
-    kinds = ("localize", "seed", "evaluate")
-    return before.kind in kinds and stage.kind in kinds and before.input("data").id == stage.input("data").id
 
 
 def total_seconds(estimates: Sequence[Estimate]) -> float:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from wsss_ray.engine.failures import failure_of
 from wsss_ray.reporting.progress import Pace
 from wsss_ray.storage.claims import STALE_S, is_dead
+from wsss_ray.storage.shards import count_rows, list_shards
 from wsss_ray.storage.store import RunStore
 
 State = Literal["done", "running", "failed", "interrupted", "waiting"]
@@ -170,11 +171,11 @@ def _errors(store: RunStore, stage: StageStatus) -> int:
 
     def count(shard: int) -> int:
         with suppress(OSError, ValueError):  # they may be tried again at this moment
-            return store.num_rows(stage, shard, "errors")
+            return count_rows(store, stage, shard, "errors")
         return 0
 
     with ThreadPoolExecutor(_READERS, thread_name_prefix="errors") as pool:
-        return sum(pool.map(count, store.shards(stage, "errors")))
+        return sum(pool.map(count, list_shards(store, stage, "errors")))
 
 
 def quality(store: RunStore, name: str, stage_id: str) -> list[str]:

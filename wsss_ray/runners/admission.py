@@ -14,10 +14,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import wsss_ray
 from wsss_ray.config.job import Execution
 from wsss_ray.core.plan import Stage
 from wsss_ray.core.plugins import behind
+from wsss_ray.core.version import __version__
 from wsss_ray.data.source import DataSplit
 from wsss_ray.engine.records import StageError, missing_shards
 from wsss_ray.engine.workers import data_split
@@ -180,14 +180,14 @@ def _ask_machines(
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    here, pickled = wsss_ray.__version__, ray.cloudpickle.dumps(list(ingests))  # to be opened where their plug-ins are
+    here, pickled = __version__, ray.cloudpickle.dumps(list(ingests))  # to be opened where their plug-ins are
 
     def look() -> str | None:
-        import wsss_ray as package
-
-        if package.__version__ != here:
-            return f"has wsss-ray {package.__version__}, here is {here}; install one version on all machines"
         from wsss_ray.core.plugins import lacking
+        from wsss_ray.core.version import __version__ as found  # of the machine that this runs on
+
+        if found != here:
+            return f"has wsss-ray {found}, here is {here}; install one version on all machines"
 
         return lacking(needed) or look_from_here(store, probe, submitted, ray.cloudpickle.loads(pickled))
 

@@ -12,7 +12,7 @@ import yaml
 
 from wsss_ray.config.job import JobConfig
 from wsss_ray.core.contracts import Learner
-from wsss_ray.core.plan import Plan, Stage
+from wsss_ray.core.plan import Plan, Stage, one_pipeline
 from wsss_ray.engine.failures import Failures
 from wsss_ray.engine.records import StageError, check_unchanged, git_commit, versions
 from wsss_ray.engine.workers import data_split
@@ -105,20 +105,11 @@ def pending(stages: Iterable[Stage], store: RunStore) -> list[list[Stage]]:
         if store.is_done(stage):
             continue
         last = groups[-1] if groups else []
-        if last and _same_shards(last, stage):
+        if last and one_pipeline(last[-1], stage):
             last.append(stage)
         else:
             groups.append([stage])
     return groups
-
-
-def _same_shards(group: Sequence[Stage], stage: Stage) -> bool:
-    mergeable = ("localize", "seed", "evaluate")
-    return (
-        stage.kind in mergeable
-        and group[-1].kind in mergeable
-        and stage.input("data").id == group[-1].input("data").id
-    )
 
 
 @dataclass(frozen=True)

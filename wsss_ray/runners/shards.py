@@ -26,6 +26,7 @@ from wsss_ray.engine.workers import data_split, needs_model, worker_class
 from wsss_ray.reporting.progress import Display
 from wsss_ray.runners.causes import WorkerError
 from wsss_ray.runners.cluster import Resources
+from wsss_ray.storage.shards import list_shards
 from wsss_ray.storage.store import RunStore
 
 
@@ -142,4 +143,4 @@ def _with_operator(
 
 def _already(store: RunStore, stage: Stage) -> int:
     """Images of shards that an earlier attempt made."""
-    return min(len(store.shards(stage)) * data_split(stage).source.shard_size, data_split(stage).num_images)
+    return min(len(list_shards(store, stage)) * data_split(stage).source.shard_size, data_split(stage).num_images)

@@ -20,6 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from wsss_ray.storage.atomic import TEMPORARY
 from wsss_ray.storage.store import RunStore
 
 BEAT_S = 5.0
@@ -92,7 +93,7 @@ class Claims:
                 with suppress(FileNotFoundError):
                     self.store.delete(self._path(what))
         if self.store.is_local:
-            for left in Path(self.store.path("claims")).glob(".tmp-*"):  # of who was killed while he took one
+            for left in Path(self.store.path("claims")).glob(f"{TEMPORARY}*"):  # of who was killed while he took one
                 with suppress(OSError):
                     if time.time() - left.stat().st_mtime > _LEFT_S:
                         left.unlink()
@@ -132,7 +133,7 @@ class Claims:
             time.sleep(_SETTLE_S)
             return self._read(path) == data
         self.store.fs.create_dir(path.rpartition("/")[0], recursive=True)
-        temporary = Path(f"{path.rpartition('/')[0]}/.tmp-{uuid.uuid4().hex}")
+        temporary = Path(f"{path.rpartition('/')[0]}/{TEMPORARY}{uuid.uuid4().hex}")
         try:
             temporary.write_bytes(data)
             os.link(temporary, path)
@@ -148,7 +149,7 @@ class Claims:
             with suppress(FileNotFoundError):
                 self.store.delete(path)
             return True
-        aside = Path(f"{path.rpartition('/')[0]}/.tmp-{uuid.uuid4().hex}")
+        aside = Path(f"{path.rpartition('/')[0]}/{TEMPORARY}{uuid.uuid4().hex}")
         try:
             os.rename(path, aside)
         except FileNotFoundError:

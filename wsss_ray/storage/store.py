@@ -11,11 +11,9 @@ atomic put. Writing the same shard twice writes the same bytes, so that a retrie
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import re
-import uuid
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -23,12 +21,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-if TYPE_CHECKING:  # it takes a while to be imported; whoever only looks for records in a folder need not wait for it
-    import pyarrow as pa
-    import pyarrow.fs as pafs
-    import pyarrow.parquet as pq
+from wsss_ray.storage.atomic import TEMPORARY, replacing
 
-_TEMPORARY = ".tmp-"
+if TYPE_CHECKING:  # it takes a while to be imported; whoever only looks for records in a folder need not wait for it
+    import pyarrow.fs as pafs
 
 
 class Identified(Protocol):
@@ -120,7 +116,7 @@ class RunStore:
             import pyarrow.fs as pafs
 
             found = [info.base_name for info in self.fs.get_file_info(pafs.FileSelector(folder, allow_not_found=True))]
-        return sorted(name for name in found if not name.startswith(_TEMPORARY))
+        return sorted(name for name in found if not name.startswith(TEMPORARY))
 
     def read(self, path: str) -> bytes:
         """A whole file. Raises FileNotFoundError."""
@@ -137,19 +133,9 @@ class RunStore:
             with ThreadPoolExecutor(1) as pool:
                 pool.submit(self._put, path, data).result()
             return
-        folder, name = path.rsplit("/", 1)
-        os.makedirs(folder, exist_ok=True)
-        temporary = f"{folder}/{_TEMPORARY}{uuid.uuid4().hex}-{name}"
-        try:
-            with open(temporary, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            with suppress(OSError):
-                os.unlink(temporary)
-            raise
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with replacing(path, durable=True) as file:
+            file.write(data)
 
     def _put(self, path: str, data: bytes) -> None:
         with self.fs.open_output_stream(path) as stream:
@@ -221,84 +207,8 @@ class RunStore:
             return 0
         stale = 0
         for folder, _, files in os.walk(self.stage_path(stage)):
-            for path in (os.path.join(folder, name) for name in files if name.startswith(_TEMPORARY)):
+            for path in (os.path.join(folder, name) for name in files if name.startswith(TEMPORARY)):
                 with suppress(OSError):  # another sweep was faster
                     os.unlink(path)
                     stale += 1
         return stale
-
-    def shard_path(self, stage: Identified, shard: int, folder: str = "shards") -> str:
-        """Where shard `shard` of a stage lies."""
-        return self.stage_path(stage, folder, f"part-{shard:05d}.parquet")
-
-    def shards(self, stage: Identified, folder: str = "shards") -> list[int]:
-        """The numbers of the shards that are there."""
-        names = self.names(self.stage_path(stage, folder))
-        return [int(name.removeprefix("part-").removesuffix(".parquet")) for name in names if name.startswith("part-")]
-
-    def write_shard(self, stage: Identified, shard: int, schema: str, rows: list[dict[str, Any]], folder: str = "shards") -> None:
-        """Commit one shard: one row group per row, zstd, no timestamps, so that equal rows give equal bytes.
-
-        Statistics are kept of ids and of which masks there are: Parquet would copy small PNGs into them, several times each.
-        """
-        import pyarrow.parquet as pq
-
-        from wsss_ray.storage import schemas as artifacts
-
-        buffer, table = io.BytesIO(), artifacts.table(schema, rows)
-        group = 1 if schema in ("images", "seeds") else max(1, len(rows))
-        known = [name for name in ("image_id", "mask") if name in table.column_names]
-        pq.write_table(table, buffer, row_group_size=group, compression="zstd", write_statistics=known)
-        self.write(self.shard_path(stage, shard, folder), buffer.getvalue())
-
-    def num_rows(self, stage: Identified, shard: int, folder: str = "shards") -> int:
-        """The rows of a shard, from its footer."""
-        import pyarrow.parquet as pq
-
-        with self.fs.open_input_file(self.shard_path(stage, shard, folder)) as file:
-            return int(pq.ParquetFile(file).metadata.num_rows)
-
-    def open_shard(self, stage: Identified, shard: int, schema: str, folder: str = "shards") -> pq.ParquetFile:
-        """Open a shard for reading row by row; the caller closes it. Raises ValueError on another schema or version."""
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        from wsss_ray.storage import schemas as artifacts
-
-        path = self.shard_path(stage, shard, folder)
-        stream = self.fs.open_input_file(path)
-        try:
-            file = pq.ParquetFile(stream)
-        except (pa.ArrowException, ArithmeticError, AttributeError, LookupError, TypeError) as error:
-            # pyarrow's own, and those of extension types, which Ray registers and which are read before we can look at them
-            mend = "delete its stage's folder to make it again"
-            raise ValueError(f"{path}: is no Parquet file of plain columns: {error}; {mend}") from error
-        artifacts.check_schema(file.schema_arrow, schema, path)
-        return file
-
-    def read_shard(
-        self, stage: Identified, shard: int, schema: str, columns: list[str] | None = None, folder: str = "shards"
-    ) -> list[dict[str, Any]]:
-        """The rows of a shard, optionally only some columns."""
-        rows: list[dict[str, Any]] = self.read_columns(stage, shard, schema, columns, folder).to_pylist()
-        return rows
-
-    def read_columns(
-        self, stage: Identified, shard: int, schema: str, columns: list[str] | None = None, folder: str = "shards"
-    ) -> pa.Table:
-        """A shard as a table, optionally only some columns."""
-        file = self.open_shard(stage, shard, schema, folder)
-        try:
-            return file.read(columns=columns)
-        finally:
-            file.close()
-
-    def read_shards(self, stage: Identified, schema: str, columns: list[str] | None = None, folder: str = "shards") -> pa.Table:
-        """All shards of a stage as one table, in order. For small columns and small artifacts."""
-        import pyarrow as pa
-
-        from wsss_ray.storage import schemas as artifacts
-
-        tables = [artifacts.table(schema, []).select(columns) if columns else artifacts.table(schema, [])]
-        tables += [self.read_columns(stage, shard, schema, columns, folder) for shard in self.shards(stage, folder)]
-        return pa.concat_tables(tables, promote_options="permissive")

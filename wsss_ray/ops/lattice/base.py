@@ -32,27 +32,7 @@ _LARGEST_COORDINATE = 2**20  # beyond, float32 leaves less than three bits to th
 
 
 class Lattice(ABC):
-    """The lattice of one set of points; it filters any number of values at them. Made by `build`."""
-
-    @staticmethod
-    def build(features_ND: Tensor) -> Lattice:
-        """The lattice of N points, in the form that is quickest on their device.
-
-        Args:
-            features_ND: float32 or float64, each dimension already divided by its standard deviation. With float32 the lattice
-                is densecrf's.
-
-        Raises:
-            ValueError: if there is no point or no dimension, or the points lie so far apart in standard deviations that 62 bits
-                do not hold their coordinates, as with a NaN among them.
-        """
-        if features_ND.device.type == "cpu":
-            from wsss_ray.ops.lattice.compiled import CompiledLattice
-
-            return CompiledLattice.build(features_ND)
-        from wsss_ray.ops.lattice.on_torch import TorchLattice
-
-        return TorchLattice.build(features_ND)
+    """The lattice of one set of points; it filters any number of values at them. Made by `build_lattice`."""
 
     @abstractmethod
     def filter(self, values_NC: Tensor, *, reverse: bool = False) -> Tensor:

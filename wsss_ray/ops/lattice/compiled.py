@@ -42,7 +42,7 @@ class CompiledLattice(Lattice):
 
     @classmethod
     def build(cls, features_ND: Tensor) -> CompiledLattice:
-        """As `Lattice.build`."""
+        """Build the lattice; see `build_lattice`."""
         points_ND = padded(features_ND.detach()).contiguous().numpy()
         kind, corners = points_ND.dtype, points_ND.shape[1] + 1
         scale_V, axis_V = np.array(scales(corners, features_ND.dtype), kind), np.arange(corners).astype(kind)
@@ -57,7 +57,7 @@ class CompiledLattice(Lattice):
         return cls(len(features_ND), row_NV, weight_NV, beside_VM2)
 
     def filter(self, values_NC: Tensor, *, reverse: bool = False) -> Tensor:
-        """As `Lattice.filter`."""
+        """See `Lattice.filter`."""
         if values_NC.ndim != 2 or len(values_NC) != self.points:
             raise ValueError(f"values of shape {tuple(values_NC.shape)} for a lattice of {self.points} points")
         given_NC = values_NC.detach().contiguous().numpy()

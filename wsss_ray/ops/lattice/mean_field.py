@@ -47,7 +47,7 @@ def infer(
         One prob_CHW per label set, of its energies' shape and type.
 
     Raises:
-        ValueError: if the energies are of another size than the image, or `Lattice.build` refuses its colours or the reaches.
+        ValueError: if the energies are of another size than the image, or `build_lattice` refuses its colours or the reaches.
     """
     height, width = image_HWC.shape[:2]
     for energy_CHW in energies:

@@ -46,7 +46,7 @@ class TorchLattice(Lattice):
     @classmethod
     @torch.no_grad()
     def build(cls, features_ND: Tensor) -> TorchLattice:
-        """As `Lattice.build`."""
+        """Build the lattice; see `build_lattice`."""
         points_ND = padded(features_ND)
         points, dimensions = features_ND.shape
         corners, device = dimensions + 1, features_ND.device
@@ -78,7 +78,7 @@ class TorchLattice(Lattice):
 
     @torch.no_grad()
     def filter(self, values_NC: Tensor, *, reverse: bool = False) -> Tensor:
-        """As `Lattice.filter`."""
+        """See `Lattice.filter`."""
         if values_NC.shape[1] == 0:
             return values_NC
         values_MC = self.splat.times(values_NC.contiguous())

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from wsss_ray.core.contracts import IGNORE
+from wsss_ray.data.codecs import decode_gray
 from wsss_ray.data.images import normalise_mask, read_header
 from wsss_ray.preflight.survey.files import SAMPLE, spread
 from wsss_ray.preflight.survey.listing import Picture
-from wsss_ray.storage.schemas import decode_gray
 
 _BEARABLE = 0.05  # the max_bad_fraction of the job: an image whose mask cannot be used is one that fails
 _ANY = 255  # labels: all that 8 bits hold

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import tempfile
-import uuid
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +14,7 @@ from wsss_ray.preflight.survey.folders import OWN_TABLE
 from wsss_ray.preflight.survey.jobtext import job_text, run_name
 from wsss_ray.preflight.survey.listing import Listing
 from wsss_ray.preflight.survey.survey import Survey
+from wsss_ray.storage.atomic import replacing
 
 
 def write_job(found: Survey, out: Path, *, force: bool) -> list[Path]:
@@ -31,7 +29,8 @@ def write_job(found: Survey, out: Path, *, force: bool) -> list[Path]:
             raise ValueError(f"{path}: is there already; {'give a file by --out' if path.is_dir() else 'replace it by --force'}")
     _try(found, out, own, fields)
     for path, content in (*own.items(), (out, _text(found, out, fields))):
-        _put(path, content)
+        with replacing(path) as file:
+            file.write(content.encode())
     return [*own, out]
 
 
@@ -51,17 +50,6 @@ def _try(found: Survey, out: Path, own: dict[Path, str], fields: dict[str, Any])
         if job.data != Source.model_validate({"kind": found.listing.kind} | _data(found, tried)):
             raise ValueError(f"{found.folder}: ${{NAME}} in a path means another path in a job file; rename the folder")
         job.plan()
-
-
-def _put(path: Path, content: str) -> None:
-    temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
-    try:
-        temporary.write_text(content, encoding="utf-8")
-        os.replace(temporary, path)
-    except BaseException:
-        with suppress(OSError):
-            temporary.unlink()
-        raise
 
 
 def _data(found: Survey, fields: dict[str, Any]) -> dict[str, Any]:

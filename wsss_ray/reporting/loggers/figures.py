@@ -13,6 +13,7 @@ from wsss_ray.core.plan import Stage
 from wsss_ray.engine.workers import data_split
 from wsss_ray.reporting.loggers.logger import Row
 from wsss_ray.reporting.progress import Pace
+from wsss_ray.storage.shards import list_shards
 from wsss_ray.storage.store import RunStore
 from wsss_ray.storage.tail import Tail
 
@@ -48,7 +49,7 @@ class Figures:
         return [self._row(line.pop("step"), line.pop("time", time.time()), line) for line in fresh]
 
     def _progress(self) -> list[Row]:
-        now, made, seen = time.time(), len(self.store.shards(self.stage)), self._seen
+        now, made, seen = time.time(), len(list_shards(self.store, self.stage)), self._seen
         self._seen = made
         if seen is not None and made > seen:
             self._count(now, made)

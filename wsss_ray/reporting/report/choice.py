@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TypeVar
 
 from wsss_ray.core.plan import Stage
 from wsss_ray.ops.confusion import dense, scores
 from wsss_ray.reporting.report.markup import whole
-from wsss_ray.reporting.report.reading import spread
+from wsss_ray.storage.shards import count_rows, list_shards, read_table
 from wsss_ray.storage.store import RunStore
+
+T = TypeVar("T")
 
 Place = tuple[int, int]
 """Of an image: its shard, and its row there."""
@@ -23,11 +26,11 @@ def choose(store: RunStore, data: Stage, scored: Sequence[Stage], count: int, la
     the lowest mIoU, the mean over these stages; the others are evenly spaced among the rest. Without scores all are evenly
     spaced in the first shards that hold enough.
     """
-    there = {stage.id: set(store.shards(stage)) for stage in scored}
+    there = {stage.id: set(list_shards(store, stage)) for stage in scored}
     pool: list[Place] = []
     ious: dict[Place, float] = {}
-    for shard in store.shards(data) if count > 0 else ():
-        pool += [(shard, place) for place in range(store.num_rows(data, shard))]
+    for shard in list_shards(store, data) if count > 0 else ():
+        pool += [(shard, place) for place in range(count_rows(store, data, shard))]
         found = [_ious(store, stage, shard, labels) for stage in scored if shard in there[stage.id]]
         for place, several in enumerate(zip(*found, strict=True)):
             known = [iou for iou in several if math.isfinite(iou)]
@@ -45,6 +48,11 @@ def choose(store: RunStore, data: Stage, scored: Sequence[Stage], count: int, la
 
 def _ious(store: RunStore, stage: Stage, shard: int, labels: int) -> list[float]:
     """The mIoU of every image of a shard; NaN where there is nothing to score."""
-    table = store.read_columns(stage, shard, "scores", ["cells", "counts"])
+    table = read_table(store, stage, shard, "scores", ["cells", "counts"])
     rows = zip(table["cells"].to_pylist(), table["counts"].to_pylist(), strict=True)
     return [scores(dense(cells, counts, labels)).miou for cells, counts in rows]
+
+
+def spread(items: Sequence[T], count: int) -> list[T]:
+    """At most `count` of the items, evenly spaced, the first always."""
+    return list(items) if len(items) <= count else [items[i * len(items) // count] for i in range(count)]

@@ -14,6 +14,7 @@ from wsss_ray.ops.confusion import scores
 from wsss_ray.reporting.report import pictures
 from wsss_ray.reporting.report.markup import DASH, Child, Markup, bar, join, number, section, swatch, table, tag, whole
 from wsss_ray.reporting.report.sections import Facts
+from wsss_ray.storage.shards import list_shards, open_shard
 
 _LABELS = 32  # of a matrix, at most: those that are mistaken most
 _SHARDS = 1000  # of scores that images are counted in, at most: 100,000 images take a second
@@ -47,13 +48,13 @@ def classes(facts: Facts) -> Markup | None:
 def _images(facts: Facts, stages: Sequence[Stage], labels: int) -> NDArray[np.int64] | None:
     """In how many masks each label is, from the scores of one of the stages; None in a run too large to look through."""
     stage = next((s for s in stages if s.id in facts.records), None)
-    shards = facts.store.shards(stage) if stage is not None else []
+    shards = list_shards(facts.store, stage) if stage is not None else []
     if stage is None or not 0 < len(shards) <= _SHARDS:
         return None
     made = stage
 
     def count(shard: int) -> NDArray[np.int64]:
-        file = facts.store.open_shard(made, shard, "scores")
+        file = open_shard(facts.store, made, shard, "scores")
         try:
             cells = file.read(columns=["cells"])["cells"].to_pylist()  # to_numpy would import pandas
         finally:

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsss_ray.core.contracts import Maps
+from wsss_ray.data import codecs
 from wsss_ray.reporting.report.thresholds import Curve, Rule
-from wsss_ray.storage import schemas as artifacts
 
 SHARE = 48_000
 """Characters that the maps of one image may take; an image with more has no seed in the page."""
@@ -29,7 +29,7 @@ def runs(label_HW: NDArray[np.uint8] | NDArray[np.bool_]) -> str:
 
 def maps_json(maps: Maps, *, mean: bool) -> dict[str, Any] | None:
     """The maps of an image in float16, as they are stored, so that the page computes with the same numbers. None if too large."""
-    row = artifacts.encode_maps(maps)
+    row = codecs.encode_maps(maps)
     found = {key: row[key] for key in ("classes", "height", "width", "grid")} | {"peak": _text(row["peak"]), "mean": None}
     if mean and row["mean"] != row["peak"]:
         found["mean"] = _text(row["mean"])

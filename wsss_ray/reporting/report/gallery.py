@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from wsss_ray.core.plan import Plan, Stage
+from wsss_ray.data import codecs
 from wsss_ray.data.source import DataSplit
 from wsss_ray.reporting.report import embedded, pictures, thresholds
 from wsss_ray.reporting.report.cards import Row, card
 from wsss_ray.reporting.report.choice import Place, choose
 from wsss_ray.reporting.report.markup import Markup, join, section, swatch, tag, whole
-from wsss_ray.reporting.report.reading import read_rows
 from wsss_ray.reporting.report.thresholds import Rule
-from wsss_ray.storage import schemas as artifacts
+from wsss_ray.storage.shards import list_shards, read_rows
 from wsss_ray.storage.store import RunStore
 
 _BUDGET = 2_200_000  # characters of all cards and maps together
@@ -107,8 +107,8 @@ def _rows(store: RunStore, data: Stage, taken: Sequence[Place]) -> dict[str, Row
         places = [place for other, place in taken if other == shard]
         found = read_rows(store, data, shard, "images", places, ["image_id", "tags", "image", "mask"])
         for place, given in zip(places, found, strict=True):
-            mask_HW = artifacts.decode_gray(given["mask"]) if given["mask"] is not None else None
-            image_HWC = artifacts.decode_rgb(given["image"])
+            mask_HW = codecs.decode_gray(given["mask"]) if given["mask"] is not None else None
+            image_HWC = codecs.decode_rgb(given["image"])
             rows[given["image_id"]] = Row(given["image_id"], shard, place, tuple(given["tags"]), image_HWC, mask_HW)
     return rows
 
@@ -121,9 +121,9 @@ def _collect(store: RunStore, stage: Stage, rows: dict[str, Row]) -> bool:
     for given, row in _aligned(store, stage, schema, columns, rows):
         found, data = True, given[column]
         if schema == "maps":
-            row.maps.append((stage, artifacts.decode_maps(given) if data is not None else None))
+            row.maps.append((stage, codecs.decode_maps(given) if data is not None else None))
         else:
-            row.made.append((stage, artifacts.decode_gray(data) if data is not None else None))
+            row.made.append((stage, codecs.decode_gray(data) if data is not None else None))
     return found
 
 
@@ -137,7 +137,7 @@ def _aligned(
 ) -> list[tuple[dict[str, Any], Row]]:
     """The stage's own rows beside those given: shards are aligned, so that the places are the same."""
     pairs = []
-    for shard in sorted({row.shard for row in rows.values()} & set(store.shards(stage))):
+    for shard in sorted({row.shard for row in rows.values()} & set(list_shards(store, stage))):
         here = [row for row in rows.values() if row.shard == shard]
         for given, row in zip(read_rows(store, stage, shard, schema, [row.place for row in here], columns), here, strict=True):
             assert given["image_id"] == row.image_id, "shards are not aligned"

@@ -12,6 +12,7 @@ from urllib.parse import quote
 from wsss_ray.core.plan import Plan, Stage
 from wsss_ray.reporting.report import charts
 from wsss_ray.reporting.report.markup import DASH, Child, Markup, bar, duration, join, number, section, table, tag, whole
+from wsss_ray.storage.shards import list_shards, read_shard
 from wsss_ray.storage.store import RunStore
 
 _ERRORS = 100
@@ -132,10 +133,10 @@ def errors(facts: Facts) -> Markup | None:
     """The images that were left out, and why; the first hundred."""
     total, rows = sum(map(facts.errors, facts.plan)), list[list[Child]]()
     for stage in facts.plan:
-        for shard in facts.store.shards(stage, "errors"):
+        for shard in list_shards(facts.store, stage, "errors"):
             if len(rows) >= _ERRORS:
                 break
-            for error in facts.store.read_shard(stage, shard, "errors", folder="errors"):
+            for error in read_shard(facts.store, stage, shard, "errors", folder="errors"):
                 where = tag("small", error["path"]) if error["path"] else None
                 rows.append([join([error["image_id"], where]), stage.name, error["reason"]])
     if not rows:

@@ -10,13 +10,14 @@ import numpy as np
 
 from wsss_ray.core.contracts import IGNORE, Maps
 from wsss_ray.core.plan import Stage
-from wsss_ray.methods.cam import CrfSeeds, ThresholdSeeds
+from wsss_ray.data import codecs
+from wsss_ray.methods.common.seed_rules import CrfSeeds, ThresholdSeeds
 from wsss_ray.ops.background import Background, CamBackground
 from wsss_ray.ops.confusion import scores
 from wsss_ray.ops.seeds import resize_maps
+from wsss_ray.reporting.report.choice import spread
 from wsss_ray.reporting.report.pictures import shrink_labels, small_size
-from wsss_ray.reporting.report.reading import read_rows, spread
-from wsss_ray.storage import schemas as artifacts
+from wsss_ray.storage.shards import count_rows, list_shards, read_rows
 from wsss_ray.storage.store import RunStore
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ def small_maps(rule: Rule, maps: Maps, height: int, width: int) -> tuple[MapArra
 
 def small_saliency(data: bytes | None) -> MapArray | None:
     """A stored saliency map at the size of its thumbnail."""
-    return None if data is None else shrink_labels(artifacts.decode_gray(data)).astype(np.float32) / np.float32(255)
+    return None if data is None else shrink_labels(codecs.decode_gray(data)).astype(np.float32) / np.float32(255)
 
 
 def sweep(
@@ -134,8 +135,8 @@ def curve(store: RunStore, rule: Rule, num_labels: int, of: int) -> Curve | None
     for mask, maps, saliency in _sample(store, rule):
         if mask["mask"] is None or maps["peak"] is None:
             continue
-        mask_HW = artifacts.decode_gray(mask["mask"])
-        found, size = artifacts.decode_maps(maps), small_size(*mask_HW.shape)
+        mask_HW = codecs.decode_gray(mask["mask"])
+        found, size = codecs.decode_maps(maps), small_size(*mask_HW.shape)
         peak_CHW, order_CHW = small_maps(rule, found, size[1], size[0])
         cue_HW = rule.cues(peak_CHW, small_saliency(saliency["saliency"] if saliency else None))
         if cue_HW is None:
@@ -158,10 +159,10 @@ def curve(store: RunStore, rule: Rule, num_labels: int, of: int) -> Curve | None
 def _sample(store: RunStore, rule: Rule) -> Iterator[tuple[dict[str, Any], dict[str, Any], dict[str, Any] | None]]:
     """Masks, maps and saliency of rows that are evenly spaced in shards that are."""
     data, maps, saliency = rule.stage.input("data"), rule.stage.input("maps"), rule.stage.optional("saliency")
-    both = sorted(set(store.shards(data)) & set(store.shards(maps)))
+    both = sorted(set(list_shards(store, data)) & set(list_shards(store, maps)))
     chosen = spread(both, _SHARDS)
     for shard in chosen:
-        rows = store.num_rows(data, shard)
+        rows = count_rows(store, data, shard)
         places = spread(range(rows), -(-_IMAGES // len(chosen)))
         masks = read_rows(store, data, shard, "images", places, ["image_id", "mask"])
         if all(row["mask"] is None for row in masks):
