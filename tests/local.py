@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
 
 from wsss_ray.config.job import JobConfig, register
 from wsss_ray.core.plan import Plan, Stage
+from wsss_ray.data.source import Item, ListingDigest
 from wsss_ray.engine.records import commit_shards, make_record, missing_shards
 from wsss_ray.engine.training import run_training
 from wsss_ray.engine.workers import worker_class
 from wsss_ray.runners.execute import begin_run
 from wsss_ray.storage.store import RunStore
+
+
+def listing_digest(items: Iterable[Item]) -> str:
+    """The digest of a listing, as a plan's data has it."""
+    listing = ListingDigest()
+    for item in items:
+        listing.add(item)
+    return listing.hexdigest()
 
 
 def job_of(spec: dict) -> JobConfig:

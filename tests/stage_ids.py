@@ -13,7 +13,7 @@ from typing import Any
 
 from tests.shapes import Shapes
 from wsss_ray.config.document import read_document
-from wsss_ray.config.job import JobConfig, load_job, load_trials, register
+from wsss_ray.config.job import JobConfig, load_job, read_job, register
 from wsss_ray.core.component import digest
 from wsss_ray.core.contracts import SeedScore
 from wsss_ray.core.plan import Data, Plan, Stage, reseed
@@ -55,7 +55,7 @@ def planned(job: JobConfig) -> Plan:
 def ids_of(path: Path) -> dict[str, Any]:
     """The identity of a job file's data, and every distinct stage of the job and of its trials as `id name`, in order."""
     job = validated_job(path)
-    trials = load_trials(path) if job.sweep is not None else ()
+    trials = read_job(path).trials() if job.sweep is not None else ()
     plans = [planned(job), *(planned(one.job) for one in trials)]
     lines = [f"{stage.id} {stage.name}" for plan in plans for stage in plan if stage.component != SeedScore() or stage.inputs]
     return {"data": digest(job.data.identity())[:16], "stages": list(dict.fromkeys(lines))}

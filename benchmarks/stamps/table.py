@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from statistics import mean, stdev
 
-from wsss_ray.config.job import load_trials, plans_of
+from wsss_ray.config.job import plans_of, read_job
 from wsss_ray.runners.sweep import scores
 from wsss_ray.storage.store import RunStore
 
@@ -45,7 +45,7 @@ def rows(job: Path, data: Path, store: RunStore) -> list[list[str]]:
     """A row for each trial that has a score: its name and the mean and deviation over the seeds of every column."""
     found: dict[str, dict[str, list[float]]] = {}
     for split in ("seen", "unseen"):
-        trials = load_trials(job, settings(data, split))
+        trials = read_job(job, settings(data, split)).trials()
         for one, plan in zip(trials, plans_of(one.job for one in trials), strict=True):
             columns = found.setdefault(one.trial.name, {name: [] for name in COLUMNS})
             for name, value in scores(plan, store).items():

@@ -16,7 +16,7 @@ import sys
 import pytest
 
 from tests.pages import GROUP, PAGES, ROOT, blocks, commands, fenced, inner, name_of, options, parse, spans
-from wsss_ray.config.job import load_trials
+from wsss_ray.config.job import read_job
 
 ELSEWHERE = {
     **dict.fromkeys(("docker", "sudo"), "needs a container engine"),
@@ -67,7 +67,7 @@ def check_ours(arguments):
     if job is None or job.name in WRITTEN:
         return
     assert (ROOT / job).is_file(), f"there is no {job}"
-    load_trials(ROOT / job, [text.replace("=...", "=none") for text in values["override"] or () if text != "..."])
+    read_job(ROOT / job, [text.replace("=...", "=none") for text in values["override"] or () if text != "..."]).trials()
 
 
 def check_python(words):
@@ -176,7 +176,7 @@ def test_the_walk_through_passes_the_contract_tests(tmp_path):
 @pytest.mark.parametrize("text", fenced("docs/sweeps.md", "yaml"), ids=["trials", "space"])
 def test_the_sweeps_of_the_page_are_jobs(tmp_path, text):
     (tmp_path / "job.yaml").write_text(f"base: {ROOT / 'jobs/demo.yaml'}\nname: page\n{text}")
-    trials = load_trials(tmp_path / "job.yaml")
+    trials = read_job(tmp_path / "job.yaml").trials()
     assert len({one.job.name for one in trials}) == len(trials) > 2
 
 

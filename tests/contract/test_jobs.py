@@ -16,7 +16,7 @@ from tests.local import job_of
 from tests.shapes import Shapes, tiny_job
 from tests.stage_ids import JOBS, KNOWN, ROOT, ids_of, ids_on_shapes, name_of, planned, validated_job
 from wsss_ray.config.document import read_document
-from wsss_ray.config.job import Execution, JobConfig, load_job, load_trials, register
+from wsss_ray.config.job import Execution, JobConfig, load_job, read_job, register
 from wsss_ray.config.schema import job_schema
 from wsss_ray.core.component import canonical
 from wsss_ray.core.contracts import Augment
@@ -64,7 +64,7 @@ def test_no_job_file_was_lost():
 
 @pytest.mark.parametrize("path", [path for path in JOBS if "\nsweep:" in path.read_text()], ids=name_of)
 def test_every_trial_of_a_table_plans_and_is_another_one(path):
-    trials = load_trials(path)
+    trials = read_job(path).trials()
     assert bool(trials) != load_job(path).sweep.learns, "a search that learns has none before the start"
     if not trials:
         return

@@ -27,7 +27,7 @@ from tests.pictures import unpack
 from tests.shapes import tiny_job
 from tests.voc_folder import NAMES, make_raw, make_voc, pack, thin
 from wsss_ray.config.document import read_document
-from wsss_ray.config.job import load_job, load_trials
+from wsss_ray.config.job import load_job, read_job
 from wsss_ray.runners.execute import begin_run
 from wsss_ray.storage.store import RunStore
 
@@ -211,7 +211,7 @@ def test_the_tables_figures_are_those_of_the_jobs():
     published = {path: load_job(ROOT / path).sweep for path in map(name_of, (ROOT / "jobs/tables").glob("*.yaml"))}
     assert {row[0] for row in rows} == {path for path, sweep in published.items() if any(one.published for one in sweep.trials)}
     for path, figures, count, needs, images in rows:
-        jobs = [one.job for one in load_trials(ROOT / path)]
+        jobs = [one.job for one in read_job(ROOT / path).trials()]
         assert int(count) == len(jobs)
         assert {float(figure) for figure in re.findall(r"\d+\.\d", figures)} <= {one.published for one in published[path].trials}
         stages = {stage.id: stage for job in jobs for stage in planned(job)}.values()

@@ -15,7 +15,7 @@ import yaml
 from tests.head import GATED, ROOT, TOKEN, Relay, free_ports, running_head, wait_for
 from tests.terminal import OnTerminal
 from wsss_ray.deploy.address import Access
-from wsss_ray.runners.jobs import JobServer, Tail
+from wsss_ray.runners.jobs import JobServer, LogTail
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -164,7 +164,7 @@ def test_a_lost_connection_is_taken_up_again(head, job, tmp_path):
     attempt = sent.stdout.split()[1]
     relay = Relay(int(head.url.rpartition(":")[2]))
     shown: list[str] = []
-    tail = Tail(JobServer(Access(f"http://127.0.0.1:{relay.port}", TOKEN)), attempt, write=shown.append, note=shown.append)
+    tail = LogTail(JobServer(Access(f"http://127.0.0.1:{relay.port}", TOKEN)), attempt, write=shown.append, note=shown.append)
     ends: list[object] = []
     thread = threading.Thread(target=lambda: ends.append(tail.follow(pause=0.2)), daemon=True)
     thread.start()

@@ -30,7 +30,7 @@ def test_its_job_is_submitted(site, job, tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     store = RunStore(str(tmp_path / "runs"))
     (seeds,) = [one["id"] for one in store.read_json(store.run_path("otsu", "run.json"))["stages"] if one["name"] == "seeds"]
-    record = store.record_by_id(seeds, ("seed",))
+    record = store.record_by_id(seeds)
     assert record["counts"] == {"images": 8, "errors": 0, "shards": 1}
     assert record["versions"]["wsss-ray-otsu"] == "0.1"
 

@@ -18,11 +18,11 @@ import yaml
 from tests.event_files import points
 from tests.local import run_plan
 from tests.tiny import tiny_job_of, tiny_method
-from wsss_ray.config.job import load_job, load_sweep
+from tests.trial_rows import rows_of
+from wsss_ray.config.job import load_job, read_job
 from wsss_ray.core.plan import Plan, until
 from wsss_ray.storage.shards import list_shards, shard_path
 from wsss_ray.storage.store import RunStore
-from wsss_ray.storage.trials import rows_of
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 ROOT = Path(__file__).parents[2]
@@ -78,7 +78,7 @@ def test_a_threshold_sweep_makes_every_distinct_stage_once_also_when_it_is_kille
     os.killpg(first.pid, signal.SIGKILL)
     said = first.communicate()[0]
     again = submit()
-    trials = load_sweep(submit.file).trials()
+    trials = read_job(submit.file).trials()
     plans = [Plan.of(until(one.job.plan().targets, "seed")) for one in trials]
     distinct = {stage.id for plan in plans for stage in plan}
     assert len(distinct) == 3 + 2 * 12
@@ -113,7 +113,7 @@ def test_a_random_sweep_over_three_methods(tmp_path):
     space = {"method": {"choice": blocks}, THETA: {"uniform": [0.2, 0.6]}}
     submit = Submit(tmp_path, job_with({"metrics": ["seed_quality"], "space": space, "samples": 7}), "--until", "seed")
     said = submit()
-    plans = [Plan.of(until(one.job.plan().targets, "seed")) for one in load_sweep(submit.file).trials()]
+    plans = [Plan.of(until(one.job.plan().targets, "seed")) for one in read_job(submit.file).trials()]
     assert set(made(said)) == {stage.id for plan in plans for stage in plan}
     assert set(made(said).values()) == {1}
     rows = submit.rows("many")

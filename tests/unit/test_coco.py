@@ -28,11 +28,11 @@ from tests.coco_set import (
     text,
     write,
 )
-from tests.local import job_of, run_stage, stage_named
+from tests.local import job_of, listing_digest, run_stage, stage_named
 from tests.shapes import tiny_job
 from wsss_ray.data.coco import Coco
 from wsss_ray.data.codecs import decode_gray
-from wsss_ray.data.source import Item, Raw, Source, describe, listing_digest
+from wsss_ray.data.source import Item, Raw, Source, describe
 from wsss_ray.storage.shards import read_all
 from wsss_ray.storage.store import RunStore
 

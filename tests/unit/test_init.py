@@ -14,7 +14,8 @@ from PIL import Image
 
 from tests.photos import COLOURS, class_folders, init, listed, photo, with_masks
 from wsss_ray.config.job import load_job
-from wsss_ray.preflight.survey.files import same_content, spread
+from wsss_ray.ops.spacing import evenly_spaced
+from wsss_ray.preflight.survey.files import same_content
 from wsss_ray.preflight.survey.sizes import Machine, sizes_for
 from wsss_ray.preflight.survey.survey import survey
 from wsss_ray.preflight.survey.write import write_job
@@ -200,5 +201,5 @@ def test_a_job_for_gpus_is_valid_too(tmp_path):
 
 
 def test_samples_are_spread():
-    assert spread(range(10), 4) == [0, 3, 6, 9]
-    assert spread(range(3), 4) == [0, 1, 2]
+    assert evenly_spaced(range(10), 4) == [0, 3, 6, 9]
+    assert evenly_spaced(range(3), 4) == [0, 1, 2]

@@ -12,16 +12,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.local import job_of, run_plan, run_stage, stage_named
+from tests.local import job_of, listing_digest, run_plan, run_stage, stage_named
 from tests.shapes import Shapes, tiny_job
 from wsss_ray.core.component import canonical
 from wsss_ray.core.plan import ingest
 from wsss_ray.data import folder as folder_module
 from wsss_ray.data import source as source_module
 from wsss_ray.data.folder import Folder
-from wsss_ray.data.source import Item, Split, describe, listing_digest, stages_of
+from wsss_ray.data.source import Item, Split, describe, stages_of
 from wsss_ray.data.voc import Voc
-from wsss_ray.engine.listing import FOLDER, Listing
+from wsss_ray.engine import records
+from wsss_ray.engine.listing import FOLDER, StoredListing
 from wsss_ray.engine.records import check_unchanged, commit_shards
 from wsss_ray.engine.workers import worker_class
 from wsss_ray.storage.shards import list_shards, read_all, shard_path
@@ -56,7 +57,7 @@ def ingested(tmp_path):
 
 def test_workers_read_what_the_driver_has_listed(ingested, tmp_path):
     store, stage = ingested
-    Listing(store, stage).write()
+    StoredListing(store, stage).write()
     assert LISTED == ["weak"]
     workers = [worker_class(stage)(store, stage) for _ in range(2)]
     assert [workers[shard % 2](shard) for shard in range(3)] == [8, 8, 8]
@@ -73,7 +74,7 @@ def test_workers_read_what_the_driver_has_listed(ingested, tmp_path):
 def test_each_shard_finds_its_items(tmp_path, monkeypatch, shard_size):
     monkeypatch.setattr("wsss_ray.engine.listing._ITEMS", 6)
     stage = ingest(describe(Shapes(train=20, shard_size=shard_size), "weak"), name="images")
-    listing, store = Listing(RunStore(str(tmp_path)), stage), RunStore(str(tmp_path))
+    listing, store = StoredListing(RunStore(str(tmp_path)), stage), RunStore(str(tmp_path))
     listing.write()
     items = Shapes(train=20).items("weak")
     shards = range(stage.component.num_shards)
@@ -86,7 +87,7 @@ def test_each_shard_finds_its_items(tmp_path, monkeypatch, shard_size):
 def test_a_listing_that_changed_since_the_plan_is_refused(tmp_path, now):
     split = describe(Shapes(), "weak")
     changed = split.model_copy(update={"source": Shapes(train=now)})
-    listing = Listing(RunStore(str(tmp_path)), ingest(changed, name="images"))
+    listing = StoredListing(RunStore(str(tmp_path)), ingest(changed, name="images"))
     with pytest.raises(ValueError, match=f"data: weak: {now} images are listed here, 24 were planned"):
         listing.write()
 
@@ -200,7 +201,7 @@ def test_only_files_newer_than_the_ingest_are_read_again(tmp_path, monkeypatch):
 def test_a_run_leaves_no_listing(tmp_path):
     plan, store = job_of(tiny_job()).plan(), RunStore(str(tmp_path))
     stage = stage_named(plan, "images-weak")
-    Listing(store, stage).write()
+    StoredListing(store, stage).write()
     run_plan(store, plan, last="images-weak")
     assert FOLDER not in store.names(store.stage_path(stage))
 
@@ -210,8 +211,8 @@ def test_a_commit_counts_by_footers_only_what_it_is_not_told(tmp_path, monkeypat
     stage = stage_named(plan, "images-weak")
     made = {shard: worker_class(stage)(store, stage)(shard) for shard in range(3)}
     assert made == {0: 7, 1: 8, 2: 8}
-    asked, count = [], RunStore.num_rows
-    monkeypatch.setattr(RunStore, "num_rows", lambda *args: asked.append(args[2:]) or count(*args))
+    asked, count = [], records.count_rows
+    monkeypatch.setattr(records, "count_rows", lambda *args: asked.append(args[2:]) or count(*args))
     known = {0: made[0], 1: 0}  # an earlier attempt made shard 1, and nobody tells of shard 2
     commit_shards(store, stage, started=0, finished=1, max_bad_fraction=0.1, made=known)
     assert sorted(asked) == [(0, "errors"), (1,), (2,)]

@@ -23,7 +23,7 @@ from tests.pictures import unpack
 from wsss_ray.cli import app
 from wsss_ray.data.codecs import decode_rgb
 from wsss_ray.data.images import normalise_image
-from wsss_ray.inference.export_model import FILES, Sizes, _attempts, _EvenSame, export_model
+from wsss_ray.inference.export_model import FILES, InputSizes, _attempts, _EvenSame, export_model
 from wsss_ray.inference.predictor import Predictor
 from wsss_ray.inference.trained import find_trained
 from wsss_ray.methods.deeplab import DeeplabSegmenter
@@ -209,7 +209,7 @@ def test_an_efficientnet_takes_whole_sizes(trained_run, tmp_path, form):
     weights = {name: tensor.contiguous() for name, tensor in segmenter.build(3).state_dict().items()}
     own.write(own.path("model.safetensors"), save(weights))
     trained = replace(trained, segmenter=segmenter, place=own.uri, file="model.safetensors")
-    assert next(iter(_attempts(Predictor(trained), np.zeros((40, 50, 3), np.uint8)))) == Sizes(step=32)
+    assert next(iter(_attempts(Predictor(trained), np.zeros((40, 50, 3), np.uint8)))) == InputSizes(step=32)
     image_HWC = photo(trained_run, tmp_path / "photo.jpg", size=(70, 100))
     done = export_model(trained, tmp_path / "out", form=form, image_HWC=image_HWC)
     assert done.takes == "any batch, height and width multiples of 32"

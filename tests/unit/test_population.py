@@ -9,7 +9,7 @@ import yaml
 
 from tests.local import run_plan, stage_named
 from tests.tiny import tiny_job_of
-from wsss_ray.config.job import load_sweep
+from wsss_ray.config.job import read_job
 from wsss_ray.config.population import Member, first_generation, next_generation, trial_of_member
 from wsss_ray.config.sweep import Pbt, Sweep
 from wsss_ray.core.optim import Piecewise
@@ -24,7 +24,7 @@ PBT = Pbt(kind="pbt", generations=3, quantile=0.25, factors=(0.5, 2.0))
 def sweep_of(tmp_path: Path, **sweep):
     job = tiny_job_of("cam") | {"sweep": {"space": {LR: {"loguniform": [1e-3, 1e-2]}}, "samples": 4, **sweep}}
     (tmp_path / "job.yaml").write_text(yaml.safe_dump(job))
-    return load_sweep(tmp_path / "job.yaml")
+    return read_job(tmp_path / "job.yaml")
 
 
 def test_the_worst_take_over_from_the_best():

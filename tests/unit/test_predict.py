@@ -18,7 +18,7 @@ from tests.masked import masked_job
 from tests.pictures import odd_pictures, unpack
 from wsss_ray.cli import app
 from wsss_ray.data.codecs import decode_gray, decode_rgb
-from wsss_ray.inference.batch import PredictWorker, Work, begin, blended
+from wsss_ray.inference.batch import Prediction, PredictWorker, begin, blended
 from wsss_ray.inference.inputs import list_images
 from wsss_ray.inference.trained import find_trained
 from wsss_ray.runners.execute import begin_run
@@ -203,7 +203,7 @@ def test_an_interrupted_overwrite_takes_no_old_mask_for_a_new_one(trained_run, p
     out = tmp_path / "out"
     call(store, tmp_path / "photos", "--out", out, "--model", "segmenter")
     listing = list_images([str(tmp_path / "photos")], out=out)
-    work = Work(find_trained("tiny", store.uri), out, "voc")
+    work = Prediction(find_trained("tiny", store.uri), out, "voc")
     assert len(begin(work, listing, overwrite=True)[1][0].images) == 3
     assert len(begin(work, listing)[1][0].images) == 3, "the other model's are gone"
 
@@ -264,7 +264,7 @@ def test_a_link_never_leads_out_of_the_folder(trained_run, photos, tmp_path, cap
 def test_a_worker_that_sees_another_folder_writes_nothing(trained_run, photos, tmp_path):
     store, _ = trained_run
     listing = list_images([str(tmp_path / "photos")], out=tmp_path / "out")
-    work, parts = begin(Work(find_trained("tiny", store.uri), tmp_path / "out", "voc"), listing)
+    work, parts = begin(Prediction(find_trained("tiny", store.uri), tmp_path / "out", "voc"), listing)
     worker = PredictWorker(work)
     (tmp_path / "out/predictions.json").unlink()
     with pytest.raises(ValueError, match="a worker's machine does not see it"):

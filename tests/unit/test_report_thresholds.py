@@ -13,8 +13,8 @@ from wsss_ray.methods.common.seed_rules import CrfSeeds, ThresholdSeeds
 from wsss_ray.ops.background import CamBackground, PowerBackground, SaliencyBackground
 from wsss_ray.ops.confusion import confusion
 from wsss_ray.ops.seeds import add_background, any_above
+from wsss_ray.ops.spacing import evenly_spaced
 from wsss_ray.reporting.report import embedded
-from wsss_ray.reporting.report.choice import spread
 from wsss_ray.reporting.report.thresholds import THETAS, Rule, sweep
 
 
@@ -79,5 +79,5 @@ def test_maps_go_along_once_if_all_estimates_agree_and_not_at_all_if_too_large()
 
 
 def test_spread_takes_the_first_and_keeps_the_order() -> None:
-    assert spread(range(10), 4) == [0, 2, 5, 7]
-    assert spread([3, 1], 4) == [3, 1]
+    assert evenly_spaced(range(10), 4) == [0, 3, 6, 9]
+    assert evenly_spaced([3, 1], 4) == [3, 1]

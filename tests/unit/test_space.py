@@ -8,7 +8,7 @@ import yaml
 from pydantic import ValidationError
 
 from tests.tiny import tiny_job_of, tiny_method
-from wsss_ray.config.job import JobError, load_sweep
+from wsss_ray.config.job import JobError, read_job
 from wsss_ray.config.sweep import Domain, Sweep, trials_of
 
 THETA = "method.seed_rule.theta"
@@ -94,7 +94,7 @@ def test_a_search_across_methods(tmp_path):
     blocks = [tiny_method(name) for name in ("cam", "ficklenet")]
     job = tiny_job_of("dsrg") | {"sweep": {"space": {"method": {"grid": blocks}, THETA: {"grid": [0.3, 0.6]}}}}
     (tmp_path / "job.yaml").write_text(yaml.safe_dump(job))
-    found = load_sweep(tmp_path / "job.yaml").trials()
+    found = read_job(tmp_path / "job.yaml").trials()
     assert [(one.job.method.kind(), one.job.method.seed_rule.theta) for one in found] == [
         ("cam", 0.3), ("cam", 0.6), ("ficklenet", 0.3), ("ficklenet", 0.6)]  # fmt: skip
     plans = [one.job.plan() for one in found]
@@ -106,4 +106,4 @@ def test_a_point_that_is_no_job_names_the_trial(tmp_path):
     job = tiny_job_of("cam") | {"sweep": {"space": {"method.seed_rule.tetha": {"grid": [0.3]}}}}
     (tmp_path / "job.yaml").write_text(yaml.safe_dump(job))
     with pytest.raises(JobError, match=r"trial 'tetha 0.3': method.seed_rule.tetha: there is no such field; allowed: .*theta"):
-        load_sweep(tmp_path / "job.yaml").trials()
+        read_job(tmp_path / "job.yaml").trials()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from typing import get_args
 
 import fsspec
 import numpy as np
@@ -13,12 +14,12 @@ import pytest
 
 from tests.local import job_of, run_plan, stage_named
 from tests.shapes import tiny_job
-from wsss_ray.core.contracts import Axis, Maps
-from wsss_ray.core.plan import Plan
+from wsss_ray.core.contracts import Axis, Maps, SeedScore
+from wsss_ray.core.plan import Kind, Plan, Stage
 from wsss_ray.data.codecs import decode_gray, decode_maps, decode_rgb, encode_labels, encode_maps
 from wsss_ray.storage import schemas
 from wsss_ray.storage.shards import list_shards, read_shard, shard_path, write_shard
-from wsss_ray.storage.store import RunStore
+from wsss_ray.storage.store import STAGE_ID, RunStore
 
 
 @pytest.fixture(scope="module")
@@ -156,3 +157,9 @@ def test_a_store_that_is_no_mounted_path_holds_the_same(made, tmp_path):
     assert remote.names(remote.stage_path(classifier, "checkpoints"))[-1] == "step-00000012.pt"
     remote.delete_folder(remote.stage_path(classifier, "checkpoints"))
     assert remote.names(remote.stage_path(classifier, "checkpoints")) == []
+
+
+def test_the_store_knows_the_ids_of_every_kind_of_stage():
+    for kind in get_args(Kind):
+        assert STAGE_ID.fullmatch(Stage(kind, "name", SeedScore()).id)
+    assert not STAGE_ID.fullmatch("../runs-0123456789abcdef")

@@ -12,7 +12,7 @@ import yaml
 
 from tests.tiny import tiny_job_of
 from wsss_ray.config.document import read_document
-from wsss_ray.config.job import JobError, load_job, load_trials
+from wsss_ray.config.job import JobError, load_job, read_job
 from wsss_ray.config.sweep import Sweep, Trial, result_table, slug, trial_name
 from wsss_ray.runners.trial import scores
 
@@ -85,14 +85,14 @@ def test_mistakes_in_lists_and_sweeps(tmp_path, base, text, message):
 def test_seeds_of_the_command_line_do_not_vanish(tmp_path, base):
     file = write(tmp_path, "job.yaml", {"base": "base.yaml", "sweep": {"seeds": [1, 2], "trials": [{"name": "a"}]}})
     with pytest.raises(JobError, match=r"set sweep.seeds="):
-        load_trials(file, ["run.seed=9"])
-    assert [one.seed for one in load_trials(file, ["sweep.seeds=[9]"])] == [9]
+        read_job(file, ["run.seed=9"]).trials()
+    assert [one.seed for one in read_job(file, ["sweep.seeds=[9]"]).trials()] == [9]
 
 
 def test_long_names_stay_apart(tmp_path, base):
     trials = [{"name": "x" * 90 + end} for end in "ab"]
     file = write(tmp_path, "job.yaml", {"base": "base.yaml", "name": "j" * 70, "sweep": {"seeds": [1, 2], "trials": trials}})
-    names = [one.job.name for one in load_trials(file)]
+    names = [one.job.name for one in read_job(file).trials()]
     assert len(set(names)) == 4
     assert max(map(len, names)) <= 100
 
@@ -114,20 +114,20 @@ def test_a_mistake_in_a_trial_names_it(tmp_path, trial, message):
     write(tmp_path, "base.yaml", job)
     file = write(tmp_path, "job.yaml", f"base: base.yaml\nsweep:\n  trials:\n    - {trial}\n")
     with pytest.raises(JobError, match=message) as raised:
-        load_trials(file)
+        read_job(file).trials()
     assert "\n" not in str(raised.value)
 
 
 def test_trials_with_seeds(tmp_path, base):
     trials = [{"name": "as is"}, {"name": ".7 of it", "set": {THETA: 0.7}}]
     file = write(tmp_path, "job.yaml", {"base": "base.yaml", "sweep": {"seeds": [3, 4], "trials": trials}})
-    found = load_trials(file, [f"{THETA}=0.2", "name=t"])
+    found = read_job(file, [f"{THETA}=0.2", "name=t"]).trials()
     assert [(one.trial.name, one.seed, one.job.method.seed_rule.theta) for one in found] == [
         ("as is", 3, 0.2), ("as is", 4, 0.2), (".7 of it", 3, 0.7), (".7 of it", 4, 0.7)]  # fmt: skip
     assert [one.job.name for one in found] == ["t.as-is.3", "t.as-is.4", "t..7-of-it.3", "t..7-of-it.4"]
     assert [one.job.run.seed for one in found] == [3, 4, 3, 4]
     assert all(one.job.sweep is None for one in found)
-    assert load_trials(base) == ()
+    assert read_job(base).trials() == ()
     plans = [one.job.plan() for one in found]
     shared = {stage.id for stage in plans[0]} & {stage.id for stage in plans[2]}
     assert [stage.name for stage in plans[0] if stage.id in shared] == ["images-weak", "images-val", "classifier", "maps"]
@@ -200,14 +200,14 @@ def test_scores_of_a_plan_by_name(tmp_path):
 
 
 def work_of(tmp_path, base, sweep, name="job.yaml", **changes):
-    from wsss_ray.config.job import load_sweep
-    from wsss_ray.runners.trial import Work
+    from wsss_ray.config.job import read_job
+    from wsss_ray.runners.trial import SweepRun
     from wsss_ray.storage.store import RunStore
 
     file = write(tmp_path, name, {"base": "base.yaml", "sweep": sweep, **changes})
-    found = load_sweep(file)
+    found = read_job(file)
     trials = tuple((one, one.job.plan()) for one in found.trials())
-    return Work(sweep_job=found, trials=trials, store=RunStore(str(tmp_path / "runs")), data=None, attempt="here")
+    return SweepRun(sweep_job=found, trials=trials, store=RunStore(str(tmp_path / "runs")), data=None, attempt="here")
 
 
 def test_a_row_of_an_edited_job_is_not_taken_for_this_ones(tmp_path, base):

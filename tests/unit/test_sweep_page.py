@@ -10,11 +10,12 @@ from statistics import mean, stdev
 
 import pytest
 
+from tests.trial_rows import rows_of
 from tests.unit.test_trials import KIND, LR, THETA, row, search
 from wsss_ray.reporting.report.markup import DASH, number
 from wsss_ray.reporting.report.sweep_axes import Axis, parameters, round_values
 from wsss_ray.reporting.report.sweep_page import build_sweep
-from wsss_ray.storage.trials import TrialRow, ranking, rows_of, to_table
+from wsss_ray.storage.trials import TrialRow, ranking, to_table
 
 HOSTILE = "<script>alert('x')</script>\"&"
 JOB = "sweep:\n  note: '</code><img src=x>'\n"

@@ -19,7 +19,7 @@ from wsss_ray.engine.loader import ShardedImages, global_batch, micro_batches
 from wsss_ray.engine.loop import _Totals, fit
 from wsss_ray.engine.training import Aside, MetricsLog, TrainingError, _agree
 from wsss_ray.storage.store import RunStore
-from wsss_ray.storage.tail import Tail
+from wsss_ray.storage.tail import LineTail
 
 
 @pytest.fixture(scope="module")
@@ -266,7 +266,7 @@ def test_metrics_are_read_by_what_is_new_and_dropped_where_one_resumes(seeded, t
     from wsss_ray.engine.loop import Step
 
     stage, store = stage_named(seeded[1], "classifier"), RunStore(str(tmp_path))
-    log, tail = MetricsLog(store, stage, 0, every=1), Tail(store, store.stage_path(stage, "metrics.jsonl"))
+    log, tail = MetricsLog(store, stage, 0, every=1), LineTail(store, store.stage_path(stage, "metrics.jsonl"))
 
     def add(log, *steps):
         for step in steps:

@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from wsss_ray.storage.trials import TrialRow, ranking, rows_of, to_table
+from tests.trial_rows import rows_of
+from wsss_ray.storage.trials import TrialRow, ranking, to_table
 
 LR, THETA, KIND, AUGMENT = "method.segmenter.lr", "method.seed_rule.theta", "method.seed_rule.kind", "method.segmenter.augment"
 
@@ -67,13 +68,6 @@ def test_the_table_reads_with_pandas_alone(tmp_path) -> None:
     assert best["name"] == ranking(rows, "miou")[0].name
     assert frame[f"parameter.{LR}"].dtype == float
     assert list(frame["stages"][3]) == rows[3].stages
-
-
-def test_another_table_and_another_version_are_refused() -> None:
-    with pytest.raises(ValueError, match="expected the table of a sweep's trials"):
-        rows_of(pa.table({"name": ["a"]}))
-    with pytest.raises(ValueError, match=r"version 99, .* reads version 1"):
-        rows_of(to_table([row()]).replace_schema_metadata({"wsss_ray.schema": "trials", "wsss_ray.version": "99"}))
 
 
 def test_an_error_with_bytes_that_are_no_text_is_kept_readable() -> None:

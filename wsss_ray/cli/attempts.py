@@ -176,9 +176,9 @@ def _follow(attempt: str, shipment: Shipment, server: JobServer) -> NoReturn:
 
 def _tail(server: JobServer, attempt: str) -> Any:
     """What follows an attempt's log, and does so again from there when it was interrupted."""
-    from wsss_ray.runners.jobs import Tail
+    from wsss_ray.runners.jobs import LogTail
 
-    tail = Tail(
+    tail = LogTail(
         server, attempt, write=lambda text: typer.echo(text, nl=False), note=lambda text: typer.echo(text, err=True)
     )
     return lambda: _or_fail(tail.follow)

@@ -11,7 +11,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from wsss_ray.cli.console import JobFile, Override, StoreUri, Until, check_loggers, fail, load_plan, say_data
+from wsss_ray.cli.console import JobFile, Override, StoreUri, Until, check_loggers, fail, load, plan_here, say_data, table
 
 Images = Annotated[int, typer.Option("--images", min=2, help="Images of each split that are tried.")]
 Memory = Annotated[float | None, typer.Option("--memory", metavar="GB", min=0, help="Memory to do with. Default: what is free.")]
@@ -35,7 +35,7 @@ def check(
     from wsss_ray.preflight.memory import free_memory
     from wsss_ray.reporting.progress import Display
 
-    loaded, plan, run_store = load_plan(job, override, store, until)
+    loaded, plan, run_store = plan_here(load(job, override), store, until)
     check_loggers(loaded)
     say_data(plan)
     places, notes = _places(loaded)
@@ -67,9 +67,9 @@ def check(
     done = {stage.name for stage in plan if run_store.record(stage) is not None}
     found = estimate(plan, measures, loaded.run, places, done=done)
     _show(found)
-    load = os.getloadavg()[0]
-    if load > 1.5 * (os.cpu_count() or 1):
-        notes.append(f"this machine is busy (load {load:.0f} on {os.cpu_count()} CPUs): when it is not, all goes faster")
+    busy = os.getloadavg()[0]
+    if busy > 1.5 * (os.cpu_count() or 1):
+        notes.append(f"this machine is busy (load {busy:.0f} on {os.cpu_count()} CPUs): when it is not, all goes faster")
     for note in (*notes, *_unknown(loaded, places), *_warnings(found, run_store)):
         typer.echo(note)
     _say_failed(job, measures, images, loaded.run.max_bad_fraction)
@@ -104,26 +104,18 @@ def _places(job: Any) -> tuple[Any, list[str]]:
 
 def _show(found: list[Any]) -> None:
     """The table, and its sums."""
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-
     from wsss_ray.preflight.estimate import RAY_START, total_bytes, total_seconds
 
     gpu = any(one.on_gpu for one in found)
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    table.add_column("stage", no_wrap=True)
-    for name in ("work", "each", "time", "memory", *(["GPU memory"] if gpu else []), "disk"):
-        table.add_column(name, justify="right", no_wrap=True)
+    header = ["stage", "work", "each", "time", "memory", *(["GPU memory"] if gpu else []), "disk"]
+    rows = []
     for one in found:
         each = f"{one.each:.2f} s" if one.each >= 1 else f"{1000 * one.each:.1f} ms"
         memory = f"{one.processes} x {_size(one.resident)}"
         time = "done" if one.done else _time(one.seconds)
-        cells = [one.name, f"{one.work} {one.unit}", each, time, memory, *([_size(one.on_gpu)] if gpu else [])]
-        table.add_row(*cells, _size(one.num_bytes))
-    console = Console(highlight=False)
-    console.width = max(console.width, 110)
-    console.print(table)
+        on_gpu = [_size(one.on_gpu)] if gpu else []
+        rows.append([one.name, f"{one.work} {one.unit}", each, time, memory, *on_gpu, _size(one.num_bytes)])
+    table(header, rows, right=header[1:])
     typer.echo(
         f"in all about {_time(total_seconds(found))} (with {RAY_START:.0f} s for the start of Ray) and "
         f"{_size(total_bytes(found))} of disk, on this machine, if nothing else runs on it"

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 
 from wsss_ray.cli.complete import run_names, trained_stages
+
+if TYPE_CHECKING:
+    from wsss_ray.config.job import JobConfig, Listed, LoadedJob, TrialJob
+    from wsss_ray.core.plan import Plan
+    from wsss_ray.storage.store import RunStore
 
 JobFile = Annotated[Path, typer.Argument(metavar="JOB", help="Job file (YAML).")]
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="Name of the run.", autocompletion=run_names)]
@@ -29,32 +34,32 @@ Until = Annotated[Literal["localize", "seed", "train"] | None, typer.Option(help
 INTERRUPTED = "interrupted; what was done is kept, submit again to go on"
 
 
-def load(job: Path, override: list[str] | None) -> Any:
-    """The job of a file. Exits with a line per mistake."""
-    from wsss_ray.config.job import JobError, load_job
+def load(job: Path, override: list[str] | None) -> LoadedJob:
+    """Read a job file. Exits with a line per mistake."""
+    from wsss_ray.config.job import JobError, read_job
 
     try:
-        return load_job(job, override or ())
+        return read_job(job, override or ())
     except JobError as error:
         fail(str(error))
 
 
-def load_plan(
-    job: Path, override: list[str] | None, store: str | None, until: Until, listed: dict[Any, Any] | None = None
-) -> tuple[Any, Any, Any]:
-    """A file's job, its plan and its store."""
+def plan_here(
+    loaded: LoadedJob, store: str | None, until: Until, listed: Listed | None = None
+) -> tuple[JobConfig, Plan, RunStore]:
+    """The job with its data at absolute paths, its plan, and its store. Exits with a line per mistake."""
     from wsss_ray.config.job import plans_of
     from wsss_ray.config.paths import located
 
-    loaded = located(load(job, override))
-    run_store = open_store(store or loaded.run.store)
+    job = located(loaded.job)
+    run_store = open_store(store or job.run.store)
     try:
-        return loaded, plans_of([loaded], listed)[0].cut(until), run_store
+        return job, plans_of([job], listed)[0].cut(until), run_store
     except (ValueError, OSError) as error:
-        fail(f"{job}: {error}")
+        fail(f"{loaded.document.path}: {error}")
 
 
-def check_loggers(job: Any) -> None:
+def check_loggers(job: JobConfig) -> None:
     """Exit if a logger of the job cannot be used from here."""
     for logger in job.run.loggers:
         try:
@@ -63,28 +68,24 @@ def check_loggers(job: Any) -> None:
             fail(str(error))
 
 
-def load_sweep(job: Path, override: list[str] | None, until: Until, listed: dict[Any, Any]) -> tuple[Any, list[tuple[Any, Any]]]:
-    """A file's sweep, and every job of it with its plan, as far as they are known before the start."""
+def plan_trials(loaded: LoadedJob, until: Until, listed: Listed) -> list[tuple[TrialJob, Plan]]:
+    """Every job of a sweep with its plan, as far as they are known before the start. Exits with a line per mistake."""
     from wsss_ray.config.job import JobError, plans_of
-    from wsss_ray.config.job import load_sweep as read_sweep
     from wsss_ray.config.paths import located
     from wsss_ray.config.sweep import check_scheduler
 
     try:
-        sweep_job = read_sweep(job, override or ())
-        trials = sweep_job.trials()
-        trials = tuple(replace(one, job=located(one.job)) for one in trials)
+        trials = [replace(one, job=located(one.job)) for one in loaded.trials()]
         plans = plans_of((one.job for one in trials), listed)
-        check_scheduler(sweep_job.sweep, plans)
-        plans = [plan.cut(until) for plan in plans]
+        check_scheduler(loaded.sweep, plans)
+        return [(one, plan.cut(until)) for one, plan in zip(trials, plans, strict=True)]
     except JobError as error:
         fail(str(error))
     except (ValueError, OSError) as error:
-        fail(f"{job}: {error}")
-    return sweep_job, list(zip(trials, plans, strict=True))
+        fail(f"{loaded.document.path}: {error}")
 
 
-def open_store(uri: str, *, must_exist: bool = False) -> Any:
+def open_store(uri: str, *, must_exist: bool = False) -> RunStore:
     """A run store. Exits if it is none."""
     from wsss_ray.storage.store import RunStore
 
@@ -103,7 +104,7 @@ def open_store(uri: str, *, must_exist: bool = False) -> Any:
 
 
 @contextmanager
-def told(store: Any) -> Iterator[None]:
+def told(store: RunStore) -> Iterator[None]:
     """What can go wrong while stages are made, each as one clear message."""
     from wsss_ray.engine.records import StageError
 
@@ -119,7 +120,7 @@ def told(store: Any) -> Iterator[None]:
         fail(INTERRUPTED, code=130)
 
 
-def known_run(store: Any, run: str) -> dict[str, Any]:
+def known_run(store: RunStore, run: str) -> dict[str, Any]:
     """What `run.json` says of a run. Exits if there is no such run."""
     names = store.names(store.path("runs"))
     path = store.run_path(run, "run.json")
@@ -129,14 +130,16 @@ def known_run(store: Any, run: str) -> dict[str, Any]:
     return about
 
 
-def say_data(plan: Any) -> None:
-    """What was found where the job file points: the first thing to look at."""
+def say_data(plan: Plan) -> None:
+    """Print what was found where the job file points: the first thing to look at."""
+    from wsss_ray.data.source import DataSplit
+
     for stage in plan:
-        if stage.kind == "ingest":
+        if isinstance(stage.component, DataSplit):
             typer.echo(f"{stage.name}: {stage.component.summary()}")
 
 
-def count_done(plan: Any, store: Any) -> int:
+def count_done(plan: Plan, store: RunStore) -> int:
     """Stages of a plan that are done."""
     return sum(map(store.is_done, plan))
 
@@ -155,11 +158,16 @@ def figure(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
-def table(header: list[str], rows: list[list[str]]) -> None:
-    """Aligned columns, two spaces apart."""
-    widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
-    for row in [header, *rows]:
-        typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+def table(header: list[str], rows: list[list[str]], *, right: Collection[str] = ()) -> None:
+    """Print aligned columns, two spaces apart; those named in `right` are aligned to the right, as numbers are read."""
+    columns = [[name, *(row[place] for row in rows)] for place, name in enumerate(header)]
+    widths = [max(map(len, column)) for column in columns]
+    aligned = [
+        [cell.rjust(width) if column[0] in right else cell.ljust(width) for cell in column]
+        for column, width in zip(columns, widths, strict=True)
+    ]
+    for line in zip(*aligned, strict=True):
+        typer.echo("  ".join(line).rstrip())
 
 
 def fail(message: str, code: int = 2) -> NoReturn:

@@ -10,7 +10,7 @@ import typer
 from wsss_ray.cli.complete import label_stages, run_names
 from wsss_ray.cli.console import Model, OpenStore, fail, known_run, open_store
 
-Form = Literal["voc", "coco", "torch", "onnx", "safetensors"]
+ExportForm = Literal["voc", "coco", "torch", "onnx", "safetensors"]
 _LABELS = ("voc", "coco")
 
 
@@ -22,7 +22,7 @@ def export(
         ),
     ],
     form: Annotated[
-        Form,
+        ExportForm,
         typer.Option(
             "--format",
             help="Label maps: PNGs in VOC's colours, or one JSON of COCO's RLE. A model: torch.export, ONNX, safetensors.",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -18,25 +18,29 @@ from wsss_ray.cli.console import (
     fail,
     known_run,
     load,
-    load_plan,
-    load_sweep,
     open_store,
+    plan_here,
+    plan_trials,
     say_data,
     score_table,
     table,
 )
 from wsss_ray.cli.sweep import say_trials
 
+if TYPE_CHECKING:
+    from wsss_ray.config.job import Listed
+
 
 def plan(job: JobFile, override: Override = None, store: StoreUri = None, until: Until = None) -> None:
     """Show a job's stages, done and missing, or the trials of its sweep. Starts nothing."""
     from wsss_ray.storage.shards import list_shards
 
-    listed: dict[Any, Any] = {}  # what this command has listed already
-    loaded, stages, run_store = load_plan(job, override, store, until, listed)
+    loaded = load(job, override)
+    listed: Listed = {}
+    _, stages, run_store = plan_here(loaded, store, until, listed)
     say_data(stages)
-    if loaded.sweep is not None:
-        say_trials(*load_sweep(job, override, until, listed), run_store)
+    if loaded.job.sweep is not None:
+        say_trials(loaded.sweep, plan_trials(loaded, until, listed), run_store)
         return
     rows = []
     for stage in stages:
@@ -51,7 +55,7 @@ def validate(job: JobFile, override: Override = None) -> None:
     """Check a job file, not its data, and print it with every default spelt out."""
     import yaml
 
-    typer.echo(yaml.safe_dump(load(job, override).spec(), sort_keys=False, allow_unicode=True), nl=False)
+    typer.echo(yaml.safe_dump(load(job, override).job.spec(), sort_keys=False, allow_unicode=True), nl=False)
 
 
 def methods() -> None:

@@ -58,14 +58,14 @@ def predict(
         fail(str(error))
     if max_pixels is not None:
         trained = replace(trained, max_pixels=max_pixels)
-    from wsss_ray.inference.batch import Work, begin, finish
+    from wsss_ray.inference.batch import Prediction, begin, finish
     from wsss_ray.reporting.progress import Display
     from wsss_ray.runners.causes import cause
     from wsss_ray.runners.predict import predict as make
 
     began = time.monotonic()
     try:
-        work, parts = begin(Work(trained, out.absolute(), form, overlay), listing, overwrite=overwrite)
+        work, parts = begin(Prediction(trained, out.absolute(), form, overlay), listing, overwrite=overwrite)
         wanted = sum(len(part.images) for part in parts)
         failures = make(work, parts, Display(), workers=workers)
         errors = finish(work, listing, failures, made=wanted - len(failures), seconds=time.monotonic() - began)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -22,14 +21,18 @@ from wsss_ray.cli.console import (
     count_done,
     fail,
     known_run,
-    load_plan,
+    load,
     open_store,
+    plan_here,
     say_data,
     score_table,
     told,
 )
 from wsss_ray.cli.guard import guard, join, place_of
 from wsss_ray.cli.sweep import submit_sweep
+
+if TYPE_CHECKING:
+    from wsss_ray.config.job import Listed, LoadedJob
 
 Where = Annotated[
     str | None,
@@ -68,7 +71,7 @@ def submit(
     _use(include, remote=remote)
     if not remote:
         guard()
-        _submit_here(job, override, store, until)
+        _submit_here(load(job, override), store, until)
         return
     assert address is not None
     from wsss_ray.config.job import JobError
@@ -133,23 +136,23 @@ def resume(
     send(shipment, address, detach=detach, force=force)
 
 
-def _submit_here(job: Path, override: list[str] | None, store: str | None, until: Until) -> None:
+def _submit_here(loaded: LoadedJob, store: str | None, until: Until) -> None:
     """Make every missing stage of a job or its sweep in this process, or on the cluster that it drives."""
-    listed: dict[Any, Any] = {}  # what this command has listed already
-    loaded, plan, run_store = load_plan(job, override, store, until, listed)
-    check_loggers(loaded)
-    if loaded.sweep is not None:
-        submit_sweep(job, override, run_store, until, listed)
+    listed: Listed = {}
+    job, plan, run_store = plan_here(loaded, store, until, listed)
+    check_loggers(job)
+    if job.sweep is not None:
+        submit_sweep(loaded, run_store, until, listed)
         return
     from wsss_ray.reporting.progress import Display
 
     display = Display()
-    display.say(f"{loaded.name}: {len(plan.stages)} stages, {count_done(plan, run_store)} done, store {run_store.uri}")
+    display.say(f"{job.name}: {len(plan.stages)} stages, {count_done(plan, run_store)} done, store {run_store.uri}")
     say_data(plan)
     from wsss_ray.runners.execute import execute
 
     with told(run_store):
-        report = execute(loaded, plan, run_store, display)
+        report = execute(job, plan, run_store, display)
     records = [(stage.name, run_store.record(stage)) for stage in plan if stage.kind == "evaluate"]
     score_table([(name, record) for name, record in records if record])
     typer.echo(f"report: {report}")
@@ -157,14 +160,18 @@ def _submit_here(job: Path, override: list[str] | None, store: str | None, until
 
 def _resume_here(run: str, store: str, until: Until) -> None:
     """Submit the job file that the store keeps with a run or a sweep."""
+    from wsss_ray.config.job import JobError, parse_job
+
     run_store = open_store(store, must_exist=True)
     is_sweep = run in run_store.names(run_store.path("runs")) and run_store.exists(run_store.run_path(run, "sweep.json"))
     if not is_sweep:
         known_run(run_store, run)
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / f"{run}.yaml"
-        file.write_bytes(run_store.read(run_store.run_path(run, "job.yaml")))
-        _submit_here(file, None, store, until)
+    path = run_store.run_path(run, "job.yaml")
+    try:
+        loaded = parse_job(run_store.read(path), path)
+    except JobError as error:
+        fail(str(error))
+    _submit_here(loaded, store, until)
 
 
 def _ship(

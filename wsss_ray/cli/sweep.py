@@ -3,39 +3,44 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import typer
 
-from wsss_ray.cli.console import Until, count_done, fail, load_sweep, table, told
+from wsss_ray.cli.console import Until, count_done, fail, plan_trials, table, told
+
+if TYPE_CHECKING:
+    from wsss_ray.config.job import Listed, LoadedJob, TrialJob
+    from wsss_ray.config.sweep import Sweep
+    from wsss_ray.core.plan import Plan
+    from wsss_ray.storage.store import RunStore
+    from wsss_ray.storage.trials import TrialRow
 
 
-def submit_sweep(job: Path, override: list[str] | None, store: Any, until: Until, listed: dict[Any, Any]) -> None:
-    """Run the trials of a job's sweep, and print what came of them. `listed` has the job's own data."""
+def submit_sweep(loaded: LoadedJob, store: RunStore, until: Until, listed: Listed) -> None:
+    """Run the trials of a job's sweep, and print their results. `listed` has the job's own data."""
     from wsss_ray.config.paths import located
     from wsss_ray.config.sweep import result_table
     from wsss_ray.reporting.progress import Display
     from wsss_ray.runners.sweep import run_sweep
-    from wsss_ray.runners.trial import Work
+    from wsss_ray.runners.trial import SweepRun
     from wsss_ray.storage.claims import attempt
 
-    sweep_job, trials = load_sweep(job, override, until, listed)
-    say_trials(sweep_job, trials, store)
-    sweep = sweep_job.sweep
+    sweep, trials = loaded.sweep, plan_trials(loaded, until, listed)
+    say_trials(sweep, trials, store)
     with told(store):
         try:
-            work = Work(
-                sweep_job=sweep_job,
+            work = SweepRun(
+                sweep_job=loaded,
                 trials=tuple(trials),
                 store=store,
-                data=listed[located(sweep_job.job).data] if sweep.learns else None,
+                data=listed[located(loaded.job).data] if sweep.learns else None,
                 attempt=f"{attempt()} {time.time_ns()}",  # a restarted container may have the same process id
                 cut=until,
             )
             rows = run_sweep(work, Display())
         except ValueError as error:
-            fail(f"{job}: {error}")
+            fail(f"{loaded.document.path}: {error}")
     if sweep.trials:
         by_name = {trial.name: trial for trial in sweep.trials}
         if sweep.paper:
@@ -43,7 +48,7 @@ def submit_sweep(job: Path, override: list[str] | None, store: Any, until: Until
         table(*result_table(sweep, [(by_name[row.name], row.metrics) for row in rows]))
     else:
         say_ranking(rows, sweep.metrics)
-    folder = store.run_path(sweep_job.job.name)
+    folder = store.run_path(loaded.job.name)
     if store.exists(f"{folder}/best.yaml"):
         typer.echo(f"best: {folder}/best.yaml")
     typer.echo(f"table: {folder}/trials.parquet\nreport: {folder}/report.html")
@@ -53,9 +58,8 @@ def submit_sweep(job: Path, override: list[str] | None, store: Any, until: Until
         fail(f"{what}\nlogs: {work.logs}")
 
 
-def say_trials(sweep_job: Any, trials: list[tuple[Any, Any]], store: Any) -> None:
+def say_trials(sweep: Sweep, trials: list[tuple[TrialJob, Plan]], store: RunStore) -> None:
     """The trials of a sweep, and how much they share."""
-    sweep = sweep_job.sweep
     if not trials:
         fields = ", ".join(sweep.space)
         how = "bred in generations" if sweep.search == "random" else f"chosen by {sweep.search} as results come in"
@@ -70,7 +74,7 @@ def say_trials(sweep_job: Any, trials: list[tuple[Any, Any]], store: Any) -> Non
     typer.echo(f"{len(trials)} jobs, {sum(len(plan.stages) for _, plan in trials)} stages, {len(seen)} of them distinct")
 
 
-def say_ranking(rows: list[Any], metrics: tuple[str, ...]) -> None:
+def say_ranking(rows: list[TrialRow], metrics: tuple[str, ...]) -> None:
     """Trials from the best to the worst, by the first metric."""
     from wsss_ray.storage.trials import ranking
 

@@ -75,38 +75,61 @@ class Document:
 
 
 def read_document(path: str | Path, overrides: Sequence[str] = (), *, _above: tuple[Path, ...] = ()) -> Document:
-    """Read a job file, laid over the one that its `base` names, if any. Raises JobError with file and line."""
+    """Read a job file, laid over the one that its `base` names, if any.
+
+    Args:
+        path: the job file.
+        overrides: `a.b=value` each, as `--set` has them.
+
+    Raises:
+        JobError: with file and line.
+    """
     file = Path(path)
     try:
-        text = file.read_text(encoding="utf-8")
-        tree = yaml.compose(text)
-        if _size(tree, {}) > _MOST_NODES:
-            raise JobError(f"{path}: its aliases (*name) multiply to more than {_MOST_NODES} values")
-        document = _apart(yaml.safe_load(text))
-        sources = {where: f"{path}:{line}" for where, line in _lines(tree, ())}
+        data = file.read_bytes()
     except OSError as error:
         raise JobError(f"{path}: cannot be read: {error.strerror}") from error
+    values, sources = _parse(data, str(path))
+    document = Document(str(path), values, sources)
+    if (base := document.values.pop("base", None)) is not None:
+        document = _over_base(document, base, file, (*_above, file.resolve()))
+    for override in overrides:
+        document = document.with_override(override)
+    return document
+
+
+def parse_document(data: bytes, name: str) -> Document:
+    """Parse a job that stands alone, such as the one in a run's folder. `name` is what messages call it. Raises JobError."""
+    values, sources = _parse(data, name)
+    if "base" in values:
+        raise JobError(f"{sources['base',]}: base: this job stands alone; write the fields of the base into it")
+    return Document(name, values, sources)
+
+
+def _parse(data: bytes, name: str) -> tuple[dict[str, Any], dict[Place, str]]:
+    """The values of a YAML mapping, and for each field the line where it is set."""
+    try:
+        text = data.decode()
+        tree = yaml.compose(text)
+        if _size(tree, {}) > _MOST_NODES:
+            raise JobError(f"{name}: its aliases (*name) multiply to more than {_MOST_NODES} values")
+        values = _apart(yaml.safe_load(text))
+        sources = {where: f"{name}:{line}" for where, line in _lines(tree, ())}
     except UnicodeDecodeError as error:
-        raise JobError(f"{path}: is not UTF-8 text") from error
+        raise JobError(f"{name}: is not UTF-8 text") from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         problem = getattr(error, "problem", None) or "is not YAML"
         tab = " (YAML wants spaces, not tabs)" if "\\t" in problem else ""
-        raise JobError(f"{path}:{mark.line + 1 if mark else 1}: {problem}{tab}") from error
+        raise JobError(f"{name}:{mark.line + 1 if mark else 1}: {problem}{tab}") from error
     except RecursionError as error:
-        raise JobError(f"{path}: an alias (*name) refers to itself") from error
-    if not isinstance(document, dict):
-        raise JobError(f"{path}:1: a job file is a mapping with the blocks name, method, data and run")
+        raise JobError(f"{name}: an alias (*name) refers to itself") from error
+    if not isinstance(values, dict):
+        raise JobError(f"{name}:1: a job file is a mapping with the blocks name, method, data and run")
     duplicate = next(_duplicates(tree, ()), None)
     if duplicate is not None:
-        raise JobError(f"{path}:{duplicate[1]}: {duplicate[0]}: is there twice")
-    base = document.pop("base", None)
-    found = Document(str(path), document, sources)
-    if base is not None:
-        found = _over_base(found, base, file, (*_above, file.resolve()))
-    for override in overrides:
-        found = found.with_override(override)
-    return found
+        raise JobError(f"{name}:{duplicate[1]}: {duplicate[0]}: is there twice")
+    return values, sources
 
 
 def _over_base(document: Document, base: Any, file: Path, above: tuple[Path, ...]) -> Document:

@@ -9,7 +9,7 @@ from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from wsss_ray.config.document import Document, JobError, read_document
+from wsss_ray.config.document import Document, JobError, parse_document, read_document
 from wsss_ray.config.run import Execution
 from wsss_ray.config.sweep import Sweep, Trial, trial_name, trials_of
 from wsss_ray.core.component import Component, spec_of
@@ -27,12 +27,12 @@ __all__ = [
     "JobConfig",
     "JobError",
     "Listed",
-    "SweepJob",
+    "LoadedJob",
     "TrialJob",
     "load_job",
-    "load_sweep",
-    "load_trials",
+    "parse_job",
     "plans_of",
+    "read_job",
     "register",
     "validated",
 ]
@@ -85,42 +85,27 @@ class TrialJob:
     job: JobConfig
 
 
-def load_job(path: str | Path, overrides: Sequence[str] = ()) -> JobConfig:
-    """Read and validate a job file. Raises JobError with a line per mistake."""
-    return validated(read_document(path, overrides))
-
-
-def load_trials(path: str | Path, overrides: Sequence[str] = ()) -> tuple[TrialJob, ...]:
-    """The jobs of a file's sweep, in order, each trial with each seed; empty without a sweep. Raises JobError."""
-    document = read_document(path, overrides)
-    job = validated(document)
-    return SweepJob(document, job).trials() if job.sweep is not None else ()
-
-
-def load_sweep(path: str | Path, overrides: Sequence[str] = ()) -> SweepJob:
-    """Read a job file that has a sweep. Raises JobError."""
-    document = read_document(path, overrides)
-    job = validated(document)
-    if job.sweep is None:
-        raise JobError(f"{path}: has no sweep")
-    return SweepJob(document, job)
-
-
 @dataclass(frozen=True)
-class SweepJob:
-    """A job with a sweep, and the document that its trials are variants of."""
+class LoadedJob:
+    """A validated job with its document, which says where each field was set and what the trials of a sweep are variants of."""
 
     document: Document
     job: JobConfig
 
     @property
     def sweep(self) -> Sweep:
-        """The sweep block."""
+        """The sweep block of a job that has one."""
         assert self.job.sweep is not None
         return self.job.sweep
 
     def trials(self) -> tuple[TrialJob, ...]:
-        """Every trial with every seed; none where the search chooses them as it learns. Raises JobError."""
+        """Every trial of the sweep with every seed; none without a sweep, or if its search chooses them as it learns.
+
+        Raises:
+            JobError: if a trial is no valid job.
+        """
+        if self.job.sweep is None:
+            return ()
         if self.sweep.seeds and self.document.sources.get(("run", "seed"), "").startswith("--set"):
             raise JobError("--set run.seed: the sweep has seeds of its own; set sweep.seeds=[...]")
         seeds = self.sweep.seeds or (self.job.run.seed,)
@@ -137,6 +122,35 @@ class SweepJob:
         one = one.with_value("run.seed", seed, where=where)
         one = one.with_value("name", trial_name(self.job.name, trial, seed), where=where)
         return TrialJob(trial=trial, seed=seed, job=validated(one))
+
+
+def read_job(path: str | Path, overrides: Sequence[str] = ()) -> LoadedJob:
+    """Read and validate a job file.
+
+    Args:
+        path: the job file.
+        overrides: `a.b=value` each, as `--set` has them.
+
+    Raises:
+        JobError: with a line per mistake.
+
+    Example:
+        >>> loaded = read_job("jobs/demo_theta.yaml", ["run.seed=1"])
+        >>> [one.trial.name for one in loaded.trials()]
+    """
+    document = read_document(path, overrides)
+    return LoadedJob(document, validated(document))
+
+
+def parse_job(data: bytes, name: str) -> LoadedJob:
+    """Validate a job that stands alone, such as a run's `job.yaml`; `name` is what messages call it. Raises JobError."""
+    document = parse_document(data, name)
+    return LoadedJob(document, validated(document))
+
+
+def load_job(path: str | Path, overrides: Sequence[str] = ()) -> JobConfig:
+    """Read and validate a job file, and keep only the job; see `read_job`. Raises JobError with a line per mistake."""
+    return read_job(path, overrides).job
 
 
 Listed = dict[Source, Data]

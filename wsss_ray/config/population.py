@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from wsss_ray.config.job import SweepJob, TrialJob
+from wsss_ray.config.job import LoadedJob, TrialJob
 from wsss_ray.config.sweep import Pbt, Trial, drawn_trials
 from wsss_ray.core.contracts import Learner
 from wsss_ray.core.plan import Data, Plan, Stage
@@ -28,7 +28,7 @@ class Member:
     factors: tuple[float, ...] = (1.0,)
 
 
-def first_generation(sweep_job: SweepJob) -> list[Member]:
+def first_generation(sweep_job: LoadedJob) -> list[Member]:
     """The population as it is drawn."""
     (field,) = sweep_job.sweep.space
     return [Member(rate=trial.set[field]) for trial in drawn_trials(sweep_job.sweep, sweep_job.job.run.seed)]
@@ -49,7 +49,7 @@ def next_generation(members: Sequence[Member], scores: Sequence[float], rule: Pb
     return following
 
 
-def trial_of_member(sweep_job: SweepJob, member: Member, place: int, data: Data) -> tuple[TrialJob, Plan]:
+def trial_of_member(sweep_job: LoadedJob, member: Member, place: int, data: Data) -> tuple[TrialJob, Plan]:
     """A member's training so far, as a job of its own and as a plan that goes on from its last generation.
 
     Raises ValueError if the field is no learner's of this plan, or its training is shorter than the generations.
@@ -74,7 +74,7 @@ def trial_of_member(sweep_job: SweepJob, member: Member, place: int, data: Data)
     return one, plan
 
 
-def _steps(sweep_job: SweepJob, part: str, data: Data) -> int:
+def _steps(sweep_job: LoadedJob, part: str, data: Data) -> int:
     """The steps of the learner as the job has it."""
     plan = sweep_job.job.plan(data)
     stage = _stage_of(plan, _part(sweep_job.job.method, part), part)

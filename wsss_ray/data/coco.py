@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from wsss_ray.core.component import NotIdentity
-from wsss_ray.data.coco_json import Instances, Picture, read_instances
+from wsss_ray.data.coco_json import CocoImage, Instances, read_instances
 from wsss_ray.data.coco_masks import Crowd, draw_labels, pycocotools
 from wsss_ray.data.source import Item, Raw, Source, Split, expand
 from wsss_ray.data.tags import check_classes, numbered_lines
@@ -28,7 +28,7 @@ class _Part:
     def read(self) -> Instances:
         return read_instances(self.annotations, f"{self.side}_annotations")
 
-    def item(self, picture: Picture, where: str) -> Item:
+    def item(self, picture: CocoImage, where: str) -> Item:
         path = self.images / picture.file_name
         size = _size(path, f"data.{self.side}_images: {path} is missing ({where})")
         if self.masks is None:
@@ -151,7 +151,7 @@ class Coco(Source):
         annotations = file.annotations(picture)
         return encode_labels(draw_labels(annotations, height=height, width=width, labels=labels, crowd=self.crowd))
 
-    def _listed_as(self, item: Item) -> tuple[Instances, Picture]:
+    def _listed_as(self, item: Item) -> tuple[Instances, CocoImage]:
         """Find what was listed, known by its digest. Train and val may hold images of one name, or lie in one folder."""
         parts = [self._part("train"), *([self._part("val")] if self.val_annotations is not None else [])]
         for part in parts:
@@ -163,13 +163,13 @@ class Coco(Source):
         raise ValueError("the plan saw other annotations of this image: they changed; submit again")
 
 
-def _all(file: Instances) -> Iterator[tuple[Picture, str]]:
+def _all(file: Instances) -> Iterator[tuple[CocoImage, str]]:
     """All images of a file, each with where it stands, for messages."""
     for picture in file.images.values():
         yield picture, f"{file.path}: image {picture.image_id}"
 
 
-def _listed(file: Instances, path: Path, field: str) -> Iterator[tuple[Picture, str]]:
+def _listed(file: Instances, path: Path, field: str) -> Iterator[tuple[CocoImage, str]]:
     """The images that a list names."""
     for number, line in numbered_lines(path, field):
         found = (file.find(word) for text in (line, line.split()[0]) for word in _spellings(text))

@@ -27,7 +27,7 @@ Annotation = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class CocoImage:
     """One image of a file. `name` is the path of its image file without the extension.
 
     `tags` are the classes of its objects, crowds left out: places among the file's categories, sorted. `digest` is over its size
@@ -50,17 +50,17 @@ class Instances:
 
     path: Path
     categories: dict[int, str]
-    images: dict[int, Picture]
+    images: dict[int, CocoImage]
     ids: dict[str, int]
 
-    def find(self, word: str) -> Picture | None:
+    def find(self, word: str) -> CocoImage | None:
         """Look up an image by its name, or by its id in digits."""
         image_id = self.ids.get(word)
         if image_id is None and re.fullmatch("[0-9]{1,18}", word):
             image_id = int(word)
         return None if image_id is None else self.images.get(image_id)
 
-    def annotations(self, picture: Picture) -> list[Annotation]:
+    def annotations(self, picture: CocoImage) -> list[Annotation]:
         """Read the annotations of one image again, in the file's order. Raises OSError."""
         found = []
         with self.path.open("rb") as file:
@@ -149,7 +149,7 @@ def _read(path: Path, mtime_ns: int, size: int) -> Instances:
 
 def _pictures(
     sizes: Mapping[int, tuple[str, int, int]], found: Mapping[int, _Found], tag_of: Mapping[int, int]
-) -> dict[int, Picture]:
+) -> dict[int, CocoImage]:
     """Put together what the lists say of each image."""
     pictures = {}
     for image_id in sorted(sizes):
@@ -158,7 +158,8 @@ def _pictures(
         path = PurePosixPath(file_name)
         tags = tuple(sorted(tag_of[category] for category in image.categories))
         digest = hashlib.sha256(image.digest + canonical([height, width]).encode()).hexdigest()
-        pictures[image_id] = Picture(image_id, str(path.parent / path.stem), file_name, height, width, tags, digest, image.spans)
+        name = str(path.parent / path.stem)
+        pictures[image_id] = CocoImage(image_id, name, file_name, height, width, tags, digest, image.spans)
     return pictures
 
 

@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 Crowd = Literal["background", "ignore"]
 
 
-def pycocotools() -> Any:
-    """Import `pycocotools.mask`. Raises ValueError that says how to install it."""
+def pycocotools(wanted_by: str = "data: drawing masks") -> Any:
+    """Import `pycocotools.mask`. Raises ValueError that says what needs it and how to install it."""
     try:
         return import_module("pycocotools.mask")
     except ImportError as err:
-        raise ValueError("data: drawing masks needs pycocotools; run `pip install 'wsss-ray[coco]'`") from err
+        raise ValueError(f"{wanted_by} needs pycocotools; run `pip install 'wsss-ray[coco]'`") from err
 
 
 def draw_labels(

@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 
 from wsss_ray.core.component import NotIdentity
 from wsss_ray.data.source import Item, Raw, Source, Split, expand, file_state, once
-from wsss_ray.data.tags import Row, Table, check_classes, indices, read_table
+from wsss_ray.data.tags import Table, TagRow, check_classes, indices, read_table
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".tif", ".tiff", ".bmp")
 
@@ -108,7 +108,7 @@ class Folder(Source):
             raise ValueError(f"image {item.image_id} has no file")
         return Raw(Path(item.path).read_bytes(), Path(item.mask).read_bytes() if item.mask else None)
 
-    def _rows(self, split: Split) -> list[Row]:
+    def _rows(self, split: Split) -> list[TagRow]:
         listed = list(_table(self.val, "val").rows) if self.val is not None else []
         if self.tags is None:
             scored = {bare(row.image) for row in listed}
@@ -116,14 +116,14 @@ class Folder(Source):
         rows = [row for row in _table(self.tags, "tags").rows if row.split == split]
         return rows + listed if split == "val" else rows
 
-    def _folder_rows(self) -> list[Row]:
+    def _folder_rows(self) -> list[TagRow]:
         """Make rows of the images whose first folder is their class."""
         rows = []
         for name in sorted(path for paths in self._scan().values() for path in paths):
             first, slash, _ = name.partition("/")
             if not slash:
                 raise ValueError(f"data.root: {name} lies in no class folder; set data.tags to a table, or move it into one")
-            rows.append(Row(name, (first,), "weak"))
+            rows.append(TagRow(name, (first,), "weak"))
         return rows
 
     def _scan(self) -> dict[str, tuple[str, ...]]:
@@ -188,7 +188,7 @@ def alike(path: str) -> str:
     return nfc(bare(PurePosixPath(path).name)).lower()
 
 
-def _find(row: Row, files: dict[str, tuple[str, ...]], root: str) -> str:
+def _find(row: TagRow, files: dict[str, tuple[str, ...]], root: str) -> str:
     named = files.get(nfc(bare(row.image)), ())
     same = [name for name in named if nfc(name) == nfc(row.image)]
     if same:

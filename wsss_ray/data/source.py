@@ -11,7 +11,7 @@ import re
 import stat
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -201,14 +201,6 @@ class ListingDigest:
         ended = self._hash.copy()
         ended.update(b"]")
         return ended.hexdigest()
-
-
-def listing_digest(items: Iterable[Item]) -> str:
-    """The digest of a listing: ids, tags, the byte size of every file, and the digests of annotations where there are any."""
-    listing = ListingDigest()
-    for item in items:
-        listing.add(item)
-    return listing.hexdigest()
 
 
 def checked(source: Source, split: Split, num_classes: int) -> Iterator[Item]:

@@ -20,7 +20,7 @@ _BITS = {"": False, "0": False, "0.0": False, "false": False, "1": True, "1.0": 
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class TagRow:
     """One image of a table of tags. `split` is "weak", "val" or "test" (left out); `at` is its place in `file`, as ":3"."""
 
     image: str
@@ -39,7 +39,7 @@ class Row:
 class Table:
     """The rows of a table of tags, and all class names that it mentions, sorted."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[TagRow, ...]
     names: tuple[str, ...]
 
 
@@ -91,7 +91,7 @@ def read_table(path: Path, field: str) -> Table:
     reader = readers.get(path.suffix.lower())
     if reader is None:
         raise ValueError(f"data.{field}: {path} is none of {', '.join(readers)}")
-    rows, columns = list[Row](), None
+    rows, columns = list[TagRow](), None
     same: dict[tuple[str, ...], tuple[str, ...]] = {}  # a million rows have a few sets of tags
     for at, record in reader(path, field):
         if columns is None:
@@ -111,7 +111,7 @@ def _class_columns(first: dict[str, Any]) -> tuple[str, ...]:
 
 def _row(
     record: dict[str, Any], columns: Sequence[str], file: str, at: str, same: dict[tuple[str, ...], tuple[str, ...]]
-) -> Row:
+) -> TagRow:
     image, where = record.get("image"), file + at
     if not isinstance(image, str) or not image.strip():
         raise ValueError(f"{where}: no image is named; the column must be called 'image' (found: {', '.join(map(str, record))})")
@@ -125,7 +125,7 @@ def _row(
     if split not in _SPLITS:
         raise ValueError(f"{where}: split is {split!r}; allowed: train, val, or test (which is left out)")
     image = image.strip().replace("\\", "/").removeprefix("./")
-    return Row(image, same.setdefault(tags, tags), _SPLITS[split], file, at)
+    return TagRow(image, same.setdefault(tags, tags), _SPLITS[split], file, at)
 
 
 def _names(value: Any, where: str) -> tuple[str, ...]:

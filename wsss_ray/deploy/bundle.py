@@ -21,8 +21,7 @@ from pathlib import Path
 
 import yaml
 
-from wsss_ray.config.document import read_document
-from wsss_ray.config.job import JobConfig, load_trials, validated
+from wsss_ray.config.job import JobConfig, read_job
 from wsss_ray.config.paths import local_paths
 from wsss_ray.core.plugins import PLUGINS
 from wsss_ray.core.version import PACKAGE
@@ -41,12 +40,11 @@ def resolve(path: Path, overrides: Sequence[str]) -> tuple[JobConfig, str]:
 
     Its data is not listed: it need not be on this machine. Raises JobError or BundleError with a line per mistake.
     """
-    document = read_document(path, overrides)
-    job = validated(document)
-    problems = relative_paths([job, *(one.job for one in load_trials(path, overrides))])
+    loaded = read_job(path, overrides)
+    problems = relative_paths([loaded.job, *(one.job for one in loaded.trials())])
     if problems:
         raise BundleError("\n".join(problems))
-    return job, yaml.safe_dump(document.expanded(), sort_keys=False, allow_unicode=True)
+    return loaded.job, yaml.safe_dump(loaded.document.expanded(), sort_keys=False, allow_unicode=True)
 
 
 def gather(includes: Sequence[Path] = (), excludes: Sequence[str] = ()) -> dict[str, Path]:

@@ -23,7 +23,7 @@ _ITEMS = 8192  # of a file, as near as whole shards come to it
 _COLUMNS = ("image_id", "tags", "path", "mask", "size", "annotation")
 
 
-class Listing:
+class StoredListing:
     """The items of an ingest stage's shards. Raises ValueError if what is listed here is not what was planned."""
 
     def __init__(self, store: RunStore, stage: Stage) -> None:

@@ -17,7 +17,7 @@ from wsss_ray.core.plan import Stage
 from wsss_ray.core.plugins import installed
 from wsss_ray.core.version import PACKAGE, __version__
 from wsss_ray.data.source import Item
-from wsss_ray.engine.listing import Listing
+from wsss_ray.engine.listing import StoredListing
 from wsss_ray.engine.workers import IngestWorker, data_split, worker_class
 from wsss_ray.ops.confusion import dense, scores
 from wsss_ray.storage.shards import count_rows, list_shards, read_shard, read_table, shard_path
@@ -89,7 +89,7 @@ def commit_shards(
     counts = {"images": images, "errors": errors, "shards": len(shards)}
     metrics = score(store, stage) if stage.kind == "evaluate" else {}
     if stage.kind == "ingest":
-        Listing(store, stage).remove()
+        StoredListing(store, stage).remove()
     store.commit(stage, make_record(stage, started=started, finished=finished, counts=counts, metrics=metrics))
 
 
@@ -166,11 +166,6 @@ def score(store: RunStore, stage: Stage) -> dict[str, Any]:
 def missing_shards(store: RunStore, stage: Stage) -> list[int]:
     """The shards of a per-image stage that are still to be made."""
     return sorted(set(range(data_split(stage).num_shards)) - set(list_shards(store, stage)))
-
-
-def schema_of(stage: Stage) -> str:
-    """The schema of a per-image stage's shards."""
-    return worker_class(stage).schema
 
 
 @lru_cache

@@ -21,7 +21,7 @@ from wsss_ray.core.randomness import random_key
 from wsss_ray.data.codecs import decode_gray, decode_maps, decode_rgb, encode_labels, encode_maps
 from wsss_ray.data.images import normalise_image, normalise_mask, normalise_saliency, shrink
 from wsss_ray.data.source import DataSplit, Item
-from wsss_ray.engine.listing import Listing
+from wsss_ray.engine.listing import StoredListing
 from wsss_ray.ops.confusion import confusion, sparse
 from wsss_ray.storage.shards import read_shard, shard_path, write_shard
 from wsss_ray.storage.store import RunStore
@@ -104,9 +104,9 @@ class IngestWorker(ShardWorker):
     schema = "images"
 
     @cached_property
-    def listing(self) -> Listing:
+    def listing(self) -> StoredListing:
         """What there is to pack."""
-        return Listing(self.store, self.stage)
+        return StoredListing(self.store, self.stage)
 
     @property
     def split(self) -> DataSplit:

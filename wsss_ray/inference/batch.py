@@ -32,7 +32,7 @@ from wsss_ray.data import codecs
 from wsss_ray.data.images import voc_palette
 from wsss_ray.data.label_files import file_of_image, write_classes, write_voc
 from wsss_ray.engine.records import versions
-from wsss_ray.inference.inputs import Found, Listing
+from wsss_ray.inference.inputs import Found, InputImages
 from wsss_ray.inference.trained import Trained
 from wsss_ray.storage import schemas
 from wsss_ray.storage.atomic import replacing
@@ -41,7 +41,7 @@ from wsss_ray.storage.store import RunStore
 if TYPE_CHECKING:
     from wsss_ray.core.contracts import ImageArray, LabelArray
 
-Form = Literal["voc", "parquet"]
+PredictForm = Literal["voc", "parquet"]
 Failure = tuple[str, str]  # path, reason
 
 ABOUT = "predictions.json"
@@ -49,12 +49,12 @@ _PART, _SHARD = 16, 128  # images at a time; in a shard
 
 
 @dataclass(frozen=True)
-class Work:
+class Prediction:
     """What is to be predicted: by which model, to which folder, in which form. Pickles to workers."""
 
     trained: Trained
     out: Path
-    form: Form
+    form: PredictForm
     overlay: bool = False
     begun: str = ""  # what predictions.json says, so that a worker knows whether it sees the same folder
 
@@ -67,7 +67,7 @@ class Part:
     images: tuple[Found, ...]
 
 
-def begin(work: Work, listing: Listing, *, overwrite: bool = False) -> tuple[Work, tuple[Part, ...]]:
+def begin(work: Prediction, listing: InputImages, *, overwrite: bool = False) -> tuple[Prediction, tuple[Part, ...]]:
     """Write down what this folder is, and say what is missing in it.
 
     Raises ValueError if it holds other files, or predictions of another model, metric, form or folder of images, unless
@@ -93,7 +93,7 @@ def begin(work: Work, listing: Listing, *, overwrite: bool = False) -> tuple[Wor
     return work, tuple(_missing(work, listing))
 
 
-def finish(work: Work, listing: Listing, failures: Sequence[Failure], *, made: int, seconds: float) -> list[Failure]:
+def finish(work: Prediction, listing: InputImages, failures: Sequence[Failure], *, made: int, seconds: float) -> list[Failure]:
     """Write errors.csv and the counts; returns every image that has no prediction, with the reason."""
     errors = [*listing.refused, *(_failed_rows(work) if work.form == "parquet" else failures)]
     path = work.out / "errors.csv"
@@ -113,7 +113,7 @@ def finish(work: Work, listing: Listing, failures: Sequence[Failure], *, made: i
 class PredictWorker:
     """Makes the predictions of parts in one process, with one thread, as the stages of a job do: the same bytes everywhere."""
 
-    def __init__(self, work: Work, device: str | None = None) -> None:
+    def __init__(self, work: Prediction, device: str | None = None) -> None:
         import torch
 
         from wsss_ray.inference.predictor import Predictor
@@ -172,7 +172,7 @@ class PredictWorker:
             )
 
 
-def places(work: Work, found: Found) -> tuple[Path, Path | None]:
+def places(work: Prediction, found: Found) -> tuple[Path, Path | None]:
     """Where an image's mask and overlay lie, their folders made. Raises ValueError if a link leads out of --out."""
     mask = file_of_image(work.out / "masks", found.name)
     return mask, file_of_image(work.out / "overlays", found.name, suffix=".jpg") if work.overlay else None
@@ -191,7 +191,7 @@ def write_shard(out: Path, number: int, rows: Sequence[Mapping[str, Any]]) -> No
     RunStore(str(out)).write(str(_shard(out, number)), buffer.getvalue())
 
 
-def _missing(work: Work, listing: Listing) -> Iterator[Part]:
+def _missing(work: Prediction, listing: InputImages) -> Iterator[Part]:
     """The parts that are to be made."""
     if work.form == "parquet":
         for number in range(-(-len(listing.images) // _SHARD)):
@@ -203,7 +203,7 @@ def _missing(work: Work, listing: Listing) -> Iterator[Part]:
         yield Part(number, tuple(left[number * _PART : (number + 1) * _PART]))
 
 
-def _is_there(work: Work, found: Found) -> bool:
+def _is_there(work: Prediction, found: Found) -> bool:
     wanted = [work.out / "masks" / f"{found.name}.png"]
     wanted += [work.out / "overlays" / f"{found.name}.jpg"] if work.overlay else []
     try:
@@ -229,7 +229,7 @@ def _check_same(out: Path, about: Mapping[str, Any]) -> None:
         raise ValueError(f"--out {out} holds predictions of {names.get(differs, f'other {differs}')}; {mend}")
 
 
-def _clear(work: Work, listing: Listing) -> None:
+def _clear(work: Prediction, listing: InputImages) -> None:
     """Remove what is to be made anew, so that a run that is cut short does not take the old for the new."""
     for shard in (work.out / "shards").glob("part-*.parquet"):
         shard.unlink()
@@ -239,7 +239,7 @@ def _clear(work: Work, listing: Listing) -> None:
                 place.unlink(missing_ok=True)
 
 
-def _failed_rows(work: Work) -> Iterator[Failure]:
+def _failed_rows(work: Prediction) -> Iterator[Failure]:
     for shard in sorted((work.out / "shards").glob("part-*.parquet")):
         for row in pq.read_table(shard, columns=["path", "reason"]).to_pylist():
             if row["reason"] is not None:

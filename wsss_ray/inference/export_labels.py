@@ -12,13 +12,13 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from wsss_ray.core.contracts import IGNORE
+from wsss_ray.data.coco_masks import pycocotools
 from wsss_ray.data.codecs import decode_gray
 from wsss_ray.data.label_files import file_of_image, write_classes, write_voc
 from wsss_ray.data.source import MAX_PIXELS
@@ -29,10 +29,9 @@ from wsss_ray.storage.store import RunStore
 if TYPE_CHECKING:
     from wsss_ray.core.contracts import LabelArray
 
-Format = Literal["voc", "coco"]
+LabelForm = Literal["voc", "coco"]
 JSON_NAME = "instances.json"
 
-_KINDS = ("ingest", "seed", "evaluate")
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,7 @@ def find_labels(store: RunStore, run: Mapping[str, Any], stage: str | None = Non
 
     Raises ValueError, naming the stages there are, if the run has no such stage or it is not done.
     """
-    records = {one["name"]: store.record_by_id(one["id"], _KINDS) for one in run["stages"] if one["kind"] in ("seed", "evaluate")}
+    records = {one["name"]: store.record_by_id(one["id"]) for one in run["stages"] if one["kind"] in ("seed", "evaluate")}
     found = {name: record for name, record in records.items() if record and _has_labels(record)}
     name = stage or next(reversed(found), None)
     if name is None:
@@ -71,7 +70,7 @@ def find_labels(store: RunStore, run: Mapping[str, Any], stage: str | None = Non
         why = "there is none" if not known else "it is not done" if records.get(name, {}) is None else "it has no label maps"
         raise ValueError(f"stage {name!r}: {why}; those with label maps: {', '.join(found) or 'none yet'}")
     record = found[name]
-    data = store.record_by_id(dict(record["inputs"])["data"], _KINDS)
+    data = store.record_by_id(dict(record["inputs"])["data"])
     if data is None:
         raise ValueError(f"stage {name!r}: the data that it was made from is not in the store")
     split = data["identity"]["component"]
@@ -93,7 +92,7 @@ def read_labels(store: RunStore, maps: LabelMaps) -> Iterator[tuple[str, LabelAr
             file.close()
 
 
-def export(store: RunStore, maps: LabelMaps, out: Path, *, form: Format, overwrite: bool = False) -> Exported:
+def export(store: RunStore, maps: LabelMaps, out: Path, *, form: LabelForm, overwrite: bool = False) -> Exported:
     """Write label maps below `out`.
 
     voc: `<image id>.png`, `classes.txt` (line n, counted from 1, is label n; `kind: voc` reads it) and `list.txt`, the ids.
@@ -106,7 +105,7 @@ def export(store: RunStore, maps: LabelMaps, out: Path, *, form: Format, overwri
         raise ValueError(f"{out} holds files already; give another folder by --out, or write into it by --overwrite")
     write: Callable[[RunStore, LabelMaps, Path], Exported] = {"voc": _export_voc, "coco": _export_coco}[form]
     if form == "coco":
-        _pycocotools()
+        pycocotools("--format coco")
     out.mkdir(parents=True, exist_ok=True)
     return write(store, maps, out)
 
@@ -130,7 +129,7 @@ def _export_voc(store: RunStore, maps: LabelMaps, out: Path) -> Exported:
 
 def _export_coco(store: RunStore, maps: LabelMaps, out: Path) -> Exported:
     """The JSON is written as it comes: images into the file, annotations beside it, then one behind the other."""
-    coco, images, skipped, found = _pycocotools(), 0, 0, 0
+    coco, images, skipped, found = pycocotools("--format coco"), 0, 0, 0
     categories = [{"id": label, "name": name} for label, name in enumerate(maps.classes, start=1)]
     about = {"description": f"Label maps of stage {maps.stage} ({maps.id}); background and undecided pixels have no annotation."}
     with replacing(out / JSON_NAME) as file, tempfile.TemporaryFile("w+b", dir=out) as beside:
@@ -185,12 +184,3 @@ def _has_labels(record: Mapping[str, Any]) -> bool:
 
 def _json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
-
-
-def _pycocotools() -> Any:
-    try:
-        return import_module("pycocotools.mask")
-    except ImportError as error:
-        raise ValueError("--format coco needs pycocotools; run `pip install 'wsss-ray[coco]'`") from error
-
-

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from wsss_ray.data.codecs import decode_rgb
 from wsss_ray.data.images import normalise_image
 from wsss_ray.inference.predictor import Predictor, shrunk
-from wsss_ray.inference.trained import CONFIG, WEIGHTS, Trained, config_of, find_trained, record_of
+from wsss_ray.inference.trained import CONFIG, WEIGHTS, Trained, config_of, find_trained
 from wsss_ray.ops.multiscale import resize_image, to_tensor
 from wsss_ray.storage.atomic import replacing
 from wsss_ray.storage.schemas import check_schema
@@ -67,7 +67,7 @@ class NotTheSame(ValueError):
 
 
 @dataclass(frozen=True)
-class Sizes:
+class InputSizes:
     """Which images a file takes: sides of any length, multiples of `step`, or only `fixed` (height, width), one at a time."""
 
     step: int = 1
@@ -112,7 +112,7 @@ def export_model(trained: Trained, out: Path, *, form: ModelForm, image_HWC: Ima
     net = Predictor(trained, device="cpu")
     out.mkdir(parents=True, exist_ok=True)
     why = ""
-    for sizes in [Sizes()] if form == "safetensors" else _attempts(net, image_HWC):
+    for sizes in [InputSizes()] if form == "safetensors" else _attempts(net, image_HWC):
         with tempfile.TemporaryDirectory(prefix=".tmp-", dir=out) as folder:
             try:
                 run = _WRITERS[form](net, Path(folder), sizes)
@@ -137,7 +137,7 @@ def example_image(store: RunStore, trained: Trained, image: Path | None = None) 
     if image is not None:
         data = normalise_image(image.read_bytes(), max_pixels=trained.max_pixels).image
         return shrunk(decode_rgb(data), trained.max_side)
-    for record in (trained.scored, record_of(store, trained.id)):
+    for record in (trained.scored, store.record_by_id(trained.id)):
         data_id = dict(record["inputs"])["data"] if record else None
         folder = store.path("stages", data_id, "shards") if data_id else ""
         for name in store.names(folder) if folder else ():
@@ -149,13 +149,13 @@ def example_image(store: RunStore, trained: Trained, image: Path | None = None) 
     raise ValueError(f"{trained.title}: the images of the run are not in the store any more; give one by --image FILE")
 
 
-def _attempts(net: Predictor, image_HWC: ImageArray) -> Iterator[Sizes]:
+def _attempts(net: Predictor, image_HWC: ImageArray) -> Iterator[InputSizes]:
     """What to ask of a tracer, the best first."""
-    yield Sizes(step=_STEP) if any(type(module).__name__ == _SAME for module in net.modules()) else Sizes()
-    yield Sizes(fixed=(image_HWC.shape[0], image_HWC.shape[1]))
+    yield InputSizes(step=_STEP) if any(type(module).__name__ == _SAME for module in net.modules()) else InputSizes()
+    yield InputSizes(fixed=(image_HWC.shape[0], image_HWC.shape[1]))
 
 
-def _program(net: Predictor, sizes: Sizes) -> torch.export.ExportedProgram:
+def _program(net: Predictor, sizes: InputSizes) -> torch.export.ExportedProgram:
     """The network traced, on an image of noise."""
     if sizes.fixed is not None:
         return torch.export.export(net, (torch.rand(1, 3, *sizes.fixed) * 255,), strict=False)
@@ -172,7 +172,7 @@ def _program(net: Predictor, sizes: Sizes) -> torch.export.ExportedProgram:
     return torch.export.export(net, (example,), dynamic_shapes=shapes, strict=False)
 
 
-def _write_torch(net: Predictor, folder: Path, sizes: Sizes) -> _Run:
+def _write_torch(net: Predictor, folder: Path, sizes: InputSizes) -> _Run:
     path = folder / FILES["torch"]
     with _quiet():
         torch.export.save(_program(net, sizes), path)
@@ -180,7 +180,7 @@ def _write_torch(net: Predictor, folder: Path, sizes: Sizes) -> _Run:
     return lambda image_BCHW: module(image_BCHW).detach().numpy()
 
 
-def _write_onnx(net: Predictor, folder: Path, sizes: Sizes) -> _Run:
+def _write_onnx(net: Predictor, folder: Path, sizes: InputSizes) -> _Run:
     onnx, runtime = _onnx()
     path = folder / FILES["onnx"]
     with _quiet():
@@ -198,21 +198,21 @@ def _write_onnx(net: Predictor, folder: Path, sizes: Sizes) -> _Run:
     return lambda image_BCHW: session.run(None, {"image": image_BCHW.numpy()})[0]
 
 
-def _write_safetensors(net: Predictor, folder: Path, sizes: Sizes) -> _Run:
+def _write_safetensors(net: Predictor, folder: Path, sizes: InputSizes) -> _Run:
     (folder / WEIGHTS).write_bytes(net.trained.weights())
     (folder / CONFIG).write_text(json.dumps(config_of(net.trained)), encoding="utf-8")
     again = Predictor(find_trained(f"{folder}/"), device="cpu")
     return lambda image_BCHW: again(image_BCHW).numpy()
 
 
-_WRITERS: dict[ModelForm, Callable[[Predictor, Path, Sizes], _Run]] = {
+_WRITERS: dict[ModelForm, Callable[[Predictor, Path, InputSizes], _Run]] = {
     "torch": _write_torch,
     "onnx": _write_onnx,
     "safetensors": _write_safetensors,
 }
 
 
-def _compared(net: Predictor, run: _Run, file: str, sizes: Sizes, image_HWC: ImageArray) -> Written:
+def _compared(net: Predictor, run: _Run, file: str, sizes: InputSizes, image_HWC: ImageArray) -> Written:
     """How the file's logits differ from the network's: on the image, and, where sizes are open, on it squeezed, and on a pair.
 
     Raises NotTheSame.
@@ -240,7 +240,7 @@ def _compared(net: Predictor, run: _Run, file: str, sizes: Sizes, image_HWC: Ima
     return found
 
 
-def _examples(sizes: Sizes, image_HWC: ImageArray) -> Iterator[Tensor]:
+def _examples(sizes: InputSizes, image_HWC: ImageArray) -> Iterator[Tensor]:
     least = [max(side, sizes.step) for side in image_HWC.shape[:2]]
     whole = resize_image(image_HWC, *least) if least != list(image_HWC.shape[:2]) else image_HWC
     device = torch.device("cpu")

@@ -25,7 +25,7 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Listing:
+class InputImages:
     """The images in the order of their names; `refused` are paths whose names cannot be written, with the reason."""
 
     root: str
@@ -33,7 +33,7 @@ class Listing:
     refused: tuple[tuple[str, str], ...] = ()
 
 
-def list_images(patterns: Sequence[str], *, out: Path) -> Listing:
+def list_images(patterns: Sequence[str], *, out: Path) -> InputImages:
     """Every image that `patterns` name, once.
 
     A folder gives all images below it, hidden ones and those below `out` left out; a pattern (`photos/**/*.jpg`) the images that
@@ -65,7 +65,7 @@ def list_images(patterns: Sequence[str], *, out: Path) -> Listing:
             raise ValueError(f"{both}; rename one, or call twice with two --out")
         about = os.stat(path)
         images[name] = Found(name, path, about.st_size, about.st_mtime_ns)
-    return Listing(root, tuple(images.values()), tuple(refused))
+    return InputImages(root, tuple(images.values()), tuple(refused))
 
 
 def bare(name: str) -> str:

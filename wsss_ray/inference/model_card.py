@@ -12,7 +12,7 @@ import yaml
 from wsss_ray.config.job import JobConfig
 from wsss_ray.config.paths import local_paths
 from wsss_ray.engine.records import versions
-from wsss_ray.inference.trained import Trained, job_yaml, record_of
+from wsss_ray.inference.trained import Trained, job_yaml
 from wsss_ray.storage.atomic import replacing
 from wsss_ray.storage.shards import read_all
 from wsss_ray.storage.store import RunStore
@@ -31,7 +31,7 @@ def write_card(store: RunStore, trained: Trained, written: Written, out: Path) -
 
 def card(store: RunStore, trained: Trained, written: Written) -> str:
     """The card as Markdown. Paths of the job and the data are not in it."""
-    record = record_of(store, trained.id)
+    record = store.record_by_id(trained.id)
     assert record is not None
     parts = [
         f"# {trained.run}: {trained.stage}",
@@ -102,7 +102,7 @@ def _usage(written: Written) -> str:
 
 def _data(store: RunStore, trained: Trained, record: Mapping[str, Any]) -> str:
     inputs = dict(record["inputs"])
-    data = record_of(store, inputs["data"])
+    data = store.record_by_id(inputs["data"])
     assert data is not None
     counts = _tags(store, inputs["data"])
     roles = Counter(role for role, _ in record["inputs"])

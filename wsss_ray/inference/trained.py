@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import re
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from wsss_ray.config.document import JobError, read_document
+from wsss_ray.config.document import JobError, parse_document
 from wsss_ray.config.job import register
 from wsss_ray.core.component import Component
 from wsss_ray.core.contracts import Learner, Metric, Segmenter
@@ -25,14 +24,12 @@ from wsss_ray.core.method import Method
 from wsss_ray.data.source import MAX_PIXELS
 from wsss_ray.methods.common.segmentation import MultiScale
 from wsss_ray.ops.crf import DenseCrf
-from wsss_ray.storage.store import RunStore
+from wsss_ray.storage.store import STAGE_ID, RunStore
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 FORMAT = 1
 """The version of config.json."""
 
-_KINDS = ("ingest", "train", "localize", "seed", "evaluate")
-_ID = re.compile(rf"({'|'.join(_KINDS)})-[0-9a-f]{{8,64}}")
 _RUN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -91,8 +88,8 @@ def find_trained(run: str, store: str = "runs", model: str | None = None) -> Tra
             raise ValueError(f"--model {model}: {run} is an exported folder, which has one model; leave it out")
         return _of_folder(Path(run))
     found = RunStore(store)
-    about = _run_of_stage(found, run) if _ID.fullmatch(run) else _about(found, run)
-    return _of_run(found, about, run if _ID.fullmatch(run) else model)
+    about = _run_of_stage(found, run) if STAGE_ID.fullmatch(run) else _about(found, run)
+    return _of_run(found, about, run if STAGE_ID.fullmatch(run) else model)
 
 
 def _about(store: RunStore, run: str) -> dict[str, Any]:
@@ -124,7 +121,7 @@ def _of_run(store: RunStore, about: Mapping[str, Any], model: str | None) -> Tra
     missing = []
     others = Learner.kinds().keys() - Segmenter.kinds().keys()
     for one in (one for one in stages.values() if one["kind"] == "train"):
-        record = record_of(store, one["id"])
+        record = store.record_by_id(one["id"])
         if record is None:
             missing.append(one["name"])
         elif record["identity"]["component"]["kind"] not in others:
@@ -137,8 +134,8 @@ def _of_run(store: RunStore, about: Mapping[str, Any], model: str | None) -> Tra
         not_yet = f"; not trained yet: {', '.join(missing)}" if missing else ""
         raise ValueError(f"run {run!r}: {why}{there}{not_yet}; `wsss-ray show {run}` shows its stages")
     one, segmenter = found[stage_id]
-    record = record_of(store, stage_id)
-    data = record_of(store, dict(record["inputs"])["data"]) if record else None
+    record = store.record_by_id(stage_id)
+    data = store.record_by_id(dict(record["inputs"])["data"]) if record else None
     if data is None:
         raise ValueError(f"run {run!r}: the record of the data of {one['name']} is not in the store, which names the classes")
     split = data["identity"]["component"]
@@ -163,7 +160,7 @@ def _metric(
 ) -> tuple[Metric, Mapping[str, Any] | None]:
     """How a model is scored: as it was, or, where it was not, as the run's job says."""
     for other, one in stages.items():
-        record = record_of(store, other) if one["kind"] == "evaluate" else None
+        record = store.record_by_id(other) if one["kind"] == "evaluate" else None
         if record is not None and ["model", stage_id] in record["inputs"]:
             return _component(Metric, record, f"run {run!r}: score {one['name']!r}"), record | {"name": one["name"]}
     path = store.run_path(run, "job.yaml")
@@ -177,13 +174,10 @@ def _metric(
 def job_yaml(store: RunStore, run: str) -> dict[str, Any]:
     """The job that a run was submitted with, as it stands in the store. Raises ValueError if it is none."""
     path = store.run_path(run, "job.yaml")
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder, "job.yaml")
-        file.write_bytes(store.read(path))
-        try:
-            return read_document(file).values
-        except JobError as error:
-            raise ValueError(f"{path}{str(error).splitlines()[0].removeprefix(str(file))}") from error
+    try:
+        return parse_document(store.read(path), path).values
+    except JobError as error:
+        raise ValueError(str(error).splitlines()[0]) from error
 
 
 def config_of(trained: Trained) -> dict[str, Any]:
@@ -224,11 +218,6 @@ def _of_folder(folder: Path) -> Trained:
         raise ValueError(f"{path}: cannot be read: {error.strerror}; {mend}") from error
     except (KeyError, TypeError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ValueError(f"{path}: is no config.json of wsss-ray ({type(error).__name__}: {error})") from error
-
-
-def record_of(store: RunStore, stage_id: str) -> dict[str, Any] | None:
-    """The record of a stage of any kind, None while it is not done. Raises ValueError if it is no id."""
-    return store.record_by_id(stage_id, _KINDS)
 
 
 def _component(role: type[Any], record: Mapping[str, Any], where: str) -> Any:

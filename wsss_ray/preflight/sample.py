@@ -10,6 +10,7 @@ from wsss_ray.core.contracts import Learner, OnlineSegmenter
 from wsss_ray.core.optim import Schedule
 from wsss_ray.core.plan import Plan, Stage
 from wsss_ray.data.source import Item, Raw, Source, Split
+from wsss_ray.ops.spacing import evenly_spaced
 
 TIMED = 2  # steps: the first pays for compilation and caches, the second is timed
 
@@ -48,7 +49,7 @@ class FewImages(Source):
         items = self.inner.items(split)
         if len(items) <= self.most:
             return items
-        places = {round(place * (len(items) - 1) / max(1, self.most - 1)) for place in range(self.most)}
+        places = set(evenly_spaced(range(len(items)), self.most))
         masked = next((place for place, item in enumerate(items) if item.mask), None) if split == "weak" else None
         if masked is not None and not any(items[place].mask for place in places):
             places = {*sorted(places)[1:], masked}

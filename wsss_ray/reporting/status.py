@@ -15,7 +15,7 @@ from wsss_ray.storage.claims import STALE_S, is_dead
 from wsss_ray.storage.shards import count_rows, list_shards
 from wsss_ray.storage.store import RunStore
 
-State = Literal["done", "running", "failed", "interrupted", "waiting"]
+StageState = Literal["done", "running", "failed", "interrupted", "waiting"]
 
 _LINES = 10  # of a training's log, over which its rate is taken
 _TAIL = 16_384  # bytes of it that are read
@@ -29,7 +29,7 @@ class StageStatus:
     name: str
     id: str
     kind: str
-    state: State
+    state: StageState
     made: int
     work: int | None
     unit: str
@@ -60,11 +60,11 @@ class RunStatus:
     def now(self) -> StageStatus | None:
         """The stage to look at: the first that is running, else that failed, else that is not done; None when all are done."""
         open_ones = [stage for stage in self.stages if stage.state != "done"]
-        order: tuple[State, ...] = ("running", "failed", "interrupted", "waiting")
+        order: tuple[StageState, ...] = ("running", "failed", "interrupted", "waiting")
         return min(open_ones, key=lambda stage: order.index(stage.state), default=None)
 
     @property
-    def state(self) -> State:
+    def state(self) -> StageState:
         """Of the whole: done, running, failed or interrupted."""
         if self.now is None:
             return "done"
@@ -127,7 +127,7 @@ def _stage_status(store: RunStore, about: dict[str, Any]) -> StageStatus:
     stage = replace(stage, made=made, errors=_errors(store, stage), silent_s=silent)
     if holder is None or is_dead(holder):
         failure = failure_of(store, stage.id) or {}
-        state: State = "failed" if failure else "interrupted" if made or holder else "waiting"
+        state: StageState = "failed" if failure else "interrupted" if made or holder else "waiting"
         who = holder["attempt"] if holder is not None else None
         return replace(stage, state=state, holder=who, error=failure.get("error"), logs=failure.get("logs"))
     if silent is not None and silent > STALE_S:

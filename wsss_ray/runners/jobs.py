@@ -146,7 +146,7 @@ class JobServer:
             raise kind(f"{url}: {lines[-1] if lines else type(error).__name__}") from error
 
 
-class Tail:
+class LogTail:
     """The log of one attempt as it grows. May be interrupted, and followed again from there."""
 
     def __init__(self, server: JobServer, submission_id: str, write: Callable[[str], None], note: Callable[[str], None]) -> None:

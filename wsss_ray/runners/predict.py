@@ -8,7 +8,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from wsss_ray.inference.batch import Failure, Part, PredictWorker, Work, part_as_text, part_of_text, run_here
+from wsss_ray.inference.batch import Failure, Part, Prediction, PredictWorker, part_as_text, part_of_text, run_here
 from wsss_ray.reporting.progress import Display
 from wsss_ray.runners.cluster import Resources, ray_session
 
@@ -19,7 +19,7 @@ _START_S = 30.0
 class PredictOperator:
     """A `PredictWorker` as a Ray Data operator."""
 
-    def __init__(self, work: Work, device: str) -> None:
+    def __init__(self, work: Prediction, device: str) -> None:
         self.worker = PredictWorker(work, device)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
@@ -28,7 +28,7 @@ class PredictOperator:
         return {"images": len(part.images), "failures": json.dumps(self.worker(part))}
 
 
-def predict(work: Work, parts: Sequence[Part], display: Display, *, workers: int | None = None) -> list[Failure]:
+def predict(work: Prediction, parts: Sequence[Part], display: Display, *, workers: int | None = None) -> list[Failure]:
     """Make all parts. Returns the images that failed. Raises ValueError, OSError, or Ray's own errors.
 
     With RAY_ADDRESS set the parts are sharded over that cluster. Otherwise they are made here; with `workers` above 1, or where
@@ -70,7 +70,7 @@ def _processes() -> int:
     return torch.cuda.device_count() or len(os.sched_getaffinity(0))
 
 
-def _on_ray(work: Work, parts: Sequence[Part], have: Resources, meter: Any, *, workers: int | None) -> list[Failure]:
+def _on_ray(work: Prediction, parts: Sequence[Part], have: Resources, meter: Any, *, workers: int | None) -> list[Failure]:
     import ray.data
     from ray.data import ActorPoolStrategy
 

@@ -20,7 +20,7 @@ from ray.data import ActorPoolStrategy
 
 from wsss_ray.config.job import Execution
 from wsss_ray.core.plan import Stage
-from wsss_ray.engine.listing import Listing
+from wsss_ray.engine.listing import StoredListing
 from wsss_ray.engine.records import commit_shards, missing_shards
 from wsss_ray.engine.workers import data_split, needs_model, worker_class
 from wsss_ray.reporting.progress import Display
@@ -61,7 +61,7 @@ def run_shards(store: RunStore, stages: Sequence[Stage], run: Execution, have: R
     }
     if todo:
         if stages[0].kind == "ingest":
-            Listing(store, stages[0]).write()
+            StoredListing(store, stages[0]).write()
         scaling = ray.data.DataContext.get_current().autoscaling_config
         scaling.actor_pool_util_upscaling_threshold = min(1.75, float(run.in_flight))  # else pools with one shard each never grow
         dataset = ray.data.from_items([{"shard": shard} for shard in todo], override_num_blocks=len(todo))

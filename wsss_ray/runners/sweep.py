@@ -28,13 +28,13 @@ from wsss_ray.reporting.report.sweep_page import build_sweep
 from wsss_ray.runners.cluster import Resources, keep_logs, ray_session
 from wsss_ray.runners.execute import begin_run, pending, write_report
 from wsss_ray.runners.follow import logged
-from wsss_ray.runners.trial import Work, row_path, trial_row
+from wsss_ray.runners.trial import SweepRun, row_path, trial_row
 from wsss_ray.storage.claims import Claims
 from wsss_ray.storage.store import RunStore
 from wsss_ray.storage.trials import TrialRow, ranking, to_table
 
 
-def run_sweep(work: Work, display: Display) -> list[TrialRow]:
+def run_sweep(work: SweepRun, display: Display) -> list[TrialRow]:
     """Run every trial that has not ended. A trial that fails does not stop the others.
 
     Returns the rows of all, and writes `trials.parquet`, `report.html` and `best.yaml` (the best trial's job, ready to submit) to
@@ -61,7 +61,7 @@ def run_sweep(work: Work, display: Display) -> list[TrialRow]:
     return rows
 
 
-def _claim(claims: Claims, work: Work, display: Display) -> None:
+def _claim(claims: Claims, work: SweepRun, display: Display) -> None:
     """Wait until no other submit runs this sweep, and remove what a killed one has left of Ray Tune's state."""
     store, name = work.store, work.sweep_job.job.name
     holder = claims.take(f"sweep-{name}")
@@ -71,18 +71,18 @@ def _claim(claims: Claims, work: Work, display: Display) -> None:
     store.delete_folder(store.path("ray-tune", name))
 
 
-def _size(work: Work) -> int:
+def _size(work: SweepRun) -> int:
     return work.sweep_job.sweep.samples if work.sweep_job.sweep.learns else len(work.trials)
 
 
 class _Session:
     """Ray, started when the first trial needs it: a sweep that is done needs none."""
 
-    def __init__(self, work: Work, display: Display, stack: ExitStack) -> None:
+    def __init__(self, work: SweepRun, display: Display, stack: ExitStack) -> None:
         self.work, self.display, self.stack = work, display, stack
         self.have: Resources | None = None
 
-    def run(self, work: Work, open_ones: Sequence[int], samples: int) -> None:
+    def run(self, work: SweepRun, open_ones: Sequence[int], samples: int) -> None:
         """Run the trials at those places, or so many that the search chooses."""
         if not open_ones and not samples:
             return
@@ -101,7 +101,7 @@ class _Session:
 
         tune_trials(replace(work, have=self.have), open_ones, samples, self.display, known=_known(work))
 
-    def run_open(self, work: Work) -> list[TrialRow]:
+    def run_open(self, work: SweepRun) -> list[TrialRow]:
         """Run the trials that have not ended; the rows of all."""
         self.run(work, [place for place, (one, plan) in enumerate(work.trials) if _found(work, one, plan) is None], 0)
         away: list[Logger] = []
@@ -133,7 +133,7 @@ def _run_generations(session: _Session, rule: Pbt) -> list[TrialRow]:
     return rows
 
 
-def _found(work: Work, one: TrialJob, plan: Plan) -> TrialRow | None:
+def _found(work: SweepRun, one: TrialJob, plan: Plan) -> TrialRow | None:
     """The row of a trial that has ended: done, with all its stages there, or stopped by the scheduler."""
     row = _read(work.store, row_path(work, one), plan)
     if pending(plan, work.store):
@@ -141,13 +141,13 @@ def _found(work: Work, one: TrialJob, plan: Plan) -> TrialRow | None:
     return row if row is not None and row.state == "done" else trial_row(work, one, plan, state="done")
 
 
-def _missing(work: Work, one: TrialJob, plan: Plan) -> TrialRow:
+def _missing(work: SweepRun, one: TrialJob, plan: Plan) -> TrialRow:
     """The row of a trial that failed, or that has not come to its end."""
     row = _read(work.store, row_path(work, one), plan)
     return row if row is not None and row.state == "failed" else trial_row(work, one, plan, state="missing")
 
 
-def _known(work: Work) -> list[TrialRow]:
+def _known(work: SweepRun) -> list[TrialRow]:
     """The trials of a search that learns that are done, in the order in which they ended."""
     if not work.searches:
         return []
@@ -174,7 +174,7 @@ def _read(store: RunStore, path: str, plan: Plan | None = None) -> TrialRow | No
     return row if plan is None or row.stages == [stage.id for stage in plan] else None
 
 
-def _write_results(work: Work, rows: Sequence[TrialRow], job_yaml: str) -> None:
+def _write_results(work: SweepRun, rows: Sequence[TrialRow], job_yaml: str) -> None:
     name, metric = work.sweep_job.job.name, work.sweep_job.sweep.metrics[0]
     buffer = io.BytesIO()
     pq.write_table(to_table(rows), buffer)

@@ -36,7 +36,7 @@ from wsss_ray.runners.admission import TrainingShare, places, training_share
 from wsss_ray.runners.causes import WorkerError, own_log
 from wsss_ray.runners.cluster import Resources, in_a_thread, resources
 from wsss_ray.storage.store import RunStore
-from wsss_ray.storage.tail import Tail
+from wsss_ray.storage.tail import LineTail
 
 _PATIENCE_S = 600.0
 _PARALLEL = {"broadcast_buffers": False, "gradient_as_bucket_view": True}
@@ -90,7 +90,7 @@ def run_train(
     total = learner.total_steps(record["counts"]["images"])
     started = time.time()
     try:
-        with _Watch(store, stage, display.meter(stage.name, total, "steps")):
+        with _StepWatch(store, stage, display.meter(stage.name, total, "steps")):
             result = in_a_thread(trainer.fit, check=_Machines(share, patience=max(_PATIENCE_S, run.wait_s)))
     finally:
         with suppress(OSError):  # a store that has failed must not hide what it was
@@ -175,16 +175,16 @@ class _Machines:
             )
 
 
-class _Watch(threading.Thread):
+class _StepWatch(threading.Thread):
     """Reads metrics.jsonl while a training runs, for the progress display."""
 
     def __init__(self, store: RunStore, stage: Stage, meter: Meter) -> None:
         super().__init__(daemon=True)
-        self.tail, self.meter = Tail(store, store.stage_path(stage, "metrics.jsonl")), meter
+        self.tail, self.meter = LineTail(store, store.stage_path(stage, "metrics.jsonl")), meter
         self.finished = threading.Event()
         self._step, self._miou = -1, ""
 
-    def __enter__(self) -> _Watch:
+    def __enter__(self) -> _StepWatch:
         self.look()  # at the lines of an earlier attempt, whose pace is not this one's
         self.meter.begin()
         self.start()

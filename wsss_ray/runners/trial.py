@@ -11,7 +11,7 @@ from typing import Any
 
 from rich.console import Console
 
-from wsss_ray.config.job import SweepJob, TrialJob
+from wsss_ray.config.job import LoadedJob, TrialJob
 from wsss_ray.config.sweep import Asha, trial_of
 from wsss_ray.core.plan import Data, Plan
 from wsss_ray.engine.failures import Failures
@@ -20,14 +20,14 @@ from wsss_ray.reporting.progress import Display, Meter
 from wsss_ray.runners.cluster import Resources, logs_of, prepare
 from wsss_ray.runners.execute import execute
 from wsss_ray.storage.store import RunStore
-from wsss_ray.storage.trials import State, TrialRow
+from wsss_ray.storage.trials import TrialRow, TrialState
 
 
 @dataclass(frozen=True)
-class Work:
+class SweepRun:
     """A sweep as its trials need it. `trials` is empty where the search makes them as it learns (`searches`)."""
 
-    sweep_job: SweepJob
+    sweep_job: LoadedJob
     trials: tuple[tuple[TrialJob, Plan], ...]
     store: RunStore
     data: Data | None  # the job's own, where trials are planned as they come
@@ -72,7 +72,7 @@ class Work:
         return row.metrics.get(self.sweep_job.sweep.metrics[0], 0.0)
 
 
-def run_trial(config: dict[str, Any], *, work: Work) -> None:
+def run_trial(config: dict[str, Any], *, work: SweepRun) -> None:
     """The Tune function: run a trial's missing stages, write its row, report that it has ended."""
     prepare()
     from ray import tune
@@ -91,18 +91,18 @@ def run_trial(config: dict[str, Any], *, work: Work) -> None:
         error = failure.what.splitlines()[0]
     if display.stopped:
         return  # the driver writes the row
-    state: State = "done" if error is None else "failed"
+    state: TrialState = "done" if error is None else "failed"
     row = trial_row(work, one, plan, state=state, error=error, seconds=time.time() - began, finished=time.time())
     write_row(work, one, row)
     tune.report({"ended": True, "reward": work.reward(row), "trial": display.label, "said": error and f"failed: {error}"})
 
 
 def trial_row(
-    work: Work,
+    work: SweepRun,
     one: TrialJob,
     plan: Plan,
     *,
-    state: State,
+    state: TrialState,
     error: str | None = None,
     seconds: float = 0.0,
     finished: float | None = None,
@@ -133,12 +133,12 @@ def scores(plan: Plan, store: RunStore) -> dict[str, float]:
     return {name: record["metrics"]["miou"] for name, record in records if record and record["metrics"]["miou"] is not None}
 
 
-def write_row(work: Work, one: TrialJob, row: TrialRow) -> None:
+def write_row(work: SweepRun, one: TrialJob, row: TrialRow) -> None:
     """Keep a trial's row."""
     work.store.write_json(row_path(work, one), asdict(row))
 
 
-def row_path(work: Work, one: TrialJob) -> str:
+def row_path(work: SweepRun, one: TrialJob) -> str:
     """Where a trial's row lies."""
     return work.store.run_path(work.sweep_job.job.name, "trials", f"{one.job.name}.json")
 

@@ -17,15 +17,15 @@ from wsss_ray.reporting.progress import Display, Meter
 from wsss_ray.runners.causes import cause
 from wsss_ray.runners.cluster import in_a_thread
 from wsss_ray.runners.train import free_places
-from wsss_ray.runners.trial import Work, run_trial, trial_row, write_row
-from wsss_ray.storage.trials import State, TrialRow
+from wsss_ray.runners.trial import SweepRun, run_trial, trial_row, write_row
+from wsss_ray.storage.trials import TrialRow, TrialState
 
 _FULL = 2**20  # bytes free, below which files come out short
 _FREE_S = 2.0
 
 
 def tune_trials(
-    work: Work, open_ones: Sequence[int], samples: int, display: Display, *, known: Sequence[TrialRow]
+    work: SweepRun, open_ones: Sequence[int], samples: int, display: Display, *, known: Sequence[TrialRow]
 ) -> None:
     """Run the trials at those places, or so many that a search chooses, which learns from the `known` too.
 
@@ -35,7 +35,7 @@ def tune_trials(
     os.environ |= dict.fromkeys(("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "TUNE_DISABLE_STRICT_METRIC_CHECKING"), "1")
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the old one can be silenced
     sweep = work.sweep_job.sweep
-    watch = _Watch(display, display.meter("trials", samples or len(open_ones), "trials"))
+    watch = _TrialWatch(display, display.meter("trials", samples or len(open_ones), "trials"))
     scratch, experiment = work.store.path("ray-tune", work.sweep_job.job.name), str(time.time_ns())
     tuner = tune.Tuner(
         tune.with_resources(tune.with_parameters(run_trial, work=work), {"cpu": 0.01}),
@@ -76,19 +76,19 @@ def tune_trials(
         one, plan = work.planned(config)
         seconds, share = last.get("time_total_s", 0.0), last.get("share")
         what = cause(result.error).line if result.error else None
-        state: State = "failed" if what else "stopped"
+        state: TrialState = "failed" if what else "stopped"
         row = trial_row(work, one, plan, state=state, error=what, seconds=seconds, finished=time.time(), progress=share)
         write_row(work, one, row)
 
 
-class _Watch(tune.Callback):  # type: ignore[misc]
+class _TrialWatch(tune.Callback):  # type: ignore[misc]
     """What trials report, for the display. Tune keeps a copy of its callbacks, which then has no display."""
 
     def __init__(self, display: Display | None, meter: Meter | None) -> None:
         self.display, self.meter, self._next = display, meter, 0.0
 
-    def __reduce__(self) -> tuple[type[_Watch], tuple[None, None]]:
-        return (_Watch, (None, None))
+    def __reduce__(self) -> tuple[type[_TrialWatch], tuple[None, None]]:
+        return (_TrialWatch, (None, None))
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
         """Say what the trial says."""
@@ -109,7 +109,7 @@ class _Watch(tune.Callback):  # type: ignore[misc]
             self._next = time.monotonic() + _FREE_S
 
 
-def _scheduler(work: Work) -> Any:
+def _scheduler(work: SweepRun) -> Any:
     from ray.tune.schedulers import ASHAScheduler
 
     asha = work.sweep_job.sweep.scheduler
@@ -120,7 +120,7 @@ def _scheduler(work: Work) -> Any:
     return ASHAScheduler(time_attr="percent", metric="loss", mode="min", **rule)
 
 
-def _search(work: Work, known: Sequence[TrialRow]) -> Any:
+def _search(work: SweepRun, known: Sequence[TrialRow]) -> Any:
     """Optuna, told of the trials that are known. Raises ValueError if it is not installed."""
     try:
         from optuna.distributions import CategoricalDistribution, FloatDistribution

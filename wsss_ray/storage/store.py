@@ -14,7 +14,6 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import cached_property
@@ -25,6 +24,9 @@ from wsss_ray.storage.atomic import TEMPORARY, replacing
 
 if TYPE_CHECKING:  # it takes a while to be imported; whoever only looks for records in a folder need not wait for it
     import pyarrow.fs as pafs
+
+
+STAGE_ID = re.compile(r"(ingest|train|localize|seed|evaluate)-[0-9a-f]{8,64}")
 
 
 class Identified(Protocol):
@@ -183,12 +185,12 @@ class RunStore:
         self.write_json(self.stage_path(stage, "record.json"), record)
         self.sweep(stage)
 
-    def record_by_id(self, stage_id: str, kinds: Sequence[str]) -> dict[str, Any] | None:
-        """The record of a stage of one of `kinds` known by its id alone, None while it is not done.
+    def record_by_id(self, stage_id: str) -> dict[str, Any] | None:
+        """The record of a stage known by its id alone, None while it is not done.
 
         Raises ValueError if it is no such id: ids come from records too, and must not lead out of the store.
         """
-        if not re.fullmatch(rf"({'|'.join(kinds)})-[0-9a-f]{{8,64}}", stage_id):
+        if not STAGE_ID.fullmatch(stage_id):
             raise ValueError(f"{stage_id!r} is no stage's id; was the store edited by hand?")
         path = self.path("stages", stage_id, "record.json")
         if not self.exists(path):

@@ -7,7 +7,7 @@ import pyarrow.fs as pafs
 from wsss_ray.storage.store import RunStore
 
 
-class Tail:
+class LineTail:
     """The lines that come to a file in the store which is written whole each time; only what is new is read."""
 
     def __init__(self, store: RunStore, path: str) -> None:

@@ -5,11 +5,10 @@ What a trial set stands in it twice: exactly, as JSON in `config`, and in a colu
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import pyarrow as pa
 
@@ -17,7 +16,7 @@ from wsss_ray.core.component import canonical
 
 VERSION = 1
 
-State = Literal["done", "failed", "stopped", "missing"]
+TrialState = Literal["done", "failed", "stopped", "missing"]
 
 _PARAMETER, _METRIC = "parameter.", "metric."
 
@@ -31,7 +30,7 @@ class TrialRow:
     seed: int
     method: str
     parameters: dict[str, Any]  # by dotted field, those that this trial set
-    state: State  # stopped: ended early by a scheduler
+    state: TrialState  # stopped: ended early by a scheduler
     error: str | None = None
     metrics: dict[str, float]  # mIoU by name of the score, as a share of one
     stages: list[str]  # their ids
@@ -79,25 +78,6 @@ def to_table(rows: Sequence[TrialRow]) -> pa.Table:
     arrays = [pa.array(columns[field.name], field.type) for field in schema]
     metadata = {"wsss_ray.schema": "trials", "wsss_ray.version": str(VERSION)}
     return pa.Table.from_arrays(arrays, schema=pa.schema(schema, metadata=metadata))
-
-
-def rows_of(table: pa.Table) -> list[TrialRow]:
-    """The rows that `to_table` was given. Raises ValueError on any other table, and on one of another version."""
-    found = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
-    if found.get("wsss_ray.schema") != "trials":
-        raise ValueError(f"expected the table of a sweep's trials, found {found.get('wsss_ray.schema') or 'another table'}")
-    if found.get("wsss_ray.version") != str(VERSION):
-        raise ValueError(
-            f"table of trials: version {found.get('wsss_ray.version')}, this wsss-ray reads version {VERSION}; "
-            "use the version that wrote it, or submit the sweep again (finished stages are kept)"
-        )
-    scores = [name for name in table.column_names if name.startswith(_METRIC)]
-    rows = []
-    for row in table.to_pylist():
-        assert row["state"] in get_args(State), row["state"]
-        metrics = {name.removeprefix(_METRIC): row[name] for name in scores if row[name] is not None}
-        rows.append(TrialRow(**{name: row[name] for name in _SAME}, parameters=json.loads(row["config"]), metrics=metrics))
-    return rows
 
 
 def ranking(rows: Iterable[TrialRow], metric: str) -> list[TrialRow]:

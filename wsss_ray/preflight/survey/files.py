@@ -71,13 +71,6 @@ def same_content(sizes: Mapping[str, int], *, progress: Progress = _untold) -> l
     return groups
 
 
-def spread(things: Sequence[T], most: int) -> list[T]:
-    """At most so many of them, evenly spaced, the first and the last among them."""
-    if len(things) <= most:
-        return list(things)
-    return [things[round(place * (len(things) - 1) / max(1, most - 1))] for place in range(most)]
-
-
 def _look(path: str, max_pixels: int) -> Look:
     num_bytes = 0
     try:

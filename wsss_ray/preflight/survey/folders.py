@@ -10,8 +10,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from wsss_ray.data.folder import SUFFIXES, bare, nfc, walk
-from wsss_ray.data.tags import Row, read_table
-from wsss_ray.preflight.survey.listing import Listing, Picture, inside
+from wsss_ray.data.tags import TagRow, read_table
+from wsss_ray.preflight.survey.listing import FolderListing, ListedImage, inside
 
 TABLES = (".csv", ".json", ".jsonl", ".parquet")
 OWN_TABLE = ".tags.jsonl"
@@ -68,7 +68,7 @@ def scan(root: Path) -> Tree:
     return Tree(root, tuple(sorted(names)), dict(unread))
 
 
-def read_folder(folder: Path, *, tags: Path | None, masks: Path | None) -> Listing | None:
+def read_folder(folder: Path, *, tags: Path | None, masks: Path | None) -> FolderListing | None:
     """The listing of a folder with a table or class folders; None if it is neither.
 
     Raises ValueError on a table or a folder of masks that was named and does not fit.
@@ -136,7 +136,7 @@ def _tables(folder: Path) -> list[Path]:
     return found
 
 
-def _best_root(folder: Path, tree: Tree, rows: Sequence[Row]) -> Tree | None:
+def _best_root(folder: Path, tree: Tree, rows: Sequence[TagRow]) -> Tree | None:
     """Where at least half of a table's images are found: in the folder, in a subfolder, or by their names alone."""
     some = rows[:: max(1, len(rows) // 1000)]
     subs = sorted({name.partition("/")[0] for name in tree.names if "/" in name})
@@ -146,7 +146,7 @@ def _best_root(folder: Path, tree: Tree, rows: Sequence[Row]) -> Tree | None:
     return None
 
 
-def _resolved(rows: Iterable[Row], tree: Tree) -> list[str]:
+def _resolved(rows: Iterable[TagRow], tree: Tree) -> list[str]:
     names = Names(tree)
     return [found for row in rows if (found := names.find(row.image)) is not None]
 
@@ -180,12 +180,13 @@ def _loose(name: str) -> str:
     return nfc(bare(PurePosixPath(name).name)).lower()
 
 
-def _of_table(tree: Tree, path: Path) -> Listing:
+def _of_table(tree: Tree, path: Path) -> FolderListing:
     table = read_table(path, "tags")
     names = Names(tree)
     tags: dict[str, tuple[str, ...]] = {}
     splits: dict[str, Literal["weak", "val"]] = {}
-    listing = Listing("folder", f"a folder with a table of tags, {path}", {"root": str(tree.root), "tags": str(path)}, (), [])
+    fields = {"root": str(tree.root), "tags": str(path)}
+    listing = FolderListing("folder", f"a folder with a table of tags, {path}", fields, (), [])
     missing = listing.left_out[f"named in {path.name}, and no such image"]
     for row in table.rows:
         if row.split == "test":
@@ -211,7 +212,7 @@ def _of_table(tree: Tree, path: Path) -> Listing:
     return listing
 
 
-def _of_folders(tree: Tree) -> Listing | None:
+def _of_folders(tree: Tree) -> FolderListing | None:
     firsts = {name.partition("/")[0] for name in tree.names if "/" in name}
     if len(firsts) == 1 and (only := next(iter(firsts))).lower() in _IMAGES and all(name.count("/") > 1 for name in tree.names):
         return _of_folders(tree.below(only))
@@ -223,7 +224,7 @@ def _of_folders(tree: Tree) -> Listing | None:
     if len(loose) > len(inner) or not inner or (len(classes) == 1 and classes[0].lower() in (*_IMAGES, *_SPLITS)):
         return None
     fields: dict[str, Any] = {"root": str(tree.root), "tags": None}
-    listing = Listing("folder", "a folder with one subfolder for each class", fields, (), [])
+    listing = FolderListing("folder", "a folder with one subfolder for each class", fields, (), [])
     if by_split:
         listing.what = "folders of train, val or test, with one subfolder for each class in each"
         listing.own.append("the classes are the second folders")
@@ -244,8 +245,8 @@ def _of_folders(tree: Tree) -> Listing | None:
     return listing
 
 
-def _picture(root: Path, name: str, tags: tuple[str, ...], split: Literal["weak", "val"]) -> Picture:
-    return Picture(bare(name), name, str(root / name), tags, split)
+def _picture(root: Path, name: str, tags: tuple[str, ...], split: Literal["weak", "val"]) -> ListedImage:
+    return ListedImage(bare(name), name, str(root / name), tags, split)
 
 
 def _masks(folder: Path, tree: Tree, given: Path | None) -> Path | None:
@@ -265,9 +266,9 @@ def _masks(folder: Path, tree: Tree, given: Path | None) -> Path | None:
     return None
 
 
-def _settle(listing: Listing, masks: Path | None) -> None:
+def _settle(listing: FolderListing, masks: Path | None) -> None:
     """Leave out images whose ids cannot be, and give the others their masks."""
-    kept: dict[str, Picture] = {}
+    kept: dict[str, ListedImage] = {}
     for picture in listing.pictures:
         reason = _unusable(picture.image_id)
         if picture.image_id in kept:
@@ -278,7 +279,7 @@ def _settle(listing: Listing, masks: Path | None) -> None:
             continue
         mask = None if masks is None else masks / f"{picture.image_id}.png"
         found = str(mask) if mask is not None and mask.is_file() else None
-        kept[picture.image_id] = Picture(picture.image_id, picture.name, picture.path, picture.tags, picture.split, found)
+        kept[picture.image_id] = ListedImage(picture.image_id, picture.name, picture.path, picture.tags, picture.split, found)
     listing.pictures = list(kept.values())
 
 

@@ -8,13 +8,13 @@ from typing import Any
 
 import yaml
 
-from wsss_ray.preflight.survey.sizes import Sizes
+from wsss_ray.preflight.survey.sizes import JobSizes
 
 _WIDTH = 48  # columns of values, behind which the comments begin
 
 
 def job_text(
-    *, name: str, heading: Sequence[str], kind: str, data: dict[str, Any], why: dict[str, str], sizes: Sizes, num_images: int
+    *, name: str, heading: Sequence[str], kind: str, data: dict[str, Any], why: dict[str, str], sizes: JobSizes, num_images: int
 ) -> str:
     """The text of a job file.
 
@@ -36,7 +36,7 @@ def run_name(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text).lstrip("._-")[:100].rstrip("-") or "own"
 
 
-def _method(sizes: Sizes, num_images: int) -> list[str]:
+def _method(sizes: JobSizes, num_images: int) -> list[str]:
     small = sizes.side <= 160
     if sizes.gpu:
         trunk = f"{{kind: resnet, depth: 50, output_stride: {sizes.stride}, weights: imagenet}}"
@@ -104,7 +104,7 @@ def _data(kind: str, data: dict[str, Any], why: dict[str, str]) -> list[str]:
     return lines
 
 
-def _run(sizes: Sizes) -> list[str]:
+def _run(sizes: JobSizes) -> list[str]:
     split = f"{sizes.workers} GPUs, one for each" if sizes.workers > 1 else "training processes"
     return [
         "run:",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from wsss_ray.preflight.survey.folders import read_folder, scan
-from wsss_ray.preflight.survey.listing import Listing
+from wsss_ray.preflight.survey.listing import FolderListing
 from wsss_ray.preflight.survey.sets import read_coco, read_voc
 
 LAYOUTS = """\
@@ -16,7 +16,7 @@ LAYOUTS = """\
   Pascal VOC                          FOLDER/JPEGImages/1.jpg  FOLDER/Annotations/1.xml"""
 
 
-def understand(folder: Path, *, tags: Path | None = None, masks: Path | None = None) -> Listing:
+def understand(folder: Path, *, tags: Path | None = None, masks: Path | None = None) -> FolderListing:
     """Find out how a folder is laid out, and list it.
 
     Raises ValueError: what is wrong with the layout that it has, or which layouts there are.

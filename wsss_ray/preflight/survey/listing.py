@@ -11,7 +11,7 @@ from wsss_ray.data.source import Source
 
 
 @dataclass(frozen=True)
-class Picture:
+class ListedImage:
     """One image: its id, its file and the mask's, the names of its classes. `name` is the file as a table would name it."""
 
     image_id: str
@@ -23,7 +23,7 @@ class Picture:
 
 
 @dataclass
-class Listing:
+class FolderListing:
     """What was understood of a folder.
 
     `what` is the layout in words; `fields` are those of the job's `data:` block; `own` says why the job needs a table of its own
@@ -35,7 +35,7 @@ class Listing:
     what: str
     fields: dict[str, Any]
     classes: tuple[str, ...]
-    pictures: list[Picture]
+    pictures: list[ListedImage]
     has_masks: bool = False
     own: list[str] = field(default_factory=list)
     left_out: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))

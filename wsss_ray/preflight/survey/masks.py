@@ -12,8 +12,9 @@ import numpy as np
 from wsss_ray.core.contracts import IGNORE
 from wsss_ray.data.codecs import decode_gray
 from wsss_ray.data.images import normalise_mask, read_header
-from wsss_ray.preflight.survey.files import SAMPLE, spread
-from wsss_ray.preflight.survey.listing import Picture
+from wsss_ray.ops.spacing import evenly_spaced
+from wsss_ray.preflight.survey.files import SAMPLE
+from wsss_ray.preflight.survey.listing import ListedImage
 
 _BEARABLE = 0.05  # the max_bad_fraction of the job: an image whose mask cannot be used is one that fails
 _ANY = 255  # labels: all that 8 bits hold
@@ -48,11 +49,11 @@ class MaskLook:
         return f"the sampled masks hold only {held}; wanted are 0 background, {wanted}, ..., and 255 where it is not scored"
 
 
-def look_at_masks(pictures: Sequence[Picture], classes: Sequence[str]) -> MaskLook:
+def look_at_masks(pictures: Sequence[ListedImage], classes: Sequence[str]) -> MaskLook:
     """Decode a sample of the masks."""
     with_masks = [picture for picture in pictures if picture.mask is not None]
     look = MaskLook(len(with_masks))
-    for picture in spread(with_masks, SAMPLE):
+    for picture in evenly_spaced(with_masks, SAMPLE):
         assert picture.mask is not None
         try:
             with open(picture.path, "rb") as file:

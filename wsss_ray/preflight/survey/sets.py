@@ -9,7 +9,7 @@ from typing import Any
 from wsss_ray.data.coco_json import Instances, read_instances
 from wsss_ray.data.source import Item, Source
 from wsss_ray.data.voc import VOC_CLASSES, read_annotation
-from wsss_ray.preflight.survey.listing import Listing, Picture, inside
+from wsss_ray.preflight.survey.listing import FolderListing, ListedImage, inside
 
 _TRAIN_LISTS = ("SegmentationAug/train_aug.txt", "Segmentation/train.txt", "Main/train.txt", "Main/trainval.txt")
 _VAL_LIST = "Segmentation/val.txt"
@@ -18,7 +18,7 @@ _DEPTH = 3
 _SAMPLE = 5
 
 
-def read_voc(folder: Path) -> Listing | None:
+def read_voc(folder: Path) -> FolderListing | None:
     """The listing of a folder with JPEGImages and lists or annotations, also two levels down; None if it is none."""
     root = next((path for path in (folder, *sorted(folder.glob("*/")), *sorted(folder.glob("*/*/"))) if _is_voc(path)), None)
     if root is None:
@@ -28,7 +28,7 @@ def read_voc(folder: Path) -> Listing | None:
     masks = next((name for name in _MASKS if (root / name).is_dir()), None)
     fields: dict[str, Any] = {"root": str(root), "train": f"ImageSets/{train}" if train else None, "masks": masks}
     fields["val"] = f"ImageSets/{_VAL_LIST}" if masks and (sets / _VAL_LIST).is_file() else None
-    listing = Listing("voc", f"a set like Pascal VOC, {root}", fields, (), [])
+    listing = FolderListing("voc", f"a set like Pascal VOC, {root}", fields, (), [])
     if train is None:
         listing.own.append("there is no list in ImageSets")
         fields["train"] = "ImageSets/" + _TRAIN_LISTS[0]  # the list of init's own takes its place
@@ -55,7 +55,7 @@ def _other_classes(root: Path) -> tuple[str, ...] | None:
     return None if names <= set(VOC_CLASSES) else tuple(sorted(names))
 
 
-def _fill_voc(listing: Listing, root: Path, *, by_list: bool) -> None:
+def _fill_voc(listing: FolderListing, root: Path, *, by_list: bool) -> None:
     if not by_list:
         ids = [path.stem for path in sorted((root / "JPEGImages").iterdir()) if path.suffix.lower() in (".jpg", ".jpeg", ".png")]
         named = [name for name in ids if len(name.split()) == 1 and "#" not in name]
@@ -66,7 +66,7 @@ def _fill_voc(listing: Listing, root: Path, *, by_list: bool) -> None:
             path = next(p for ending in (".jpg", ".jpeg", ".png") if (p := root / f"JPEGImages/{name}{ending}").exists())
             tags = read_annotation((root / f"Annotations/{name}.xml").read_bytes(), name)
             mask = root / f"{listing.fields.get('masks')}/{name}.png"
-            listing.pictures.append(Picture(name, name, str(path), tags, "weak", str(mask) if mask.is_file() else None))
+            listing.pictures.append(ListedImage(name, name, str(path), tags, "weak", str(mask) if mask.is_file() else None))
         listing.has_masks = any(picture.mask for picture in listing.pictures)
         return
     source = listing.source()
@@ -78,7 +78,7 @@ def _fill_voc(listing: Listing, root: Path, *, by_list: bool) -> None:
     listing.has_masks = any(picture.mask for picture in listing.pictures)
 
 
-def read_coco(folder: Path) -> Listing | None:
+def read_coco(folder: Path) -> FolderListing | None:
     """The listing of a folder with COCO's instances JSON and its images; None if there is no such file.
 
     Raises ValueError where the images of a file are nowhere.
@@ -93,7 +93,7 @@ def read_coco(folder: Path) -> Listing | None:
     fields["val_annotations"] = None if val is None else _relative(val, folder)
     if val is not None:
         fields["val_images"] = _relative(_images_of(files[val], folder), folder)
-    listing = Listing("coco", f"COCO's annotations, {train}{f' and {val}' if val else ''}", fields, (), [], has_masks=True)
+    listing = FolderListing("coco", f"COCO's annotations, {train}{f' and {val}' if val else ''}", fields, (), [], has_masks=True)
     source = listing.source()
     listing.classes = source.class_names()
     _add_items(listing, source)
@@ -138,7 +138,7 @@ def _relative(path: Path, root: Path) -> str:
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
 
 
-def _add_items(listing: Listing, source: Source) -> None:
+def _add_items(listing: FolderListing, source: Source) -> None:
     """The images as the source itself lists them."""
     for split in ("weak", "val"):
         if split not in source.splits():
@@ -147,7 +147,7 @@ def _add_items(listing: Listing, source: Source) -> None:
             listing.pictures.append(_picture(item, listing.classes, "val" if split == "val" else "weak"))
 
 
-def _picture(item: Item, classes: tuple[str, ...], split: Any) -> Picture:
+def _picture(item: Item, classes: tuple[str, ...], split: Any) -> ListedImage:
     assert item.path is not None
     tags = tuple(classes[tag] for tag in item.tags)
-    return Picture(item.image_id, item.image_id, item.path, tags, split, item.mask)
+    return ListedImage(item.image_id, item.image_id, item.path, tags, split, item.mask)

@@ -40,7 +40,7 @@ class Machine:
 
 
 @dataclass(frozen=True)
-class Sizes:
+class JobSizes:
     """What goes into the job file. Sides in pixels, `epochs` of classifier and of each segmenter, `shard` in images."""
 
     gpu: bool
@@ -57,7 +57,7 @@ class Sizes:
     loader_workers: int
 
 
-def sizes_for(machine: Machine, sides: Sequence[int], num_images: int) -> Sizes:
+def sizes_for(machine: Machine, sides: Sequence[int], num_images: int) -> JobSizes:
     """What suits so many images, whose longer sides are `sides`, on this machine."""
     gpu = bool(machine.gpus)
     side = _round32(min(max(median(sides) if sides else 256, 128), 384 if gpu else 256))
@@ -67,7 +67,7 @@ def sizes_for(machine: Machine, sides: Sequence[int], num_images: int) -> Sizes:
     each = _GPU_IMAGE_BYTES * area / 384**2 if gpu else _CPU_IMAGE_BYTES * area / 256**2
     workers = max(1, len(machine.gpus))
     epochs = _epochs(num_images, least=20_000 if gpu else 3_000, most=200_000 if gpu else 16_000)
-    return Sizes(
+    return JobSizes(
         gpu=gpu,
         side=side,
         max_side=side * 3 // 2,

@@ -6,14 +6,14 @@ import math
 from collections.abc import Mapping, Sequence
 
 from wsss_ray.core.component import digest
-from wsss_ray.preflight.survey.listing import Picture
+from wsss_ray.preflight.survey.listing import ListedImage
 
 EVERY = 5
 LEAST, MOST = 10, 2000
 """Masks that it takes to hold some out, and most images that are."""
 
 
-def held_out(pictures: Sequence[Picture], twins: Mapping[str, str]) -> set[str]:
+def held_out(pictures: Sequence[ListedImage], twins: Mapping[str, str]) -> set[str]:
     """The ids of about every fifth image with a mask, alike for all classes; none where there are fewer than ten masks.
 
     `twins` says of a path with the same bytes as others which stands for them: what is held out is not trained on by another

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from wsss_ray.data.source import Source
-from wsss_ray.preflight.survey.files import SAMPLE, Look, Progress, decode, look_at, same_content, spread
+from wsss_ray.ops.spacing import evenly_spaced
+from wsss_ray.preflight.survey.files import SAMPLE, Look, Progress, decode, look_at, same_content
 from wsss_ray.preflight.survey.layouts import understand
-from wsss_ray.preflight.survey.listing import Listing
+from wsss_ray.preflight.survey.listing import FolderListing
 from wsss_ray.preflight.survey.masks import MaskLook, look_at_masks
-from wsss_ray.preflight.survey.sizes import Machine, Sizes, sizes_for
+from wsss_ray.preflight.survey.sizes import JobSizes, Machine, sizes_for
 from wsss_ray.preflight.survey.split import held_out
 
 _TOLERATED = 0.025  # half of the max_bad_fraction of the job: fewer bad files than that need no table that leaves them out
@@ -32,7 +33,7 @@ class Survey:
     """
 
     folder: Path
-    listing: Listing
+    listing: FolderListing
     machine: Machine
     looks: dict[str, Look]
     decoded: int
@@ -47,7 +48,7 @@ class Survey:
         """Images with tags that are trained on."""
         return sum(picture.split == "weak" for picture in self.listing.pictures)
 
-    def sizes(self) -> Sizes:
+    def sizes(self) -> JobSizes:
         """What suits the images and the machine."""
         sides = [max(look.width, look.height) for look in self.looks.values() if look.width]
         return sizes_for(self.machine, sides, self.num_train)
@@ -62,7 +63,7 @@ def survey(
     paths = [picture.path for picture in listing.pictures]
     looks = look_at(paths, max_pixels=limit, progress=watch("headers", len(paths)))
     broken = {path: look.broken for path, look in looks.items() if look.broken is not None}
-    some = spread([path for path in paths if path not in broken], SAMPLE)
+    some = evenly_spaced([path for path in paths if path not in broken], SAMPLE)
     broken |= decode(some, max_pixels=limit, progress=watch("decoding a sample", len(some)))
     sizes = {path: look.num_bytes for path, look in looks.items()}
     same = same_content(sizes, progress=watch("looking for copies", len(paths)))

@@ -12,7 +12,7 @@ from wsss_ray.data.coco_json import read_instances
 from wsss_ray.data.source import Source
 from wsss_ray.preflight.survey.folders import OWN_TABLE
 from wsss_ray.preflight.survey.jobtext import job_text, run_name
-from wsss_ray.preflight.survey.listing import Listing
+from wsss_ray.preflight.survey.listing import FolderListing
 from wsss_ray.preflight.survey.survey import Survey
 from wsss_ray.storage.atomic import replacing
 
@@ -95,7 +95,7 @@ def _own_files(found: Survey, out: Path) -> tuple[dict[Path, str], dict[str, Any
     return own, fields
 
 
-def _in_list(listing: Listing, image_id: str) -> str:
+def _in_list(listing: FolderListing, image_id: str) -> str:
     """How a list names an image: # begins a comment there."""
     if listing.kind == "coco" and ("#" in image_id or image_id != image_id.strip()):
         path = Path(str(listing.fields["root"])) / str(listing.fields["train_annotations"])

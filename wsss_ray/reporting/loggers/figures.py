@@ -15,7 +15,7 @@ from wsss_ray.reporting.loggers.logger import Row
 from wsss_ray.reporting.progress import Pace
 from wsss_ray.storage.shards import list_shards
 from wsss_ray.storage.store import RunStore
-from wsss_ray.storage.tail import Tail
+from wsss_ray.storage.tail import LineTail
 
 
 class Figures:
@@ -27,7 +27,7 @@ class Figures:
     def __init__(self, store: RunStore, stage: Stage, *, after: int) -> None:
         self.store, self.stage, self.done = store, stage, False
         self._last = after
-        self._tail = Tail(store, store.stage_path(stage, "metrics.jsonl"))
+        self._tail = LineTail(store, store.stage_path(stage, "metrics.jsonl"))
         self._seen: int | None = None  # shards, at the last look
         self._pace: Pace | None = None  # of the attempt that makes it
 

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TypeVar
 
 from wsss_ray.core.plan import Stage
 from wsss_ray.ops.confusion import dense, scores
+from wsss_ray.ops.spacing import evenly_spaced
 from wsss_ray.reporting.report.markup import whole
 from wsss_ray.storage.shards import count_rows, list_shards, read_table
 from wsss_ray.storage.store import RunStore
-
-T = TypeVar("T")
 
 Place = tuple[int, int]
 """Of an image: its shard, and its row there."""
@@ -39,9 +37,9 @@ def choose(store: RunStore, data: Stage, scored: Sequence[Stage], count: int, la
         if len(pool) >= (max(count, _RANKED) if any(there.values()) else count):
             break
     if len(pool) <= count or not ious:
-        return spread(pool, count), f"evenly spaced among the first {whole(len(pool))}"
+        return evenly_spaced(pool, count), f"evenly spaced among the first {whole(len(pool))}"
     worst = set(sorted(ious, key=ious.__getitem__)[: (count + 1) // 2])
-    others = spread([place for place in pool if place not in worst], count - len(worst))
+    others = evenly_spaced([place for place in pool if place not in worst], count - len(worst))
     text = f"the {whole(len(worst))} of lowest IoU and {whole(len(others))} evenly spaced, among the first {whole(len(pool))}"
     return sorted([*worst, *others]), text
 
@@ -51,8 +49,3 @@ def _ious(store: RunStore, stage: Stage, shard: int, labels: int) -> list[float]
     table = read_table(store, stage, shard, "scores", ["cells", "counts"])
     rows = zip(table["cells"].to_pylist(), table["counts"].to_pylist(), strict=True)
     return [scores(dense(cells, counts, labels)).miou for cells, counts in rows]
-
-
-def spread(items: Sequence[T], count: int) -> list[T]:
-    """At most `count` of the items, evenly spaced, the first always."""
-    return list(items) if len(items) <= count else [items[i * len(items) // count] for i in range(count)]

@@ -15,7 +15,7 @@ from wsss_ray.methods.common.seed_rules import CrfSeeds, ThresholdSeeds
 from wsss_ray.ops.background import Background, CamBackground
 from wsss_ray.ops.confusion import scores
 from wsss_ray.ops.seeds import resize_maps
-from wsss_ray.reporting.report.choice import spread
+from wsss_ray.ops.spacing import evenly_spaced
 from wsss_ray.reporting.report.pictures import shrink_labels, small_size
 from wsss_ray.storage.shards import count_rows, list_shards, read_rows
 from wsss_ray.storage.store import RunStore
@@ -160,10 +160,10 @@ def _sample(store: RunStore, rule: Rule) -> Iterator[tuple[dict[str, Any], dict[
     """Masks, maps and saliency of rows that are evenly spaced in shards that are."""
     data, maps, saliency = rule.stage.input("data"), rule.stage.input("maps"), rule.stage.optional("saliency")
     both = sorted(set(list_shards(store, data)) & set(list_shards(store, maps)))
-    chosen = spread(both, _SHARDS)
+    chosen = evenly_spaced(both, _SHARDS)
     for shard in chosen:
         rows = count_rows(store, data, shard)
-        places = spread(range(rows), -(-_IMAGES // len(chosen)))
+        places = evenly_spaced(range(rows), -(-_IMAGES // len(chosen)))
         masks = read_rows(store, data, shard, "images", places, ["image_id", "mask"])
         if all(row["mask"] is None for row in masks):
             continue
