@@ -58,7 +58,7 @@ class ToyImages(Source):
 METHOD = '''
 """{paper}"""
 
-from wsss_ray.core.method import Method
+from wsss_ray.core import Method
 from wsss_ray.methods.cam import Cam
 
 

@@ -5,6 +5,10 @@
 Nothing here imports torch when it is imported, so that planning a job stays quick.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from wsss_ray.core.component import Component, NotIdentity, SinceThen
 from wsss_ray.core.contracts import (
     IGNORE,
@@ -41,6 +45,11 @@ from wsss_ray.core.plan import (
     train,
 )
 from wsss_ray.core.randomness import random_key
+
+if TYPE_CHECKING:  # they need numpy, which a plan does not
+    from wsss_ray.core.contracts import ImageArray as ImageArray
+    from wsss_ray.core.contracts import LabelArray as LabelArray
+    from wsss_ray.core.contracts import MapArray as MapArray
 
 __all__ = [
     "IGNORE",
