@@ -1,6 +1,7 @@
 # Everything happens in .venv. It needs Python 3.10-3.12 (with venv and headers), make, git, and a C++ compiler for pydensecrf2,
 # which the tests hold the dense CRF against.
 PYTHON ?= python3
+TORCH ?= torch>=2.11,<2.14
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -13,13 +14,13 @@ help:  ## Show this list.
 
 venv: $(STAMP)  ## Create .venv and install wsss-ray with all that the demo and the tests need.
 
-# torch first and alone: where pip finds a CPU build, torchvision's wheel must not pull in another one.
+# torch first and alone, and again beside the rest: where pip finds a CPU build, torchvision's wheel must not pull in another one.
 # arcade is installed for its pictures only, cffconvert for the schema of CITATION.cff, so without their dependencies.
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 10) <= v <= (3, 12) else f"wsss-ray needs Python 3.10 to 3.12, {sys.executable} is {v[0]}.{v[1]}; call make PYTHON=python3.11")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet 'torch>=2.11,<2.14'
-	$(BIN)/python -m pip install --quiet --editable '.[sprites,efficientnet,coco,crf,timm,tune,onnx,dev]'
+	$(BIN)/python -m pip install --quiet '$(TORCH)'
+	$(BIN)/python -m pip install --quiet --editable '.[sprites,efficientnet,coco,crf,timm,tune,onnx,dev]' '$(TORCH)'
 	$(BIN)/python -m pip install --quiet --no-deps 'arcade==3.3.3' 'cffconvert==2.0.0'
 	touch $@
 
