@@ -97,6 +97,8 @@ def test_it_works_where_it_is_installed(wheel, tmp_path):
     assert Path(call(bin_folder / "python", "-c", "import wsss_ray; print(wsss_ray.__file__)").strip()).is_relative_to(venv)
     assert "multi_estimations" in call(bin_folder / "wsss-ray", "methods")
     assert yaml.safe_load(call(bin_folder / "wsss-ray", "validate", "job.yaml"))["data"]["root"] == "voc"
+    rendered = call(bin_folder / "wsss-ray", "render", "slurm", "job.yaml", "--store", "/runs", "--set", "data.root=/voc")
+    assert "\n#SBATCH --job-name=mine\n" in rendered
     assert json.loads(call(bin_folder / "wsss-ray", "schema"))["title"] == "wsss-ray job"
 
 

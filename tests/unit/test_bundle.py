@@ -41,6 +41,8 @@ def test_the_package_is_shipped_whole_without_caches():
     assert {place for place in files if place.endswith(".py")} == {
         file.relative_to(PACKAGE.parent).as_posix() for file in PACKAGE.rglob("*.py")
     }
+    templates = {place for place in files if place.startswith("wsss_ray/deploy/manifests/templates/")}
+    assert len(templates) == len(list((PACKAGE / "deploy/manifests/templates").iterdir())) > 0
     assert not [place for place in files if "__pycache__" in place or "/." in place]
     assert bundle.check_size(files) < 10 * 1024**2
 
