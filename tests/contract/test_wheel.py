@@ -60,7 +60,7 @@ def test_it_holds_the_package_and_nothing_else(wheel):
     assert top == {"wsss_ray", f"wsss_ray-{wsss_ray.__version__}.dist-info"}
     files = (file for file in (ROOT / "wsss_ray").rglob("*") if file.is_file() and "__pycache__" not in file.parts)
     assert {name for name in names if name.startswith("wsss_ray/")} == {str(file.relative_to(ROOT)) for file in files}
-    assert {"wsss_ray/py.typed", "wsss_ray/report/style.css"} <= names
+    assert {"wsss_ray/py.typed", "wsss_ray/reporting/report/style.css"} <= names
     assert f"wsss_ray-{wsss_ray.__version__}.dist-info/licenses/LICENSE" in names
     assert "wsss-ray = wsss_ray.cli:main" in entry_points
 
@@ -97,6 +97,8 @@ def test_it_works_where_it_is_installed(wheel, tmp_path):
     assert Path(call(bin_folder / "python", "-c", "import wsss_ray; print(wsss_ray.__file__)").strip()).is_relative_to(venv)
     assert "multi_estimations" in call(bin_folder / "wsss-ray", "methods")
     assert yaml.safe_load(call(bin_folder / "wsss-ray", "validate", "job.yaml"))["data"]["root"] == "voc"
+    rendered = call(bin_folder / "wsss-ray", "render", "slurm", "job.yaml", "--store", "/runs", "--set", "data.root=/voc")
+    assert "\n#SBATCH --job-name=mine\n" in rendered
     assert json.loads(call(bin_folder / "wsss-ray", "schema"))["title"] == "wsss-ray job"
 
 

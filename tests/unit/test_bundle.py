@@ -36,10 +36,13 @@ def write_package(folder, name="mine", size=10):
 
 def test_the_package_is_shipped_whole_without_caches():
     files = bundle.gather()
-    assert {"wsss_ray/__init__.py", "wsss_ray/cli/submit.py", "wsss_ray/py.typed", "wsss_ray/report/style.css"} <= set(files)
+    assert {"wsss_ray/__init__.py", "wsss_ray/cli/submit.py", "wsss_ray/py.typed"} <= set(files)
+    assert "wsss_ray/reporting/report/style.css" in files
     assert {place for place in files if place.endswith(".py")} == {
         file.relative_to(PACKAGE.parent).as_posix() for file in PACKAGE.rglob("*.py")
     }
+    templates = {place for place in files if place.startswith("wsss_ray/deploy/manifests/templates/")}
+    assert len(templates) == len(list((PACKAGE / "deploy/manifests/templates").iterdir())) > 0
     assert not [place for place in files if "__pycache__" in place or "/." in place]
     assert bundle.check_size(files) < 10 * 1024**2
 

@@ -1,4 +1,4 @@
-"""How many machines a job's `run` block asks for, and of which size."""
+"""Count the machines that a job's `run` block asks for, and choose their size."""
 
 from __future__ import annotations
 
@@ -7,12 +7,17 @@ from dataclasses import dataclass
 
 from wsss_ray.config.job import Execution
 
-HEAD_CPUS = 4  # the head trains nothing: it reads shards and holds the driver, which take one CPU each at most times
-
 
 @dataclass(frozen=True)
 class Machines:
-    """The worker machines: GPUs and CPUs of each, the fewest and the most of them."""
+    """Describe machines of one size.
+
+    Attributes:
+        gpus: GPUs of each.
+        cpus: CPUs of each.
+        fewest: The number of machines to begin with.
+        most: The number of machines that there may be.
+    """
 
     gpus: int
     cpus: int
@@ -21,12 +26,24 @@ class Machines:
 
     @property
     def memory_gib(self) -> int:
-        """Memory of a machine, in GiB."""
+        """Give the memory of a machine in GiB: 4 GiB for every CPU."""
         return 4 * self.cpus
 
     @classmethod
     def of(cls, run: Execution, *, gpus_per_node: int | None = None, cpus_per_node: int | None = None) -> Machines:
-        """The machines for a `run` block: a training worker per GPU, or per machine without GPUs. Raises ValueError."""
+        """Choose the worker machines for a `run` block: a training worker per GPU, or per machine without GPUs.
+
+        Args:
+            run: The block.
+            gpus_per_node: GPUs of each machine. None is 1, or 0 if `run.gpu` is false.
+            cpus_per_node: CPUs of each machine. None is what the job's processes take.
+
+        Returns:
+            The machines.
+
+        Raises:
+            ValueError: If `run.gpu` contradicts `gpus_per_node`, or the CPUs are too few.
+        """
         gpus = (0 if run.gpu is False else 1) if gpus_per_node is None else gpus_per_node
         if run.gpu and not gpus:
             raise ValueError("run.gpu is true and --gpus-per-node is 0; give 1 or more, or leave run.gpu out")
@@ -46,3 +63,7 @@ class Machines:
             fewest=math.ceil(fewest / places),
             most=math.ceil(max(most, on_gpus) / places),
         )
+
+
+# The head trains nothing: it reads shards and holds the driver, which take one CPU each at most times.
+HEAD = Machines(gpus=0, cpus=4, fewest=1, most=1)

@@ -1,10 +1,9 @@
-"""What every manifest is made from: the job as one file, where it reads and writes, and the machines it asks for."""
+"""Gather what every manifest needs: the job as one file, the local paths that it names, the machines that it asks for."""
 
 from __future__ import annotations
 
 import os
 import re
-import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +14,6 @@ from wsss_ray.config.job import JobConfig, validated
 from wsss_ray.config.paths import local_paths
 from wsss_ray.deploy.manifests.machines import Machines
 
-JOB_PATH = "/etc/wsss-ray/job.yaml"
 RAY_VERSION = "2.60.0"
 
 _SYSTEM = {"/", "/bin", "/dev", "/etc", "/home", "/lib", "/opt", "/proc", "/root", "/run", "/sys", "/tmp", "/usr", "/var"}
@@ -23,9 +21,15 @@ _SYSTEM = {"/", "/bin", "/dev", "/etc", "/home", "/lib", "/opt", "/proc", "/root
 
 @dataclass(frozen=True)
 class Request:
-    """A job that may run on machines which share no working directory.
+    """Hold a job that can run on machines which share no working directory.
 
-    `text` is the job as one file: `base` laid below, overrides applied, `${NAME}` as it stands, so that no secret is written.
+    Attributes:
+        job: The validated job.
+        file: The name of the job file, without its folder.
+        text: The job as one file: base merged, overrides applied, `${NAME}` left as it is, so that no secret is written.
+        machines: The worker machines.
+        paths: Field and absolute path of every local path that the job names.
+        until: The kind of the last stage to run. None runs all stages.
     """
 
     job: JobConfig
@@ -37,22 +41,29 @@ class Request:
 
     @property
     def name(self) -> str:
-        """The job's name as clusters want it: at most 47 of a-z, 0-9 and -, a letter first."""
+        """Turn the job's name into one that clusters accept: at most 47 of a-z, 0-9 and -, a letter first."""
         plain = re.sub(r"[^a-z0-9]+", "-", self.job.name.lower()).strip("-")
         return (plain if plain[:1].isalpha() else f"job-{plain}")[:47].rstrip("-")
 
     @property
     def variables(self) -> tuple[str, ...]:
-        """The environment variables that the job file asks for."""
+        """List the environment variables that the job file names."""
         return tuple(sorted(set(re.findall(r"\$\{(\w+)\}", self.text))))
 
-    def submit(self, path: str, *, python: str = "python") -> str:
-        """The shell command that runs the job on the cluster it is called on; `path` and `python` as the shell reads them."""
-        until = f" --until {shlex.quote(self.until)}" if self.until else ""
-        return f"{python} -m wsss_ray submit {path} --address auto{until}"
+    @property
+    def options(self) -> list[str]:
+        """List the options of `submit` on the cluster that it is called on."""
+        return ["--address", "auto", *(["--until", self.until] if self.until else [])]
 
     def shared_folder(self) -> str | None:
-        """The folder with all local paths of the job, None without any, to be mounted on every machine. Raises ValueError."""
+        """Find the folder to mount on every machine.
+
+        Returns:
+            The folder that holds all local paths of the job, or None if the job names none.
+
+        Raises:
+            ValueError: If only a folder of the system, such as /home, holds them all.
+        """
         if not self.paths:
             return None
         folder = os.path.commonpath([path for _, path in self.paths])
@@ -61,18 +72,24 @@ class Request:
             raise ValueError(f"{given} cannot be mounted as one folder; put all below one such as /data")
         return folder
 
-    def about(self, target: str) -> str:
-        """The comment on top of a manifest."""
-        lines = [f"{target} for the job {self.job.name!r} of {self.file}: rendered by wsss-ray, change the job and render again."]
-        if self.variables:
-            lines.append(f"The job needs in its environment: {', '.join(self.variables)}.")
-        return "\n".join(lines)
-
 
 def request_of(
     document: Document, *, gpus_per_node: int | None = None, cpus_per_node: int | None = None, until: str | None = None
 ) -> Request:
-    """The request of a job file. Raises JobError, with a line per mistake."""
+    """Read the request from a job file.
+
+    Args:
+        document: The job file.
+        gpus_per_node: GPUs of a worker machine. None is 1, or 0 if `run.gpu` is false.
+        cpus_per_node: CPUs of a worker machine. None is what the job's processes take.
+        until: The kind of the last stage to run. None runs all stages.
+
+    Returns:
+        The request.
+
+    Raises:
+        JobError: If the job is not valid, a path is relative, or the machines contradict the job. One line per mistake.
+    """
     job = validated(document)
     paths = tuple(local_paths(job))
     wrong = [_relative(document, field, path) for field, path in paths if not os.path.isabs(path)]
@@ -89,6 +106,7 @@ def request_of(
 
 
 def _relative(document: Document, field: str, path: str) -> str:
+    """Say in one line where a relative path is set and what to set instead."""
     place = tuple(field.split("."))
     where = next((document.sources[place[:end]] for end in range(len(place), 1, -1) if place[:end] in document.sources), None)
     mend = "an absolute path or a URI such as s3://bucket/runs" if field == "run.store" else "an absolute path"
