@@ -77,11 +77,11 @@ def test_an_empty_matrix_has_no_scores_and_is_valid_json():
 
 def test_rejects_labels_and_sizes():
     ok = np.zeros((2, 2), np.uint8)
-    with pytest.raises(ValueError, match=r"mask holds the label 2, allowed: 0\.\.1 and 255"):
+    with pytest.raises(ValueError, match=r"mask: label 2 is not allowed\. Use 0\.\.1 and 255"):
         confusion(ok + 2, ok, 2)
-    with pytest.raises(ValueError, match="prediction holds the label 3"):
+    with pytest.raises(ValueError, match="prediction: label 3 is not allowed"):
         confusion(ok, ok + 3, 2)
-    with pytest.raises(ValueError, match="resize"):
+    with pytest.raises(ValueError, match="Resize it before scoring"):
         confusion(ok, ok[:1], 2)
     with pytest.raises(ValueError, match="cell 6"):
         dense([6], [1], 2)

@@ -102,9 +102,9 @@ def test_labels_the_image_lacks_neither_win_nor_grow():
 
 def test_rejects_wrong_labels_and_sizes():
     prob = one_hot_prob([[0, 1]], 2)
-    with pytest.raises(ValueError, match=r"cues holds a label outside 0\.\.1"):
+    with pytest.raises(ValueError, match=r"cues: a label is outside 0\.\.1"):
         grow(prob, np.array([[2, 0]], np.uint8), (0, 1))
     with pytest.raises(ValueError, match="present"):
         grow(prob, np.array([[1, 0]], np.uint8), (0, 2))
-    with pytest.raises(ValueError, match="cues of"):
+    with pytest.raises(ValueError, match="cues: size"):
         grow(prob, np.array([[1, 0, 0]], np.uint8), (0, 1))

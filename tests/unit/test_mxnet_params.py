@@ -196,9 +196,9 @@ def test_model_a1_loads(tmp_path, version):
 def test_other_networks_say_that_it_does_not_fit(tmp_path):
     path = str(written(tmp_path, params_bytes(SMALL, "v2")))
     assert list(load_weights(Weights(source=path))) == list(SMALL)
-    with pytest.raises(ValueError, match=r"(?s)weights.source does not fit the network.*arg:conv1a_weight"):
+    with pytest.raises(ValueError, match=r"(?s)weights.source: does not fit the network.*arg:conv1a_weight"):
         SmallNet(weights=Weights(source=path)).build()
-    with pytest.raises(ValueError, match=r"(?s)weights.source does not fit the network.*b2.conv_branch1.weight"):
+    with pytest.raises(ValueError, match=r"(?s)weights.source: does not fit the network.*b2.conv_branch1.weight"):
         THIN.model_copy(update={"weights": Weights(source=path)}).build()
     with pytest.raises(ValueError, match=r"weights.source: there is no file .*gone.params"):
         load_weights(Weights(source=str(tmp_path / "gone.params")))

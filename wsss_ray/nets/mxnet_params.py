@@ -1,20 +1,22 @@
-"""mxnet's parameter files, read without mxnet, and the names of ResNet38 in them.
+"""Read the parameter files of mxnet without mxnet, and rename the parameters of ResNet38.
 
-A `.params` file is a list of arrays with their names (`NDArray::Save` in mxnet's src/ndarray/ndarray.cc), little-endian:
+A `.params` file lists arrays and their names, little-endian (`NDArray::Save` in mxnet's src/ndarray/ndarray.cc):
 
     uint64 0x112, uint64 reserved
     uint64 number of arrays, then each array
-    uint64 number of names, then for each uint64 length and its bytes ("arg:conv1a_weight"; "aux:" for batch norm statistics)
+    uint64 number of names, then for each name its length as uint64 and its bytes
+        ("arg:conv1a_weight"; "aux:" for batch norm statistics)
 
-An array begins with a uint32. It is the version's magic number, or in the oldest files already the number of dimensions:
+An array begins with a uint32: the magic number of its version or, in the oldest files, the number of dimensions:
 
     0xF993FACA  numpy shapes   int32 storage type, uint32 dimensions, int64 each
     0xF993FAC9  with sparse    int32 storage type, uint32 dimensions, int64 each
     0xF993FAC8                 uint32 dimensions, int64 each
     otherwise   oldest         (that number of dimensions) uint32 each
 
-then int32 device type, int32 device, int32 element type, and the elements, row by row. Storage type 0 is dense; others are not
-read. Without dimensions (with numpy shapes: with negative ones) an array is undefined and ends there; such a file is refused.
+Then follow int32 device type, int32 device, int32 element type, and the elements, row by row. Storage type 0 is dense; this
+module reads no other. An array without dimensions (with numpy shapes: with a negative side) is undefined and has no elements;
+this module rejects such a file.
 """
 
 from __future__ import annotations
@@ -35,8 +37,8 @@ _LIST = 0x112
 _NUMPY, _SPARSE, _WIDE = 0xF993FACA, 0xF993FAC9, 0xF993FAC8
 _STORAGE = {-1: "undefined", 1: "row-sparse", 2: "compressed sparse"}
 _TYPES = ("<f4", "<f8", "<f2", "<u1", "<i4", "<i1", "<i8")
-_MAX_DIMENSIONS = 32  # no network's array has so many: it is what an unknown beginning looks like
-_LEAST_BYTES = 21  # of an array: those of a single uint8 in the oldest version
+_MAX_DIMENSIONS = 32  # networks have fewer: a larger number is an unknown magic number
+_LEAST_BYTES = 21  # size of the smallest array: one uint8 in the oldest version
 
 _LAYER = re.compile(r"(res|bn)(\d)(?:a|b(\d+))_(branch\w+?)_(weight|gamma|beta|moving_mean|moving_var)")
 _OTHER = re.compile(r"(conv1a|bn7)_(weight|gamma|beta|moving_mean|moving_var)")
@@ -44,11 +46,22 @@ _PARTS = {"weight": "weight", "gamma": "weight", "beta": "bias", "moving_mean": 
 
 
 def read_params(path: str | Path) -> dict[str, Tensor]:
-    """The tensors of a file by the names in it, prefixes included, on the CPU.
+    """Read the tensors of an mxnet parameter file.
+
+    Args:
+        path: path of the file.
+
+    Returns:
+        Tensors on the CPU by their names in the file, prefixes included.
 
     Raises:
-        ValueError: if the file is damaged, cut short or longer than it says, or holds sparse, undefined or nameless arrays.
-        OSError: if it cannot be opened.
+        ValueError: if the file is damaged, truncated or too long, or contains sparse, undefined or unnamed arrays.
+        OSError: if the file cannot be opened.
+
+    Example:
+        >>> params = read_params("ilsvrc-cls_rna-a1_cls1000_ep-0001.params")
+        >>> params["arg:conv1a_weight"].shape
+        torch.Size([64, 3, 3, 3])
     """
     file = Path(path)
     with file.open("rb") as stream:
@@ -56,11 +69,24 @@ def read_params(path: str | Path) -> dict[str, Tensor]:
         try:
             return _read(source)
         except _Refused as error:
-            raise ValueError(f"weights.source: {path} is not a readable mxnet parameter file: {error}") from error
+            raise ValueError(
+                f"weights.source: {path} is not a readable mxnet parameter file: {error}. Copy or export the file again."
+            ) from error
 
 
 def resnet38_names(params: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The parameters of Model A1 (itijyou/ademxapp) under the names of `residual.WideResNet`; all others are left out."""
+    """Rename the parameters of Model A1 (itijyou/ademxapp) to those of `residual.WideResNet`.
+
+    Args:
+        params: tensors by their names in the authors' file, as `read_params` returns them.
+
+    Returns:
+        The tensors under the new names. Tensors of other layers are left out.
+
+    Example:
+        >>> list(resnet38_names({"arg:res2a_branch2a_weight": weight, "arg:linear1000_bias": bias}))
+        ['b2.conv_branch2a.weight']
+    """
     state = {}
     for name, value in params.items():
         plain = name.removeprefix("arg:").removeprefix("aux:")
@@ -76,36 +102,37 @@ def resnet38_names(params: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 class _Refused(Exception):
-    """What is wrong with a file."""
+    """Error that says what is wrong with the contents of a file."""
 
 
 class _Source:
-    """A file that knows how much of it is left, so that no size in it is believed before it is checked."""
+    """File with the number of bytes left, so that sizes stated in it are checked before memory is allocated."""
 
     def __init__(self, stream: BufferedReader, size: int) -> None:
         self.stream, self.size, self.left = stream, size, size
 
     def take(self, count: int, what: str) -> bytearray:
-        """The next `count` bytes."""
+        """Read the next `count` bytes. `what` names them in errors."""
         if count > self.left:
             raise _Refused(f"{what} needs {count} bytes at offset {self.size - self.left}, but only {self.left} are left")
         data = bytearray(count)
         if self.stream.readinto(data) != count:
-            raise _Refused(f"{what} could not be read whole; is the file being written?")
+            raise _Refused(f"{what} could not be read completely; another process may be writing the file")
         self.left -= count
         return data
 
     def numbers(self, form: str, what: str) -> tuple[Any, ...]:
-        """The next numbers, as `struct` names them."""
+        """Read the next numbers, in the format of `struct`."""
         return struct.unpack(f"<{form}", self.take(struct.calcsize(f"<{form}"), what))
 
 
 def _read(source: _Source) -> dict[str, Tensor]:
+    """Read all arrays and their names."""
     magic, _reserved, count = source.numbers("QQQ", "the header")
     if magic != _LIST:
         raise _Refused(f"it begins with {magic:#x}, not with {_LIST:#x}")
     if count * _LEAST_BYTES > source.left:
-        raise _Refused(f"it says that it holds {count} arrays, too many for the {source.left} bytes behind")
+        raise _Refused(f"its header says it holds {count} arrays, too many for the {source.left} bytes that follow")
     arrays = [_read_array(source, f"array {index}") for index in range(count)]
     (named,) = source.numbers("Q", "the number of names")
     if named != count:
@@ -119,6 +146,7 @@ def _read(source: _Source) -> dict[str, Tensor]:
 
 
 def _read_array(source: _Source, what: str) -> Tensor:
+    """Read the next array."""
     (magic,) = source.numbers("I", what)
     if magic in (_NUMPY, _SPARSE):
         (storage,) = source.numbers("i", what)
@@ -128,7 +156,7 @@ def _read_array(source: _Source, what: str) -> Tensor:
     if dimensions == 2**32 - 1 or (dimensions == 0 and magic != _NUMPY):
         raise _Refused(f"{what} is undefined: it has no shape")
     if dimensions > _MAX_DIMENSIONS:
-        raise _Refused(f"{what} begins with {magic:#x} and has {dimensions} dimensions; at most {_MAX_DIMENSIONS} can be")
+        raise _Refused(f"{what} begins with {magic:#x} and has {dimensions} dimensions; at most {_MAX_DIMENSIONS} are allowed")
     shape = source.numbers(f"{dimensions}{'q' if magic in (_NUMPY, _SPARSE, _WIDE) else 'I'}", what)
     if any(side < (0 if magic == _NUMPY else 1) for side in shape):
         raise _Refused(f"{what} is undefined: its shape is {shape}")
@@ -142,6 +170,7 @@ def _read_array(source: _Source, what: str) -> Tensor:
 
 
 def _read_name(source: _Source, what: str) -> str:
+    """Read the next name."""
     (length,) = source.numbers("Q", what)
     try:
         return source.take(length, what).decode()

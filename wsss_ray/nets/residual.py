@@ -1,4 +1,4 @@
-"""Residual networks as torch modules: the wide ResNet38, and torchvision's ResNets without their classifier."""
+"""Define residual networks as torch modules: the wide ResNet38, and torchvision's ResNets without their classifier."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from wsss_ray.nets.modules import IMAGENET_MEAN, IMAGENET_STD, KeyedDropout, Normalize, fix_batch_norms, init_he
 
-# Units of a stage, channels of a unit's convolutions, stride of the first unit, dilations of the first unit's convolutions
-# (of all convolutions of the later units: the last one), dropout. Stage 6 and 7 are bottlenecks.
+# Stage: number of units, channels of a unit's convolutions, stride of the first unit, dilations of the first unit's convolutions
+# (the last one serves all convolutions of the later units), dropout. Stages 6 and 7 are bottlenecks.
 _WIDE = {
     "b2": (3, (128, 128), 2, (1, 1), 0.0),
     "b3": (3, (256, 256), 2, (1, 1), 0.0),
@@ -24,10 +24,18 @@ _RESNET = (("conv1", "bn1", "relu", "maxpool"), ("layer1",), ("layer2",), ("laye
 
 
 class WideUnit(nn.Module):
-    """A residual unit with pre-activation: batch norm, ReLU, [dropout of whole channels,] convolution, two or three times.
+    """Residual unit with pre-activation: batch norm, ReLU, [dropout of whole channels,] convolution, two or three times.
 
-    Where shape or channels change, the shortcut is a 1x1 convolution of the first activation. Two convolutions are 3x3, of three
-    only the middle one is. Names as in PSA's `resnet38d.py`.
+    With two convolutions, both are 3x3. With three, only the middle one is 3x3 and the others are 1x1. Layer names are those of
+    PSA's `resnet38d.py`.
+
+    Args:
+        channels: input channels.
+        outs: output channels of each convolution.
+        stride: stride of the first convolution.
+        dilations: dilation of each convolution.
+        dropout: dropout probability before each convolution but the first; 0 for none.
+        shortcut: make the shortcut a 1x1 convolution of the first activation. Needed where the shape or the channels change.
     """
 
     def __init__(
@@ -54,7 +62,7 @@ class WideUnit(nn.Module):
         self.conv_branch1 = nn.Conv2d(channels, outs[-1], 1, stride=stride, bias=False) if shortcut else None
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        """The shortcut plus the branch."""
+        """Return the shortcut plus the branch."""
         parts = dict(self.named_children())
         skip_BCHW = branch_BCHW = x_BCHW
         for name in self.branch:
@@ -68,10 +76,18 @@ class WideUnit(nn.Module):
 
 
 class WideResNet(nn.Module):
-    """ResNet38 (Model A1) at stride 8: image_BCHW (RGB, 0..255) -> features_BCHW behind the last batch norm and ReLU.
+    """Trunk ResNet38 (Model A1) at stride 8: image_BCHW (RGB, 0..255) -> features_BCHW after the last batch norm and ReLU.
 
-    Batch norms are fixed, statistics and affine part alike. In training the bottlenecks drop whole channels: call
+    The statistics and the affine part of the batch norms are fixed. In training the bottlenecks drop whole channels: call
     `set_dropout_keys` before each forward pass.
+
+    Args:
+        width: factor for all channel counts.
+        frozen: parts that are not trained: "none", "stem" (conv1a and the b2 units) or "all".
+
+    Example:
+        >>> WideResNet(width=1 / 32, frozen="stem").eval()(torch.rand(1, 3, 65, 65)).shape
+        torch.Size([1, 128, 9, 9])
     """
 
     def __init__(self, *, width: float, frozen: Literal["none", "stem", "all"]) -> None:
@@ -101,28 +117,37 @@ class WideResNet(nn.Module):
         self.train()
 
     def train(self, mode: bool = True) -> WideResNet:
-        """Set the mode; the batch norms stay in evaluation."""
+        """Set the mode. The batch norms stay in evaluation."""
         super().train(mode)
         fix_batch_norms(self)
         return self
 
     def forward(self, image_BCHW: Tensor) -> Tensor:
-        """Features at stride 8."""
+        """Return features_BCHW at stride 8."""
         x_BCHW: Tensor = self.conv1a(self.normalize(image_BCHW))
         for name in self.units:
             x_BCHW = self.get_submodule(name)(x_BCHW)
         return nn.functional.relu(self.bn7(x_BCHW), inplace=True)
 
     def centres(self, size: int) -> tuple[float, float]:
-        """Pixel of feature 0 and pixels per feature: odd kernels with their own padding start at pixel 0, whatever the size."""
+        """Return the pixel of feature 0 and the pixels per feature: odd kernels with padding start at pixel 0 at any size."""
         return 0.0, 8.0
 
 
 class ResNetTrunk(nn.Module):
-    """torchvision's ResNet `net` without its classifier: image_BCHW (RGB, 0..255) -> features_BCHW of the last stage.
+    """Trunk around a ResNet of torchvision: image_BCHW (RGB, 0..255) -> features_BCHW of layer4.
 
-    Batch norms are fixed, statistics and affine part alike. Of the parts stem, layer1, ..., layer4 the first `frozen` are not
-    trained. Names as torchvision's.
+    The statistics and the affine part of the batch norms are fixed. Layer names are torchvision's.
+
+    Args:
+        net: the ResNet. Its classifier is left out.
+        stride: pixels per feature of `net`.
+        frozen: number of parts that are not trained, counted from the first of stem, layer1, ..., layer4.
+
+    Example:
+        >>> net = torchvision().models.resnet50(weights=None, replace_stride_with_dilation=[False, False, True])
+        >>> ResNetTrunk(net, stride=16, frozen=0)(torch.rand(1, 3, 65, 65)).shape
+        torch.Size([1, 2048, 5, 5])
     """
 
     def __init__(self, net: Any, *, stride: int, frozen: int) -> None:
@@ -137,22 +162,23 @@ class ResNetTrunk(nn.Module):
         self.train()
 
     def train(self, mode: bool = True) -> ResNetTrunk:
-        """Set the mode; the batch norms stay in evaluation."""
+        """Set the mode. The batch norms stay in evaluation."""
         super().train(mode)
         fix_batch_norms(self)
         return self
 
     def forward(self, image_BCHW: Tensor) -> Tensor:
-        """Features of layer4."""
+        """Return features_BCHW of layer4."""
         x_BCHW: Tensor = self.normalize(image_BCHW)
         for name in self.parts:
             x_BCHW = self.get_submodule(name)(x_BCHW)
         return x_BCHW
 
     def centres(self, size: int) -> tuple[float, float]:
-        """Pixel of feature 0 and pixels per feature: odd kernels with their own padding start at pixel 0, whatever the size."""
+        """Return the pixel of feature 0 and the pixels per feature: odd kernels with padding start at pixel 0 at any size."""
         return 0.0, float(self.stride)
 
 
 def _scaled(channels: int, width: float) -> int:
+    """Return the channel count times `width`, at least 1."""
     return max(1, round(channels * width))

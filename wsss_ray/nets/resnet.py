@@ -1,4 +1,4 @@
-"""ResNet (He, Zhang, Ren and Sun, CVPR 2016) as torchvision has it, as a fully convolutional trunk."""
+"""Build torchvision's ResNet (He, Zhang, Ren and Sun, CVPR 2016) as a fully convolutional trunk."""
 
 from __future__ import annotations
 
@@ -14,27 +14,33 @@ if TYPE_CHECKING:
 
 
 class ResNet(Trunk):
-    """ResNet50 or ResNet101 up to layer4: 2048 channels, at stride 8 321 x 321 -> 41 x 41. Batch norms are fixed.
+    """ResNet50 or ResNet101 up to layer4, with 2048 channels. At stride 8, 321 x 321 -> 41 x 41. Batch norms are fixed.
 
-    Dropped strides become dilations of the 3x3 convolutions behind them. torchvision strides in the 3x3 convolution of a
-    bottleneck; the Caffe model of DeepLab v2 strides in the 1x1 before it. State dicts of torchvision's resnet50 and resnet101
-    fit as they are; their classifier is left out.
+    Removed strides become dilations of the 3x3 convolutions after them. torchvision puts the stride of a bottleneck into its 3x3
+    convolution; the Caffe model of DeepLab v2 puts it into the 1x1 before. State dicts of torchvision's resnet50 and resnet101
+    fit without changes; their classifier is ignored.
     """
 
-    depth: Literal[50, 101] = Field(default=50, description="Layers.")
+    depth: Literal[50, 101] = Field(default=50, description="Number of layers.")
     output_stride: Literal[8, 16] = Field(default=16, description="Pixels per feature.")
     weights: Weights = Field(
-        default=Weights(source="imagenet"), description="none, imagenet (torchvision's IMAGENET1K_V1), or a file."
+        default=Weights(source="imagenet"), description="none, imagenet (torchvision's IMAGENET1K_V1), or a path to a file."
     )
-    frozen: int = Field(default=0, ge=0, le=5, description="How many of stem, layer1, ..., layer4 are not trained.")
+    frozen: int = Field(
+        default=0, ge=0, le=5, description="Number of parts that are not trained, in the order stem, layer1, ..., layer4."
+    )
 
     @classmethod
     def kind(cls) -> str:
-        """The name in job files."""
+        """Return the name in job files."""
         return "resnet"
 
     def build(self) -> nn.Module:
-        """See `Trunk.build`. ValueError if the weights are missing or do not fit."""
+        """Build the trunk. See `Trunk.build`.
+
+        Raises:
+            ValueError: if the weights are missing or do not fit.
+        """
         from wsss_ray.nets.residual import ResNetTrunk
         from wsss_ray.nets.torchvision_safe import torchvision
 

@@ -1,8 +1,8 @@
-"""ResNet38: Model A1 of Wu, Shen and van den Hengel, "Wider or Deeper" (Pattern Recognition 2019, arXiv 1611.10080).
+"""Build ResNet38: Model A1 of Wu, Shen and van den Hengel, "Wider or Deeper" (Pattern Recognition 2019, arXiv 1611.10080).
 
-As PSA (Ahn and Kwak, CVPR 2018) and the methods after it use it: stride 8, dilations instead of the last two strides, dropout of
-whole channels in the last two units. The ImageNet weights are a file of the authors' (itijyou/ademxapp,
-`ilsvrc-cls_rna-a1_cls1000_ep-0001.params`), for which there is no lasting address to load it from.
+PSA (Ahn and Kwak, CVPR 2018) and later methods use this variant: stride 8, dilations instead of the last two strides, and dropout
+of whole channels in the last two units. The authors publish the ImageNet weights as a file (itijyou/ademxapp,
+`ilsvrc-cls_rna-a1_cls1000_ep-0001.params`). That file has no permanent address, so this package cannot download it.
 """
 
 from __future__ import annotations
@@ -22,32 +22,38 @@ if TYPE_CHECKING:
 class ResNet38(Trunk):
     """ResNet38 without its classifier: 4096 channels, 321 x 321 -> 41 x 41. Batch norms are fixed.
 
-    State dicts of PSA and its relatives (`res38_cls.pth`) fit as they are, whatever stands before the names; their classifiers
-    are left out. So does mxnet's `.params` file.
+    The state dicts of PSA and related methods (`res38_cls.pth`) and the authors' mxnet `.params` file fit without changes. A
+    prefix before the names and the classifiers are ignored.
     """
 
-    weights: Weights = Field(default=Weights(), description="none, or a file: a state dict, or the authors' mxnet .params.")
+    weights: Weights = Field(
+        default=Weights(), description="none, or a path to a file: a state dict, or the authors' mxnet .params file."
+    )
     frozen: Literal["none", "stem", "all"] = Field(
         default="stem",
-        description="What is not trained. The stem is conv1a and the b2 units: PSA's choice; RRM's released network has none.",
+        description="Parts that are not trained. The stem is conv1a and the b2 units. PSA freezes the stem, RRM's code nothing.",
     )
-    width: float = Field(default=1.0, gt=0, le=1, description="Multiplies all channel counts; for tests, without weights only.")
+    width: float = Field(default=1.0, gt=0, le=1, description="Factor for all channel counts. For tests, without weights only.")
 
     @classmethod
     def kind(cls) -> str:
-        """The name in job files."""
+        """Return the name in job files."""
         return "resnet38"
 
     @model_validator(mode="after")
     def _consistent(self) -> ResNet38:
         if self.weights.source == "imagenet":
-            raise ValueError("weights: resnet38 has no imagenet weights to download; give none or the path of a file")
+            raise ValueError("weights: resnet38 has no imagenet weights to download. Give none or the path of a file.")
         if self.width != 1.0 and self.weights.source != "none":
-            raise ValueError("width other than 1 has no pretrained weights; set weights: none")
+            raise ValueError("width: only width 1 has pretrained weights. Set weights: none.")
         return self
 
     def build(self) -> nn.Module:
-        """See `Trunk.build`. ValueError if the weights are missing or do not fit."""
+        """Build the trunk. See `Trunk.build`.
+
+        Raises:
+            ValueError: if the weights are missing or do not fit.
+        """
         from wsss_ray.nets.mxnet_params import resnet38_names
         from wsss_ray.nets.residual import WideResNet
 
@@ -60,7 +66,7 @@ class ResNet38(Trunk):
 
 
 def _own(state: dict[str, Tensor], names: Iterable[str]) -> dict[str, Tensor]:
-    """What of `state` belongs to the trunk, without the prefix that a wrapper or a whole network put before it."""
+    """Select the parameters of the trunk and remove the prefix that a wrapper or a larger network put before their names."""
     first = "conv1a.weight"
     prefix = next((key.removesuffix(first) for key in state if key.endswith(first)), "")
     return {name: state[prefix + name] for name in names if prefix + name in state}

@@ -1,4 +1,4 @@
-"""RRM's network: one trunk, a classification branch whose maps make the labels, a segmentation branch that learns them."""
+"""Build RRM's network: one trunk, a classification branch whose maps give labels, a segmentation branch that learns them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,23 @@ from wsss_ray.nets.segnet import AtrousHead, SegNet
 
 
 class RrmNet(SegNet):
-    """forward(image_BCHW) -> (logits_BK of the tags, logits_BLhw of the pixels). Its first two parts are named as in `CamNet`."""
+    """Network with a classification and a segmentation branch on one trunk.
+
+    `forward(image_BCHW)` returns logits_BK of the tags and logits_BLhw of the pixels. `trunk` and `blocks` have the same names
+    as in `CamNet`.
+
+    Args:
+        trunk: module image_BCHW -> features_BCHW, as `Trunk.build` returns it.
+        head: head of the segmentation branch.
+        num_classes: number of classes K.
+        dropout: probability that a whole channel is dropped before the class layer.
+
+    Example:
+        >>> trunk = SmallNet().build()
+        >>> net = RrmNet(trunk, DilatedPair().build(trunk.channels, 21), num_classes=20, dropout=0.0)
+        >>> [logits.shape for logits in net(torch.rand(1, 3, 64, 64))]
+        [torch.Size([1, 20]), torch.Size([1, 21, 16, 16])]
+    """
 
     def __init__(self, trunk: nn.Module, head: AtrousHead, *, num_classes: int, dropout: float) -> None:
         super().__init__(trunk, head)
@@ -18,23 +34,38 @@ class RrmNet(SegNet):
         self.blocks = nn.ModuleList([cam_block(channels, num_classes, dropout=dropout, whole_channels=True)])
 
     def forward(self, image_BCHW: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
-        """Both branches on the same features."""
+        """Return logits_BK and logits_BLhw, computed from the same features."""
         x_BCHW = self.trunk(image_BCHW)
         return self.blocks[0](x_BCHW).mean(dim=(-2, -1)), self.head(x_BCHW)
 
     def cams(self, image_BCHW: Tensor) -> Tensor:
-        """Raw maps_BKhw of the classification branch."""
+        """Return the raw maps_BKhw of the classification branch."""
         maps: Tensor = self.blocks[0](self.trunk(image_BCHW))
         return maps
 
     def segment(self, image_BCHW: Tensor) -> Tensor:
-        """Logits_BLhw of the segmentation branch alone."""
+        """Return logits_BLhw of the segmentation branch only."""
         logits: Tensor = self.head(self.trunk(image_BCHW))
         return logits
 
 
 def class_maps(net: RrmNet, image_BCHW: Tensor, scales: tuple[float, ...]) -> Tensor:
-    """Multi-scale maps_BKhw (Eq. 2), in evaluation mode and without a gradient: the labels are constants."""
+    """Compute multi-scale class activation maps (Eq. 2) in evaluation mode and without a gradient.
+
+    The labels made from these maps are constants of the loss. The mode of `net` is restored afterwards.
+
+    Args:
+        net: the network.
+        image_BCHW: RGB images, 0..255.
+        scales: sizes of the input, relative to the images; the maps lie on the grid of the first.
+
+    Returns:
+        maps_BKhw, not normalised.
+
+    Example:
+        >>> class_maps(net, torch.rand(1, 3, 64, 64), scales=(1.0, 0.5)).shape
+        torch.Size([1, 20, 16, 16])
+    """
     from torch.nn.functional import interpolate
 
     from wsss_ray.ops.cam import merge_scales

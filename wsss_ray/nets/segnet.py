@@ -1,4 +1,4 @@
-"""DeepLab's heads and segmentation networks as torch modules, and the parameter groups they are trained with."""
+"""Define DeepLab's heads and segmentation networks as torch modules, and group their parameters for the optimiser."""
 
 from __future__ import annotations
 
@@ -16,9 +16,16 @@ from wsss_ray.ops.multiscale import scaled_sizes
 
 
 class AtrousHead(nn.Module):
-    """features_BCHW -> logits_BLHW: branches, summed (DeepLab; one is LargeFOV, several are ASPP).
+    """Head features_BCHW -> logits_BLHW that sums branches. One branch is DeepLab's LargeFOV, several are its ASPP.
 
-    The scoring layers start at N(0, 0.01) with bias 0, the others at He's unless `hidden_layers` gives them.
+    Scoring layers start at N(0, 0.01) with bias 0. Other layers start as He et al., or from a classifier (`start_hidden`).
+
+    Args:
+        branches: modules made by `fov_branch` or `pair_branch`.
+
+    Example:
+        >>> AtrousHead([fov_branch(512, 21, rate=12, hidden=None, dropout=0.0)])(torch.rand(1, 512, 41, 41)).shape
+        torch.Size([1, 21, 41, 41])
     """
 
     def __init__(self, branches: Sequence[nn.Sequential]) -> None:
@@ -27,7 +34,14 @@ class AtrousHead(nn.Module):
         self.hidden_pretrained = False
 
     def start_hidden(self, state: Mapping[str, Tensor]) -> None:
-        """Start fc6 and fc7 of every branch from `Trunk.hidden_layers`. ValueError if they do not fit."""
+        """Initialise fc6 and fc7 of every branch.
+
+        Args:
+            state: weights and biases, as `Trunk.hidden_layers` returns them.
+
+        Raises:
+            ValueError: if a shape does not fit.
+        """
         for branch in self.branches:
             assert isinstance(branch, nn.Sequential)
             for layer, name in ((branch[0], "fc6"), (branch[3], "fc7")):
@@ -35,18 +49,30 @@ class AtrousHead(nn.Module):
         self.hidden_pretrained = True
 
     def new_parameters(self) -> list[nn.Parameter]:
-        """What starts at random: all, or the scoring layers."""
+        """Return the randomly initialised parameters: those of the scoring layers after `start_hidden`, else all."""
         layers = [branch[-1] if self.hidden_pretrained else branch for branch in self.branches]  # type: ignore[index]
         return [parameter for layer in layers for parameter in layer.parameters()]
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        """Sum the branches."""
+        """Return the sum of the branches, logits_BLHW."""
         scores: list[Tensor] = [branch(x_BCHW) for branch in self.branches]
         return reduce(torch.add, scores)
 
 
 class SegNet(nn.Module):
-    """image_BCHW -> logits_BLhw at the trunk's stride."""
+    """Segmentation network image_BCHW -> logits_BLhw at the trunk's stride.
+
+    Args:
+        trunk: module image_BCHW -> features_BCHW, as `Trunk.build` returns it.
+        head: module features_BCHW -> logits_BLHW, as `Head.build` returns it.
+
+    Example:
+        >>> trunk = SmallNet().build()
+        >>> net = SegNet(trunk, LargeFov(hidden=64).build(trunk.channels, 21)).eval()
+        >>> logits = net(torch.rand(1, 3, 64, 64))
+        >>> logits.shape, net.enlarge(logits, 64, 64).shape
+        (torch.Size([1, 21, 16, 16]), torch.Size([1, 21, 64, 64]))
+    """
 
     head: AtrousHead
 
@@ -55,29 +81,58 @@ class SegNet(nn.Module):
         self.trunk, self.head = trunk, head
 
     def forward(self, image_BCHW: Tensor) -> Tensor:
-        """Logits; enlarge them, not their softmax."""
+        """Return logits_BLhw. To get scores at pixels, enlarge the logits, not their softmax."""
         logits_BLHW: Tensor = self.head(self.trunk(image_BCHW))
         return logits_BLHW
 
     def enlarge(self, logits_BLhw: Tensor, height: int, width: int) -> Tensor:
-        """Logits_BLHW at the pixels of the image they were made from."""
+        """Resize logits to the image they were computed from.
+
+        Args:
+            logits_BLhw: logits of this network.
+            height: rows of the image.
+            width: columns of the image.
+
+        Returns:
+            logits_BLHW.
+        """
         return grid.enlarge(logits_BLhw, height, width, *grid.axes(self.trunk, height, width))
 
     def under(self, pixel_BHW: Tensor, logits_BLhw: Tensor) -> Tensor:
-        """Labels (or any other pixels, (..., H, W)) under the centres of the features, (..., h, w)."""
+        """Read the labels, or other values of pixels, under the centres of the features.
+
+        Args:
+            pixel_BHW: values of shape (..., H, W) at the pixels of the image.
+            logits_BLhw: logits of that image; only their size is used.
+
+        Returns:
+            Values of shape (..., h, w).
+        """
         height, width = logits_BLhw.shape[-2:]
         return grid.at_features(pixel_BHW, (height, width), *grid.axes(self.trunk, *pixel_BHW.shape[-2:]))
 
 
 class MultiInputSegNet(SegNet):
-    """The same network on several sizes of its input (DeepLab v2's "MSC"), its scores fused by their maximum."""
+    """Segmentation network that runs on several sizes of its input and takes the maximum of the scores (DeepLab v2's "MSC").
+
+    Args:
+        trunk: module image_BCHW -> features_BCHW, as `Trunk.build` returns it.
+        head: module features_BCHW -> logits_BLHW, as `Head.build` returns it.
+        scales: sizes of the input, relative to the image.
+
+    Example:
+        >>> trunk = SmallNet().build()
+        >>> head = LargeFov(hidden=64).build(trunk.channels, 21)
+        >>> MultiInputSegNet(trunk, head, scales=(1.0, 0.75, 0.5)).eval()(torch.rand(1, 3, 64, 64)).shape
+        torch.Size([4, 1, 21, 16, 16])
+    """
 
     def __init__(self, trunk: nn.Module, head: AtrousHead, *, scales: Sequence[float]) -> None:
         super().__init__(trunk, head)
         self.scales = tuple(scales)
 
     def forward(self, image_BCHW: Tensor) -> Tensor:
-        """Logits_SBLhw on the grid of the first scale: those of every scale, and their maximum at the end."""
+        """Return logits_SBLhw on the grid of the first scale: the logits of every scale, then their maximum."""
         size = (image_BCHW.shape[-2], image_BCHW.shape[-1])
         axes = grid.axes(self.trunk, *size)
         scores: list[Tensor] = []
@@ -93,10 +148,21 @@ class MultiInputSegNet(SegNet):
 
 
 def decimate(state: Mapping[str, Tensor], hidden: int) -> dict[str, Tensor]:
-    """fc6 and fc7 for a head of `hidden` channels from the fully connected layers of a VGG classifier, as DeepLab reduces them.
+    """Reduce the fully connected layers of a VGG classifier to fc6 and fc7 of a head, as DeepLab does.
 
-    Every n-th of its 4096 units, and every third row and column of the 7x7 window that fc6 looks at. Empty without a classifier
-    of a multiple of `hidden` units.
+    Keep every n-th of the 4096 units, and every third row and column of fc6's 7x7 window.
+
+    Args:
+        state: state dict of torchvision's vgg16.
+        hidden: channels of fc6 and fc7.
+
+    Returns:
+        Weights and biases of fc6 (hidden x channels x 3 x 3) and fc7 (hidden x hidden x 1 x 1). Empty if `state` has no
+        classifier, or if its number of units is not a multiple of `hidden`.
+
+    Example:
+        >>> decimate(vgg16_state, hidden=1024)["fc6.weight"].shape
+        torch.Size([1024, 512, 3, 3])
     """
     names = [f"classifier.{layer}.{part}" for layer in (0, 3) for part in ("weight", "bias")]
     if not all(name in state for name in names) or len(state[names[0]]) % hidden:
@@ -114,10 +180,24 @@ def decimate(state: Mapping[str, Tensor], hidden: int) -> dict[str, Tensor]:
 def param_groups_deeplab(
     net: nn.Module, new: Iterable[nn.Parameter], *, head_scale: float = 10.0, bias_scale: float = 2.0
 ) -> list[dict[str, object]]:
-    """Optimiser groups as DeepLab trains: what is pretrained and what is new, weights and biases.
+    """Split the parameters of a network into DeepLab's optimiser groups: pretrained and new, weights and biases.
 
-    Learning rates are 1 for what is pretrained, `head_scale` for the parameters that start at random (`new`), `bias_scale` times
-    that for biases, which take no weight decay. Frozen parameters and empty groups are left out.
+    Pretrained weights have the relative learning rate 1, new weights `head_scale`. Biases have `bias_scale` times that rate and
+    no weight decay. Frozen parameters and empty groups are left out.
+
+    Args:
+        net: the network.
+        new: parameters that start at random.
+        head_scale: learning rate of new parameters over that of pretrained ones.
+        bias_scale: learning rate of biases over that of weights.
+
+    Returns:
+        At most four groups with `params`, `lr_scale` and, for biases, `weight_decay`.
+
+    Example:
+        >>> groups = param_groups_deeplab(net, net.head.new_parameters())
+        >>> [group["lr_scale"] for group in groups]
+        [1.0, 2.0, 10.0, 20.0]
     """
     fresh = {id(parameter) for parameter in new}
     groups: list[dict[str, object]] = []
@@ -134,7 +214,22 @@ def param_groups_deeplab(
 
 
 def fov_branch(channels: int, num_labels: int, *, rate: int, hidden: int | None, dropout: float) -> nn.Sequential:
-    """fc6 (3x3, dilated), ReLU, dropout, fc7 (1x1), ReLU, dropout, fc8 (1x1); with `hidden` None, dropout and one dilated 3x3."""
+    """Build a branch: fc6 (dilated 3x3), ReLU, dropout, fc7 (1x1), ReLU, dropout, fc8 (1x1).
+
+    Args:
+        channels: channels of the features.
+        num_labels: number of labels L.
+        rate: dilation of the 3x3 convolution.
+        hidden: channels of fc6 and fc7; None for a branch of dropout and one dilated 3x3 convolution.
+        dropout: dropout probability.
+
+    Returns:
+        A module features_BCHW -> logits_BLHW.
+
+    Example:
+        >>> fov_branch(512, 21, rate=12, hidden=1024, dropout=0.5).eval()(torch.rand(1, 512, 41, 41)).shape
+        torch.Size([1, 21, 41, 41])
+    """
     if hidden is None:
         return _started([KeyedDropout(dropout), nn.Conv2d(channels, num_labels, 3, padding=rate, dilation=rate)])
     fc6, fc7 = nn.Conv2d(channels, hidden, 3, padding=rate, dilation=rate), nn.Conv2d(hidden, hidden, 1)
@@ -144,12 +239,27 @@ def fov_branch(channels: int, num_labels: int, *, rate: int, hidden: int | None,
 
 
 def pair_branch(channels: int, num_labels: int, *, rate: int, hidden: int) -> nn.Sequential:
-    """Two dilated 3x3 convolutions with ReLU between them."""
+    """Build a branch with two dilated 3x3 convolutions and a ReLU between them.
+
+    Args:
+        channels: channels of the features.
+        num_labels: number of labels L.
+        rate: dilation of both convolutions.
+        hidden: channels between them.
+
+    Returns:
+        A module features_BCHW -> logits_BLHW.
+
+    Example:
+        >>> pair_branch(4096, 21, rate=12, hidden=512)(torch.rand(1, 4096, 41, 41)).shape
+        torch.Size([1, 21, 41, 41])
+    """
     first, score = (nn.Conv2d(i, o, 3, padding=rate, dilation=rate) for i, o in ((channels, hidden), (hidden, num_labels)))
     return _started([first, nn.ReLU(inplace=True), score])
 
 
 def _started(layers: list[nn.Module]) -> nn.Sequential:
+    """Initialise the layers and chain them. The last one, which scores, starts at N(0, 0.01)."""
     init_he(layers)
     nn.init.normal_(layers[-1].weight, std=0.01)  # type: ignore[arg-type]
     return nn.Sequential(*layers)

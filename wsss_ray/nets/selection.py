@@ -1,4 +1,4 @@
-"""The FickleNet classifier as a module: a trunk, and one S x S kernel per class on stochastically selected hidden units."""
+"""Build FickleNet's classifier: a trunk, and one S x S kernel per class on stochastically selected hidden units."""
 
 from __future__ import annotations
 
@@ -15,7 +15,29 @@ Selection = Literal["stochastic", "general_dropout", "deterministic"]
 def draw_keep(
     mode: Selection, *, key: int, n: int, size: int, height: int, width: int, rate: float, device: torch.device
 ) -> Tensor:
-    """Keep masks keep_NDHW of one of the three modes of the paper's Table 6."""
+    """Draw keep masks for one of the three modes of the paper's Table 6.
+
+    Args:
+        mode: how hidden units are selected.
+        key: 64-bit key of the random stream.
+        n: number of selections N.
+        size: side S of the window, odd.
+        height: rows of the feature map.
+        width: columns of the feature map.
+        rate: dropout rate in [0, 1]; without effect for "deterministic".
+        device: device that draws.
+
+    Returns:
+        keep_NDHW, bool, for D = S * S offsets (see `closed_form.sample_keep`).
+
+    Raises:
+        ValueError: if a random mode gets an even window or a rate outside [0, 1].
+
+    Example:
+        >>> keep = draw_keep("stochastic", key=7, n=4, size=3, height=5, width=6, rate=0.9, device=torch.device("cpu"))
+        >>> keep.shape
+        torch.Size([4, 9, 5, 6])
+    """
     if mode == "deterministic":
         return closed_form.keep_all(n=n, kernel_size=size, height=height, width=width, device=device)
     sample = closed_form.sample_keep if mode == "stochastic" else closed_form.sample_dropout
@@ -23,7 +45,20 @@ def draw_keep(
 
 
 class SelectionClassifier(nn.Module):
-    """forward(image_BCHW, keys) -> logits_BK, the selection of each image drawn from its own key."""
+    """Classifier `forward(image_BCHW, keys)` -> logits_BK that draws the selection of each image from the image's key.
+
+    Args:
+        trunk: module image_BCHW -> features_BCHW, as `Trunk.build` returns it.
+        num_classes: number of classes K.
+        kernel_size: side S of the window, odd.
+        mode: how hidden units are selected in training (Table 6).
+        rate: dropout rate in [0, 1].
+
+    Example:
+        >>> net = SelectionClassifier(SmallNet().build(), num_classes=20, kernel_size=9, mode="stochastic", rate=0.9)
+        >>> net(torch.rand(2, 3, 64, 64), keys=(17, 42)).shape
+        torch.Size([2, 20])
+    """
 
     def __init__(self, trunk: nn.Module, *, num_classes: int, kernel_size: int, mode: Selection, rate: float) -> None:
         super().__init__()
@@ -33,7 +68,7 @@ class SelectionClassifier(nn.Module):
         nn.init.normal_(self.weight, std=0.01)
 
     def forward(self, image_BCHW: Tensor, keys: tuple[int, ...]) -> Tensor:
-        """Class scores before the sigmoid."""
+        """Return logits_BK, the class scores before the sigmoid."""
         x_BKHW = self.trunk(image_BCHW)
         if self.mode == "stochastic":
             return closed_form.stochastic_logits(x_BKHW, self.weight, keys=keys, dropout_rate=self.rate)

@@ -1,4 +1,4 @@
-"""Any network of timm (PyTorch Image Models) that gives out its features, as a trunk."""
+"""Build a trunk from any timm network (PyTorch Image Models) that supports feature extraction."""
 
 from __future__ import annotations
 
@@ -16,30 +16,37 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-_DILATED_CELLS = "output_stride: dilated patches leave the middle of their cells; leave it out with alignment cell"
+_DILATED_CELLS = "output_stride: dilated patches leave the middle of their cells. Remove it with alignment cell."
 
 
 class Timm(Trunk):
-    """One feature map of a timm model that supports `features_only`, normalised as its pretrained weights want it.
+    """Trunk that returns one feature map of a timm model with `features_only` support.
 
-    The network always runs as in evaluation: batch norms are fixed, there is no dropout and no stochastic depth. Transformers
-    with a fixed input size are built for any size where timm can do that; others are refused.
+    Images are normalised as the pretrained weights require. The network always runs in evaluation mode: batch norms are fixed,
+    and there is no dropout and no stochastic depth. Transformers with a fixed input size are built for any size if timm can do
+    so; others are rejected.
 
-    Half a stride hangs on `alignment`: convolutions of odd size with padding on both sides put feature i at pixel i * stride
-    (ResNet, RegNet, EfficientNet, MobileNet; of the tf_ ones only on sides of 32 m + 1); patches put it in the middle of its cell
-    (ViT, Swin, ConvNeXt, and VGG with its 2x2 pools). By default that is told by the layers: cells where a convolution or a
-    maximum moves by its whole size. Where the way is through other layers (the mean pools of DenseNet), say it.
+    A wrong `alignment` shifts the features by half a stride. Convolutions of odd size with padding on both sides put feature i at
+    pixel i * stride (ResNet, RegNet, EfficientNet, MobileNet; for the tf_ models only on sides of 32 m + 1). Patches put it in
+    the middle of its cell (ViT, Swin, ConvNeXt, and VGG with its 2x2 pools). By default, the layers decide: "cell" if a
+    convolution or a max pooling has a stride equal to its kernel size. Set `alignment` yourself if other layers reduce the size,
+    such as the mean pools of DenseNet.
     """
 
-    name: str = Field(min_length=1, description="Of the model, as timm.list_models() has it; with a tag to pin its weights.")
+    name: str = Field(
+        min_length=1, description="Name of the model in timm.list_models(). Add a tag (name.tag) to choose certain weights."
+    )
     alignment: Literal["auto", "corner", "cell"] = Field(
         default="auto",
-        description="Where features lie: at every stride-th pixel (corner), in the middle of cells of that size (cell).",
+        description="Position of the features. corner: at every stride-th pixel; cell: in the middle of cells of that size.",
     )
-    output_stride: int | None = Field(default=None, ge=1, description="Pixels per feature by dilation, if the model can do that.")
-    out_index: int = Field(default=-1, description="Which of the model's feature maps; -1 is the last, the coarsest.")
+    output_stride: int | None = Field(
+        default=None, ge=1, description="Pixels per feature, reached by dilation if the model supports it."
+    )
+    out_index: int = Field(default=-1, description="Index of the feature map; -1 is the last and coarsest.")
     weights: Weights = Field(
-        default=Weights(source="imagenet"), description="none, imagenet (the model's own in timm), or a file of a timm model."
+        default=Weights(source="imagenet"),
+        description="none, imagenet (the model's pretrained weights in timm), or a path to a file of a timm model.",
     )
 
     @model_validator(mode="after")
@@ -49,12 +56,16 @@ class Timm(Trunk):
         return self
 
     def build(self) -> nn.Module:
-        """See `Trunk.build`. ValueError if timm is missing, cannot build or run the model so, or the weights do not fit."""
-        from wsss_ray.nets.modules import TimmTrunk
+        """Build the trunk. See `Trunk.build`.
+
+        Raises:
+            ValueError: if timm is missing, if it cannot build or run the model with these fields, or if the weights do not fit.
+        """
+        from wsss_ray.nets.wrapped import TimmTrunk
 
         timm = _timm()
         if not timm.is_model(self.name):
-            raise ValueError(f"name is {self.name!r}, which timm {timm.__version__} does not know; timm.list_models() names all")
+            raise ValueError(f"name: timm {timm.__version__} has no model {self.name!r}. timm.list_models() lists all names.")
         loading: dict[str, Any] = {"pretrained": self.weights.source == "imagenet"}
         wanted = f"{self.name} with output_stride {self.output_stride} and out_index {self.out_index}"
         try:
@@ -62,17 +73,19 @@ class Timm(Trunk):
                 loading = {"pretrained": True, "pretrained_cfg_overlay": {"state_dict": self._checked_state(timm)}}
             net = self._create(timm, features_only=True, out_indices=(self.out_index,), **loading)
         except (TypeError, AssertionError, RuntimeError, NotImplementedError, IndexError, AttributeError) as error:
-            raise ValueError(f"timm cannot build {wanted}: {type(error).__name__}: {error}") from error
+            why = f"{type(error).__name__}: {error}"
+            raise ValueError(f"name: timm cannot build {wanted}: {why}. Change these fields or choose another model.") from error
         try:
             trunk = TimmTrunk(net, alignment=self.alignment)
         except (ValueError, AssertionError, RuntimeError) as error:
-            raise ValueError(f"{wanted} does not take images of any size with alignment {self.alignment}: {error}") from error
+            refused = f"{wanted} does not accept images of every size with alignment {self.alignment}: {error}"
+            raise ValueError(f"name: {refused}. Choose another alignment or another model.") from error
         if trunk.alignment == "cell" and self.output_stride is not None:
             raise ValueError(_DILATED_CELLS)
         return trunk
 
     def _create(self, timm: ModuleType, **how: Any) -> Any:
-        """The model, for images of any size. timm says how by trying: models take one of these arguments, or none."""
+        """Create the model for images of any size. A model accepts one of two arguments for this, or none: try them in order."""
         fixed = timm.get_pretrained_cfg(self.name).fixed_input_size
         ways: list[dict[str, Any]] = [{"dynamic_img_size": True}, {"strict_img_size": False}] if fixed else []
         for way in ways:
@@ -83,7 +96,7 @@ class Timm(Trunk):
         return timm.create_model(self.name, output_stride=self.output_stride, **how)
 
     def _checked_state(self, timm: ModuleType) -> dict[str, Any]:
-        """The file's weights, complete: timm itself would start at random what is missing in it."""
+        """Load the file's weights and check that none is missing. timm itself would initialise missing weights at random."""
         whole: nn.Module = self._create(timm, num_classes=0)
         heads = timm.get_pretrained_cfg(self.name).classifier or ()
         ignore = tuple(f"{head}." for head in ((heads,) if isinstance(heads, str) else heads))
@@ -92,9 +105,10 @@ class Timm(Trunk):
 
 
 def _timm() -> ModuleType:
+    """Import timm. Raise ValueError if it is not installed."""
     from wsss_ray.nets.torchvision_safe import torchvision
 
     if find_spec("timm") is None:
-        raise ValueError("the trunk timm needs the package timm; run: pip install 'wsss-ray[timm]'")
-    torchvision()  # timm imports it
+        raise ValueError("timm: the package is not installed. Run: pip install 'wsss-ray[timm]'")
+    torchvision()  # timm imports torchvision: load it safely first
     return import_module("timm")

@@ -1,9 +1,10 @@
-"""torchvision beside any torch.
+"""Import torchvision next to any build of torch.
 
-PyPI's torchvision wheels are CUDA builds. Beside a CPU-only torch their extension cannot load, and `import torchvision` stops at
-"operator torchvision::nms does not exist", because it describes an operator that only the extension defines. Networks and
-transforms need none of its operators. So whether the extension loads is asked first, and only if it does not are the two missing
-schemas declared, without an implementation: calling them still fails, importing no longer does.
+PyPI's torchvision wheels are CUDA builds. With a CPU-only torch, their extension cannot load. `import torchvision` then stops
+with "operator torchvision::nms does not exist", because torchvision registers a fake kernel for an operator that only the
+extension defines. Networks and transforms need none of these operators. This module first tries to load the extension. If that
+fails, it declares the two missing schemas without an implementation: the import works, and a call of such an operator still
+fails.
 """
 
 from __future__ import annotations
@@ -23,10 +24,16 @@ _SIGNATURE = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
 
 
 def torchvision() -> ModuleType:
-    """The torchvision module, imported so that it works with or without its compiled operators.
+    """Import torchvision, with or without its compiled operators.
+
+    Returns:
+        The torchvision module.
 
     Raises:
         ImportError: if torchvision is not installed.
+
+    Example:
+        >>> net = torchvision().models.resnet50(weights=None)
     """
     if "torchvision" not in sys.modules and not _extension_loads():
         _schemas()
@@ -34,12 +41,12 @@ def torchvision() -> ModuleType:
 
 
 def _extension_loads() -> bool:
-    """Load the extension as torchvision itself is about to (loading it twice is loading it once)."""
+    """Load the extension as torchvision will do, and return False if it cannot load. Loading it twice has no effect."""
     import torch
 
     spec = find_spec("torchvision")
     if spec is None or not spec.submodule_search_locations:
-        raise ImportError("torchvision is not installed; run: pip install torchvision")
+        raise ImportError("torchvision: the package is not installed. Run: pip install torchvision")
     finder = FileFinder(spec.submodule_search_locations[0], (ExtensionFileLoader, EXTENSION_SUFFIXES))
     extension = finder.find_spec("_C")
     if extension is None or extension.origin is None:
@@ -51,8 +58,9 @@ def _extension_loads() -> bool:
     return True
 
 
-@cache  # a library's definitions vanish with the object: the cache keeps it for the life of the process
+@cache  # torch drops a library's definitions with the object: the cache keeps it for the life of the process
 def _schemas() -> Library:
+    """Declare the schemas of the operators that torchvision's Python code expects."""
     import torch
 
     library = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]

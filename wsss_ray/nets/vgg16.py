@@ -1,4 +1,4 @@
-"""VGG16 (Simonyan and Zisserman, ICLR 2015) as a fully convolutional trunk at stride 8 (DeepLab, SEC, DSRG)."""
+"""Build VGG16 (Simonyan and Zisserman, ICLR 2015) as a fully convolutional trunk at stride 8 (DeepLab, SEC, DSRG)."""
 
 from __future__ import annotations
 
@@ -16,22 +16,30 @@ if TYPE_CHECKING:
 class Vgg16(Trunk):
     """VGG16 up to conv5_3: 512 channels, 321 x 321 -> 41 x 41.
 
-    Pools 1 to 3 are 3x3 with stride 2 and padding 1 (2x2 would give 40 x 40), pool 4 has stride 1, conv5 is dilated by 2. State
-    dicts of torchvision's vgg16 fit as they are; their classifier is left out.
+    Pools 1 to 3 are 3x3 with stride 2 and padding 1; 2x2 pools would give 40 x 40. Pool 4 has stride 1, and conv5 is dilated by
+    2. State dicts of torchvision's vgg16 fit without changes; their classifier is ignored.
     """
 
-    weights: Weights = Field(default=Weights(source="imagenet"), description="none, imagenet (torchvision's), or a file.")
-    pool5: bool = Field(default=False, description="Add pool5 and pool5a (3x3 maximum, 3x3 mean, stride 1), as DeepLab has.")
-    width: float = Field(default=1.0, gt=0, le=1, description="Multiplies all channel counts; for tests, without weights only.")
+    weights: Weights = Field(
+        default=Weights(source="imagenet"), description="none, imagenet (from torchvision), or a path to a file."
+    )
+    pool5: bool = Field(
+        default=False, description="Add DeepLab's pool5 and pool5a: a 3x3 max pooling and a 3x3 mean pooling with stride 1."
+    )
+    width: float = Field(default=1.0, gt=0, le=1, description="Factor for all channel counts. For tests, without weights only.")
 
     @model_validator(mode="after")
     def _full_width(self) -> Vgg16:
         if self.width != 1.0 and self.weights.source != "none":
-            raise ValueError("width other than 1 has no pretrained weights; set weights: none")
+            raise ValueError("width: only width 1 has pretrained weights. Set weights: none.")
         return self
 
     def build(self) -> nn.Module:
-        """See `Trunk.build`. ValueError if the weights are missing or do not fit."""
+        """Build the trunk. See `Trunk.build`.
+
+        Raises:
+            ValueError: if the weights are missing or do not fit.
+        """
         from wsss_ray.nets.modules import vgg16_trunk
 
         trunk = vgg16_trunk(width=self.width, pool5=self.pool5)
@@ -40,7 +48,7 @@ class Vgg16(Trunk):
         return trunk
 
     def hidden_layers(self, hidden: int) -> dict[str, Tensor]:
-        """The hidden layers of ImageNet's classifier, reduced as DeepLab does it (see `segnet.decimate`)."""
+        """Return fc6 and fc7 from the classifier of the weights, reduced as DeepLab does (see `segnet.decimate`)."""
         from wsss_ray.nets.segnet import decimate
 
         return decimate(load_weights(self.weights, imagenet=_imagenet), hidden)

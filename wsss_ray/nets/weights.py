@@ -1,4 +1,4 @@
-"""Initial weights of a network: none, the ImageNet weights of its family, or a file known by its content."""
+"""Load the initial weights of a network: none, the ImageNet weights of its family, or a file identified by its content."""
 
 from __future__ import annotations
 
@@ -19,22 +19,28 @@ _SUFFIXES = (".pt", ".pth", ".safetensors", ".params")
 
 
 class Weights(Component):
-    """Where a network's initial weights come from; in a job file also a plain string, the `source`.
+    """Weights of a network, by name or file. A job file may give `source` alone, as a plain string.
 
-    Two files with the same bytes are the same weights, whatever their paths: the identity of a file is its SHA-256. With
-    `sha256` given, planning does not read the file and loading checks it.
+    Files with the same bytes are the same weights, at any path: the SHA-256 identifies a file. With `sha256` given, planning
+    does not read the file, and loading checks the digest.
+
+    Example:
+        >>> Weights(source="imagenet").is_file
+        False
+        >>> Weights.model_validate("vgg16.pth").source
+        'vgg16.pth'
     """
 
     source: str = Field(
         default="none",
         min_length=1,
-        description="none, imagenet, or a state dict's file (.pt, .pth, .safetensors; mxnet's .params).",
+        description="none, imagenet, or a path to a state dict (.pt, .pth, .safetensors, or mxnet's .params).",
     )
-    sha256: str | None = Field(default=None, description="Digest that the file must have; only with a file.")
+    sha256: str | None = Field(default=None, description="SHA-256 that the file must have. Only with a file.")
 
     @classmethod
     def from_text(cls, text: str) -> dict[str, str]:
-        """See `Component.from_text`: the source."""
+        """Read a plain string as the source. See `Component.from_text`."""
         return {"source": text}
 
     @field_validator("sha256")
@@ -48,69 +54,108 @@ class Weights(Component):
     def _consistent(self) -> Weights:
         if self.is_file and Path(self.source).suffix not in _SUFFIXES:
             raise ValueError(
-                f"weights.source is {self.source!r}, allowed: none, imagenet, or a file ending in {', '.join(_SUFFIXES)}"
+                f"source: {self.source!r} is not known. Give none, imagenet, or a file ending in {', '.join(_SUFFIXES)}."
             )
         if self.sha256 and not self.is_file:
-            raise ValueError(f"weights.sha256 goes with a file, not with source {self.source!r}; leave it out")
+            raise ValueError(f"sha256: only a file has a digest, but source is {self.source!r}. Remove sha256.")
         return self
 
     @property
     def is_file(self) -> bool:
-        """Whether `source` is a path."""
+        """Return True if `source` is a path."""
         return self.source not in ("none", "imagenet")
 
     def identity(self) -> dict[str, Any]:
-        """The content in place of the path. Without `sha256` it reads the file, once per process; ValueError if it is missing."""
+        """Return the identity of the weights, with the SHA-256 of a file in place of its path.
+
+        Without `sha256`, this reads the file; an unchanged file is read once per process.
+
+        Raises:
+            ValueError: if `sha256` is not given and the file does not exist.
+        """
         what = {"sha256": self.sha256 or file_sha256(self.source)} if self.is_file else {"source": self.source}
         return {"kind": self.kind(), "revision": self.revision} | what
 
 
 def load_weights(spec: Weights, *, imagenet: Callable[[], Mapping[str, Tensor]] | None = None) -> dict[str, Tensor]:
-    """The state dict that `spec` names, on the CPU; empty for none.
+    """Load weights to the CPU. Reading a file never runs code from it.
 
     Args:
-        spec: what to load. Files are read without running code from them.
-        imagenet: fetches the ImageNet weights of the network at hand, if its family has any.
+        spec: weights to load.
+        imagenet: function that returns the ImageNet weights of the network; None if there are none.
+
+    Returns:
+        The state dict; empty for `source` none.
 
     Raises:
-        ValueError: if the file is missing, is no state dict, or has another digest; if there are no ImageNet weights.
+        ValueError: if the file is missing, is not a state dict or has another digest, or if there are no ImageNet weights.
+
+    Example:
+        >>> state = load_weights(Weights(source="vgg16.pth"))
+        >>> load_weights(Weights(source="none"))
+        {}
     """
     if spec.source == "none":
         return {}
     if not spec.is_file:
         if imagenet is None:
-            raise ValueError("weights.source is imagenet, but this network has no such weights; give none or a file")
+            raise ValueError("weights.source: this network has no imagenet weights. Give none or a file.")
         return dict(imagenet())
     found = file_sha256(spec.source) if spec.sha256 else None
     if found != spec.sha256:
-        raise ValueError(f"weights.sha256 is {spec.sha256}, but {spec.source} has {found}; is it the file you meant?")
+        raise ValueError(
+            f"weights.sha256: expected {spec.sha256}, but {spec.source} has {found}. Correct the path or the digest."
+        )
     return _read(spec.source)
 
 
 def copy_weights(net: nn.Module, state: Mapping[str, Tensor], *, ignore: Sequence[str] = ()) -> None:
-    """Load `state` into `net`, every parameter and buffer of it; keys that begin with one of `ignore` may be left over.
+    """Copy a state dict into a network. It must cover every parameter and buffer.
+
+    Args:
+        net: network; changed.
+        state: state dict.
+        ignore: prefixes of keys in `state` to skip, such as those of a classifier.
 
     Raises:
-        ValueError: if keys are missing or left over, or a shape differs.
+        ValueError: if a key is missing or unexpected, or a shape differs.
+
+    Example:
+        >>> copy_weights(trunk, load_weights(Weights(source="vgg16.pth")), ignore=("classifier.",))
     """
     kept = {key: value for key, value in state.items() if not key.startswith(tuple(ignore))}
     try:
         net.load_state_dict(kept)
     except RuntimeError as error:
-        raise ValueError(f"weights.source does not fit the network: {error}") from error
+        raise ValueError(f"weights.source: does not fit the network. Give weights of the same network. {error}") from error
 
 
 def file_sha256(path: str) -> str:
-    """SHA-256 of a file; read again only if its size or time changes. ValueError if there is no such file."""
+    """Compute the SHA-256 of a file. The digest is cached until the size or the modification time changes.
+
+    Args:
+        path: path of the file.
+
+    Returns:
+        64 hexadecimal digits.
+
+    Raises:
+        ValueError: if there is no such file.
+
+    Example:
+        >>> len(file_sha256("vgg16.pth"))
+        64
+    """
     file = Path(path)
     if not file.is_file():
-        raise ValueError(f"weights.source: there is no file {path}; give its path on this machine, or none or imagenet")
+        raise ValueError(f"weights.source: there is no file {path}. Give a path on this machine, none or imagenet.")
     stat = file.stat()
     return _sha256(str(file.resolve()), stat.st_size, stat.st_mtime_ns)
 
 
 @lru_cache(maxsize=64)
 def _sha256(path: str, _size: int, _mtime_ns: int) -> str:
+    """Compute the digest. The size and the time are part of the cache's key."""
     digest = hashlib.sha256()
     with Path(path).open("rb") as stream:
         while block := stream.read(1 << 20):
@@ -119,6 +164,7 @@ def _sha256(path: str, _size: int, _mtime_ns: int) -> str:
 
 
 def _read(path: str) -> dict[str, Tensor]:
+    """Read a state dict from a file."""
     import pickle
 
     import torch
@@ -126,7 +172,7 @@ def _read(path: str) -> dict[str, Tensor]:
     from safetensors.torch import load_file
 
     if not Path(path).is_file():
-        raise ValueError(f"weights.source: there is no file {path} on this machine; every worker must see it")
+        raise ValueError(f"weights.source: there is no file {path} on this machine. Put it where every worker can read it.")
     if path.endswith(".params"):
         from wsss_ray.nets.mxnet_params import read_params
 
@@ -134,12 +180,12 @@ def _read(path: str) -> dict[str, Tensor]:
     try:
         state = load_file(path) if path.endswith(".safetensors") else torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        why = "it is damaged, or holds other objects than tensors, which are never unpickled; save net.state_dict()"
-        raise ValueError(f"weights.source: {path} is not a readable file of tensors: {why}") from error
+        why = "it is damaged, or it holds objects other than tensors, which are never unpickled"
+        raise ValueError(f"weights.source: {path} is not a readable file of tensors: {why}. Save net.state_dict().") from error
     except (RuntimeError, EOFError, SafetensorError) as error:
-        raise ValueError(f"weights.source: {path} is not a readable file of tensors: {error}") from error
+        raise ValueError(f"weights.source: {path} is not a readable file of tensors. Save it again. {error}") from error
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise ValueError(f"weights.source: {path} is no state dict (names to tensors); save net.state_dict()")
+        raise ValueError(f"weights.source: {path} is not a state dict (names to tensors). Save net.state_dict().")
     return state

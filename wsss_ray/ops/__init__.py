@@ -1,1 +1,1 @@
-"""Pure functions of tensors and arrays: no files, no state, no Ray."""
+"""Compute with tensors and arrays. Functions are pure: no files, no state, no Ray."""

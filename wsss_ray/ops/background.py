@@ -1,4 +1,4 @@
-"""Where a seed's background comes from: as cues (yes or no at a pixel), or as a score beside those of the classes."""
+"""Find the background of a seed: as cues (True or False per pixel), or as a score to compare with those of the classes."""
 
 from __future__ import annotations
 
@@ -17,39 +17,65 @@ if TYPE_CHECKING:
 
 
 class Background(Component):
-    """Background from localization maps, all of them at the image's resolution and in [0, 1], or from a saliency map."""
+    """Rule that finds background in localization maps or in a saliency map. Maps have the image's size and lie in [0, 1]."""
 
     @property
     def needs_saliency(self) -> bool:
-        """See `SeedRule.needs_saliency`."""
+        """Return True if the rule needs a saliency map. See `SeedRule.needs_saliency`."""
         return False
 
     @abstractmethod
     def cues(self, peak_CHW: MapArray, saliency_HW: MapArray | None) -> NDArray[np.bool_]:
-        """Background cues (H, W)."""
+        """Mark the pixels that are background.
+
+        Args:
+            peak_CHW: localization maps of the C classes of the image; C may be 0.
+            saliency_HW: class-agnostic saliency, or None.
+
+        Returns:
+            Cues, bool (H, W).
+
+        Example:
+            >>> CamBackground(threshold=0.2).cues(np.array([[[0.1, 0.5]]], np.float32), None)
+            array([[ True, False]])
+        """
 
     @abstractmethod
     def score(self, peak_CHW: MapArray, saliency_HW: MapArray | None) -> MapArray:
-        """How much a pixel is background, (H, W) in [0, 1]: comparable with the maps of the classes."""
+        """Score each pixel as background, on the scale of the localization maps.
+
+        Args:
+            peak_CHW: localization maps of the C classes of the image; C may be 0.
+            saliency_HW: class-agnostic saliency, or None.
+
+        Returns:
+            Scores, float32 (H, W) in [0, 1].
+
+        Example:
+            >>> PowerBackground(gamma=2.0).score(np.array([[[0.0, 0.5]]], np.float32), None)
+            array([[1.  , 0.25]], dtype=float32)
+        """
 
 
 class SaliencyBackground(Background):
-    """From a class-agnostic saliency map: cues where it lies below `threshold` (.06 in DSRG's family), score 1 - saliency."""
+    """Background from a class-agnostic saliency map: cues where saliency is below `threshold`, score 1 - saliency."""
 
-    threshold: float = Field(default=0.06, gt=0, le=1)
+    threshold: float = Field(
+        default=0.06, gt=0, le=1, description="Saliency below which a pixel is background; 0.06 in the DSRG family."
+    )
 
     @property
     def needs_saliency(self) -> bool:
-        """See `SeedRule.needs_saliency`."""
+        """Return True: the rule reads saliency."""
         return True
 
     def cues(self, peak_CHW: MapArray, saliency_HW: MapArray | None) -> NDArray[np.bool_]:
-        """See `Background.cues`."""
+        """Mark the pixels below the threshold. See `Background.cues`."""
         assert saliency_HW is not None
         return saliency_HW < self.threshold
 
     def score(self, peak_CHW: MapArray, saliency_HW: MapArray | None) -> MapArray:
-        """See `Background.score`."""
+        """Return 1 - saliency. See `Background.score`."""
         import numpy as np
 
         assert saliency_HW is not None
@@ -57,36 +83,36 @@ class SaliencyBackground(Background):
 
 
 class CamBackground(Background):
-    """The complement of the localization maps: cues where no class exceeds `threshold`, which is also the score everywhere."""
+    """Background where all maps are low: cues where no class exceeds `threshold`. The score is `threshold` everywhere."""
 
-    threshold: float = Field(default=0.2, gt=0, le=1)
+    threshold: float = Field(default=0.2, gt=0, le=1, description="A pixel is background if no map exceeds this value.")
 
     def cues(self, peak_CHW: MapArray, saliency_HW: MapArray | None) -> NDArray[np.bool_]:
-        """See `Background.cues`."""
+        """Mark the pixels where no class exceeds the threshold. See `Background.cues`."""
         import numpy as np
 
         return np.asarray(~(peak_CHW > self.threshold).any(axis=0), np.bool_)
 
     def score(self, peak_CHW: MapArray, saliency_HW: MapArray | None) -> MapArray:
-        """See `Background.score`."""
+        """Return the threshold at every pixel. See `Background.score`."""
         import numpy as np
 
         return np.full(peak_CHW.shape[1:], self.threshold, np.float32)
 
 
 class PowerBackground(Background):
-    """(1 - max over the classes) ** gamma (Ahn and Kwak, CVPR 2018; RRM, Eq. 4); cues where it exceeds every class."""
+    """Background with the score (1 - max) ** gamma (Ahn and Kwak, CVPR 2018; RRM, Eq. 4); cues where it exceeds every class."""
 
-    gamma: float = Field(default=4.0, ge=1)
+    gamma: float = Field(default=4.0, ge=1, description="Exponent. A larger one makes the background weaker.")
 
     def cues(self, peak_CHW: MapArray, saliency_HW: MapArray | None) -> NDArray[np.bool_]:
-        """See `Background.cues`."""
+        """Mark the pixels whose background score exceeds every class. See `Background.cues`."""
         import numpy as np
 
         return np.asarray((peak_CHW < self.score(peak_CHW, saliency_HW)).all(axis=0), np.bool_)
 
     def score(self, peak_CHW: MapArray, saliency_HW: MapArray | None) -> MapArray:
-        """See `Background.score`."""
+        """Return (1 - max) ** gamma, or ones if the image has no class. See `Background.score`."""
         import numpy as np
 
         if not len(peak_CHW):

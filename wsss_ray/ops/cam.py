@@ -1,7 +1,7 @@
-"""Class activation maps (Zhou et al., CVPR 2016) at several scales, and how maps are fused.
+"""Compute class activation maps (Zhou et al., CVPR 2016) at several scales, and fuse maps.
 
-With global average pooling behind a 1x1 convolution the class score is the mean of that convolution's output: the output is the
-map, no gradient is needed.
+With global average pooling after a 1x1 convolution, the class score is the mean of that convolution's output. The output is
+therefore the map, and no gradient is needed.
 """
 
 from __future__ import annotations
@@ -20,21 +20,27 @@ Merge = Literal["mean", "max"]
 def merge_scales(
     cams: Callable[[Tensor], Tensor], trunk: nn.Module, images: Sequence[Tensor], *, flip: bool = False, merge: Merge = "mean"
 ) -> Tensor:
-    """The positive part of the maps of one batch at several sizes, merged on the grid of the first (RRM, Eqs. 1 and 2).
+    """Merge the positive parts of the maps of one batch at several sizes (RRM, Eqs. 1 and 2).
 
     Args:
-        cams: image_BCHW -> raw maps, (..., h, w).
-        trunk: tells where features lie (`centres`).
+        cams: function image_BCHW -> raw maps of shape (..., h, w).
+        trunk: the network's trunk; its `centres` gives the positions of the features.
         images: the batch at each size.
-        flip: take the mean with the mirror image at every size.
-        merge: the mean over the sizes, or the maximum (Multi-Estimations, Table 3).
+        flip: average the maps with those of the mirror image at every size.
+        merge: take the mean over the sizes, or the maximum (Multi-Estimations, Table 3).
+
+    Returns:
+        Maps of shape (..., h, w) on the grid of the first size, at least 0 and not normalised.
+
+    Example:
+        >>> maps_BGKhw = merge_scales(net.cams, net.trunk, [image_BCHW, half_BCHW], flip=True)
     """
     found: list[Tensor] = []
     target = grid.axes(trunk, *images[0].shape[-2:])
     for image in images:
         maps = cams(image).relu()
         rows, columns = grid.axes(trunk, *image.shape[-2:])
-        if flip:  # the features of the mirror image lie elsewhere, unless the side is a multiple of the stride and one
+        if flip:  # mirrored features lie at other places, unless the side is a multiple of the stride plus 1
             size = (maps.shape[-2], maps.shape[-1])
             there = grid.mirrored(columns, size[1])
             other = grid.resample(cams(image.flip(-1)).relu().flip(-1), size, source=(rows, there), target=(rows, columns))
@@ -48,11 +54,33 @@ def merge_scales(
 
 
 def normalise(map_CHW: Tensor) -> Tensor:
-    """Each map over its maximum, negative values cut (RRM, Eq. 3; Multi-Estimations, Eq. 3): in [0, 1]; an empty map stays 0."""
+    """Set negative values to 0 and divide each map by its maximum (RRM, Eq. 3; Multi-Estimations, Eq. 3).
+
+    Args:
+        map_CHW: maps of shape (..., H, W).
+
+    Returns:
+        Maps in [0, 1]. A map without positive values is 0 everywhere. A maximum below 1e-5 counts as 1e-5.
+
+    Example:
+        >>> normalise(torch.tensor([[[-1.0, 1.0, 2.0]]]))
+        tensor([[[0.0000, 0.5000, 1.0000]]])
+    """
     positive = map_CHW.clamp(min=0)
     return positive / positive.flatten(-2).amax(dim=-1)[..., None, None].clamp(min=1e-5) if positive.numel() else positive
 
 
 def anti_noise(map_GCHW: Tensor) -> Tensor:
-    """MDC's fusion of G dilated blocks, the first of them undilated: H = H0 + mean of the others (section 3.2)."""
+    """Fuse the maps of MDC's blocks: H = H0 + mean of the others (MDC, section 3.2).
+
+    Args:
+        map_GCHW: maps of G blocks. The first block is the one without dilation.
+
+    Returns:
+        map_CHW, not normalised.
+
+    Example:
+        >>> anti_noise(torch.tensor([1.0, 2.0, 4.0]).view(3, 1, 1, 1))
+        tensor([[[4.]]])
+    """
     return map_GCHW[0] + map_GCHW[1:].mean(dim=0) if len(map_GCHW) > 1 else map_GCHW[0]

@@ -1,7 +1,7 @@
-"""Loops that numba compiles for the machine they run on, once; kept beside the source, or in the user's cache folder.
+"""Compile loops with numba, once per machine. The result is cached next to the source or in the user's cache folder.
 
-Compiled without fast-math, so that additions stay in the order in which they are written and results do not depend on the width
-of a machine's vectors. The interpreter lock is released: threads may run them side by side.
+Fast-math is off: additions keep their order in the source, so results do not depend on a machine's vector width. Compiled loops
+release the interpreter lock, so several threads can run them at the same time.
 """
 
 from __future__ import annotations
@@ -16,9 +16,26 @@ R = TypeVar("R")
 
 
 def compiled(function: Callable[P, R]) -> Callable[P, R]:
-    """Compile a function of arrays and numbers at its first call. Functions that it calls must lie in the same file."""
+    """Compile a function of arrays and numbers at its first call.
+
+    Args:
+        function: function to compile. Functions that it calls must be in the same file.
+
+    Returns:
+        The compiled function.
+
+    Example:
+        >>> @compiled
+        ... def total(values_N):
+        ...     result = 0.0
+        ...     for value in values_N:
+        ...         result += value
+        ...     return result
+        >>> total(np.ones(3))
+        3.0
+    """
     try:
         kept: Callable[P, R] = numba.njit(nogil=True, cache=True, error_model="numpy")(function)
-    except RuntimeError:  # neither the package's folder nor a cache folder can be written
+    except RuntimeError:  # neither the package's folder nor a cache folder is writable
         kept = numba.njit(nogil=True, error_model="numpy")(function)
     return kept

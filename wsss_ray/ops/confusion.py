@@ -1,7 +1,7 @@
-"""The score of a segmentation: one confusion matrix over the data set, and what is read off it.
+"""Score a segmentation with one confusion matrix over the data set.
 
-Rows are true labels, columns predicted ones, and the last column counts pixels left undecided (`IGNORE` in the prediction, as
-seeds have it). Pixels whose true label is `IGNORE` are not scored. Matrices of images add up.
+Rows are true labels and columns predicted labels. The last column counts undecided pixels: those with `IGNORE` in the prediction,
+as in seeds. Pixels with the true label `IGNORE` are not scored. The matrix of a data set is the sum of its images' matrices.
 """
 
 from __future__ import annotations
@@ -25,52 +25,103 @@ if TYPE_CHECKING:
 
 
 def confusion(true_HW: LabelArray, pred_HW: LabelArray, num_labels: int) -> Matrix:
-    """Pixels of each (true, predicted) pair, (L, L + 1).
+    """Count the pixels of each pair of a true and a predicted label.
+
+    Args:
+        true_HW: labels of the mask, with `IGNORE`.
+        pred_HW: predicted labels, with `IGNORE` where undecided.
+        num_labels: number of labels L, background included.
+
+    Returns:
+        Matrix (L, L + 1) of counts.
 
     Raises:
         ValueError: if the sizes differ, or a label is neither below `num_labels` nor `IGNORE`.
+
+    Example:
+        >>> true_HW, pred_HW = np.array([[0, 1, 1]], np.uint8), np.array([[0, 1, 255]], np.uint8)
+        >>> confusion(true_HW, pred_HW, 2)
+        array([[1, 0, 0],
+               [0, 1, 1]])
     """
     if true_HW.shape != pred_HW.shape:
-        raise ValueError(f"prediction of {pred_HW.shape} for a mask of {true_HW.shape}; resize it before scoring")
+        raise ValueError(f"prediction: size {pred_HW.shape} differs from the mask's {true_HW.shape}. Resize it before scoring.")
     scored_HW = true_HW != IGNORE
     true, pred = (label_HW[scored_HW].astype(np.int64) for label_HW in (true_HW, pred_HW))
     for what, values in (("mask", true), ("prediction", pred)):
         strange = values[(values >= num_labels) & (values != IGNORE)]
         if strange.size:
-            raise ValueError(f"{what} holds the label {int(strange[0])}, allowed: 0..{num_labels - 1} and {IGNORE}")
+            allowed = f"0..{num_labels - 1} and {IGNORE}"
+            raise ValueError(f"{what}: label {int(strange[0])} is not allowed. Use {allowed}.")
     pred[pred == IGNORE] = num_labels
     cells = np.bincount(true * (num_labels + 1) + pred, minlength=num_labels * (num_labels + 1))
     return cells.astype(np.int64).reshape(num_labels, num_labels + 1)
 
 
 def sparse(matrix: Matrix) -> tuple[list[int], list[int]]:
-    """The cells (true * (L + 1) + predicted) that are not 0, in rising order, and their counts: the columns of `SCORES`."""
+    """List the cells of a matrix that are not 0, as the columns of `SCORES` store them.
+
+    Args:
+        matrix: confusion matrix (L, L + 1).
+
+    Returns:
+        The cells, true * (L + 1) + predicted, in ascending order, and their counts.
+
+    Example:
+        >>> sparse(np.array([[1, 0, 0], [0, 5, 2]]))
+        ([0, 4, 5], [1, 5, 2])
+    """
     flat = matrix.ravel()
     cells = np.flatnonzero(flat)
     return cells.tolist(), flat[cells].tolist()
 
 
 def dense(cells: Sequence[int], counts: Sequence[int], num_labels: int) -> Matrix:
-    """The inverse of `sparse`; a cell that is given twice is added up, so that the rows of many images may be joined.
+    """Build a matrix from the cells and counts of `sparse`.
+
+    The counts of a repeated cell add up, so lists of many images can be joined.
+
+    Args:
+        cells: cells, true * (L + 1) + predicted.
+        counts: count of each cell.
+        num_labels: number of labels L, background included.
+
+    Returns:
+        Matrix (L, L + 1) of counts.
 
     Raises:
-        ValueError: on a cell outside the matrix.
+        ValueError: if a cell is outside the matrix.
+
+    Example:
+        >>> dense([0, 4, 4], [1, 5, 2], num_labels=2)
+        array([[1, 0, 0],
+               [0, 7, 0]])
     """
     flat = np.zeros(num_labels * (num_labels + 1), np.int64)
     index = np.asarray(cells, np.int64)
     if index.size and not (index.min() >= 0 and index.max() < flat.size):
-        raise ValueError(f"cell {int(index.max())} does not fit a matrix of {num_labels} labels")
+        raise ValueError(f"cells: cell {int(index.max())} does not fit a matrix of {num_labels} labels. Check num_labels.")
     np.add.at(flat, index, np.asarray(counts, np.int64))
     return flat.reshape(num_labels, num_labels + 1)
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Figures in [0, 1], per label or over all; NaN where a denominator is 0. An undecided pixel misses its true label.
+    """Scores in [0, 1], per label or over all labels. A score is NaN where its denominator is 0.
 
-    `iou` is TP / (TP + FP + FN), NaN for a label in neither truth nor prediction; `miou` is its mean over the other labels,
-    those with IoU 0 included. `precision` is over the pixels predicted as a label, `recall` over those that truly are.
-    `coverage` is the share of scored pixels that are decided, `accuracy` the share that are right.
+    An undecided pixel counts as a miss of its true label.
+
+    Attributes:
+        iou: TP / (TP + FP + FN) of each label; NaN for a label that is in neither the masks nor the predictions.
+        miou: mean of `iou` over the labels where it is not NaN. Labels with IoU 0 count.
+        precision: share of correct pixels among those predicted as the label.
+        recall: share of correct pixels among those that have the label.
+        coverage: share of decided pixels among the scored ones.
+        accuracy: share of correct pixels among the scored ones.
+
+    Example:
+        >>> scores(np.array([[1, 0, 0], [0, 1, 1]])).to_dict()["iou"]
+        [1.0, 0.5]
     """
 
     iou: tuple[float, ...]
@@ -81,12 +132,23 @@ class Scores:
     accuracy: float
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON, None in place of NaN."""
+        """Return plain values for JSON, with None instead of NaN."""
         return {name: _plain(value) for name, value in asdict(self).items()}
 
 
 def scores(matrix: Matrix) -> Scores:
-    """The figures of a confusion matrix (L, L + 1)."""
+    """Compute the scores of a confusion matrix.
+
+    Args:
+        matrix: matrix (L, L + 1) of counts.
+
+    Returns:
+        The scores.
+
+    Example:
+        >>> scores(np.array([[1, 0, 0], [0, 1, 1]])).miou
+        0.75
+    """
     hit = np.diagonal(matrix).astype(np.float64)
     true = matrix.sum(axis=1, dtype=np.float64)
     pred = matrix[:, :-1].sum(axis=0, dtype=np.float64)
@@ -104,10 +166,12 @@ def scores(matrix: Matrix) -> Scores:
 
 
 def _ratio(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Divide, with NaN where the denominator is 0."""
     return np.divide(part, whole, out=np.full_like(part, np.nan), where=whole > 0)
 
 
 def _plain(value: Any) -> Any:
+    """Turn tuples into lists and NaN into None."""
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
     return None if math.isnan(value) else value

@@ -1,14 +1,14 @@
-"""The dense energy loss of RRM (Zhang et al., AAAI 2020, Eqs. 10 to 14): neighbours of like colour should get like labels.
+"""Compute the dense energy loss of RRM (Zhang et al., AAAI 2020, Eqs. 10 to 14): close pixels of like colour get like labels.
 
     E = -sum_l sum_i  p_il  g_i  sum_j k_ij p_jl,      k_ij = exp(-|x_i - x_j|^2 / 2 sxy^2 - |I_i - I_j|^2 / 2 srgb^2)
 
-over the labels l and all pairs of pixels, i = j among them, on the scaled image; the sum over j is `Lattice.filter`. The gate g
-is the paper's soft filter: 1 where a pixel has no label, 1 - max_l p_il where it has one, so that pixels which the cross-entropy
-has settled are left alone; it is a constant. Padding takes no part.
+The sums run over the labels l and all pairs of pixels of the scaled image, including i = j. `Lattice.filter` computes the sum
+over j. The gate g is the paper's soft filter: 1 for a pixel without a label, 1 - max_l p_il for a pixel with one. It spares
+pixels that the cross-entropy has already settled, and it is a constant. Padding does not count.
 
-As in the authors' code and in rloss (Tang et al., ECCV 2018), from which that derives: the paper prints the two widths the other
-way round, and the sum is unnormalised, so that the caller's weight is small (1e-7 in RRM; 2e-9 in rloss). Their weights are tuned
-to the lattice, whose sums here are 0.5 to 0.6 of the exact ones.
+The loss follows the authors' code, which derives from rloss (Tang et al., ECCV 2018). The paper prints the two widths the other
+way round. The sum is not normalised, so the caller's weight is small: 1e-7 in RRM, 2e-9 in rloss. These weights are tuned to the
+lattice, whose sums here are 0.5 to 0.6 of the exact ones.
 """
 
 from __future__ import annotations
@@ -35,24 +35,34 @@ def dense_energy(
     sigma_xy: float = 100.0,
     scale: float = 0.5,
 ) -> Tensor:
-    """The dense energy of each image.
+    """Compute the dense energy of each image.
 
-    The gradient is the authors', -2 g_i sum_j k_ij p_jl. The exact derivative of the value, with the gate held constant, is
-    -(g_i sum_j k_ij p_jl + sum_j k_ij g_j p_jl); both agree where the gate is even.
+    The gradient is the one of the authors' code, -2 g_i sum_j k_ij p_jl. The exact derivative of the value for a constant gate is
+    -(g_i sum_j k_ij p_jl + sum_j k_ij g_j p_jl). Both agree where the gate has the same value everywhere.
 
     Args:
-        prob_BLHW: probabilities; they carry the gradient. Resized by `scale` bilinearly, without smoothing.
-        image_BCHW: RGB 0..255. This and what follows is resized to the nearest pixel.
-        label_BHW: labels of the same pixels; only whether they are `IGNORE` matters.
+        prob_BLHW: probabilities, which carry the gradient. They are resized by `scale` bilinearly, without smoothing.
+        image_BCHW: RGB 0..255. Image, labels and validity are resized to the nearest pixel.
+        label_BHW: labels of the same pixels; the loss only looks at whether they are `IGNORE`.
         valid_BHW: bool, False on padding.
-        sigma_rgb: reach of the kernel in colour values.
-        sigma_xy: reach of the kernel in pixels of the image before resizing.
-        scale: size at which the energy is computed, as a share of the image's.
+        sigma_rgb: standard deviation of the kernel in colour values.
+        sigma_xy: standard deviation of the kernel in pixels of the image before resizing.
+        scale: size at which the energy is computed, relative to the image.
 
     Returns:
-        (B,): E, float32 (float64 of such probabilities), at most 0; each image as if alone, not divided by its number of pixels.
+        E of shape (B,), at most 0, not divided by the number of pixels. It is float64 for float64 probabilities, else float32. No
+        image depends on the others in the batch.
+
+    Raises:
+        ValueError: if the lattice cannot represent the pixels, for example with a NaN in the image (see `build_lattice`).
+
+    Example:
+        >>> prob = torch.rand(1, 3, 16, 16).softmax(dim=1)
+        >>> label, valid = torch.full((1, 16, 16), IGNORE), torch.ones(1, 16, 16, dtype=torch.bool)
+        >>> dense_energy(prob, torch.rand(1, 3, 16, 16) * 255, label, valid).shape
+        torch.Size([1])
     """
-    prob_BLHW = prob_BLHW.to(torch.promote_types(prob_BLHW.dtype, torch.float32))  # half precision would lose the small ones
+    prob_BLHW = prob_BLHW.to(torch.promote_types(prob_BLHW.dtype, torch.float32))  # half precision would lose small values
     prob_BLhw = functional.interpolate(prob_BLHW, scale_factor=scale, mode="bilinear", align_corners=False)
     given_BCHW = torch.cat([image_BCHW.float(), label_BHW.unsqueeze(1).float(), valid_BHW.unsqueeze(1).float()], dim=1)
     given_BChw = functional.interpolate(given_BCHW, scale_factor=scale, mode="nearest")
@@ -66,7 +76,7 @@ def dense_energy(
 
 
 class _Energy(torch.autograd.Function):
-    """-sum p gate filter(p) of each image, with the gradient -2 gate filter(p)."""
+    """Function -sum p gate filter(p) of each image, with the gradient -2 gate filter(p)."""
 
     @staticmethod
     def forward(ctx: Any, prob_BLhw: Tensor, gate_B1hw: Tensor, lattices: list[Lattice]) -> Tensor:

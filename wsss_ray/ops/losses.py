@@ -1,6 +1,6 @@
-"""Losses of weakly supervised segmentation. Each returns one value per image, (B,), and never looks across images.
+"""Compute losses of weakly supervised segmentation. Each returns one value per image, (B,), and never mixes images.
 
-A mean over an empty set is 0, so that an image without labels adds nothing and no NaN.
+A mean over an empty set is 0: an image without labels adds nothing, and no NaN.
 """
 
 from __future__ import annotations
@@ -13,20 +13,35 @@ from wsss_ray.core.contracts import IGNORE
 
 
 def softmax_floor(logits_BLHW: Tensor, floor: float = 1e-4) -> Tensor:
-    """prob_BLHW: softmax, plus `floor`, renormalised (DSRG's softmax layer); no probability is below floor / (1 + L * floor)."""
+    """Compute a softmax whose probabilities have a lower bound (DSRG's softmax layer).
+
+    Args:
+        logits_BLHW: scores.
+        floor: value added to every probability before they are normalised again.
+
+    Returns:
+        prob_BLHW, at least floor / (1 + L * floor).
+
+    Example:
+        >>> softmax_floor(torch.tensor([0.0, -1e3]).view(1, 2, 1, 1)).flatten()
+        tensor([9.9990e-01, 9.9980e-05])
+    """
     prob_BLHW = logits_BLHW.softmax(dim=1) + floor
     return prob_BLHW / prob_BLHW.sum(dim=1, keepdim=True)
 
 
 def seed_loss(log_prob_BLHW: Tensor, cues_BLHW: Tensor) -> Tensor:
-    """Balanced seeding loss (DSRG, Eq. 1): background and foreground cues each averaged over their own number.
+    """Compute the balanced seeding loss (DSRG, Eq. 1): background and foreground cues are averaged separately.
 
     Args:
         log_prob_BLHW: log-probabilities.
-        cues_BLHW: bool; a pixel may carry several labels or none.
+        cues_BLHW: bool; a pixel may have several labels or none.
 
     Returns:
-        (B,): -mean over background cues of log p_0, minus the mean over all foreground cues of log p_c.
+        (B,): minus the mean of log p_0 over the background cues, minus the mean of log p_c over all foreground cues.
+
+    Example:
+        >>> seed_loss(softmax_floor(logits_BLHW).log(), cues_BLHW).mean().backward()
     """
     cued = torch.where(cues_BLHW, log_prob_BLHW, torch.zeros_like(log_prob_BLHW))  # not a product: 0 * -inf is NaN
     background, foreground = (
@@ -37,14 +52,19 @@ def seed_loss(log_prob_BLHW: Tensor, cues_BLHW: Tensor) -> Tensor:
 
 
 def boundary_loss(prob_BLHW: Tensor, crf_BLHW: Tensor) -> Tensor:
-    """Boundary loss (SEC, Eq. 5; clipped as in DSRG's code): the divergence of the network's output from its own CRF.
+    """Compute the boundary loss (SEC, Eq. 5; clipped as in DSRG's code): the divergence of the network's output from its CRF.
 
     Args:
         prob_BLHW: probabilities p of the network.
-        crf_BLHW: probabilities q after the CRF; a constant, no gradient goes through it.
+        crf_BLHW: probabilities q after the CRF. They are constants and get no gradient.
 
     Returns:
-        (B,): mean over pixels of sum_c q_c log(clip(q_c / p_c, 0.05, 20)). Where the ratio is clipped the gradient is 0.
+        (B,): mean over pixels of sum_c q_c log(clip(q_c / p_c, 0.05, 20)). Where the ratio is clipped, the gradient is 0.
+
+    Example:
+        >>> prob = torch.full((1, 2, 4, 4), 0.5)
+        >>> boundary_loss(prob, prob)
+        tensor([0.])
     """
     q_BLHW = crf_BLHW.detach()
     ratio_BLHW = (q_BLHW / prob_BLHW.clamp(min=1e-12)).clamp(min=0.05, max=20.0)
@@ -52,30 +72,76 @@ def boundary_loss(prob_BLHW: Tensor, crf_BLHW: Tensor) -> Tensor:
 
 
 def cross_entropy(logits_BLHW: Tensor, label_BHW: Tensor) -> Tensor:
-    """(B,): mean over the labelled pixels of -log softmax(logits)[label]; `IGNORE` is left out. Labels are uint8."""
+    """Compute the cross-entropy, averaged over the labelled pixels of each image.
+
+    Args:
+        logits_BLHW: scores.
+        label_BHW: labels, uint8 with `IGNORE`.
+
+    Returns:
+        (B,): mean of -log softmax(logits)[label] over the pixels that are not `IGNORE`.
+
+    Example:
+        >>> cross_entropy(torch.zeros(1, 2, 1, 2), torch.tensor([[[1, 255]]], dtype=torch.uint8))
+        tensor([0.6931])
+    """
     loss_BHW = functional.cross_entropy(logits_BLHW, label_BHW.long(), ignore_index=IGNORE, reduction="none")
     return loss_BHW.flatten(1).sum(dim=1) / (label_BHW != IGNORE).flatten(1).sum(dim=1).clamp(min=1)
 
 
 def full_loss(logits_BLHW: Tensor, label_BHW: Tensor) -> Tensor:
-    """Loss of an image with a human mask (FickleNet, Eq. 3), (B,).
+    """Compute the loss of images with human masks (FickleNet, Eq. 3).
 
-    The equation sums -log p over the pixels of every class present and divides by the number of those pixels. As every labelled
-    pixel belongs to one class, this is `cross_entropy`.
+    The equation sums -log p over the pixels of every present class and divides by the number of these pixels. Every labelled
+    pixel belongs to one class, so the result equals `cross_entropy`.
+
+    Args:
+        logits_BLHW: scores.
+        label_BHW: human masks, uint8 with `IGNORE`.
+
+    Returns:
+        (B,).
+
+    Example:
+        >>> full_loss(torch.zeros(1, 2, 1, 2), torch.tensor([[[1, 255]]], dtype=torch.uint8))
+        tensor([0.6931])
     """
     return cross_entropy(logits_BLHW, label_BHW)
 
 
 def multilabel_bce(logits_BK: Tensor, tags_BK: Tensor) -> Tensor:
-    """(B,): binary cross-entropy of each tag, averaged over the K classes. Tags are 0 or 1, of any type."""
+    """Compute the binary cross-entropy of the tags, averaged over the classes.
+
+    Args:
+        logits_BK: class scores before the sigmoid.
+        tags_BK: 0 or 1, of any type.
+
+    Returns:
+        (B,).
+
+    Example:
+        >>> multilabel_bce(torch.zeros(1, 3), torch.tensor([[1, 0, 0]]))
+        tensor([0.6931])
+    """
     target_BK = tags_BK.to(logits_BK.dtype)
     return functional.binary_cross_entropy_with_logits(logits_BK, target_BK, reduction="none").mean(dim=1)
 
 
 def online_labels(logits_BLHW: Tensor, tags_BK: Tensor, valid_BHW: Tensor) -> Tensor:
-    """The network's own labels of the moment among background and the image's tags (MDC, 3.3.1): uint8, a constant.
+    """Label pixels with the network's current prediction among background and the image's tags (MDC, 3.3.1).
 
-    `IGNORE` outside the image, where `valid_BHW` is False.
+    Args:
+        logits_BLHW: scores.
+        tags_BK: tags, 0 or 1.
+        valid_BHW: bool, False outside the image.
+
+    Returns:
+        label_BHW, uint8, with `IGNORE` where `valid_BHW` is False. Labels are constants and get no gradient.
+
+    Example:
+        >>> logits = torch.tensor([1.0, 5.0, 3.0]).view(1, 3, 1, 1)
+        >>> online_labels(logits, torch.tensor([[0, 1]]), torch.ones(1, 1, 1, dtype=torch.bool))
+        tensor([[[2]]], dtype=torch.uint8)
     """
     allowed_BL = torch.cat([torch.ones_like(tags_BK[:, :1]), tags_BK], dim=1) > 0
     label_BHW = logits_BLHW.detach().masked_fill(~allowed_BL[:, :, None, None], -torch.inf).argmax(dim=1)
@@ -85,20 +151,26 @@ def online_labels(logits_BLHW: Tensor, tags_BK: Tensor, valid_BHW: Tensor) -> Te
 def selective_cross_entropy(
     logits_BLHW: Tensor, seeds_BEHW: Tensor, *, sharpness: float, over: str = "labelled"
 ) -> tuple[Tensor, Tensor]:
-    """Weighted selective training (Multi-Estimations, Eqs. 5 to 7), and the weights themselves.
+    """Compute the loss of weighted selective training (Multi-Estimations, Eqs. 5 to 7), and the weights of the seeds.
 
-    The weight of a seed at a pixel is the softmax over the seeds of `sharpness` times "the network has its label". A seed that is
-    `IGNORE` at a pixel is left out of that softmax; a pixel that all leave undecided counts nothing. Sharpness 0 is L_plain
-    (Eq. 4) over the seeds that decide. The weights are constants.
+    At each pixel, the weights are a softmax over the seeds: the score of a seed is `sharpness` if the network predicts its label,
+    else 0. The softmax leaves out seeds that are `IGNORE` at the pixel. A pixel at which all seeds are undecided does not count.
+    With sharpness 0 the loss is L_plain (Eq. 4) over the seeds that decide. The weights are constants.
 
     Args:
         logits_BLHW: scores.
         seeds_BEHW: label maps of E seeds, uint8 with `IGNORE`.
-        sharpness: s.
-        over: divide by the pixels that some seed decides (labelled), or by all (pixels), as the equations are printed.
+        sharpness: s of the equations.
+        over: divide by the pixels that at least one seed decides ("labelled"), or by all pixels, as in the paper ("pixels").
 
     Returns:
-        (B,), and weight_BEHW, which sums to 1 over the seeds at every decided pixel.
+        The loss (B,), and weight_BEHW, which sums to 1 over the seeds at every decided pixel.
+
+    Example:
+        >>> seeds = torch.tensor([1, 0], dtype=torch.uint8).view(1, 2, 1, 1)
+        >>> loss, weight = selective_cross_entropy(torch.tensor([0.0, 2.0]).view(1, 2, 1, 1), seeds, sharpness=1.0)
+        >>> weight.flatten()
+        tensor([0.7311, 0.2689])
     """
     known_BEHW = seeds_BEHW != IGNORE
     match_BEHW = (logits_BLHW.detach().argmax(dim=1)[:, None] == seeds_BEHW) & known_BEHW
@@ -113,9 +185,19 @@ def selective_cross_entropy(
 
 
 def two_sided_cross_entropy(logits_BLHW: Tensor, label_BHW: Tensor) -> tuple[Tensor, Tensor]:
-    """Cross-entropy of background and of foreground, each averaged over its own pixels (RRM, section "Implementation"): 2 x (B,).
+    """Compute the cross-entropy of background and foreground, each averaged over its own pixels (RRM, "Implementation").
 
-    An image without one of the two has 0 there (the authors' code has NaN).
+    Args:
+        logits_BLHW: scores.
+        label_BHW: labels, uint8 with `IGNORE`.
+
+    Returns:
+        The background term (B,) and the foreground term (B,). A term is 0 for an image without such pixels; the authors' code
+        gives NaN there.
+
+    Example:
+        >>> two_sided_cross_entropy(torch.zeros(1, 2, 1, 2), torch.tensor([[[0, 0]]], dtype=torch.uint8))
+        (tensor([0.6931]), tensor([0.]))
     """
     loss_BHW = functional.cross_entropy(logits_BLHW, label_BHW.long(), ignore_index=IGNORE, reduction="none")
     is_bg = label_BHW == 0

@@ -1,4 +1,4 @@
-"""The reliable regions of RRM: the few pixels whose label localization maps and dense CRF agree on."""
+"""Find the reliable regions of RRM: the few pixels for which localization maps and a dense CRF agree on the label."""
 
 from __future__ import annotations
 
@@ -24,11 +24,26 @@ def surest(
     floor: float,
     background_floor: float,
 ) -> tuple[Places, NDArray[np.bool_]]:
-    """The likeliest place of every pixel (Eq. 6), and whether it is among the surest.
+    """Find the winning place of every pixel (RRM, Eq. 6) and the pixels where it is most certain.
 
-    Of each map, among the pixels that it wins with more than `floor`, the `ratio` with the highest values: those above the value
-    in place int((1 - ratio) * n) of their rising order, as the authors' code has it. Background where it wins with more than
-    `background_floor`.
+    A place is 0 for background and c + 1 for map c. For each map, take the n pixels that it wins with a value above `floor`. The
+    certain ones have a value above the one at index int((1 - ratio) * n) in ascending order, as in the authors' code. Background
+    is certain where it wins with a score above `background_floor`.
+
+    Args:
+        cam_CHW: localization maps in [0, 1].
+        background_HW: background score in [0, 1].
+        ratio: share of a map's pixels to keep; from 1 on, all of them.
+        floor: value that a map must exceed.
+        background_floor: score that background must exceed.
+
+    Returns:
+        The winning places (H, W), and a bool (H, W) that is True where they are certain.
+
+    Example:
+        >>> cam, background = np.array([[[0.0, 0.4, 0.6, 0.8]]]), np.array([[0.9, 0.1, 0.1, 0.1]])
+        >>> surest(cam, background, ratio=0.7, floor=0.1, background_floor=0.8)
+        (array([[0, 1, 1, 1]]), array([[ True, False,  True,  True]]))
     """
     score_LHW = np.concatenate([background_HW[None], cam_CHW])
     winner_HW: Places = score_LHW.argmax(axis=0)
@@ -37,7 +52,7 @@ def surest(
         own_HW = (winner_HW == place) & (cam_HW > floor)
         values = np.sort(cam_HW[own_HW])
         if not values.size:
-            continue  # the authors' code fails here
+            continue  # the authors' code raises an error here
         if ratio >= 1:
             sure_HW |= own_HW
         else:
@@ -46,11 +61,23 @@ def surest(
 
 
 def agreed(low_LHW: MapArray, high_LHW: MapArray, floor: float) -> tuple[Places, NDArray[np.bool_]]:
-    """The place of every pixel by two CRFs, and whether it is decided.
+    """Combine two CRFs into one place per pixel, and find the pixels that they decide.
 
-    `low_LHW` are the probabilities after the CRF with the strong background (a small gamma): what it calls an object is one.
-    `high_LHW` those with the weak background: what it calls background is. Elsewhere, and where the probability behind the label
-    is below `floor`, nothing is decided.
+    The CRF with the strong background decides objects, the CRF with the weak background decides background. A pixel that is
+    neither is undecided, and so is a pixel whose probability is below `floor`.
+
+    Args:
+        low_LHW: probabilities after the CRF with the strong background (a small gamma).
+        high_LHW: probabilities after the CRF with the weak background (a large gamma).
+        floor: least probability of a decided pixel.
+
+    Returns:
+        Places (H, W), 0 for background and c + 1 for class c, and a bool (H, W) that is True where they are decided.
+
+    Example:
+        >>> low_LHW, high_LHW = np.array([[[0.1, 0.9]], [[0.9, 0.1]]]), np.array([[[0.1, 0.9]], [[0.9, 0.1]]])
+        >>> agreed(low_LHW, high_LHW, floor=0.8)
+        (array([[1, 0]]), array([[ True,  True]]))
     """
     low_HW, high_HW = low_LHW.argmax(axis=0), high_LHW.argmax(axis=0)
     place_HW: Places = np.where(high_HW == 0, 0, low_HW)
@@ -60,6 +87,19 @@ def agreed(low_LHW: MapArray, high_LHW: MapArray, floor: float) -> tuple[Places,
 
 
 def combine(places: Places, keep: NDArray[np.bool_], classes: tuple[int, ...]) -> NDArray[np.uint8]:
-    """Label map: the labels of `places` (classes are 0-based) where `keep`, `IGNORE` elsewhere."""
+    """Convert places to a label map.
+
+    Args:
+        places: places (H, W), 0 for background and c + 1 for the c-th of `classes`.
+        keep: bool (H, W); pixels that get a label.
+        classes: 0-based tags of the image.
+
+    Returns:
+        Labels, uint8 (H, W), with `IGNORE` where `keep` is False.
+
+    Example:
+        >>> combine(np.array([[0, 1, 2]]), np.array([[True, True, False]]), classes=(3, 7))
+        array([[  0,   4, 255]], dtype=uint8)
+    """
     labels = np.array([0, *(tag + 1 for tag in classes)], np.uint8)
     return np.where(keep, labels[places], np.uint8(IGNORE))

@@ -1,7 +1,7 @@
-"""Random bits by counter: SplitMix64 (Steele, Lea and Flood, OOPSLA 2014), the same on every device and in any order.
+"""Draw random bits by counter with SplitMix64 (Steele, Lea and Flood, OOPSLA 2014), equal on every device and in any order.
 
-Draw i of a key is mix(key + (i + 1) * golden gamma) modulo 2**64: no state, so that a loop, a batch and a kernel that draws where
-it uses the bits see the same stream. Tensors hold the 64 bits as int64, whose sums and products wrap around.
+Draw i of a key is mix(key + (i + 1) * golden gamma) modulo 2**64. There is no state: a loop, a batch, and a kernel that draws
+bits where it uses them all see the same stream. Tensors hold the 64 bits as int64, whose sums and products wrap around.
 """
 
 from __future__ import annotations
@@ -14,19 +14,54 @@ SHIFTS = (30, 27, 31)
 
 
 def signed(value: int) -> int:
-    """64 bits read as a number of two's complement."""
+    """Read 64 bits as a signed number in two's complement.
+
+    Args:
+        value: number in 0..2**64 - 1.
+
+    Returns:
+        Number in -2**63..2**63 - 1 with the same bits.
+
+    Example:
+        >>> signed(2**64 - 1)
+        -1
+    """
     return (value + 2**63) % 2**64 - 2**63
 
 
 def draws(key: int, counter: Tensor) -> Tensor:
-    """64 random bits for each counter (int64, of any shape), as int64."""
+    """Draw 64 random bits for each counter.
+
+    Args:
+        key: key of the stream, 64 bits.
+        counter: int64 of any shape.
+
+    Returns:
+        int64 of the same shape.
+
+    Example:
+        >>> draws(7, torch.arange(3)).shape
+        torch.Size([3])
+    """
     state = (counter + 1) * signed(GAMMA) + signed(key)
     for shift, factor in zip(SHIFTS, (FIRST, SECOND, None), strict=True):
-        state = state ^ ((state >> shift) & (2 ** (64 - shift) - 1))  # the mask makes it a shift of unsigned numbers
+        state = state ^ ((state >> shift) & (2 ** (64 - shift) - 1))  # the mask makes it an unsigned shift
         state = state if factor is None else state * signed(factor)
     return state
 
 
 def lanes(key: int, counter: Tensor) -> Tensor:
-    """The four 16-bit parts of each draw, lowest first, as int16: counter_XI to lanes_X(4I)."""
+    """Draw four 16-bit numbers for each counter: the parts of a 64-bit draw, lowest bits first.
+
+    Args:
+        key: key of the stream, 64 bits.
+        counter: int64 of shape (..., I).
+
+    Returns:
+        int16 of shape (..., 4 I).
+
+    Example:
+        >>> lanes(7, torch.arange(3)).shape
+        torch.Size([12])
+    """
     return draws(key, counter).view(torch.int16)

@@ -1,1 +1,1 @@
-"""The permutohedral lattice, and the dense CRF on it."""
+"""Filter with Gaussians on the permutohedral lattice, and run the dense CRF on it."""

@@ -1,4 +1,4 @@
-"""Build the permutohedral lattice of a set of points, in the form that is quickest on their device."""
+"""Build the permutohedral lattice of a set of points, with the fastest implementation for their device."""
 
 from __future__ import annotations
 
@@ -12,11 +12,14 @@ def build_lattice(features_ND: Tensor) -> Lattice:
 
     Args:
         features_ND: float32 or float64, each dimension already divided by its standard deviation. With float32 the lattice
-            is densecrf's.
+            equals that of densecrf.
+
+    Returns:
+        The lattice, on the device of the features.
 
     Raises:
-        ValueError: if there is no point or no dimension, or the points lie so far apart in standard deviations that 62 bits
-            do not hold their coordinates, as with a NaN among them.
+        ValueError: if there is no point or no dimension, if the points lie too many standard deviations apart for a 62-bit key,
+            or if a value is not finite.
 
     Example:
         >>> lattice = build_lattice(bilateral_features(image_HWC, sxy=80.0, srgb=13.0))

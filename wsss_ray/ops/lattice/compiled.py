@@ -1,6 +1,6 @@
-"""The permutohedral lattice in compiled loops (see base.py), and mean-field inference on several of them: the form for CPUs.
+"""Implement the permutohedral lattice (see base.py) and mean-field inference on CPUs with compiled loops.
 
-One thread works; others may do the same beside it, as the interpreter lock is released.
+A call uses one thread and releases the interpreter lock, so other threads can work at the same time.
 
 Shapes: N points, V corners of each, M rows of a lattice, C columns of values.
 """
@@ -23,12 +23,12 @@ from wsss_ray.ops.lattice.base import Lattice, packing, padded, rounded, scales
 
 Array = NDArray[Any]
 
-_COLUMNS = 12  # at a time, so that most of the lattices' rows stay in the second cache; 4 to 36 differ by a fifth
+_COLUMNS = 12  # columns at a time: most rows of the lattices then stay in the L2 cache; times for 4 to 36 differ by a fifth
 
 
 @dataclass(frozen=True, eq=False)
 class CompiledLattice(Lattice):
-    """The lattice as each point's rows and weights, and each row's neighbours; points are padded to a multiple of 4."""
+    """Lattice as arrays: rows and weights of each point, and neighbours of each row. Points are padded to a multiple of 4."""
 
     points: int
     row_NV: Array
@@ -37,19 +37,19 @@ class CompiledLattice(Lattice):
 
     @property
     def scale(self) -> float:
-        """What sliced values are multiplied with."""
+        """Return the factor of sliced values, 1 / (1 + 2^-D)."""
         return 1 / (1 + math.ldexp(1, 1 - self.row_NV.shape[1]))
 
     @classmethod
     def build(cls, features_ND: Tensor) -> CompiledLattice:
-        """Build the lattice; see `build_lattice`."""
+        """Build the lattice. See `build_lattice`."""
         points_ND = padded(features_ND.detach()).contiguous().numpy()
         kind, corners = points_ND.dtype, points_ND.shape[1] + 1
         scale_V, axis_V = np.array(scales(corners, features_ND.dtype), kind), np.arange(corners).astype(kind)
         inverse = kind.type(rounded(1 / corners, features_ND.dtype))
         extent_V2 = corners * embedding.extent(points_ND, scale_V, axis_V, inverse).astype(np.float64)
         if not math.isfinite(points_ND.sum()):
-            extent_V2[:] = math.nan  # the loop's comparisons pass over one
+            extent_V2[:] = math.nan  # comparisons in the loop ignore a NaN
         low_V, stride_V = (np.array(numbers, np.int64) for numbers in packing(*extent_V2.T.tolist()))
         row_NV, weight_NV, key_M, slots = embedding.embed(points_ND, scale_V, axis_V, inverse, low_V, stride_V)
         weight_NV[len(features_ND) :] = 0
@@ -57,9 +57,14 @@ class CompiledLattice(Lattice):
         return cls(len(features_ND), row_NV, weight_NV, beside_VM2)
 
     def filter(self, values_NC: Tensor, *, reverse: bool = False) -> Tensor:
-        """See `Lattice.filter`."""
+        """Filter every column. See `Lattice.filter`.
+
+        Raises:
+            ValueError: if `values_NC` does not have one row per point.
+        """
         if values_NC.ndim != 2 or len(values_NC) != self.points:
-            raise ValueError(f"values of shape {tuple(values_NC.shape)} for a lattice of {self.points} points")
+            shape = tuple(values_NC.shape)
+            raise ValueError(f"values_NC: shape {shape} does not fit a lattice of {self.points} points. Give one row per point.")
         given_NC = values_NC.detach().contiguous().numpy()
         values_MC = np.zeros((self.beside_VM2.shape[1], values_NC.shape[1]), given_NC.dtype)
         filtered_NC = np.empty_like(given_NC)
@@ -70,15 +75,23 @@ class CompiledLattice(Lattice):
 
 
 def mean_field(kernels: Sequence[tuple[CompiledLattice, float]], energies: Sequence[Tensor], iterations: int) -> list[Tensor]:
-    """Label probabilities after some mean-field steps; see mean_field.py, whose `mean_field` it equals but for rounding.
+    """Compute label probabilities with mean-field inference. `mean_field` in mean_field.py gives the same up to rounding.
 
-    A step is one blur of each kernel's rows and one pass over the pixels, which reads the messages of all kernels from the
-    blurred rows and adds the new probabilities to those of the next step, so that each pixel's rows and weights are read once.
+    A step blurs the rows of each kernel once and passes over the pixels once. The pass reads the messages of all kernels from the
+    blurred rows and adds the new probabilities to the rows of the next step. It thus reads the rows and weights of a pixel once.
 
     Args:
-        kernels: lattices of the same pixels, made of float32, and their weights.
-        energies: one energy_CHW of at least one pixel per label set, float32, on the CPU.
-        iterations: how many.
+        kernels: lattices of the same pixels, built from float32, and their weights.
+        energies: one energy_CHW per label set, float32, on the CPU, with at least one pixel.
+        iterations: number of mean-field steps.
+
+    Returns:
+        One prob_CHW per label set, float32.
+
+    Example:
+        >>> lattice = CompiledLattice.build(spatial_features(4, 5, sxy=3.0))
+        >>> [prob.shape for prob in mean_field([(lattice, 3.0)], [torch.rand(2, 4, 5)], iterations=5)]
+        [torch.Size([2, 4, 5])]
     """
     first_K = np.cumsum([0, *(lattice.beside_VM2.shape[1] for lattice, _ in kernels)])
     row_NV, weight_NV = _together(kernels, first_K)
@@ -104,7 +117,7 @@ def mean_field(kernels: Sequence[tuple[CompiledLattice, float]], energies: Seque
 
 
 def _together(kernels: Sequence[tuple[CompiledLattice, float]], first_K: Array) -> tuple[Array, Array]:
-    """Rows and weights of all kernels side by side; a weight's square holds the norms, the scale and the kernel's weight."""
+    """Put rows and weights of all kernels side by side. A squared weight holds the norms, the scale and the kernel's weight."""
     points = len(kernels[0][0].row_NV) if kernels else 0
     corners = sum(lattice.row_NV.shape[1] for lattice, _ in kernels)
     row_NV, weight_NV = np.empty((points, corners), np.uint32), np.empty((points, corners), np.float32)
@@ -119,7 +132,7 @@ def _together(kernels: Sequence[tuple[CompiledLattice, float]], first_K: Array) 
 
 
 def _blocks(energies: Sequence[Tensor]) -> Iterator[list[Tensor]]:
-    """As many label sets at a time as have _COLUMNS labels, or one with more."""
+    """Group label sets so that a group has at most _COLUMNS labels; a larger set forms a group of its own."""
     block: list[Tensor] = []
     for energy_CHW in energies:
         if block and sum(map(len, block)) + len(energy_CHW) > _COLUMNS:

@@ -1,8 +1,9 @@
-"""Corners of the permutohedral lattice, found by compiled loops: embedding, hash table and neighbours (see base.py).
+"""Find the corners of the permutohedral lattice with compiled loops: embedding, hash table and neighbours (see base.py).
 
-Points are taken in tiles of 64 that are laid out by coordinate, so that all arithmetic is done for many points at once; only the
-table is entered point by point. A table of 32-bit row numbers with open addressing leads to the keys. Corners are numbered from 1
-in the order in which points first touch them, so that neighbouring pixels find their rows side by side; row 0 is nobody's.
+Points are processed in tiles of 64, laid out by coordinate, so that arithmetic runs on many points at once. Only the hash table
+is filled point by point. The table uses open addressing; its slots hold 32-bit row numbers, and a row number leads to a key.
+Corners are numbered from 1 in the order in which points first touch them, so neighbouring pixels find their rows close together.
+Row 0 belongs to no corner.
 
 Shapes: N points, D dimensions, V = D + 1 corners of a simplex, M rows, T points of a tile.
 """
@@ -23,7 +24,7 @@ _TILE = 64
 
 @compiled
 def _elevate(features_ND: Array, scale_V: Array, axis_V: Array, first: int, count: int, elevated_VT: Array) -> None:
-    """Onto the hyperplane whose coordinates sum to 0; `axis_V` holds 0, 1, 2, ... in the features' type."""
+    """Map points onto the hyperplane whose coordinates sum to 0. `axis_V` holds 0, 1, 2, ... in the features' type."""
     below_T = elevated_VT[0]
     below_T[:count] = 0
     for axis in range(len(scale_V) - 1, 0, -1):
@@ -36,7 +37,20 @@ def _elevate(features_ND: Array, scale_V: Array, axis_V: Array, first: int, coun
 
 @compiled
 def extent(features_ND: Array, scale_V: Array, axis_V: Array, inverse: Any) -> Array:
-    """The lowest and the highest rounded coordinate on each axis, (V, 2), in units of V."""
+    """Find the lowest and the highest rounded coordinate on each axis, in units of V.
+
+    Args:
+        features_ND: features of the points, N a multiple of 4.
+        scale_V: factors of `base.scales`, in the features' type.
+        axis_V: 0, 1, 2, ... in the features' type.
+        inverse: 1 / V in the features' type.
+
+    Returns:
+        extent_V2: lowest and highest coordinate on each axis.
+
+    Example:
+        >>> extent_V2 = V * extent(points_ND, scale_V, axis_V, inverse)
+    """
     points, corners = len(features_ND), len(scale_V)
     elevated_VT = np.empty((corners, _TILE), scale_V.dtype)
     low_VT, high_VT = np.full_like(elevated_VT, np.inf), np.full_like(elevated_VT, -np.inf)
@@ -57,7 +71,7 @@ def extent(features_ND: Array, scale_V: Array, axis_V: Array, inverse: Any) -> A
 
 @compiled
 def _find(key: Any, key_M: Array, slots: Array) -> Any:
-    """The slot that leads to the key's row, or the empty one where it belongs."""
+    """Return the slot that leads to the key's row, or the empty slot for a new key."""
     mask = np.uint64(len(slots) - 1)
     place = (np.uint64(key) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(32)
     while True:
@@ -70,7 +84,7 @@ def _find(key: Any, key_M: Array, slots: Array) -> Any:
 
 @compiled
 def _grown(key_M: Array, rows: int) -> tuple[Array, Array]:
-    """Keys and slots of twice the room."""
+    """Copy keys and slots to arrays of twice the size."""
     more_M, slots = np.empty(2 * len(key_M), np.int64), np.zeros(2 * len(key_M), np.uint32)
     more_M[:rows] = key_M[:rows]
     for m in range(1, rows):
@@ -80,7 +94,7 @@ def _grown(key_M: Array, rows: int) -> tuple[Array, Array]:
 
 @compiled
 def _enter(key_VT: Array, first: int, count: int, key_M: Array, slots: Array, rows: int, row_NV: Array) -> int:
-    # apart from the loop that makes room: arrays that are rebound there would be counted here, corner by corner
+    # a function of its own: the caller's loop rebinds these arrays, so numba would count references there at every corner
     for t in range(count):
         for v in range(len(key_VT)):
             key = key_VT[v, t]
@@ -99,7 +113,7 @@ def _enter(key_VT: Array, first: int, count: int, key_M: Array, slots: Array, ro
 def _simplex(
     elevated_VT: Array, count: int, inverse: Any, low_V: Array, stride_V: Array, offset_VT: Array, place_VT: Array, key_T: Array
 ) -> None:
-    """From the elevated points: the offset from the corner of remainder 0, its place in falling order, and that corner's key."""
+    """Find, for elevated points, the offsets from the corner of remainder 0, their places in descending order, and its key."""
     corners, of = len(elevated_VT), elevated_VT.dtype.type
     count_T = np.zeros(_TILE, np.int32)
     for v in range(corners):
@@ -135,7 +149,22 @@ def _simplex(
 def embed(
     features_ND: Array, scale_V: Array, axis_V: Array, inverse: Any, low_V: Array, stride_V: Array
 ) -> tuple[Array, Array, Array, Array]:
-    """Every point's corners and weights, row_NV and weight_NV; the keys of the rows key_M; and the table's slots."""
+    """Embed points: find the rows and barycentric weights of the corners of each point.
+
+    Args:
+        features_ND: features of the points, N a multiple of 4.
+        scale_V: factors of `base.scales`, in the features' type.
+        axis_V: 0, 1, 2, ... in the features' type.
+        inverse: 1 / V in the features' type.
+        low_V: lowest value of each coordinate in a key, int64 (see `base.packing`).
+        stride_V: stride of each coordinate in a key, int64.
+
+    Returns:
+        row_NV and weight_NV of the points, key_M of the rows, and the slots of the hash table.
+
+    Example:
+        >>> row_NV, weight_NV, key_M, slots = embed(points_ND, scale_V, axis_V, inverse, low_V, stride_V)
+    """
     points, corners, of = len(features_ND), len(scale_V), scale_V.dtype.type
     row_NV, weight_NV = np.empty((points, corners), np.uint32), np.empty((points, corners), scale_V.dtype)
     elevated_VT, place_VT = np.empty((corners, _TILE), scale_V.dtype), np.empty((corners, _TILE), np.int32)
@@ -173,7 +202,19 @@ def embed(
 
 @compiled
 def neighbours(key_M: Array, slots: Array, step_V: Array) -> Array:
-    """beside_VM2, the rows before and after each along every direction, 0 where no point uses that corner."""
+    """Find the rows before and after each row along every direction.
+
+    Args:
+        key_M: keys of the rows, as `embed` returns them.
+        slots: slots of the hash table, as `embed` returns them.
+        step_V: step of the key along each direction.
+
+    Returns:
+        beside_VM2: the rows before and after, 0 where no point uses that corner.
+
+    Example:
+        >>> beside_VM2 = neighbours(key_M, slots, corners * stride_V - stride_V.sum())
+    """
     beside_VM2 = np.zeros((len(step_V), len(key_M), 2), np.uint32)
     for v in range(len(step_V)):
         step, beside_M2 = step_V[v], beside_VM2[v]

@@ -1,8 +1,11 @@
-"""Splat, blur and slice of the permutohedral lattice, and a CRF's mean-field step between slice and splat, as compiled loops.
+"""Splat, blur and slice on the permutohedral lattice with compiled loops, and run a mean-field step between slice and splat.
 
-Four columns at a time lie in one vector, `_Lanes`: numba leaves it to LLVM to find vectors, and LLVM finds none in loops of four.
-Every lane is added to in the order of the points or corners, products are rounded before they are added, so that neither the
-machine nor the other columns matter.
+Four columns share one vector register, `_Lanes`. numba leaves vectorisation to LLVM, and LLVM does not vectorise loops of four.
+Additions to a lane follow the order of the points or corners, and products are rounded before they are added. Results therefore
+depend neither on the machine nor on the other columns.
+
+Arrays: values_NC of the points, values_MC of the corners; row_NV and weight_NV hold the rows and weights of each point's corners;
+beside_VM2 holds the rows before and after each row along every direction.
 
 Shapes: N points, V corners of each, M rows of the lattice, C columns of values, W columns padded to a multiple of 4, T points
 of a tile, S label sets.
@@ -28,7 +31,7 @@ _TILE = 64
 
 
 class _Lanes(types.Type):  # type: ignore[misc]
-    """LANES numbers of one float type, in a vector register."""
+    """Type of LANES numbers of one float type in a vector register."""
 
     def __init__(self, dtype: Any) -> None:
         self.dtype = dtype
@@ -36,6 +39,8 @@ class _Lanes(types.Type):  # type: ignore[misc]
 
 
 class _LanesModel(models.PrimitiveModel):  # type: ignore[misc]
+    """Model of `_Lanes` in LLVM: a vector."""
+
     def __init__(self, manager: Any, lanes: Any) -> None:
         item = ir.FloatType() if lanes.dtype == types.float32 else ir.DoubleType()
         super().__init__(manager, lanes, ir.VectorType(item, LANES))
@@ -45,10 +50,12 @@ register_model(_Lanes)(_LanesModel)
 
 
 def _shuffled(builder: Any, one: Any, other: Any, *places: int) -> Any:
+    """Pick lanes from two vectors; lanes of the second are numbered from LANES."""
     return builder.shuffle_vector(one, other, ir.Constant(ir.VectorType(ir.IntType(32), LANES), places))
 
 
 def _spread(context: Any, builder: Any, number: Any, kind: Any, lanes: Any) -> Any:
+    """Copy a number to every lane."""
     number = context.cast(builder, number, kind, lanes.dtype)
     vector = context.get_value_type(lanes)
     one = builder.insert_element(ir.Constant(vector, ir.Undefined), number, ir.Constant(ir.IntType(32), 0))
@@ -56,6 +63,7 @@ def _spread(context: Any, builder: Any, number: Any, kind: Any, lanes: Any) -> A
 
 
 def _address(context: Any, builder: Any, signature: Any, args: Any, vector: Any) -> Any:
+    """Compute the address of a place in an array, as a pointer to a vector."""
     array = context.make_array(signature.args[0])(context, builder, args[0])
     place = context.cast(builder, args[1], signature.args[1], types.intp)
     return builder.bitcast(builder.gep(array.data, [place]), vector.as_pointer())
@@ -105,15 +113,15 @@ def _turned(_: Any, a: Any, b: Any, c: Any, d: Any) -> Any:
 
 
 zeros_like: Callable[[Array], Any] = intrinsic(_zeros_like)  # zeros of the array's type
-load: Callable[[Array, Any], Any] = intrinsic(_load)  # from a place in a contiguous array as if it were flat; not checked
+load: Callable[[Array, Any], Any] = intrinsic(_load)  # from a flat index into a contiguous array, without a bounds check
 store: Callable[[Array, Any, Any], None] = intrinsic(_store)
 plus: Callable[[Any, Any, Any], Any] = intrinsic(_plus)  # lanes + weight * others
-turned: Callable[[Any, Any, Any, Any], Any] = intrinsic(_turned)  # four by four, rows for columns
+turned: Callable[[Any, Any, Any, Any], Any] = intrinsic(_turned)  # transpose four by four
 
 
 @compiled
 def splat(values_NC: Array, row_NV: Array, weight_NV: Array, into_MC: Array) -> None:
-    """Add the values, weighted, to their corners."""
+    """Add the weighted values of the points to their corners, in `into_MC`."""
     columns = values_NC.shape[1]
     whole = columns - columns % LANES
     for i in range(len(values_NC)):
@@ -127,7 +135,7 @@ def splat(values_NC: Array, row_NV: Array, weight_NV: Array, into_MC: Array) -> 
 
 @compiled
 def gather(values_MC: Array, row_NV: Array, weight_NV: Array, scale: float, filtered_NC: Array) -> None:
-    """Slice: the weighted sum of every point's corners, times `scale`."""
+    """Slice: write the weighted sum of each point's corners, times `scale`, to `filtered_NC`."""
     columns, of = values_MC.shape[1], values_MC.dtype.type
     whole = columns - columns % LANES
     for i in range(len(filtered_NC)):
@@ -145,6 +153,7 @@ def gather(values_MC: Array, row_NV: Array, weight_NV: Array, scale: float, filt
 
 @compiled
 def _blur_along(from_MC: Array, beside_M2: Array, to_MC: Array) -> None:
+    """Blur along one direction: add half of the rows before and after."""
     columns, half = from_MC.shape[1], from_MC.dtype.type(0.5)
     whole = columns - columns % LANES
     for m in range(len(from_MC)):
@@ -159,7 +168,7 @@ def _blur_along(from_MC: Array, beside_M2: Array, to_MC: Array) -> None:
 
 @compiled
 def blur(values_MC: Array, beside_VM2: Array, spare_MC: Array, reverse: bool) -> None:
-    """Blur in place along all directions in order, or in the opposite order; `spare_MC` is overwritten."""
+    """Blur in place along all directions, with `reverse` in the opposite order. `spare_MC` is overwritten."""
     directions = len(beside_VM2)
     from_MC, to_MC = values_MC, spare_MC
     for v in range(directions):
@@ -173,7 +182,7 @@ def blur(values_MC: Array, beside_VM2: Array, spare_MC: Array, reverse: bool) ->
 def join(
     row_NV: Array, weight_NV: Array, factor_N: Array, first_row: int, first: int, to_row_NV: Array, to_weight_NV: Array
 ) -> None:
-    """Copy one lattice's corners beside those of others, from column `first` on; rows count from `first_row`."""
+    """Copy the corners of one lattice to the columns from `first` on: rows plus `first_row`, weights times `factor_N`."""
     for i in range(len(row_NV)):
         for v in range(row_NV.shape[1]):
             to_row_NV[i, first + v] = row_NV[i, v] + np.uint32(first_row)
@@ -182,9 +191,9 @@ def join(
 
 @compiled
 def _exp(x: Any) -> Any:
-    """e^x of a float32 x <= 0, to 1e-7 of it, not below e^-87; Cephes' polynomial, as no vector of libm's can be had."""
+    """Compute e^x of a float32 x <= 0 to a relative 1e-7, not below e^-87: Cephes' polynomial, as libm has no vector form."""
     x = np.float32(-87) if x < np.float32(-87) else x
-    shifted = x * np.float32(1.44269504) + np.float32(12582912)  # 1.5 * 2^23: the last bits are the rounded number
+    shifted = x * np.float32(1.44269504) + np.float32(12582912)  # 1.5 * 2^23: the lowest bits then hold the rounded number
     whole = shifted - np.float32(12582912)
     x = (x - whole * np.float32(0.693359375)) - whole * np.float32(-2.12194440e-4)
     y = np.float32(1.9875691500e-4)
@@ -199,6 +208,7 @@ def _exp(x: Any) -> Any:
 
 @compiled
 def _slice_tile(values_MW: Array, row_NV: Array, weight_NV: Array, first: int, count: int, tile_WT: Array) -> None:
+    """Slice `count` points from `first` on into a tile."""
     width = values_MW.shape[1]
     for c in range(0, width, LANES):
         for t in range(0, count, LANES):
@@ -215,6 +225,7 @@ def _slice_tile(values_MW: Array, row_NV: Array, weight_NV: Array, first: int, c
 
 @compiled
 def _splat_tile(tile_WT: Array, row_NV: Array, weight_NV: Array, first: int, count: int, into_MW: Array) -> None:
+    """Splat a tile of `count` points from `first` on."""
     width = into_MW.shape[1]
     for c in range(0, width, LANES):
         for t in range(0, count, LANES):
@@ -230,7 +241,7 @@ def _splat_tile(tile_WT: Array, row_NV: Array, weight_NV: Array, first: int, cou
 
 @compiled
 def _softmax_tile(tile_WT: Array, energy_CN: Array, start_S: Array, first: int, count: int, top_T: Array, sum_T: Array) -> None:
-    """Over each label set, of message minus energy."""
+    """Replace the messages in a tile by probabilities: the softmax of message minus energy over each label set."""
     for s in range(len(start_S) - 1):
         top_T[:], sum_T[:] = -np.inf, 0
         for c in range(start_S[s], start_S[s + 1]):
@@ -255,16 +266,16 @@ def _softmax_tile(tile_WT: Array, energy_CN: Array, start_S: Array, first: int, 
 def mean_field(
     values_MW: Array, energy_CN: Array, start_S: Array, row_NV: Array, weight_NV: Array, into_MW: Array, prob_CN: Array
 ) -> None:
-    """One pass over the points: their messages, their probabilities, and these added to their corners.
+    """Pass over the points once: slice their messages, compute their probabilities and splat these.
 
     Args:
-        values_MW: blurred; empty in the first pass, where there are no messages yet.
-        energy_CN: float32.
-        start_S: int64, the first column of each label set, and C.
-        row_NV: of all kernels; N rounded up to a multiple of 4 with weights 0.
-        weight_NV: their product with themselves has all factors of a message in it.
-        into_MW: zeros; empty in the last pass.
-        prob_CN: written; empty but in the last pass.
+        values_MW: blurred values of the corners; empty in the first pass, which has no messages.
+        energy_CN: unary energies, float32.
+        start_S: first column of each label set, then C; int64.
+        row_NV: rows of all kernels. N is rounded up to a multiple of 4; added points have the weight 0.
+        weight_NV: weights of all kernels. A weight counts twice, so its square contains all factors of a message.
+        into_MW: zeros, to which the probabilities are added; empty in the last pass.
+        prob_CN: probabilities, overwritten in the last pass; empty in the others.
     """
     points = energy_CN.shape[1]
     tile_WT = np.zeros((max(values_MW.shape[1], into_MW.shape[1], len(energy_CN)), _TILE), np.float32)

@@ -1,9 +1,11 @@
-"""The permutohedral lattice in plain torch, on any device (see base.py): for GPUs, and what the loops are held against.
+"""Implement the permutohedral lattice in plain torch, on any device (see base.py).
 
-Equal and neighbouring corners are found by sorting and binary search, where densecrf has a hash table. All three steps are
-products of a sparse matrix with the values. Each row is summed by one thread in the order of its entries (`embedding_bag`; no
-atomics), so that results repeat bit by bit on a device and no column depends on another. On a CPU that took half the time of
-torch's CSR product at 21 columns, and it makes no copies of the values, D + 1 per point, as index_add does.
+GPUs use this implementation, and tests compare the compiled loops with it.
+
+Sorting and binary search find equal and neighbouring corners, where densecrf uses a hash table. Splat, blur and slice are
+products of a sparse matrix with the values. One thread sums each row in the order of its entries (`embedding_bag`, no atomics):
+results repeat bit by bit on a device, and no column depends on another. On a CPU this took half the time of torch's CSR product
+at 21 columns. Unlike index_add, it does not copy the values D + 1 times per point.
 
 Shapes: N points, D dimensions, V = D + 1 corners of a simplex, M corners in use, P entries of a matrix, C columns of values.
 """
@@ -22,13 +24,14 @@ from wsss_ray.ops.lattice.base import Lattice, packing, padded, rounded, scales
 
 @dataclass(frozen=True, eq=False)
 class _Rows:
-    """A sparse matrix by rows: row r holds the entries start[r] to start[r + 1] of `column_P` and `weight_P`."""
+    """Sparse matrix by rows: row r holds the entries start[r] to start[r + 1] of `column_P` and `weight_P`."""
 
     start: Tensor
     column_P: Tensor
     weight_P: Tensor
 
     def times(self, values_MC: Tensor) -> Tensor:
+        """Multiply the matrix with values."""
         weight_P = self.weight_P.to(values_MC.dtype)
         return functional.embedding_bag(
             self.column_P, values_MC, self.start, mode="sum", per_sample_weights=weight_P, include_last_offset=True
@@ -37,7 +40,7 @@ class _Rows:
 
 @dataclass(frozen=True, eq=False)
 class TorchLattice(Lattice):
-    """The lattice as three sparse matrices."""
+    """Lattice as sparse matrices: one to splat, one per direction to blur, one to slice."""
 
     splat: _Rows
     blurs: tuple[_Rows, ...]
@@ -46,7 +49,7 @@ class TorchLattice(Lattice):
     @classmethod
     @torch.no_grad()
     def build(cls, features_ND: Tensor) -> TorchLattice:
-        """Build the lattice; see `build_lattice`."""
+        """Build the lattice. See `build_lattice`."""
         points_ND = padded(features_ND)
         points, dimensions = features_ND.shape
         corners, device = dimensions + 1, features_ND.device
@@ -54,7 +57,7 @@ class TorchLattice(Lattice):
         weight_NV[points:] = 0
         weight_P = weight_NV.flatten()
 
-        key_P, order_P = key_NV.flatten().sort(stable=True)  # entries of one corner side by side, in the order of the points
+        key_P, order_P = key_NV.flatten().sort(stable=True)  # puts the entries of a corner together, in the order of the points
         first_P = torch.ones(key_P.shape, dtype=torch.bool, device=device)
         torch.ne(key_P[1:], key_P[:-1], out=first_P[1:])
         start_M = first_P.nonzero().squeeze(1)
@@ -78,7 +81,7 @@ class TorchLattice(Lattice):
 
     @torch.no_grad()
     def filter(self, values_NC: Tensor, *, reverse: bool = False) -> Tensor:
-        """See `Lattice.filter`."""
+        """Filter every column. See `Lattice.filter`."""
         if values_NC.shape[1] == 0:
             return values_NC
         values_MC = self.splat.times(values_NC.contiguous())
@@ -88,7 +91,7 @@ class TorchLattice(Lattice):
 
 
 def _embed(features_ND: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The corners of every point's simplex: packed keys key_NV, barycentric weight_NV, and a coordinate's stride_V in a key."""
+    """Find the corners of each point's simplex: keys key_NV, barycentric weight_NV, and each coordinate's stride_V in a key."""
     corners = features_ND.shape[1] + 1
     features_DN = torch.stack(features_ND.unbind(1))  # many times faster than .T.contiguous() for so few columns
     scale_V, inverse = scales(corners, features_ND.dtype), rounded(1 / corners, features_ND.dtype)
@@ -101,7 +104,7 @@ def _embed(features_ND: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         below_N = below_N + scaled_N
     elevated_VN[0] = below_N
 
-    # the nearest point of remainder 0, and the place of each coordinate's residual in falling order
+    # find the nearest point of remainder 0, and the place of each coordinate's residual in descending order
     rounded_VN = (elevated_VN * inverse).round()
     base_VN = rounded_VN * corners
     low, strides = packing(base_VN.amin(dim=1).tolist(), base_VN.amax(dim=1).tolist())
@@ -125,13 +128,13 @@ def _embed(features_ND: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
     stride_VN = torch.empty_like(place_VN).scatter_(0, place_VN, stride_V[:, None].expand_as(place_VN))
     keys = [((base_VN[:-1].long() - low_V[:-1, None]) * stride_V[:-1, None]).sum(dim=0)]
-    for last in range(corners - 1, 0, -1):  # to the corner of the next remainder: +1 everywhere, and -V at the lowest still left
+    for last in range(corners - 1, 0, -1):  # step to the corner of the next remainder: +1 everywhere, -V at the lowest still left
         keys.append(keys[-1] + stride_V.sum() - corners * stride_VN[last])
     return torch.stack(keys, dim=1), torch.stack(weights, dim=1), stride_V
 
 
 def _blur(key_M: Tensor, step: int, dtype: torch.dtype) -> _Rows:
-    """Half of the next corner on either side along one direction is added; corners that no point uses count as 0."""
+    """Build the blur along one direction. It adds half of the next corner on either side; unused corners count as 0."""
     count = len(key_M)
     own_M = torch.arange(count, device=key_M.device)
     next_M = torch.searchsorted(key_M, key_M + step).clamp_(max=count - 1)
@@ -139,7 +142,7 @@ def _blur(key_M: Tensor, step: int, dtype: torch.dtype) -> _Rows:
     columns_M3 = torch.full((count, 3), -1, device=key_M.device)
     columns_M3[:, 0] = own_M
     columns_M3[:, 1] = torch.where(found_M, next_M, -1)
-    columns_M3[next_M[found_M], 2] = own_M[found_M]  # I am the one before my next one
+    columns_M3[next_M[found_M], 2] = own_M[found_M]  # the row before the next row is the row itself
     used_M3 = columns_M3 >= 0
     weight_M3 = torch.tensor([1.0, 0.5, 0.5], dtype=dtype, device=key_M.device).expand(count, 3)
     start = functional.pad(used_M3.sum(dim=1).cumsum(0), (1, 0)).int()

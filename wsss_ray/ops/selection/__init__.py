@@ -1,1 +1,1 @@
-"""FickleNet's stochastic selection."""
+"""Select hidden units at random, as FickleNet does."""

@@ -1,21 +1,21 @@
-"""Stochastic hidden-unit selection (FickleNet, section 3.1) in closed form: no expanded map, no autograd for the maps.
+"""Compute FickleNet's stochastic selection (section 3.1) in closed form: no expanded maps, and no autograd for the maps.
 
-Around every window position u of a feature map x, only some of the D = S*S offsets d are kept; the same choice serves all
-channels, and the centre is always kept (3.1.2). The classifier's score convolves what is kept with W and averages over the
-positions (3.1.3). Written with the keep mask m[u, d] as a number, both the score and its Grad-CAM are sums that commute:
+Around every window position u of a feature map x, only some of the D = S*S offsets d are kept. The choice is the same for all
+channels, and the centre is always kept (3.1.2). The classifier convolves the kept units with W and averages over the positions
+(3.1.3). With the keep mask m[u, d] written as a number, the score and its Grad-CAM are sums whose order can be exchanged:
 
     score[c]  = 1/(HW) sum_u sum_d m[u, d] <W[c, :, d], x[:, u + d]>
               = 1/(HW) sum_d <W[c, :, d], P[:, d]>                     P[k, d] = sum_v m[v - d, d] x[k, v]
     CAM[c, v] = relu( sum_k x[k, v] d score[c] / d x[k, v] )           (Eq. 1)
               = relu( 1/(HW) sum_d m[v - d, d] A[c, d, v] )            A[c, d, v] = <W[c, :, d], x[:, v]>
 
-so the score is one (K x HW)(HW x D) product, and N selections cost one 1x1 convolution and N masked sums. The score here is
-the pooled one before the sigmoid: the sigmoid only scales a map by a positive number, which its normalisation removes.
+The score is thus one (K x HW)(HW x D) product, and N selections cost one 1x1 convolution and N masked sums. The score is the
+pooled one before the sigmoid: the sigmoid only scales a map by a positive number, and normalisation removes that number.
 
-The bits of a mask come from a stream by counter (`splitmix.py`), so that a loop may draw them where it needs them and no mask is
-ever held (`stochastic_cams`, `stochastic_logits`). A keep mask is indexed by window position; what the sums need is the mask
-indexed by the position v = u + d that is looked at (`_by_source`). Positions whose window would start outside the map have no
-window: False.
+The bits of a mask come from a stream by counter (`splitmix.py`). A loop can draw them where it needs them and keep no mask in
+memory (`stochastic_cams`, `stochastic_logits`). A keep mask is indexed by window position u. The sums need the mask indexed by
+the position v = u + d that the window reads (`_by_source`). Where v - d lies outside the map there is no window, and the value is
+False.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from torch import Tensor
 from wsss_ray.ops import splitmix
 
 _LANES = 4  # 16-bit random numbers in one 64-bit draw
+_CHUNK = 4_000_000  # elements of maps, or of a keep mask in memory, per piece
 
 
 def sample_keep(
@@ -47,24 +48,28 @@ def sample_keep(
 ) -> Tensor:
     """Draw keep masks for stochastic selection with centre-preserving dropout (3.1.2).
 
-    Each offset but the centre is kept with probability 1 - `dropout_rate`, rounded to a multiple of 2**-16. The bits of a
-    selection follow from the key and its number, whatever is drawn with it and on whatever device.
+    Each offset except the centre is kept with probability 1 - `dropout_rate`, rounded to a multiple of 2**-16. The bits of a
+    selection depend only on the key and the selection's number: not on the device, nor on the selections drawn with it.
 
     Args:
-        key: of the random stream, 64 bits.
+        key: 64-bit key of the random stream.
         n: number of selections N.
         kernel_size: side S of the window, odd.
         height: rows H of the feature map.
         width: columns W of the feature map.
         dropout_rate: p in [0, 1].
         first: number of the first selection.
-        device: where the masks are drawn.
+        device: device that draws the masks.
 
     Returns:
-        keep_NDHW, bool: whether the window at (h, w) keeps the offset d, offsets row by row.
+        keep_NDHW, bool: True if the window at (h, w) keeps the offset d. Offsets are ordered row by row.
 
     Raises:
-        ValueError: on an even window, or a rate outside [0, 1].
+        ValueError: if the window is even, or the rate is outside [0, 1].
+
+    Example:
+        >>> sample_keep(key=7, n=4, kernel_size=3, height=5, width=6, dropout_rate=0.9).shape
+        torch.Size([4, 9, 5, 6])
     """
     _check(kernel_size, dropout_rate)
     offsets = kernel_size**2
@@ -85,10 +90,14 @@ def sample_dropout(
     first: int = 0,
     device: torch.device | str = "cpu",
 ) -> Tensor:
-    """Draw keep masks for general dropout: the locations of the map are dropped once per selection, for all windows alike.
+    """Draw keep masks for general dropout, the baseline of the paper's Tables 5 and 6.
 
-    The baseline of the paper's Tables 5 and 6, as a keep mask: the window at u keeps the offset d exactly when location u + d
-    is kept; the centre has no privilege. Arguments, returns and errors as in `sample_keep`.
+    Each selection drops locations of the map, the same ones for all windows. The window at u keeps the offset d exactly if the
+    location u + d is kept. The centre can be dropped as well. For arguments, result and errors see `sample_keep`.
+
+    Example:
+        >>> sample_dropout(key=7, n=4, kernel_size=3, height=5, width=6, dropout_rate=0.5).shape
+        torch.Size([4, 9, 5, 6])
     """
     _check(kernel_size, dropout_rate)
     location_NHW = _bernoulli(key, n, height * width, dropout_rate, first=first, device=device).view(n, height, width)
@@ -96,40 +105,56 @@ def sample_dropout(
 
 
 def keep_all(*, n: int, kernel_size: int, height: int, width: int, device: torch.device | str = "cpu") -> Tensor:
-    """Keep masks of the deterministic network: everything is kept. Shape as in `sample_keep`."""
+    """Make keep masks that keep everything, for the deterministic network. For arguments and shape see `sample_keep`.
+
+    Example:
+        >>> keep_all(n=1, kernel_size=3, height=5, width=6).all()
+        tensor(True)
+    """
     return torch.ones(n, kernel_size**2, height, width, dtype=torch.bool, device=device)
 
 
 def selection_logits(x_BKHW: Tensor, weight_CKSS: Tensor, keep_BDHW: Tensor) -> Tensor:
-    """Class scores of a batch of feature maps under one selection each (3.1.3), before the sigmoid.
+    """Compute class scores of a batch of feature maps under one selection each (3.1.3), before the sigmoid.
 
-    Differentiable in `x_BKHW` and `weight_CKSS`. No 1/(1-p) scaling is applied: selection stays on at inference.
+    Differentiable in `x_BKHW` and `weight_CKSS`. There is no 1/(1-p) scaling, because selection stays on at inference.
 
     Args:
         x_BKHW: feature maps.
-        weight_CKSS: classifier kernel, one S x S window per class; zero padding keeps H x W positions.
+        weight_CKSS: classifier kernel, one S x S window per class. Zero padding keeps H x W positions.
         keep_BDHW: keep masks, D = S*S.
 
     Returns:
         logits_BC.
+
+    Example:
+        >>> keep = sample_keep(key=7, n=2, kernel_size=3, height=5, width=6, dropout_rate=0.9)
+        >>> selection_logits(torch.rand(2, 8, 5, 6), torch.rand(20, 8, 3, 3), keep).shape
+        torch.Size([2, 20])
     """
     return _logits(x_BKHW, weight_CKSS, _by_source(keep_BDHW, weight_CKSS.shape[-1]).flatten(2))
 
 
 def stochastic_logits(x_BKHW: Tensor, weight_CKSS: Tensor, *, keys: Sequence[int], dropout_rate: float) -> Tensor:
-    """`selection_logits` with each image's mask drawn from its key, as the first of `sample_keep`; on a CPU in one loop.
+    """Compute `selection_logits` with one mask per image, drawn from the image's key. On a CPU one loop draws and sums.
+
+    The mask of an image is the first one that `sample_keep` draws for its key.
 
     Args:
         x_BKHW: feature maps.
         weight_CKSS: classifier kernel.
-        keys: of the random streams, one per image.
+        keys: keys of the random streams, one per image.
         dropout_rate: p in [0, 1].
 
     Returns:
         logits_BC.
 
     Raises:
-        ValueError: as `sample_keep`.
+        ValueError: if the window is even, or the rate is outside [0, 1].
+
+    Example:
+        >>> stochastic_logits(torch.rand(2, 8, 5, 6), torch.rand(20, 8, 3, 3), keys=(17, 42), dropout_rate=0.9).shape
+        torch.Size([2, 20])
     """
     size, (batch, _, height, width) = weight_CKSS.shape[-1], x_BKHW.shape
     _check(size, dropout_rate)
@@ -144,21 +169,27 @@ def stochastic_logits(x_BKHW: Tensor, weight_CKSS: Tensor, *, keys: Sequence[int
 
 
 def _logits(x_BKHW: Tensor, weight_CKSS: Tensor, source_BDV: Tensor) -> Tensor:
+    """Pool the features with masks indexed by source position, and apply the kernels."""
     batch, channels, height, width = x_BKHW.shape
     pooled_BKD = x_BKHW.reshape(batch, channels, -1) @ source_BDV.to(x_BKHW.dtype).transpose(1, 2)
     return pooled_BKD.reshape(batch, -1) @ weight_CKSS.reshape(len(weight_CKSS), -1).t() / (height * width)
 
 
 def selection_cams(x_KHW: Tensor, weight_CKSS: Tensor, keep_NDHW: Tensor) -> Tensor:
-    """Grad-CAM (Eq. 1) of each class under each of N selections of one feature map, without autograd.
+    """Compute the Grad-CAM (Eq. 1) of each class under each of N selections of one feature map, without autograd.
 
     Args:
         x_KHW: feature map of one image.
-        weight_CKSS: classifier kernel of the classes wanted (the image's tags as a rule).
+        weight_CKSS: classifier kernel of the requested classes, usually the image's tags.
         keep_NDHW: keep masks, D = S*S.
 
     Returns:
-        cams_NCHW, not normalised: relu(sum_k x_k * d score_c / d x_k), the score being the pooled one before the sigmoid.
+        cams_NCHW, not normalised: relu(sum_k x_k * d score_c / d x_k) with the pooled score before the sigmoid.
+
+    Example:
+        >>> keep = sample_keep(key=7, n=4, kernel_size=3, height=5, width=6, dropout_rate=0.9)
+        >>> selection_cams(torch.rand(8, 5, 6), torch.rand(2, 8, 3, 3), keep).shape
+        torch.Size([4, 2, 5, 6])
     """
     channels, height, width = x_KHW.shape
     classes, _, size, _ = weight_CKSS.shape
@@ -173,20 +204,25 @@ def selection_cams(x_KHW: Tensor, weight_CKSS: Tensor, keep_NDHW: Tensor) -> Ten
 
 
 def stochastic_cams(x_KHW: Tensor, weight_CKSS: Tensor, *, key: int, n: int, dropout_rate: float) -> Iterator[Tensor]:
-    """`selection_cams` under N masks of `sample_keep`, without holding the masks where a loop or kernel can draw them.
+    """Compute `selection_cams` under N masks of `sample_keep`. Where a loop or kernel can draw bits, no mask is kept in memory.
 
     Args:
         x_KHW: feature map of one image, float32 or float64.
-        weight_CKSS: classifier kernel of the classes wanted.
-        key: of the random stream.
+        weight_CKSS: classifier kernel of the requested classes.
+        key: 64-bit key of the random stream.
         n: number of selections N.
         dropout_rate: p in [0, 1].
 
     Yields:
-        cams_nCHW in pieces of a few MB, the selections in order.
+        cams_nCHW in pieces of a few MB, with the selections in order.
 
     Raises:
-        ValueError: as `sample_keep`.
+        ValueError: if the window is even, or the rate is outside [0, 1].
+
+    Example:
+        >>> pieces = stochastic_cams(torch.rand(8, 5, 6), torch.rand(2, 8, 3, 3), key=7, n=200, dropout_rate=0.9)
+        >>> torch.cat(list(pieces)).shape
+        torch.Size([200, 2, 5, 6])
     """
     channels, height, width = x_KHW.shape
     classes, _, size, _ = weight_CKSS.shape
@@ -209,12 +245,12 @@ def stochastic_cams(x_KHW: Tensor, weight_CKSS: Tensor, *, key: int, n: int, dro
 
 
 def _fused(device: str) -> Callable[..., None] | None:
-    """What sums up the kept answers as it draws the masks: compiled loops, or a kernel where Triton is at hand."""
+    """Return a function that draws masks and sums the kept answers: compiled loops, or a Triton kernel; None without either."""
     if device == "cpu":
         from wsss_ray.ops.selection import loops
 
         return loops.masked_sums_of_tensors
-    compiler = any(map(shutil.which, filter(None, (os.environ.get("CC"), "gcc", "clang"))))  # Triton cannot do without
+    compiler = any(map(shutil.which, filter(None, (os.environ.get("CC"), "gcc", "clang"))))  # Triton needs a C compiler
     if device != "cuda" or not compiler or importlib.util.find_spec("triton") is None:
         return None
     from wsss_ray.ops.selection import triton_kernels
@@ -222,23 +258,21 @@ def _fused(device: str) -> Callable[..., None] | None:
     return triton_kernels.masked_sums
 
 
-_CHUNK = 4_000_000  # elements of the maps, or of a keep mask where it is held, at a time
-
-
 def _check(kernel_size: int, dropout_rate: float) -> None:
+    """Raise ValueError for an even window or a rate outside [0, 1]."""
     if kernel_size < 1 or kernel_size % 2 == 0:
-        raise ValueError(f"kernel_size must be odd so that a window has a centre, got {kernel_size}")
+        raise ValueError(f"kernel_size: must be odd so that a window has a centre, got {kernel_size}.")
     if not 0.0 <= dropout_rate <= 1.0:
-        raise ValueError(f"dropout_rate must lie in [0, 1], got {dropout_rate}")
+        raise ValueError(f"dropout_rate: must lie in [0, 1], got {dropout_rate}.")
 
 
 def _below(dropout_rate: float) -> int:
-    """A draw of 16 bits, read with its sign, is below this with probability 1 - `dropout_rate`."""
+    """Return the bound that a signed 16-bit draw stays below with probability 1 - `dropout_rate`."""
     return round((1.0 - dropout_rate) * 2**16) - 2**15
 
 
 def _bernoulli(key: int, n: int, size: int, dropout_rate: float, *, first: int, device: torch.device | str) -> Tensor:
-    """Rows `first` to first + n of bools, True with probability 1 - `dropout_rate`; each row begins with a draw of its own."""
+    """Draw n rows of bools from row `first` on, True with probability 1 - `dropout_rate`. Each row starts with a new draw."""
     if dropout_rate == 0:
         return torch.ones(n, size, dtype=torch.bool, device=device)
     words = -(-size // _LANES)
@@ -247,12 +281,12 @@ def _bernoulli(key: int, n: int, size: int, dropout_rate: float, *, first: int, 
 
 
 def _by_source(keep_NDHW: Tensor, size: int) -> Tensor:
-    """From "the window at u keeps offset d" to "location v is kept by the window at v - d"; False where there is no window."""
+    """Reindex a mask from window position u to source position v = u + d. The result is False where there is no window."""
     return _windows(keep_NDHW, size, sign=-1)
 
 
 def _windows(mask_NDHW: Tensor, size: int, *, sign: int) -> Tensor:
-    """out[n, d, u] = mask[n, d, u + sign * d], False outside the map."""
+    """Return out[n, d, u] = mask[n, d, u + sign * d], False outside the map."""
     count, _, height, width = mask_NDHW.shape
     radius = size // 2
     out = torch.zeros(count, size**2, height, width, dtype=torch.bool, device=mask_NDHW.device)

@@ -1,7 +1,7 @@
-"""Stochastic selection as compiled loops that draw the keep bits where they use them.
+"""Run stochastic selection with compiled loops that draw the keep bits where they use them.
 
-The same stream and the same sums as `sample_keep` with `selection_cams` (closed_form.py), without the masks: at the paper's size
-these are 27 million bits per image, drawn 1,681 at a time here, which stay in the core's first cache.
+The stream and the sums are those of `sample_keep` and `selection_cams` (closed_form.py), but no masks are kept. At the paper's
+size the masks have 27 million bits per image. The loops draw 1,681 bits at a time, which stay in the core's L1 cache.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ def _kept(
     draws: NDArray[np.uint64],
     keep_V: NDArray[np.floating],
 ) -> int:
-    """Which windows keep an offset, 1 or 0 by window position; 0 where a window looks beyond the sides of the map.
+    """Draw which windows keep an offset, and write 1 or 0 to `keep_V`, indexed by window position.
 
-    `plane` is selection * S * S + offset; `draws` is room for the bits. Returns how far behind a window's position in the
-    flattened map the position lies that it looks at.
+    `plane` is selection * S * S + offset, and `draws` is memory for the bits. A window that reads beyond the left or right side
+    of the map gets 0. Return the distance, in the flattened map, from a window's position to the position that it reads.
     """
     d = plane % (size * size)
     down, right = d // size - size // 2, d % size - size // 2
@@ -64,17 +64,21 @@ def masked_sums(
     below: int,
     sums_NCV: NDArray[np.floating],
 ) -> None:
-    """sums[n, c, v] = sum_d m_n[v - d, d] answer[c, d, v] for the selections from `first` on.
+    """Compute sums[n, c, v] = sum_d m_n[v - d, d] answer[c, d, v] for the selections from `first` on.
 
     Args:
-        answer_CDV: the features' answer to each offset of each class's kernel.
+        answer_CDV: product of the features and each offset of each class's kernel.
         size: side S of the window, D = S * S.
         height: rows of the map.
         width: columns of the map, V = height * width.
-        key: of the random stream.
+        key: key of the random stream.
         first: number of the first selection.
-        below: an offset is kept where a signed 16-bit draw is below this.
-        sums_NCV: written.
+        below: bound of a signed 16-bit draw; an offset is kept if its draw is below.
+        sums_NCV: sums; overwritten.
+
+    Example:
+        >>> sums_NCV = np.empty((200, classes, height * width), answer_CDV.dtype)
+        >>> masked_sums(answer_CDV, 9, height, width, np.uint64(7), 0, below, sums_NCV)
     """
     count, classes, positions = sums_NCV.shape
     draws, keep_V = np.empty((positions + 3) // 4, np.uint64), np.empty(positions, answer_CDV.dtype)
@@ -83,7 +87,7 @@ def masked_sums(
         for d in range(size * size):
             shift = _kept((first + n) * size * size + d, size, width, key, below, draws, keep_V)
             low, high = max(0, -shift), min(positions, positions - shift)
-            if low >= high:  # the offset is beyond top or bottom for every window
+            if low >= high:  # the offset lies beyond the top or bottom for every window
                 continue
             kept = keep_V[low:high]
             for c in range(classes):
@@ -95,7 +99,11 @@ def masked_sums(
 def masked_sums_of_tensors(
     answer_CDV: Tensor, size: int, height: int, width: int, key: int, first: int, below: int, sums_NCV: Tensor
 ) -> None:
-    """`masked_sums` of tensors on the CPU."""
+    """Run `masked_sums` on CPU tensors.
+
+    Example:
+        >>> masked_sums_of_tensors(answer_CDV, 9, height, width, 7, 0, below, sums_NCV)
+    """
     masked_sums(answer_CDV.numpy(), size, height, width, np.uint64(key % 2**64), first, below, sums_NCV.numpy())
 
 
@@ -103,7 +111,19 @@ def masked_sums_of_tensors(
 def source_masks(
     size: int, height: int, width: int, keys_B: NDArray[np.uint64], below: int, source_BDV: NDArray[np.floating]
 ) -> None:
-    """source[b, d, v] = m_b[v - d, d] for the first selection of each key, as numbers; written. See `masked_sums`."""
+    """Write the first selection of each key as numbers, source[b, d, v] = m_b[v - d, d].
+
+    Args:
+        size: side S of the window, D = S * S.
+        height: rows of the map.
+        width: columns of the map, V = height * width.
+        keys_B: keys of the random streams.
+        below: bound of a signed 16-bit draw; an offset is kept if its draw is below.
+        source_BDV: masks indexed by source position; overwritten.
+
+    Example:
+        >>> source_masks(9, height, width, np.array([17, 42], np.uint64), below, source_BDV)
+    """
     positions = height * width
     draws, keep_V = np.empty((positions + 3) // 4, np.uint64), np.empty(positions, source_BDV.dtype)
     for b in range(len(keys_B)):

@@ -1,7 +1,7 @@
-"""`loops.masked_sums` as a CUDA kernel in Triton: the keep bits are drawn in registers, where they are used.
+"""Run `loops.masked_sums` as a CUDA kernel in Triton, which draws the keep bits in registers.
 
-The same stream and the same order of additions as the loops. Triton comes with torch's builds for CUDA; where it is missing,
-`closed_form.stochastic_cams` holds the masks.
+The stream and the order of additions are those of the loops. Triton comes with torch's CUDA builds. Without Triton,
+`closed_form.stochastic_cams` keeps the masks in memory.
 """
 
 from __future__ import annotations
@@ -24,14 +24,18 @@ _STREAM = {
 def masked_sums(
     answer_CDV: Tensor, size: int, height: int, width: int, key: int, first: int, below: int, sums_NCV: Tensor
 ) -> None:
-    """See `loops.masked_sums`; the tensors are contiguous, float32 or float64, on one CUDA device."""
+    """Compute the sums of `loops.masked_sums` on one CUDA device. Tensors are contiguous, float32 or float64.
+
+    Example:
+        >>> masked_sums(answer_CDV, 9, height, width, 7, 0, below, sums_NCV)
+    """
     count, classes, positions = sums_NCV.shape
     block_c = min(8, triton.next_power_of_2(classes))
     grid = (count, triton.cdiv(positions, _BLOCK_V), triton.cdiv(classes, block_c))
     _kernel[grid](
         answer_CDV,
         sums_NCV,
-        torch.tensor([splitmix.signed(key)], device=answer_CDV.device),  # in memory: an argument may be taken for 32 bits
+        torch.tensor([splitmix.signed(key)], device=answer_CDV.device),  # in memory: Triton may pass an argument as 32 bits
         first,
         below,
         height,
@@ -92,5 +96,5 @@ def _kernel(  # type: ignore[no-untyped-def]
 
 @triton.jit  # type: ignore[untyped-decorator]
 def _logical(state, shift: tl.constexpr):  # type: ignore[no-untyped-def]
-    """The shift to the right of the bits as an unsigned number."""
+    """Shift the bits to the right as an unsigned number."""
     return (state.to(tl.uint64, bitcast=True) >> shift).to(tl.int64, bitcast=True)
