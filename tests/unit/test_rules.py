@@ -10,8 +10,9 @@ from wsss_ray.methods.common.seed_rules import CrfSeeds
 from wsss_ray.methods.mdc import RegionSeeds
 from wsss_ray.methods.noisy_masks import BlockNoise
 from wsss_ray.methods.rrm import ReliableRegions
-from wsss_ray.ops import reliable
+from wsss_ray.ops import crf, reliable
 from wsss_ray.ops.background import CamBackground, PowerBackground, SaliencyBackground
+from wsss_ray.ops.crf import DenseCrf
 from wsss_ray.ops.seeds import top_region, undisputed
 
 SIZE = 32
@@ -136,3 +137,10 @@ def test_block_noise_takes_that_share_of_the_foreground(ratio):
     assert (again == spoilt).all()
     assert not ratio or (noise.spoil(mask, np.random.default_rng(1)) != spoilt).any()
     assert (noise.spoil(np.zeros((8, 8), np.uint8), np.random.default_rng(0)) == 0).all()
+
+
+def test_a_crf_of_a_package_that_is_not_there_is_refused_before_anything_starts(monkeypatch):
+    monkeypatch.setattr(crf, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"backend is 'pydensecrf', which is not installed; run `pip install 'wsss-ray\[crf\]'`"):
+        DenseCrf(backend="pydensecrf")
+    assert DenseCrf().backend == "lattice"

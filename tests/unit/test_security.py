@@ -201,6 +201,7 @@ from types import SimpleNamespace
 from ray.data.extensions import ArrowPythonObjectArray
 from tests.unit.test_security import Evil
 from wsss_ray.data.folder import Folder
+from wsss_ray.storage.shards import read_shard, shard_path
 from wsss_ray.storage.store import RunStore
 sign, folder = sys.argv[1:]
 column = ArrowPythonObjectArray.from_objects([Evil(sign)])

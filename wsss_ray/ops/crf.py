@@ -15,9 +15,10 @@ processes, never in threads.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from wsss_ray.core.component import Component
 from wsss_ray.core.contracts import IGNORE
@@ -67,6 +68,14 @@ class DenseCrf(Component):
         default="lattice",
         description="lattice: compiled loops on one CPU core, or torch on the caller's GPU; pydensecrf: one CPU core.",
     )
+
+    @model_validator(mode="after")
+    def _installed(self) -> DenseCrf:
+        if self.backend == "pydensecrf" and find_spec("pydensecrf") is None:
+            raise ValueError(
+                "backend is 'pydensecrf', which is not installed; run `pip install 'wsss-ray[crf]'`, or take backend: lattice"
+            )
+        return self
 
     def refine(self, image_HWC: ImageArray, prob_CHW: MapArray, *, device: torch.device | str = "cpu") -> MapArray:
         """Compute class probabilities after the CRF.
