@@ -13,16 +13,18 @@ from tests.pages import ROOT, fenced
 PAGE = "docs/adding_a_method.md"
 
 TOY = '''
-"""A data set and a trunk of somebody else."""
+"""A data set, a trunk and a seed rule of somebody else."""
 
 import io
 
 import numpy as np
 from PIL import Image
 
+from wsss_ray.core import Recipe, SeedRule, Threshold
 from wsss_ray.data.codecs import encode_labels
 from wsss_ray.data.source import Item, Raw, Source
 from wsss_ray.nets.small import SmallNet
+from wsss_ray.ops.seeds import cut
 
 
 class ToyNet(SmallNet):
@@ -30,6 +32,19 @@ class ToyNet(SmallNet):
 
     widths: tuple[int, ...] = (4, 8)
     strides: tuple[int, ...] = (2, 1)
+
+
+class ToySeeds(SeedRule):
+    """A share of the highest value; all else is background."""
+
+    threshold: float = 0.5
+
+    @property
+    def by_threshold(self):
+        return Threshold(field="threshold", recipe=Recipe(region="of_maximum", winner="nobody", unclaimed="background"))
+
+    def seed(self, image_HWC, maps, saliency_HW):
+        return cut(self, image_HWC, maps, saliency_HW)
 
 
 class ToyImages(Source):
@@ -96,7 +111,7 @@ def write_distribution(site: Path, name: str, version: str, module: str, code: s
 
 
 def make_site(folder: Path) -> Path:
-    """A folder with two packages: the page's, and a data set with a trunk."""
+    """A folder with two packages: the page's, and a data set with a trunk and a seed rule."""
     install_the_page(folder / "site", folder / "source")
     return write_distribution(folder / "site", "toy-parts", "1.2", "toy_parts", TOY)
 

@@ -1,4 +1,4 @@
-"""A small store for the report's slider: maps of two classes, saliency, and seeds by every kind of rule that has a threshold."""
+"""A small store for the report's slider: maps of two classes, saliency, and seeds by every kind of rule with a threshold."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import numpy as np
 from PIL import Image
 
 from tests.local import run_stage
+from tests.recipes import CalledSeeds, RecipeSeeds
 from tests.unit.test_report import CLASSES, HOSTILE, ReportPart, ReportSource, draw, record
 from wsss_ray.core.contracts import Axis, Maps, SeedScore
 from wsss_ray.core.plan import Plan, Stage, evaluate_seeds, ingest, seed
 from wsss_ray.data.codecs import encode_gray, encode_labels, encode_maps
 from wsss_ray.data.source import describe
 from wsss_ray.methods.common.seed_rules import CrfSeeds, ThresholdSeeds
+from wsss_ray.methods.mdc import RegionSeeds
 from wsss_ray.ops.background import CamBackground, PowerBackground, SaliencyBackground
 from wsss_ray.storage.shards import write_shard
 from wsss_ray.storage.store import RunStore
@@ -24,6 +26,9 @@ RULES = {
     "power": ThresholdSeeds(theta=0.45, background=PowerBackground(gamma=3), conflict="background"),
     "peak": CrfSeeds(background=CamBackground(threshold=0.5), crf=None),
     "salient": ThresholdSeeds(theta=0.25, background=SaliencyBackground(threshold=0.4), conflict="background"),
+    "share": RegionSeeds(share=0.4, background=CamBackground(threshold=0.1)),
+    "plugged": RecipeSeeds(threshold=0.6, source="mean", region="below_maximum", winner="peak", unclaimed="background"),
+    "called": CalledSeeds(threshold=0.35),
 }
 
 

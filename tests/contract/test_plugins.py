@@ -82,6 +82,47 @@ def test_a_job_runs_and_says_what_made_it(site, job, tmp_path):
     assert origin(Shapes) == "tests.shapes", "of no package that is known"
 
 
+REPORT = """
+import json, sys
+from pathlib import Path
+from tests.local import run_plan
+from wsss_ray.config.job import load_job
+from wsss_ray.core.plan import Plan
+from wsss_ray.data.codecs import decode_gray
+from wsss_ray.reporting.report import build
+from wsss_ray.storage.shards import read_all
+from wsss_ray.storage.store import RunStore
+(seeds,) = [stage for stage in load_job(sys.argv[1]).plan() if stage.kind == "seed"]
+plan, store = Plan.of([seeds]), RunStore(sys.argv[2])
+run_plan(store, plan)
+(Path(sys.argv[2]) / "report.html").write_bytes(build(store, "toy", plan, Path(sys.argv[1]).read_text()))
+rows = read_all(store, seeds, "seeds").to_pylist()
+print(json.dumps({"id": seeds.id, "labels": sorted({int(k) for row in rows for k in decode_gray(row["seed"]).ravel()})}))
+"""
+
+
+def test_its_rule_has_the_slider_and_the_curve_of_the_report(site, job, tmp_path):
+    method = otsu_job()["method"] | {"seed_rule": {"kind": "toy_seeds", "threshold": 0.4}}
+    job.write_text(yaml.safe_dump(otsu_job(method=method)))
+    command = [sys.executable, "-c", REPORT, str(job), str(tmp_path / "runs")]
+    done = subprocess.run(command, env=environment(site), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    seeds = json.loads(done.stdout)
+    assert seeds["labels"] == [0, 1, 2]
+    page = (tmp_path / "runs/report.html").read_text()
+    data = json.loads(re.search('<script type="application/json" id="data">(.*?)</script>', page)[1])
+    (rule,) = data["rules"]
+    assert (rule["stage"], rule["theta"], rule["symbol"]) == (seeds["id"], 0.4, "θ")
+    assert rule["recipe"] == {
+        "source": "peak", "region": "of_maximum", "winner": "nobody", "conflict": "class", "unclaimed": "background"
+    }  # fmt: skip
+    assert len(rule["curve"]["miou"]) == 101
+    assert len(set(rule["curve"]["miou"])) > 10
+    assert len(data["images"]) == 8
+    assert all(rule["maps"] in image["maps"] and seeds["id"] in image["cues"] for image in data["images"].values())
+    assert 'id="theta"' in page
+
+
 def test_a_broken_one_is_named_and_the_others_go_on(site, job, tmp_path):
     code = METHOD.format(paper="Half.", name="Halfway", rest="import no_such_module")
     broken = write_distribution(tmp_path / "broken", "half-way", "0.3", "half.halfway", code)

@@ -12,14 +12,14 @@ import pytest
 from PIL import Image
 
 from tests.browser import Browser, chromium
-from tests.report_set import AXES, IMAGES, RULES, SIZE, fill, maps_of, saliency_of
+from tests.report_set import IMAGES, RULES, SIZE, fill, maps_of, saliency_of
 from tests.unit.test_report import CLASSES, HOSTILE, JOB, draw
 from wsss_ray.core.contracts import IGNORE
-from wsss_ray.methods.common.seed_rules import CrfSeeds
+from wsss_ray.core.plan import Stage
 from wsss_ray.ops.confusion import confusion, scores
-from wsss_ray.ops.seeds import add_background, any_above, resize_maps
 from wsss_ray.reporting import report
 from wsss_ray.reporting.report import pictures
+from wsss_ray.reporting.report.thresholds import Rule
 from wsss_ray.storage.store import RunStore
 
 COLOR = np.array([1 << 16, 1 << 8, 1])  # a colour as one number
@@ -61,14 +61,13 @@ def small() -> tuple[int, int]:
 
 
 def expected(name: str, index: int, theta: float) -> np.ndarray:
-    """The seed by ops/seeds at the size of the picture."""
-    rule, maps = RULES[name], maps_of(index)
-    peak, mean = (resize_maps(part, *small(), *AXES) for part in (maps.peak_CHW, maps.mean_CHW))
-    if isinstance(rule, CrfSeeds):
-        return add_background(any_above(peak, peak, maps.classes, theta), np.ones(small(), np.bool_), "class")
-    assert rule.background is not None
+    """The seed by the rule itself at the size of the picture."""
+    rule = Rule.of(Stage("seed", name, RULES[name]))
+    assert rule is not None
+    changed = rule.at(theta)
+    assert changed is not None
     saliency_HW = pictures.shrink_labels(saliency_of(index)).astype(np.float32) / np.float32(255)
-    return add_background(any_above(peak, mean, maps.classes, theta), rule.background.cues(peak, saliency_HW), rule.conflict)
+    return changed.seed(np.zeros((*small(), 3), np.uint8), maps_of(index), saliency_HW)
 
 
 def drawn(browser: Browser) -> dict[int, np.ndarray]:
@@ -125,9 +124,9 @@ def test_the_slider_moves_the_seeds_as_ops_does(browser: Browser) -> None:
     check(browser, "mean", 0.3)
 
 
-@pytest.mark.parametrize("name", ["power", "peak", "salient"])
+@pytest.mark.parametrize("name", ["power", "peak", "salient", "share", "plugged"])
 def test_each_rule_has_its_own_seeds_and_curve(browser: Browser, name: str) -> None:
-    own = {"power": 0.45, "peak": 0.5, "salient": 0.25}[name]
+    own = {"power": 0.45, "peak": 0.5, "salient": 0.25, "share": 0.4, "plugged": 0.6}[name]
     choose(browser, "rule", str(list(RULES).index(name)))
     check(browser, name, own)
     slide(browser, 0.21)
@@ -151,6 +150,32 @@ def test_figures_are_those_of_the_seeds_at_theta(browser: Browser) -> None:
     assert shown["miou"] == f"{scores(total).miou:.3f}"
     assert shown["coverage"] == f"{scores(total).coverage:.3f}"
     assert browser.js("document.querySelector('.panel:not([hidden]) .now').getAttribute('x1')") == "62%"
+
+
+def test_the_threshold_has_the_name_of_its_field(browser: Browser) -> None:
+    choose(browser, "rule", str(list(RULES).index("share")))
+    browser.frame()
+    assert browser.js("document.querySelector('label[for=theta]').textContent") == "Threshold share 0.40"
+    assert browser.js("document.querySelector('.made figcaption').textContent").startswith("share 0.40")
+    choose(browser, "rule", str(list(RULES).index("plugged")))
+    assert browser.js("document.querySelector('label[for=theta]').textContent") == "Threshold \N{GREEK SMALL LETTER THETA} 0.60"
+
+
+def test_a_rule_without_a_recipe_has_its_curve_and_no_pictures(browser: Browser) -> None:
+    choose(browser, "rule", str(list(RULES).index("called")))
+    slide(browser, 0.62)
+    browser.frame()
+    assert browser.js("document.querySelectorAll('.made').length") == 0
+    total = np.zeros((len(CLASSES) + 1, len(CLASSES) + 2), np.int64)
+    for index in range(IMAGES):
+        total += confusion(pictures.shrink_labels(draw(index, SIZE)[1]), expected("called", index, 0.62), len(CLASSES) + 1)
+    panel = "document.querySelector('.panel:not([hidden])')"
+    shown = dict(browser.js(f"[...{panel}.querySelectorAll('[data-figure]')].map((c) => [c.dataset.figure, c.textContent])"))
+    assert shown["miou"] == f"{scores(total).miou:.3f}"
+    assert shown["coverage"] == f"{scores(total).coverage:.3f}"
+    assert "The pictures do not follow the slider: called_seeds gives no recipe" in browser.js(f"{panel}.textContent")
+    choose(browser, "rule", "0")
+    check(browser, "mean", 0.3)
 
 
 def names(browser: Browser) -> list[str]:

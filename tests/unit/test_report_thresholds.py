@@ -3,62 +3,174 @@
 from __future__ import annotations
 
 import base64
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from pydantic import Field, ValidationError
 
-from wsss_ray.core.contracts import IGNORE, Axis, Maps
-from wsss_ray.core.plan import Stage
+from tests.recipes import RULES, CalledSeeds, RecipeSeeds
+from tests.report_set import IMAGES, fill
+from tests.unit.test_report import CLASSES
+from wsss_ray.core.contracts import IGNORE, Axis, Maps, SeedRule
+from wsss_ray.core.plan import Stage, seed
+from wsss_ray.core.threshold import Recipe, Threshold
 from wsss_ray.methods.common.seed_rules import CrfSeeds, ThresholdSeeds
+from wsss_ray.methods.mdc import RegionSeeds
+from wsss_ray.methods.rrm import ReliableRegions
 from wsss_ray.ops.background import CamBackground, PowerBackground, SaliencyBackground
 from wsss_ray.ops.confusion import confusion
-from wsss_ray.ops.seeds import add_background, any_above
+from wsss_ray.ops.crf import DenseCrf
+from wsss_ray.ops.seeds import cut, recompute
 from wsss_ray.ops.spacing import evenly_spaced
 from wsss_ray.reporting.report import embedded
-from wsss_ray.reporting.report.thresholds import THETAS, Rule, sweep
+from wsss_ray.reporting.report.thresholds import FIGURES, THETAS, Curve, Rule, curve, sweep
+from wsss_ray.storage.store import RunStore
 
 
-@pytest.mark.parametrize("conflict", ["class", "background", "ignore"])
-def test_every_theta_at_once_is_each_theta_alone(conflict: str) -> None:
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: "-".join(map(str, vars(rule).values())))
+def test_every_theta_at_once_is_each_theta_alone(rule: RecipeSeeds) -> None:
+    recipe = rule.recipe
     rng = np.random.default_rng(3)
     peak = rng.random((3, 20, 30)).astype(np.float32).round(2)  # so that some lie on a theta
     mean = (peak * rng.random((3, 20, 30)).round(1)).astype(np.float32)  # with ties
     mask = rng.choice(np.array([0, 1, 4, 6, IGNORE], np.uint8), (20, 30))
     cue, classes = rng.random((20, 30)) < 0.3, (0, 3, 5)
-    found = sweep(peak, mean, classes, cue, conflict, mask, THETAS, 7)
-    for theta, matrix in zip(THETAS, found, strict=True):
-        seed = add_background(any_above(peak, mean, classes, float(theta)), cue, conflict)
-        np.testing.assert_array_equal(matrix, confusion(mask, seed, 7))
+    for count in (3, 1):
+        found = sweep(recipe, peak[:count], mean[:count], classes[:count], cue, mask, THETAS, 7)
+        for theta, matrix in zip(THETAS, found, strict=True):
+            label = recompute(recipe, float(theta), peak[:count], mean[:count], cue, classes[:count])
+            np.testing.assert_array_equal(matrix, confusion(mask, label, 7), err_msg=f"{count} at {theta}")
 
 
-def test_an_image_without_tags_is_all_cues() -> None:
+@pytest.mark.parametrize("recipe", [Recipe(), Recipe(region="of_pixels", winner="nobody")], ids=str)
+def test_an_image_without_tags_is_all_cues(recipe: Recipe) -> None:
     none, cue = np.zeros((0, 2, 2), np.float32), np.array([[True, False], [False, False]])
-    found = sweep(none, none, (), cue, "class", np.zeros((2, 2), np.uint8), THETAS, 2)
+    found = sweep(recipe, none, none, (), cue, np.zeros((2, 2), np.uint8), THETAS, 2)
     assert (found == [[1, 0, 3], [0, 0, 0]]).all()
 
 
-def rule_of(part: ThresholdSeeds | CrfSeeds) -> Rule | None:
+def rule_of(part: SeedRule) -> Rule | None:
     return Rule.of(Stage("seed", "seeds", part))
 
 
-def test_rules_are_those_that_a_threshold_decides() -> None:
-    plain = rule_of(ThresholdSeeds(theta=0.4, background=None))
-    assert plain is not None
-    assert (plain.theta, plain.order, plain.crf) == (0.4, "mean", False)
+def known_rule(part: SeedRule) -> Rule:
+    rule = rule_of(part)
+    assert rule is not None
+    return rule
+
+
+def test_rules_are_those_that_name_a_threshold() -> None:
+    plain = known_rule(ThresholdSeeds(theta=0.4, background=None))
+    assert (plain.theta, plain.symbol, plain.recipe, plain.crf) == (0.4, "θ", Recipe(winner="mean"), False)
     peak = np.random.default_rng(0).random((2, 4, 4)).astype(np.float32)
-    assert not plain.cues(peak, None).any()
-    filled = rule_of(CrfSeeds(background=CamBackground(threshold=0.7)))
-    assert filled is not None
-    assert (filled.theta, filled.order, filled.crf) == (0.7, "peak", True)
-    seed = add_background(any_above(peak, peak, (2, 5), 0.7), filled.cues(peak, None), filled.conflict)
-    unrefined = CrfSeeds(background=CamBackground(threshold=0.7), crf=None)
-    pixel = Axis(first=0.125, step=0.25)
-    maps = Maps((2, 5), peak_CHW=peak, mean_CHW=peak, rows=pixel, columns=pixel)
-    np.testing.assert_array_equal(seed, unrefined.seed(np.zeros((4, 4, 3), np.uint8), maps, None))
-    assert rule_of(CrfSeeds(background=PowerBackground())) is None
-    salient = rule_of(ThresholdSeeds(background=SaliencyBackground()))
-    assert salient is not None
-    assert salient.cues(peak, None) is None
+    cues = plain.cues(peak, None)
+    assert cues is not None
+    assert not cues.any()
+    filled = known_rule(CrfSeeds(background=CamBackground(threshold=0.7)))
+    assert (filled.theta, filled.symbol, filled.crf) == (0.7, "θ", True)
+    region = known_rule(RegionSeeds(share=0.2, reading="of_pixels"))
+    assert (region.theta, region.symbol, region.crf) == (0.2, "share", False)
+    for none in (CrfSeeds(background=PowerBackground()), CrfSeeds(), ReliableRegions()):
+        assert rule_of(none) is None
+    assert known_rule(ThresholdSeeds(background=SaliencyBackground())).cues(peak, None) is None
+    assert known_rule(ThresholdSeeds(crf=DenseCrf())).crf
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        ThresholdSeeds(background=PowerBackground(gamma=3), conflict="background"),
+        ThresholdSeeds(background=SaliencyBackground(threshold=0.5), conflict="ignore"),
+        CrfSeeds(background=CamBackground(threshold=0.7), crf=None),
+        *(RegionSeeds(reading=reading, background=CamBackground()) for reading in ("of_maximum", "below_maximum", "of_pixels")),
+    ],
+    ids=str,
+)
+def test_a_recipe_makes_the_seeds_of_its_rule_at_any_threshold(part: SeedRule) -> None:
+    rng = np.random.default_rng(0)
+    peak, mean = (rng.random((3, 5, 6)).astype(np.float32).round(1) for _ in range(2))
+    maps = Maps((2, 5, 9), peak, mean, Axis(0.1, 0.2), Axis(0.08, 0.17))
+    image, saliency = np.zeros((23, 31, 3), np.uint8), rng.random((23, 31)).astype(np.float32)
+    several = set()
+    for theta in THETAS[5:-5:10]:
+        changed = known_rule(part).at(float(theta))
+        assert changed is not None
+        assert known_rule(changed).theta == theta
+        label = changed.seed(image, maps, saliency)
+        np.testing.assert_array_equal(label, cut(changed, image, maps, saliency))
+        several.add(label.tobytes())
+    assert len(several) == 10, "the threshold is what the rule follows"
+
+
+def test_a_threshold_that_the_field_does_not_take_is_left_out() -> None:
+    rule = known_rule(RegionSeeds())
+    assert rule.at(0.0) is None
+    assert rule.at(0.01) == RegionSeeds(share=0.01)
+
+
+class FailingSeeds(CalledSeeds):
+    """A rule of somebody who never tried a high threshold."""
+
+    def seed(self, image_HWC: Any, maps: Any, saliency_HW: Any) -> Any:
+        if self.threshold > 0.9:
+            raise ZeroDivisionError("nothing is left")
+        return super().seed(image_HWC, maps, saliency_HW)
+
+
+class NarrowSeeds(CalledSeeds):
+    """A rule that takes no low threshold."""
+
+    threshold: float = Field(default=0.5, gt=0.1)
+
+
+def test_a_rule_that_gives_no_recipe_is_called(tmp_path: Path) -> None:
+    store = RunStore(str(tmp_path))
+    inputs = next(stage for stage in fill(store) if stage.kind == "seed").inputs
+
+    def curve_of(part: SeedRule) -> Curve | None:
+        rule = Rule.of(Stage("seed", "seeds", part, inputs))
+        assert rule is not None
+        return curve(store, rule, len(CLASSES) + 1, IMAGES)
+
+    fields = {"region": "of_maximum", "winner": "nobody", "conflict": "ignore"}
+    followed = curve_of(RecipeSeeds(**fields))
+    assert followed is not None
+    assert followed.images == IMAGES
+    assert len(set(followed.figures["miou"])) > 10
+    assert curve_of(CalledSeeds(**fields)) == followed
+    narrow = curve_of(NarrowSeeds(**fields))
+    assert narrow is not None
+    for name in FIGURES:
+        assert narrow.figures[name] == [None] * 11 + followed.figures[name][11:]
+    assert curve_of(FailingSeeds(**fields)) is None
+
+
+class WrongSeeds(SeedRule):
+    """A rule of somebody who mistook the name of a field, or its range."""
+
+    names: str = "treshold"
+    threshold: float = 0.5
+    percent: float = Field(default=50, ge=0, le=100)
+
+    @property
+    def by_threshold(self) -> Threshold:
+        return Threshold(field=self.names)
+
+    def seed(self, image_HWC: Any, maps: Any, saliency_HW: Any) -> Any:
+        return image_HWC[..., 0]
+
+
+def test_a_name_that_is_no_threshold_shows_when_the_plan_is_made() -> None:
+    data = Stage("ingest", "weak", RegionSeeds())
+    with pytest.raises(ValueError, match=r"^wrong_seeds\.treshold: a threshold is a number from 0 to 1, here is None\. Give "):
+        seed(WrongSeeds(), data, data)
+    with pytest.raises(ValueError, match=r"^wrong_seeds\.percent: a threshold is a number from 0 to 1, here is 50"):
+        seed(WrongSeeds(names="percent"), data, data)
+    assert seed(WrongSeeds(names="threshold"), data, data).component == WrongSeeds(names="threshold")
+    with pytest.raises(ValidationError, match="'above', 'of_maximum', 'below_maximum' or 'of_pixels'"):
+        Recipe(region="over")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (7, 600), (40, 30), (0, 3)])

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from wsss_ray.core.contracts import IGNORE, Axis, Maps
+from wsss_ray.core.threshold import Recipe
 from wsss_ray.methods.common.seed_rules import CrfSeeds
 from wsss_ray.methods.mdc import RegionSeeds
 from wsss_ray.methods.noisy_masks import BlockNoise
@@ -13,7 +14,7 @@ from wsss_ray.methods.rrm import ReliableRegions
 from wsss_ray.ops import crf, reliable
 from wsss_ray.ops.background import CamBackground, PowerBackground, SaliencyBackground
 from wsss_ray.ops.crf import DenseCrf
-from wsss_ray.ops.seeds import top_region, undisputed
+from wsss_ray.ops.seeds import claims, recompute
 
 SIZE = 32
 PIXELS = Axis(first=0.5 / SIZE, step=1 / SIZE)
@@ -31,19 +32,32 @@ def scene():
 def test_three_readings_of_the_top_share():
     ramp = np.arange(10, dtype=np.float32).reshape(1, 2, 5) / 9
     for reading, expected in (("of_maximum", 7), ("below_maximum", 3), ("of_pixels", 3)):
-        assert top_region(ramp, 0.3, reading).sum() == expected, reading
-    assert not top_region(np.zeros((1, 4, 4), np.float32), 0.3, "of_pixels").any(), "a map of zeros has no region"
+        assert claims(ramp, 0.3, reading).sum() == expected, reading
+    assert claims(ramp, 0.3, "above").sum() == 7
+    for reading in ("above", "of_maximum", "below_maximum", "of_pixels"):
+        for share in (0.0, 0.3, 1.0):
+            assert not claims(np.zeros((1, 4, 4), np.float32), share, reading).any(), "a map of zeros has no region"
     flat = np.ones((1, 4, 4), np.float32)
-    assert top_region(flat, 0.3, "of_maximum").all()
-    assert top_region(np.zeros((0, 4, 4), np.float32), 0.3, "of_pixels").shape == (0, 4, 4)
+    assert claims(flat, 0.3, "of_maximum").all()
+    assert claims(np.zeros((0, 4, 4), np.float32), 0.3, "of_pixels").shape == (0, 4, 4)
 
 
 def test_what_two_claim_or_nobody_is_undecided():
-    region = np.array([[[1, 1, 0, 0]], [[0, 1, 0, 1]]], bool)
+    def undisputed(region, background, classes):
+        return recompute(Recipe(winner="nobody", conflict="ignore"), 0.5, region, region, background, classes)
+
+    region = np.array([[[1, 1, 0, 0]], [[0, 1, 0, 1]]], np.float32)
     background = np.array([[0, 0, 0, 1]], bool)
     assert undisputed(region, background, (0, 4)).tolist() == [[1, IGNORE, IGNORE, IGNORE]]
     assert undisputed(region[:, :, :1], ~background[:, :1], (0, 4)).tolist() == [[IGNORE]]
-    assert undisputed(np.zeros((0, 1, 2), bool), np.array([[True, False]]), ()).tolist() == [[0, IGNORE]]
+    assert undisputed(np.zeros((0, 1, 2), np.float32), np.array([[True, False]]), ()).tolist() == [[0, IGNORE]]
+
+
+def test_the_top_share_of_pixels_is_the_quantile_below():
+    maps = np.random.default_rng(0).random((2, 13, 17)).astype(np.float32).round(2)
+    for share in np.arange(101) / 100:
+        bound = np.quantile(maps, 1 - share, axis=(1, 2), keepdims=True, method="lower")
+        np.testing.assert_array_equal(claims(maps, float(share), "of_pixels"), maps > bound, err_msg=str(share))
 
 
 def test_region_seeds_with_saliency():

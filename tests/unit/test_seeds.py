@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from wsss_ray.core.contracts import IGNORE, Axis, Maps
+from wsss_ray.core.threshold import Recipe
 from wsss_ray.methods.common.seed_rules import ThresholdSeeds
 from wsss_ray.nets.efficientnet_lite import EfficientNetLite0
 from wsss_ray.nets.small import SmallNet
@@ -15,7 +16,7 @@ from wsss_ray.nets.vgg16 import Vgg16
 from wsss_ray.ops.background import CamBackground, SaliencyBackground
 from wsss_ray.ops.crf import DenseCrf
 from wsss_ray.ops.grid import axes
-from wsss_ray.ops.seeds import add_background, any_above, resize_maps
+from wsss_ray.ops.seeds import recompute, resize_maps
 
 MIDDLES = {n: Axis(first=0.5 / n, step=1 / n) for n in (2, 3, 4, 8)}
 
@@ -84,21 +85,38 @@ def test_axis_of_a_trunk_is_in_shares_of_the_side():
     assert axis.step == pytest.approx(8 / 321)
 
 
-def test_any_above_by_hand():
+def test_the_highest_mean_above_theta_by_hand():
     peak = np.array([[[0.9, 0.4, 0.9, 0.35]], [[0.1, 0.4, 0.9, 0.2]]], np.float32)
     mean = np.array([[[0.5, 0.2, 0.3, 0.3]], [[0.6, 0.3, 0.3, 0.1]]], np.float32)
-    seed = any_above(peak, mean, classes=[2, 7], theta=0.35)
+    nowhere = np.zeros((1, 4), np.bool_)
+    seed = recompute(Recipe(winner="mean"), 0.35, peak, mean, nowhere, classes=[2, 7])
     assert seed.tolist() == [[3, 8, 3, IGNORE]], "alone; the higher mean; the first on a tie; not above theta"
     assert seed.dtype == np.uint8
-    assert (any_above(peak[:0], mean[:0], [], 0.3) == IGNORE).all()
+    assert (recompute(Recipe(), 0.3, peak[:0], mean[:0], nowhere, []) == IGNORE).all()
+    filled = recompute(Recipe(winner="peak", unclaimed="background"), 0.35, peak, mean, nowhere, [2, 7])
+    assert filled.tolist() == [[3, 3, 3, 0]], "the first on a tie of peaks; background where nothing is above"
+    by_mean = recompute(Recipe(source="mean", winner="peak"), 0.25, peak, mean, nowhere, [2, 7])
+    assert by_mean.tolist() == [[3, 8, 3, 3]], "the mean claims, the peak decides"
 
 
 @pytest.mark.parametrize(("conflict", "expected"), [("class", [0, 3, 3]), ("background", [0, 0, 3]), ("ignore", [0, IGNORE, 3])])
 def test_background_and_conflicts(conflict, expected):
-    seed = np.array([[IGNORE, 3, 3]], np.uint8)
+    peak = np.array([[[0.1, 0.9, 0.9]]], np.float32)
     cues = np.array([[True, True, False]])
-    assert add_background(seed, cues, conflict).tolist() == [expected]
-    assert seed.tolist() == [[IGNORE, 3, 3]], "the argument stays as it was"
+    assert recompute(Recipe(conflict=conflict), 0.5, peak, peak, cues, [2]).tolist() == [expected]
+    assert cues.tolist() == [[True, True, False]], "the argument stays as it was"
+
+
+@pytest.mark.parametrize(
+    ("conflict", "expected"),
+    [("class", [3, IGNORE, IGNORE, 0]), ("background", [0, 0, IGNORE, 0]), ("ignore", [IGNORE, IGNORE, IGNORE, 0])],
+)
+def test_a_disputed_pixel_that_is_a_cue(conflict, expected):
+    """One claims and is a cue; two claim and are a cue; two claim; nobody claims a cue."""
+    peak = np.array([[[0.9, 0.9, 0.9, 0.1]], [[0.1, 0.8, 0.8, 0.1]]], np.float32)
+    cues = np.array([[True, True, False, True]])
+    recipe = Recipe(winner="nobody", conflict=conflict, unclaimed="background")
+    assert recompute(recipe, 0.5, peak, peak, cues, [2, 7]).tolist() == [expected]
 
 
 def test_background_cues():

@@ -45,6 +45,7 @@ from wsss_ray.core.plan import (
     train,
 )
 from wsss_ray.core.randomness import random_key
+from wsss_ray.core.threshold import Recipe, Threshold
 
 if TYPE_CHECKING:  # they need numpy, which a plan does not
     from wsss_ray.core.contracts import ImageArray as ImageArray
@@ -76,6 +77,7 @@ __all__ = [
     "Plan",
     "Poly",
     "Precision",
+    "Recipe",
     "Relabel",
     "Schedule",
     "SeedRule",
@@ -84,6 +86,7 @@ __all__ = [
     "Sgd",
     "SinceThen",
     "Stage",
+    "Threshold",
     "Trunk",
     "evaluate",
     "evaluate_seeds",

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor, nn
 
+    from wsss_ray.core.threshold import Threshold
 
     ImageArray = NDArray[np.uint8]  # (H, W, 3), RGB
     LabelArray = NDArray[np.uint8]  # (H, W), labels 0..L-1 and IGNORE
@@ -226,6 +227,14 @@ class SeedRule(Component):
     def needs_saliency(self) -> bool:
         """Whether the rule cannot do without saliency maps; a plan without them is refused before anything is trained."""
         return False
+
+    @property
+    def by_threshold(self) -> Threshold | None:
+        """The threshold that the seeds follow from; None if there is none.
+
+        The report draws the figures over it, and where it has a recipe makes the seeds anew as a reader turns it.
+        """
+        return None
 
     @abstractmethod
     def seed(self, image_HWC: ImageArray, maps: Maps, saliency_HW: MapArray | None) -> LabelArray:

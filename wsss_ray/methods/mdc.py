@@ -20,6 +20,7 @@ from wsss_ray.core.contracts import Augment, Batch, Learner, Localizer, Maps, Me
 from wsss_ray.core.method import Method
 from wsss_ray.core.optim import Decay, Schedule, Sgd
 from wsss_ray.core.plan import Data, Stage
+from wsss_ray.core.threshold import Recipe, Threshold
 from wsss_ray.data.transforms import RandomCrop
 from wsss_ray.methods.cam import CamClassifier
 from wsss_ray.methods.common.chain import from_tags
@@ -85,14 +86,17 @@ class RegionSeeds(SeedRule):
         """See `SeedRule.needs_saliency`."""
         return self.background.needs_saliency
 
+    @property
+    def by_threshold(self) -> Threshold:
+        """See `SeedRule.by_threshold`: `share`."""
+        recipe = Recipe(region=self.reading, winner="nobody", conflict="ignore")
+        return Threshold(field="share", recipe=recipe, cues=self.background.cues)
+
     def seed(self, image_HWC: ImageArray, maps: Maps, saliency_HW: MapArray | None) -> LabelArray:
         """See `SeedRule.seed`."""
-        from wsss_ray.ops import seeds
+        from wsss_ray.ops.seeds import cut
 
-        height, width = image_HWC.shape[:2]
-        map_CHW = seeds.resize_maps(maps.peak_CHW, height, width, maps.rows, maps.columns)
-        region_CHW = seeds.top_region(map_CHW, self.share, self.reading)
-        return seeds.undisputed(region_CHW, self.background.cues(map_CHW, saliency_HW), maps.classes)
+        return cut(self, image_HWC, maps, saliency_HW)
 
 
 class OnlineMaskSegmenter(SegNetLearner):

@@ -1,4 +1,4 @@
-"""From localization maps to label maps: pure functions of arrays."""
+"""Make label maps from localization maps, by the recipes of `core/threshold.py`: pure functions of arrays."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from wsss_ray.core.contracts import IGNORE, Axis
+from wsss_ray.core.contracts import IGNORE, Axis, Maps
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from wsss_ray.core.contracts import LabelArray, MapArray
+    from wsss_ray.core.contracts import ImageArray, LabelArray, MapArray, SeedRule
+    from wsss_ray.core.threshold import Recipe, Region
 
 
 def resize_maps(map_CHW: MapArray, height: int, width: int, rows: Axis, columns: Axis) -> MapArray:
-    """Bilinear resize of maps to the pixels of an image, each feature staying at its own centre; constant beyond the border."""
+    """Resize maps to the pixels of an image, bilinearly; each feature stays at its own centre, constant beyond the border."""
     if not len(map_CHW):
         return np.zeros((0, height, width), np.float32)
     below, above, share = _neighbours(height, map_CHW.shape[1], rows)
@@ -26,56 +27,86 @@ def resize_maps(map_CHW: MapArray, height: int, width: int, rows: Axis, columns:
 
 
 def _neighbours(pixels: int, cells: int, axis: Axis) -> tuple[NDArray[np.intp], NDArray[np.intp], MapArray]:
-    """For every pixel the features before and behind it, and the share of the latter."""
+    """Return for every pixel the features before and behind it, and the share of the latter."""
     place = ((np.arange(pixels) + 0.5) / pixels - axis.first) / axis.step
     place = place.clip(0, cells - 1)
     before = np.floor(place).astype(np.intp)
     return before, np.minimum(before + 1, cells - 1), (place - before).astype(np.float32)
 
 
-def any_above(peak_CHW: MapArray, mean_CHW: MapArray, classes: Sequence[int], theta: float) -> LabelArray:
-    """FickleNet, section 3.2.2: a pixel belongs to a class if any of its maps exceeds `theta` there (so if their maximum does).
+def bounds(map_CHW: MapArray, values: Sequence[float] | NDArray[np.float64], region: Region) -> MapArray:
+    """Return what a pixel of each map must exceed to be claimed at each threshold, (C, T).
 
-    Where several classes do, the one with the highest mean map wins (the first on a tie); where none does, `IGNORE`. Classes are
-    0-based, the labels returned are class + 1.
+    The largest values of a map are those of its pixels here: a map that is resized has other bounds.
     """
-    height, width = peak_CHW.shape[1:]
-    if not len(classes):
-        return np.full((height, width), IGNORE, np.uint8)
-    claimed_CHW = peak_CHW > theta
-    winner_HW = np.where(claimed_CHW, mean_CHW, -1.0).argmax(axis=0)
-    labels = np.asarray(classes, np.uint8) + 1
-    seed: LabelArray = np.where(claimed_CHW.any(axis=0), labels[winner_HW], np.uint8(IGNORE))
-    return seed
-
-
-def add_background(seed_HW: LabelArray, background_HW: NDArray[np.bool_], conflict: str) -> LabelArray:
-    """Lay background cues (bool) under a seed. `conflict` says who wins where a class is too: class, background or ignore."""
-    seed: LabelArray = np.array(seed_HW, np.uint8)
-    seed[background_HW & (seed_HW == IGNORE)] = 0
-    if conflict != "class":
-        seed[background_HW & (seed_HW != IGNORE)] = 0 if conflict == "background" else IGNORE
-    return seed
-
-
-def top_region(map_CHW: MapArray, share: float, reading: str) -> NDArray[np.bool_]:
-    """The object region of each map in three readings of MDC's "top 30 % of the unique largest value" (`share` .3).
-
-    `of_maximum`: values above share * max; `below_maximum`: above (1 - share) * max; `of_pixels`: above all but the highest
-    `share` of the pixels. A map that is 0 everywhere has no region.
-    """
-    if not map_CHW.size:
-        return np.zeros(map_CHW.shape, np.bool_)
-    if reading == "of_pixels":
-        bound = np.quantile(map_CHW, 1 - share, axis=(1, 2), keepdims=True, method="lower")
+    value_T = np.asarray(values, np.float64)
+    count, pixels = len(map_CHW), map_CHW.shape[1] * map_CHW.shape[2]
+    if region == "above":
+        bound_CT = np.broadcast_to(value_T.astype(np.float32), (count, len(value_T)))
+    elif region == "of_pixels":
+        place_T = ((pixels - 1) * (1 - value_T)).astype(np.intp)  # in rising order, rounded down
+        bound_CT = np.partition(map_CHW.reshape(count, pixels), np.unique(place_T), axis=1)[:, place_T]
     else:
-        bound = map_CHW.max(axis=(1, 2), keepdims=True) * (share if reading == "of_maximum" else 1 - share)
-    return np.asarray((map_CHW > bound) & (map_CHW > 0), np.bool_)
+        share_T = (value_T if region == "of_maximum" else 1 - value_T).astype(np.float32)
+        bound_CT = map_CHW.max(axis=(1, 2))[:, None] * share_T
+    return np.asarray(np.maximum(bound_CT, np.float32(0)), np.float32)
 
 
-def undisputed(region_CHW: NDArray[np.bool_], background_HW: NDArray[np.bool_], classes: Sequence[int]) -> LabelArray:
-    """Labels where exactly one of the classes (0-based) and background claims a pixel; `IGNORE` elsewhere."""
-    claims_LHW = np.concatenate([background_HW[None], region_CHW])
-    labels = np.array([0, *(tag + 1 for tag in classes)], np.uint8)
-    seed: LabelArray = np.where(claims_LHW.sum(axis=0) == 1, labels[claims_LHW.argmax(axis=0)], np.uint8(IGNORE))
-    return seed
+def claims(map_CHW: MapArray, value: float, region: Region) -> NDArray[np.bool_]:
+    """Return the pixels that each map claims at a threshold."""
+    return np.asarray(map_CHW > bounds(map_CHW, [value], region)[:, :, None], np.bool_)
+
+
+def recompute(
+    recipe: Recipe,
+    value: float,
+    peak_CHW: MapArray,
+    mean_CHW: MapArray,
+    cue_HW: NDArray[np.bool_],
+    classes: Sequence[int],
+) -> LabelArray:
+    """Follow a recipe at a threshold.
+
+    Args:
+        recipe: How labels follow from what is below.
+        value: The threshold.
+        peak_CHW: The maximum over all estimates, one map for each of `classes`.
+        mean_CHW: Their mean; read if `recipe.reads_mean`.
+        cue_HW: Background cues.
+        classes: The image's tags, 0-based. The label of a class is its tag + 1.
+
+    Returns:
+        The label of every pixel; `IGNORE` where it is undecided.
+    """
+    claim_CHW = claims(mean_CHW if recipe.source == "mean" else peak_CHW, value, recipe.region)
+    order_CHW = mean_CHW if recipe.winner == "mean" else peak_CHW
+    claimed_HW = claim_CHW.any(axis=0)
+    seed_HW: LabelArray = np.full(cue_HW.shape, 0 if recipe.unclaimed == "background" else IGNORE, np.uint8)
+    best_HW = np.full(cue_HW.shape, -1, np.float32)
+    for tag, claim_HW, order_HW in zip(classes, claim_CHW, order_CHW, strict=True):
+        wins_HW = claim_HW & (order_HW > best_HW)
+        seed_HW[wins_HW] = tag + 1
+        best_HW[wins_HW] = order_HW[wins_HW]
+    if recipe.winner == "nobody":
+        seed_HW[claim_CHW.sum(axis=0) > 1] = IGNORE
+    seed_HW[cue_HW & ~claimed_HW] = 0
+    if recipe.conflict != "class":
+        seed_HW[cue_HW & claimed_HW] = 0 if recipe.conflict == "background" else IGNORE
+    return seed_HW
+
+
+def cut(rule: SeedRule, image_HWC: ImageArray, maps: Maps, saliency_HW: MapArray | None) -> LabelArray:
+    """Follow a rule's own recipe on the maps of an image, before any CRF. A rule that makes its seeds by this does what it says.
+
+    Example:
+        return cut(self, image_HWC, maps, saliency_HW)
+    """
+    threshold = rule.by_threshold
+    assert threshold is not None, f"{rule.kind()} has no threshold"
+    recipe = threshold.recipe
+    assert recipe is not None, f"{rule.kind()} has no recipe"
+    height, width = image_HWC.shape[:2]
+    peak_CHW = resize_maps(maps.peak_CHW, height, width, maps.rows, maps.columns)
+    mean_CHW = resize_maps(maps.mean_CHW, height, width, maps.rows, maps.columns) if recipe.reads_mean else peak_CHW
+    cue_HW = threshold.cues(peak_CHW, saliency_HW) if threshold.cues else np.zeros((height, width), np.bool_)
+    return recompute(recipe, threshold.of(rule), peak_CHW, mean_CHW, cue_HW, maps.classes)

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from wsss_ray.core.contracts import Maps, SeedRule
-from wsss_ray.ops.background import Background, SaliencyBackground
+from wsss_ray.core.threshold import Recipe, Threshold
+from wsss_ray.ops.background import Background, CamBackground, SaliencyBackground
 from wsss_ray.ops.crf import DenseCrf
 
 if TYPE_CHECKING:
@@ -37,19 +38,20 @@ class ThresholdSeeds(SeedRule):
         """See `SeedRule.needs_saliency`."""
         return self.background is not None and self.background.needs_saliency
 
+    @property
+    def by_threshold(self) -> Threshold:
+        """See `SeedRule.by_threshold`: `theta`, before the CRF."""
+        cues = self.background.cues if self.background is not None else None
+        recipe = Recipe(winner="mean", conflict=self.conflict)
+        return Threshold(field="theta", recipe=recipe, cues=cues, crf=self.crf is not None)
+
     def seed(self, image_HWC: ImageArray, maps: Maps, saliency_HW: MapArray | None) -> LabelArray:
         """See `SeedRule.seed`."""
         import numpy as np
 
-        from wsss_ray.ops import seeds
+        from wsss_ray.ops.seeds import cut
 
-        height, width = image_HWC.shape[:2]
-        peak, mean = (
-            seeds.resize_maps(part, height, width, maps.rows, maps.columns) for part in (maps.peak_CHW, maps.mean_CHW)
-        )
-        label_HW = seeds.any_above(peak, mean, maps.classes, self.theta)
-        if self.background is not None:
-            label_HW = seeds.add_background(label_HW, self.background.cues(peak, saliency_HW), self.conflict)
+        label_HW = cut(self, image_HWC, maps, saliency_HW)
         if self.crf is None:
             return label_HW
         present, prob_CHW = self.crf.refine_labels(image_HWC, label_HW, self.crf_confidence)
@@ -70,6 +72,14 @@ class CrfSeeds(SeedRule):
     def needs_saliency(self) -> bool:
         """See `SeedRule.needs_saliency`."""
         return self.background.needs_saliency
+
+    @property
+    def by_threshold(self) -> Threshold | None:
+        """See `SeedRule.by_threshold`: the score of a `cam_background`, the same at every pixel, is one. Others are none."""
+        if not isinstance(self.background, CamBackground):
+            return None
+        recipe = Recipe(winner="peak", unclaimed="background")
+        return Threshold(field="background.threshold", recipe=recipe, crf=self.crf is not None)
 
     def seed(self, image_HWC: ImageArray, maps: Maps, saliency_HW: MapArray | None) -> LabelArray:
         """See `SeedRule.seed`."""

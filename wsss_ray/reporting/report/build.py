@@ -32,7 +32,7 @@ _NAVIGATION = {
     "machine": "Machine",
     "job": "Job",
 }
-_SCRIPTS = ("seeds.js", "theta.js", "gallery.js", "viewer.js")
+_SCRIPTS = ("seeds.js", "canvas.js", "theta.js", "gallery.js", "viewer.js")
 
 
 def build(store: RunStore, run: str, plan: Plan, job_yaml: str, *, gallery: int = 20) -> bytes:
@@ -41,10 +41,11 @@ def build(store: RunStore, run: str, plan: Plan, job_yaml: str, *, gallery: int 
     The same store gives the same bytes. Raises ValueError on shards of another schema version.
     """
     facts = Facts.read(store, plan)
-    rules = [rule for stage in plan if (rule := Rule.of(stage))]
+    found = [(rule, _curve(store, rule)) for stage in plan if (rule := Rule.of(stage))]
+    found = [(rule, curve) for rule, curve in found if rule.recipe or curve]
+    rules, curves = [rule for rule, _ in found], [curve for _, curve in found]
     shown = Gallery(store, plan, rules, gallery)
     images = shown.section()
-    curves = [_curve(store, rule) for rule in rules]
     parts = {
         "results": sections.results(facts),
         "seeds": sections.seed_quality(facts),

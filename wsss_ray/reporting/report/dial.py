@@ -1,4 +1,4 @@
-"""The threshold: a slider, what the figures of the seeds are along it, and what the run itself made of its threshold."""
+"""Lay out the threshold: a slider, the figures of the seeds along it, and those of the run's own threshold."""
 
 from __future__ import annotations
 
@@ -15,28 +15,27 @@ _NAMES = {"miou": "mIoU", "precision": "precision", "recall": "recall", "coverag
 def threshold(
     rules: Sequence[Rule], curves: Sequence[Curve | None], stored: Sequence[Mapping[str, float | None] | None], embedded: bool
 ) -> Markup | None:
-    """The section. `stored`: of each rule the figures of the seeds in the store, where they were scored."""
+    """Return the section. `stored`: of each rule the figures of the seeds in the store, where they were scored."""
     if not rules or not (embedded or any(curves)):
         return None
     several = len(rules) > 1
     parts = [_panel(i, several, *one) for i, one in enumerate(zip(rules, curves, stored, strict=True))]
-    lead = (
-        "What another threshold would do to the seeds, computed in this page from the stored localization maps. "
-        "The dense CRF is not computed here: the stored seeds, with it, stand beside."
-        if any(rule.crf for rule in rules)
-        else "What another threshold would do to the seeds, computed in this page from the stored localization maps."
-    )
+    lead = "What another threshold would do to the seeds, computed in this page from the stored localization maps."
+    if not any(rule.recipe for rule in rules):
+        lead = "What another threshold would do to the figures of the seeds, computed when this page was made."
+    elif any(rule.crf for rule in rules):
+        lead += " The dense CRF is not computed here: the stored seeds, with it, stand beside."
     return section("threshold", "Threshold", tag("p", lead, class_="note"), _slider(rules), *parts)
 
 
 def _slider(rules: Sequence[Rule]) -> Markup:
-    """One slider for all rules; the page shows it once its script runs."""
+    """Return one slider for all rules; the page shows it once its script runs."""
     names = [tag("option", rule.stage.name, value=str(i)) for i, rule in enumerate(rules)]
     choice = tag("label", tag("span", "Seeds"), tag("select", *names, id="rule")) if len(rules) > 1 else None
     value = tag("output", f"{rules[0].theta:.2f}", id="theta-value", for_="theta")
     back = tag("button", "back to the job's", id="theta-back", type="button")
     slider = tag("input", type="range", id="theta", min="0", max="1", step="0.01", value=f"{rules[0].theta:g}")
-    named = tag("label", "Threshold \N{GREEK SMALL LETTER THETA} ", value, for_="theta")
+    named = tag("label", f"Threshold {rules[0].symbol} ", value, for_="theta")
     said = tag("div", choice, named, back, class_="said")
     return tag("div", said, tag("div", slider, class_="track"), class_="dial", hidden="")
 
@@ -44,16 +43,16 @@ def _slider(rules: Sequence[Rule]) -> Markup:
 def _panel(
     index: int, several: bool, rule: Rule, curve: Curve | None, stored: Mapping[str, float | None] | None
 ) -> Markup:
-    """The curve of one rule and its figures at theta and as stored."""
+    """Return the curve of one rule and its figures at theta and as stored."""
     at = round(100 * rule.theta)
     before, after = (tag("small", f"{when} the CRF") if rule.crf else None for when in ("before", "with"))
     rows: list[list[Child]] = []
     if curve is not None:
         here = [tag("span", number(curve.figures[name][at]), data_figure=name) for name in FIGURES]
         theta = tag("span", f"{rule.theta:.2f}", data_figure="theta")
-        rows.append([join(["at \N{GREEK SMALL LETTER THETA} ", theta, before]), *here])
+        rows.append([join([f"at {rule.symbol} ", theta, before]), *here])
     if stored is not None:
-        kept = f"stored, \N{GREEK SMALL LETTER THETA} {rule.theta:g}"
+        kept = f"stored, {rule.symbol} {rule.theta:g}"
         rows.append([join([kept, after]), *(number(stored.get(name)) for name in FIGURES)])
     figures = table("Figures of the seeds", ("seeds", *_NAMES.values()), rows, numeric=range(1, 5)) if rows else None
     if curve is None:
@@ -61,13 +60,15 @@ def _panel(
     else:
         some = f"all {whole(curve.of)}" if curve.images == curve.of else f"{whole(curve.images)} of {whole(curve.of)}"
         note = f"Scored on {some} training images at the size of thumbnails; their masks serve this chart only."
+        if rule.recipe is None:
+            note += f" The pictures do not follow the slider: {rule.part.kind()} gives no recipe for them."
         body = join([_chart(rule, curve), tag("div", figures, tag("p", note, class_="note"))])
     heading = tag("h3", rule.stage.name, class_="of") if several else None
     return tag("div", heading, body, class_="panel", data_rule=str(index))
 
 
 def _chart(rule: Rule, curve: Curve) -> Markup:
-    """The figures over theta, each line named at its end; a stroke at the slider's theta and one at the job's."""
+    """Draw the figures over theta, each line named at its end; a stroke at the slider's theta and one at the job's."""
     grid = []
     for i in range(5):
         y = f"{_HEIGHT * (1 - i / 4):.1f}"
@@ -75,7 +76,7 @@ def _chart(rule: Rule, curve: Curve) -> Markup:
         grid.append(tag("text", f"{i / 4:g}", x="-8", y=y, dy="0.35em", text_anchor="end"))
     below = str(_HEIGHT + 18)
     grid += [tag("text", f"{i / 10:g}", x=f"{10 * i}%", y=below, text_anchor="middle") for i in range(0, 11, 2)]
-    grid.append(tag("text", "threshold \N{GREEK SMALL LETTER THETA}", x="100%", y=str(_HEIGHT + 36), text_anchor="end"))
+    grid.append(tag("text", f"threshold {rule.symbol}", x="100%", y=str(_HEIGHT + 36), text_anchor="end"))
     lines, ends = [], {}
     for i, name in enumerate(FIGURES):
         known = [(theta, value) for theta, value in zip(THETAS, curve.figures[name], strict=True) if value is not None]
@@ -105,7 +106,7 @@ def _chart(rule: Rule, curve: Curve) -> Markup:
 
 
 def _apart(ends: Mapping[int, float]) -> list[tuple[int, float]]:
-    """The heights of the names: each at its line's end, moved down as far as the one above wants, all kept on the chart."""
+    """Return the heights of the names: each at its line's end, moved down as the one above wants, all on the chart."""
     placed: list[tuple[int, float]] = []
     for i, y in sorted(ends.items(), key=lambda end: end[1]):
         placed.append((i, max(y, placed[-1][1] + _APART) if placed else max(y, 0.0)))

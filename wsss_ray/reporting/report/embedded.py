@@ -1,8 +1,9 @@
-"""What the page's script computes with, as small JSON: maps as the store has them, label maps and cues as runs."""
+"""Write what the page's script computes with as small JSON: maps as the store has them, label maps and cues as runs."""
 
 from __future__ import annotations
 
 import base64
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ SHARE = 48_000
 
 
 def runs(label_HW: NDArray[np.uint8] | NDArray[np.bool_]) -> str:
-    """Base64 of pairs of bytes, a value and how often it follows, row by row; a run beyond 255 is several."""
+    """Return the Base64 of pairs of bytes, a value and how often it follows, row by row; a run beyond 255 is several."""
     flat = label_HW.ravel().astype(np.uint8)
     starts = np.flatnonzero(np.concatenate([[True], flat[1:] != flat[:-1]])) if flat.size else np.zeros(0, np.intp)
     lengths = np.diff(np.append(starts, flat.size))
@@ -28,7 +29,7 @@ def runs(label_HW: NDArray[np.uint8] | NDArray[np.bool_]) -> str:
 
 
 def maps_json(maps: Maps, *, mean: bool) -> dict[str, Any] | None:
-    """The maps of an image in float16, as they are stored, so that the page computes with the same numbers. None if too large."""
+    """Return the maps of an image in float16, as they are stored, so that the page has the same numbers. None if too large."""
     row = codecs.encode_maps(maps)
     found = {key: row[key] for key in ("classes", "height", "width", "grid")} | {"peak": _text(row["peak"]), "mean": None}
     if mean and row["mean"] != row["peak"]:
@@ -37,15 +38,15 @@ def maps_json(maps: Maps, *, mean: bool) -> dict[str, Any] | None:
 
 
 def rule_json(rule: Rule, curve: Curve | None) -> dict[str, Any]:
-    """What the page must know of a rule; figures to four digits."""
+    """Return what the page must know of a rule; figures to four digits."""
     lines = curve.figures.items() if curve else ()
     figures = {name: [None if value is None else round(value, 4) for value in line] for name, line in lines}
     return {
         "stage": rule.stage.id,
         "name": rule.stage.name,
         "theta": rule.theta,
-        "order": rule.order,
-        "conflict": rule.conflict,
+        "symbol": rule.symbol,
+        "recipe": asdict(rule.recipe) if rule.recipe else None,
         "crf": rule.crf,
         "maps": rule.stage.input("maps").id,
         "curve": figures or None,

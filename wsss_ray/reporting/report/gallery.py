@@ -9,6 +9,7 @@ from typing import Any
 from wsss_ray.core.plan import Plan, Stage
 from wsss_ray.data import codecs
 from wsss_ray.data.source import DataSplit
+from wsss_ray.ops.seeds import resize_maps
 from wsss_ray.reporting.report import embedded, pictures, thresholds
 from wsss_ray.reporting.report.cards import Row, card
 from wsss_ray.reporting.report.choice import Place, choose
@@ -48,8 +49,8 @@ class Gallery:
             return None
         readers = [stage for stage in readers if stage.kind != "evaluate" or stage.optional("model")]
         absent = [stage.name for stage in readers if not _collect(self.store, stage, rows)]
-        rules = [rule for rule in self.rules if rule.stage.input("data") == data]
-        for stage in {s.id: s for r in rules if r.reads_saliency and (s := r.stage.optional("saliency"))}.values():
+        rules = [rule for rule in self.rules if rule.stage.input("data") == data and rule.recipe is not None]
+        for stage in {s.id: s for r in rules if r.part.needs_saliency and (s := r.stage.optional("saliency"))}.values():
             _collect_saliency(self.store, stage, rows)
         places = {image_id: place for place, image_id in enumerate(rows)}
         cards: list[Markup] = []
@@ -77,7 +78,7 @@ class Gallery:
         return tag("div", heading, tag("p", about, class_="note"), body, class_="split")
 
     def _embed(self, row: Row, rules: Sequence[Rule]) -> dict[str, Any] | None:
-        """What the page needs to make this image's seeds; None if no rule has maps for it."""
+        """Return what the page needs to make this image's seeds; None if no rule has maps for it."""
         width, height = pictures.small_size(*row.image_HWC.shape[:2])
         maps, cues = {stage.id: found for stage, found in row.maps}, {}
         packed = {}
@@ -86,11 +87,12 @@ class Gallery:
             found = maps.get(source)
             if found is None or not found.classes:
                 continue
-            fitting = embedded.maps_json(found, mean=any(r.order == "mean" for r in rules if r.stage.input("maps").id == source))
+            recipes = [r.recipe for r in rules if r.stage.input("maps").id == source]
+            fitting = embedded.maps_json(found, mean=any(recipe is not None and recipe.reads_mean for recipe in recipes))
             if fitting is None:
                 continue
             saliency = rule.stage.optional("saliency")
-            peak_CHW, _ = thresholds.small_maps(rule, found, height, width)
+            peak_CHW = resize_maps(found.peak_CHW, height, width, found.rows, found.columns)
             cue_HW = rule.cues(peak_CHW, row.saliency.get(saliency.id) if saliency else None)
             if cue_HW is not None:
                 packed[source], cues[rule.stage.id] = fitting, embedded.runs(cue_HW)

@@ -52,7 +52,7 @@ def heat_gradient() -> str:
 
 def photo(image_HWC: NDArray[np.uint8]) -> Picture:
     """The image itself."""
-    return _picture(_shrink(image_HWC), smooth=True)
+    return _picture(shrink(image_HWC), smooth=True)
 
 
 def labels(label_HW: NDArray[np.uint8]) -> Picture:
@@ -66,7 +66,7 @@ def labels(label_HW: NDArray[np.uint8]) -> Picture:
 
 def heat(image_HWC: NDArray[np.uint8], map_HW: NDArray[np.float32]) -> Picture:
     """A thumbnail of `heat_over`."""
-    small = _shrink(image_HWC)
+    small = shrink(image_HWC)
     height, width = small.shape[:2]
     resized = Image.fromarray(np.ascontiguousarray(map_HW, dtype=np.float32)).resize((width, height), Image.Resampling.BILINEAR)
     return _picture(heat_over(small, np.asarray(resized)), smooth=True)
@@ -92,7 +92,8 @@ def small_size(height: int, width: int) -> tuple[int, int]:
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
-def _shrink(image_HWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def shrink(image_HWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return the pixels of an image's thumbnail."""
     size = small_size(*image_HWC.shape[:2])
     return np.asarray(Image.fromarray(image_HWC).resize(size, Image.Resampling.LANCZOS))
 

@@ -1,8 +1,8 @@
-// The seeds of an image at any threshold: ops/seeds.py (resize_maps, any_above, add_background) in the same steps, each
-// rounded to 32 bits as NumPy does it, so that the labels are the same to the pixel.
+// The seeds of an image at any threshold, by the recipe of its rule: core/threshold.py has the words, ops/seeds.py (resize_maps,
+// bounds, recompute) the same steps, each rounded to 32 bits as NumPy does it, so that the labels are the same to the pixel.
+// Nothing here knows the page: a test runs this file alone and holds it to ops/seeds.py.
 const IGNORE = 255;
 const f32 = Math.fround;
-const page = JSON.parse(document.getElementById("data").textContent);
 
 function bytes(text) {
   return Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
@@ -61,28 +61,41 @@ function enlarge(map, maps, height, width) {
 
 // What a rule needs of an image, at the size of its picture. Made when the picture comes into view, dropped when it leaves.
 function prepare(image, rule) {
-  const { width, height } = image, maps = image.maps[rule.maps];
+  const { width, height } = image, maps = image.maps[rule.maps], { source, region, winner } = rule.recipe, size = width * height;
   const peak = enlarge(halves(maps.peak), maps, height, width);
-  const order = rule.order === "mean" && maps.mean ? enlarge(halves(maps.mean), maps, height, width) : peak;
-  const mask = image.mask === null ? null : unrun(image.mask, width * height);
-  return { width, height, peak, order, mask, cue: unrun(image.cues[rule.stage], width * height), classes: maps.classes };
+  const mean = maps.mean ? enlarge(halves(maps.mean), maps, height, width) : peak;
+  const claiming = source === "mean" ? mean : peak;
+  const rising = region === "above" ? null : maps.classes.map((_, k) => claiming.slice(k * size, (k + 1) * size).sort());
+  const mask = image.mask === null ? null : unrun(image.mask, size), cue = unrun(image.cues[rule.stage], size);
+  return { size, claiming, order: winner === "mean" ? mean : peak, rising, mask, cue, classes: maps.classes };
 }
 
-function seeds(ready, rule, value) {
-  const theta = f32(value), size = ready.width * ready.height, out = new Uint8Array(size).fill(IGNORE);
-  const { peak, order, cue, classes } = ready, other = rule.conflict === "background" ? 0 : IGNORE;
+// What a pixel of the k-th map must exceed. `rising` has the values of each map in rising order.
+function bound(rising, k, region, value) {
+  if (region === "above") return Math.max(f32(value), 0);
+  const values = rising[k], last = values.length - 1;
+  if (region === "of_pixels") return Math.max(values[Math.floor(last * (1 - value))], 0);
+  return Math.max(f32(values[last] * f32(region === "of_maximum" ? value : 1 - value)), 0);
+}
+
+function seeds(ready, recipe, value) {
+  const { size, claiming, order, rising, cue, classes } = ready, out = new Uint8Array(size);
+  const bounds = classes.map((_, k) => bound(rising, k, recipe.region, value));
+  const unclaimed = recipe.unclaimed === "background" ? 0 : IGNORE, disputed = recipe.conflict === "background" ? 0 : IGNORE;
   for (let i = 0; i < size; i++) {
-    let best = -1;
+    let best = -1, claims = 0, label = unclaimed;
     for (let k = 0, at = i; k < classes.length; k++, at += size) {
-      if (peak[at] > theta && order[at] > best) {
+      if (!(claiming[at] > bounds[k])) continue;
+      claims++;
+      if (order[at] > best) {
         best = order[at];
-        out[i] = classes[k] + 1;
+        label = classes[k] + 1;
       }
     }
-    if (cue[i]) {
-      if (out[i] === IGNORE) out[i] = 0;
-      else if (rule.conflict !== "class") out[i] = other;
-    }
+    if (claims > 1 && recipe.winner === "nobody") label = IGNORE;
+    if (cue[i] && !claims) label = 0;
+    else if (cue[i] && recipe.conflict !== "class") label = disputed;
+    out[i] = label;
   }
   return out;
 }
@@ -103,23 +116,4 @@ function meanIou(mask, label) {
     known++;
   }
   return known ? sum / known : null;
-}
-
-// Opaque colours as the canvas keeps them, one number for a pixel.
-const inks = Object.fromEntries(["hatch", "colors"].map((name) => {
-  const raw = Uint8Array.from(page[name].flatMap((color) => [...color, 255]));
-  return [name === "colors" ? "label" : name, new Uint32Array(raw.buffer)];
-}));
-
-// Labels in their colours; undecided pixels hatched as pictures.py does it.
-function paint(canvas, label) {
-  const { width, height } = canvas, context = canvas.getContext("2d"), picture = context.createImageData(width, height);
-  const stripe = Math.max(1, Math.floor(Math.max(width, height) / 64));
-  const pixels = new Uint32Array(picture.data.buffer);
-  for (let y = 0, i = 0; y < height; y++) {
-    for (let x = 0; x < width; x++, i++) {
-      pixels[i] = label[i] === IGNORE ? inks.hatch[Math.floor((x + y) / stripe) % 4 === 0 ? 1 : 0] : inks.label[label[i]];
-    }
-  }
-  context.putImageData(picture, 0, 0);
 }

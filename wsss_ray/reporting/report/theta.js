@@ -19,6 +19,7 @@ const dial = {
   // Another rule: its chart, and a picture of its seeds before those that are stored.
   choose(index) {
     this.rule = page.rules[index];
+    for (const label of this.slider.labels) label.firstChild.data = `Threshold ${this.rule.symbol} `;
     for (const panel of document.querySelectorAll(".panel")) panel.hidden = page.rules.length > 1 && panel.dataset.rule !== `${index}`;
     for (const figure of this.tiles.keys()) {
       this.watch.unobserve(figure);
@@ -82,10 +83,10 @@ const dial = {
   },
 
   draw(tile) {
-    const label = seeds(tile.ready, this.rule, this.theta), present = [...new Set(label)].filter((k) => k !== IGNORE);
+    const label = seeds(tile.ready, this.rule.recipe, this.theta), present = [...new Set(label)].filter((k) => k !== IGNORE);
     paint(tile.canvas, label);
     const iou = tile.ready.mask ? meanIou(tile.ready.mask, label) : null;
-    tile.text.textContent = `θ ${this.theta.toFixed(2)}${this.rule.crf ? ", no CRF" : ""}`;
+    tile.text.textContent = `${this.rule.symbol} ${this.theta.toFixed(2)}${this.rule.crf ? ", no CRF" : ""}`;
     tile.score.textContent = iou === null ? "" : figureText(iou);
     const names = present.sort((a, b) => a - b).map((k) => page.classes[k]).join(", ");
     tile.canvas.setAttribute("aria-label", `${this.rule.name} at threshold ${this.theta.toFixed(2)} with ${names || "no label"}`);

@@ -1,4 +1,4 @@
-"""What a threshold on localization maps does, for every threshold at once: the seeds before any CRF, scored on a sample."""
+"""Score the seeds of a sample at every threshold: what a rule says of its threshold decides how, and no paper is known here."""
 
 from __future__ import annotations
 
@@ -7,105 +7,123 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from pydantic import ValidationError
 
-from wsss_ray.core.contracts import IGNORE, Maps
+from wsss_ray.core.component import Component
+from wsss_ray.core.contracts import IGNORE, Maps, SeedRule
 from wsss_ray.core.plan import Stage
+from wsss_ray.core.threshold import Recipe, Threshold
 from wsss_ray.data import codecs
-from wsss_ray.methods.common.seed_rules import CrfSeeds, ThresholdSeeds
-from wsss_ray.ops.background import Background, CamBackground
-from wsss_ray.ops.confusion import scores
-from wsss_ray.ops.seeds import resize_maps
+from wsss_ray.ops.confusion import confusion, scores
+from wsss_ray.ops.seeds import bounds, resize_maps
 from wsss_ray.ops.spacing import evenly_spaced
-from wsss_ray.reporting.report.pictures import shrink_labels, small_size
+from wsss_ray.reporting.report.pictures import shrink, shrink_labels
 from wsss_ray.storage.shards import count_rows, list_shards, read_rows
 from wsss_ray.storage.store import RunStore
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from wsss_ray.core.contracts import LabelArray, MapArray
+    from wsss_ray.core.contracts import ImageArray, LabelArray, MapArray
 
 THETAS = np.arange(101) / 100
 _IMAGES = 240  # of a sample
+_CALLED = 24  # of a sample whose rule is called for every theta
 _SHARDS = 8  # that the sample is taken from: each is read whole
 FIGURES = ("miou", "precision", "recall", "coverage")
 
 
 @dataclass(frozen=True)
 class Rule:
-    """A seed stage whose label maps, before any CRF, follow from one threshold.
-
-    A class claims the pixels where its peak exceeds `theta`; of several the one with the highest `order` wins ("mean" or "peak").
-    `background` gives cues; without it all that no class claims is background (`fills`) or undecided.
-    """
+    """A seed stage, its rule, and the threshold that the rule names."""
 
     stage: Stage
-    theta: float
-    order: str
-    background: Background | None
-    fills: bool
-    conflict: str
-    crf: bool
+    part: SeedRule
+    threshold: Threshold
 
     @classmethod
     def of(cls, stage: Stage) -> Rule | None:
-        """The rule of a stage; None if its seeds do not come from a threshold."""
+        """Return the rule of a stage; None if its seeds follow from no threshold."""
         part = stage.component
-        if isinstance(part, ThresholdSeeds):
-            return cls(stage, part.theta, "mean", part.background, False, part.conflict, part.crf is not None)
-        if isinstance(part, CrfSeeds) and isinstance(part.background, CamBackground):
-            return cls(stage, part.background.threshold, "peak", None, True, "class", part.crf is not None)
-        return None
+        if not isinstance(part, SeedRule) or (threshold := part.by_threshold) is None:
+            return None
+        return cls(stage, part, threshold)
 
     @property
-    def reads_saliency(self) -> bool:
-        """Whether the cues need a saliency map."""
-        return self.background is not None and self.background.needs_saliency
+    def theta(self) -> float:
+        """Return the run's threshold."""
+        return self.threshold.of(self.part)
+
+    @property
+    def recipe(self) -> Recipe | None:
+        """Return how the page makes the seeds; None if it cannot."""
+        return self.threshold.recipe
+
+    @property
+    def crf(self) -> bool:
+        """Return True if the recipe leaves out a dense CRF of the rule."""
+        return self.threshold.crf and self.recipe is not None
+
+    @property
+    def symbol(self) -> str:
+        """Return what the page calls the threshold: θ, or the name of a field that says more."""
+        name = self.threshold.field.rpartition(".")[2]
+        return "\N{GREEK SMALL LETTER THETA}" if name in ("theta", "threshold") else name
 
     def cues(self, peak_CHW: MapArray, saliency_HW: MapArray | None) -> NDArray[np.bool_] | None:
-        """Background cues, which no theta changes; None where a saliency map is wanting."""
-        if self.background is None:
-            return np.full(peak_CHW.shape[1:], self.fills)
-        if self.reads_saliency and saliency_HW is None:
+        """Return the background cues, which no theta changes; None where a saliency map is wanting."""
+        if self.part.needs_saliency and saliency_HW is None:
             return None
-        return self.background.cues(peak_CHW, saliency_HW)
+        if self.threshold.cues is None:
+            return np.zeros(peak_CHW.shape[1:], np.bool_)
+        return self.threshold.cues(peak_CHW, saliency_HW)
+
+    def at(self, theta: float) -> SeedRule | None:
+        """Return the same rule with another threshold; None if the field does not take the value."""
+        try:
+            changed = _with(self.part, self.threshold.field.split("."), theta)
+        except ValidationError:
+            return None
+        assert isinstance(changed, SeedRule)
+        return changed
+
+
+def _with(part: Component, names: Sequence[str], value: float) -> Component:
+    """Return the component with another value in a field of itself or of a part, validated."""
+    name, *rest = names
+    inner = _with(getattr(part, name), rest, value) if rest else value
+    return type(part).model_validate(dict(part) | {name: inner})
 
 
 @dataclass(frozen=True)
 class Curve:
-    """Figures of the seeds at each of `THETAS`, before the CRF: of `images` of the `of` in the split."""
+    """Figures of the seeds at each of `THETAS`, before the CRF if there is a recipe: of `images` of the `of` in the split."""
 
     figures: dict[str, list[float | None]]
     images: int
     of: int
 
 
-def small_maps(rule: Rule, maps: Maps, height: int, width: int) -> tuple[MapArray, MapArray]:
-    """The maximum, and what decides between classes, at the pixels of a picture of that size."""
-    peak_CHW = resize_maps(maps.peak_CHW, height, width, maps.rows, maps.columns)
-    if rule.order == "peak":
-        return peak_CHW, peak_CHW
-    return peak_CHW, resize_maps(maps.mean_CHW, height, width, maps.rows, maps.columns)
-
-
 def small_saliency(data: bytes | None) -> MapArray | None:
-    """A stored saliency map at the size of its thumbnail."""
+    """Return a stored saliency map at the size of its thumbnail."""
     return None if data is None else shrink_labels(codecs.decode_gray(data)).astype(np.float32) / np.float32(255)
 
 
 def sweep(
-    peak_CHW: MapArray, order_CHW: MapArray, classes: Sequence[int], cue_HW: NDArray[np.bool_], conflict: str,
+    recipe: Recipe, peak_CHW: MapArray, mean_CHW: MapArray, classes: Sequence[int], cue_HW: NDArray[np.bool_],
     mask_HW: LabelArray, thetas: NDArray[np.float64], num_labels: int,
 ) -> NDArray[np.int64]:  # fmt: skip
-    """The confusion matrix at every theta, (T, L, L + 1): that of `any_above` and `add_background`, counted once for all.
+    """Return the confusion matrix at every theta, (T, L, L + 1): that of `ops.seeds.recompute`, counted once for all.
 
-    As theta rises a pixel passes from the class with the highest order that claims it to the next one that still does, so that
-    each class holds an interval of thetas; only its two ends are counted.
+    As the bounds of the claims rise, a pixel passes from the class that has it to the next one that still claims it, so that each
+    class holds an interval of thetas; only its two ends are counted.
     """
     steps, columns = len(thetas), num_labels + 1
+    source_CHW = mean_CHW if recipe.source == "mean" else peak_CHW
+    falling = recipe.region in ("below_maximum", "of_pixels")  # there claims grow with theta: count from its end
+    bound_CT = bounds(source_CHW, thetas[::-1] if falling else thetas, recipe.region)
     scored_HW = mask_HW != IGNORE
     true, cue = mask_HW[scored_HW].astype(np.int64), cue_HW[scored_HW]
-    peak, order = peak_CHW[:, scored_HW], order_CHW[:, scored_HW]
     ends = np.zeros(num_labels * columns * (steps + 1), np.int64)
 
     def hold(label: NDArray[np.int64], start: NDArray[np.intp], stop: NDArray[np.intp]) -> None:
@@ -114,36 +132,49 @@ def sweep(
         ends[:] += np.bincount(cell + start[some], minlength=ends.size)
         ends[:] -= np.bincount(cell + stop[some], minlength=ends.size)
 
-    claimed = np.searchsorted(thetas.astype(np.float32), peak)  # how many of the thetas lie below: those at which a class claims
+    def claimed_by(label: NDArray[np.int64]) -> NDArray[np.int64]:
+        if recipe.conflict == "class":
+            return label
+        return np.where(cue, 0 if recipe.conflict == "background" else num_labels, label)
+
+    source = source_CHW[:, scored_HW]
+    claimed = np.zeros(source.shape, np.intp)  # at how many of the thetas a class claims: the first ones
+    for place, (bound_T, value) in enumerate(zip(bound_CT, source, strict=True)):
+        claimed[place] = np.searchsorted(bound_T, value)
     start = np.zeros(true.shape, np.intp)
+    order: NDArray[Any] = (mean_CHW if recipe.winner == "mean" else peak_CHW)[:, scored_HW]
+    if recipe.winner == "nobody":  # disputed as long as two claim; then the one that claims longest has it alone
+        order = claimed
+        stop = np.sort(claimed, axis=0)[-2] if len(claimed) > 1 else start
+        hold(claimed_by(np.full_like(true, num_labels)), start, stop)
+        start = stop
     labels = np.asarray(classes, np.int64) + 1
     for place in np.argsort(-order, axis=0, kind="stable"):
         stop = np.maximum(start, np.take_along_axis(claimed, place[None], axis=0)[0])
-        label = labels[place]
-        if conflict != "class":
-            label = np.where(cue, 0 if conflict == "background" else num_labels, label)
-        hold(label, start, stop)
+        hold(claimed_by(labels[place]), start, stop)
         start = stop
-    hold(np.where(cue, 0, num_labels), start, np.full_like(start, steps))
-    return np.asarray(ends.reshape(num_labels, columns, steps + 1).cumsum(axis=2)[:, :, :-1].transpose(2, 0, 1), np.int64)
+    hold(np.where(cue, 0, 0 if recipe.unclaimed == "background" else num_labels), start, np.full_like(start, steps))
+    total = ends.reshape(num_labels, columns, steps + 1).cumsum(axis=2)[:, :, :-1].transpose(2, 0, 1)
+    return np.asarray(total[::-1] if falling else total, np.int64)
 
 
 def curve(store: RunStore, rule: Rule, num_labels: int, of: int) -> Curve | None:
-    """The figures over theta, of an even sample of the split at the size of thumbnails. None without masks or maps."""
+    """Return the figures over theta, of an even sample of the split at the size of thumbnails. None without masks or maps."""
     total = np.zeros((len(THETAS), num_labels, num_labels + 1), np.int64)
     images = 0
-    for mask, maps, saliency in _sample(store, rule):
-        if mask["mask"] is None or maps["peak"] is None:
+    rules = [rule.at(float(theta)) for theta in THETAS] if rule.recipe is None else []
+    for row, maps, saliency in _sample(store, rule):
+        if row["mask"] is None or maps["peak"] is None:
             continue
-        mask_HW = codecs.decode_gray(mask["mask"])
-        found, size = codecs.decode_maps(maps), small_size(*mask_HW.shape)
-        peak_CHW, order_CHW = small_maps(rule, found, size[1], size[0])
-        cue_HW = rule.cues(peak_CHW, small_saliency(saliency["saliency"] if saliency else None))
-        if cue_HW is None:
-            continue
-        small_HW = shrink_labels(mask_HW)
-        total += sweep(peak_CHW, order_CHW, found.classes, cue_HW, rule.conflict, small_HW, THETAS, num_labels)
-        images += 1
+        mask_HW = shrink_labels(codecs.decode_gray(row["mask"]))
+        found, saliency_HW = codecs.decode_maps(maps), small_saliency(saliency["saliency"] if saliency else None)
+        if rule.recipe is not None:
+            counted = _followed(rule, rule.recipe, found, saliency_HW, mask_HW, num_labels)
+        else:
+            counted = _called(rules, shrink(codecs.decode_rgb(row["image"])), found, saliency_HW, mask_HW, num_labels)
+        if counted is not None:
+            total += counted
+            images += 1
     if not images:
         return None
     figures: dict[str, list[float | None]] = {name: [] for name in FIGURES}
@@ -156,19 +187,48 @@ def curve(store: RunStore, rule: Rule, num_labels: int, of: int) -> Curve | None
     return Curve(figures, images, of)
 
 
+def _followed(
+    rule: Rule, recipe: Recipe, maps: Maps, saliency_HW: MapArray | None, mask_HW: LabelArray, num_labels: int
+) -> NDArray[np.int64] | None:
+    """Return an image's confusion matrix at every theta by the rule's recipe. None where its cues cannot be had."""
+    height, width = mask_HW.shape
+    peak_CHW = resize_maps(maps.peak_CHW, height, width, maps.rows, maps.columns)
+    mean_CHW = resize_maps(maps.mean_CHW, height, width, maps.rows, maps.columns) if recipe.reads_mean else peak_CHW
+    cue_HW = rule.cues(peak_CHW, saliency_HW)
+    return None if cue_HW is None else sweep(recipe, peak_CHW, mean_CHW, maps.classes, cue_HW, mask_HW, THETAS, num_labels)
+
+
+def _called(
+    rules: Sequence[SeedRule | None], image_HWC: ImageArray, maps: Maps, saliency_HW: MapArray | None, mask_HW: LabelArray,
+    num_labels: int,
+) -> NDArray[np.int64] | None:  # fmt: skip
+    """Return an image's confusion matrix at every theta by the rule with that theta. None where the rule fails."""
+    if saliency_HW is None and any(rule is not None and rule.needs_saliency for rule in rules):
+        return None
+    nothing = np.zeros((num_labels, num_labels + 1), np.int64)
+    try:
+        return np.stack([
+            nothing if rule is None else confusion(mask_HW, rule.seed(image_HWC, maps, saliency_HW), num_labels) for rule in rules
+        ])  # fmt: skip
+    except Exception:  # noqa: BLE001  another's rule at a threshold that no run has tried: no report fails for it
+        return None
+
+
 def _sample(store: RunStore, rule: Rule) -> Iterator[tuple[dict[str, Any], dict[str, Any], dict[str, Any] | None]]:
-    """Masks, maps and saliency of rows that are evenly spaced in shards that are."""
+    """Yield rows of the data, the maps and the saliency that are evenly spaced in shards that are."""
     data, maps, saliency = rule.stage.input("data"), rule.stage.input("maps"), rule.stage.optional("saliency")
     both = sorted(set(list_shards(store, data)) & set(list_shards(store, maps)))
     chosen = evenly_spaced(both, _SHARDS)
+    follows = rule.recipe is not None
+    wanted, columns = (_IMAGES, ["image_id", "mask"]) if follows else (_CALLED, ["image_id", "mask", "image"])
     for shard in chosen:
         rows = count_rows(store, data, shard)
-        places = evenly_spaced(range(rows), -(-_IMAGES // len(chosen)))
-        masks = read_rows(store, data, shard, "images", places, ["image_id", "mask"])
+        places = evenly_spaced(range(rows), -(-wanted // len(chosen)))
+        masks = read_rows(store, data, shard, "images", places, columns)
         if all(row["mask"] is None for row in masks):
             continue
         found = read_rows(store, maps, shard, "maps", places)
         salient: Sequence[dict[str, Any] | None] = [None] * len(places)
-        if rule.reads_saliency and saliency is not None:
+        if rule.part.needs_saliency and saliency is not None:
             salient = read_rows(store, saliency, shard, "saliency", places)
         yield from zip(masks, found, salient, strict=True)
