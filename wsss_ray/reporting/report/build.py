@@ -14,7 +14,7 @@ from wsss_ray.reporting.report.dial import threshold
 from wsss_ray.reporting.report.embedded import rule_json
 from wsss_ray.reporting.report.gallery import Gallery
 from wsss_ray.reporting.report.markup import DASH, duration, number, whole
-from wsss_ray.reporting.report.page import Figure, Header, job, page
+from wsss_ray.reporting.report.page import Figure, PageHeader, job, page
 from wsss_ray.reporting.report.sections import Facts
 from wsss_ray.reporting.report.thresholds import FIGURES, Curve, Rule, curve
 from wsss_ray.storage.store import RunStore
@@ -54,7 +54,7 @@ def build(store: RunStore, run: str, plan: Plan, job_yaml: str, *, gallery: int 
     }
     method = method_name(job_yaml)
     ended = max((str(record.get("finished") or "") for record in facts.records.values()), default="")
-    header = Header(run, {"method": method} if method else {}, "last stage finished", ended, _figures(facts))
+    header = PageHeader(run, {"method": method} if method else {}, "last stage finished", ended, _figures(facts))
     return page(header, parts, _SCRIPTS, data)
 
 

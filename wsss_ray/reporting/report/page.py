@@ -37,7 +37,7 @@ class Section(NamedTuple):
     body: Markup
 
 
-class Header(NamedTuple):
+class PageHeader(NamedTuple):
     """The top of a page: a run's or sweep's name, words about it by what they are, and its main figures.
 
     `last` says what ended at `ended`, a time in ISO format; an empty time leaves both out.
@@ -60,7 +60,7 @@ def render(name: str, **values: object) -> Markup:
 
 
 def page(
-    header: Header, sections: Iterable[Section], scripts: Sequence[str] = (), data: Mapping[str, Any] | None = None
+    header: PageHeader, sections: Iterable[Section], scripts: Sequence[str] = (), data: Mapping[str, Any] | None = None
 ) -> bytes:
     """Return a page as UTF-8 HTML. `scripts` are files of this folder beyond the switch of the theme, `data` is what they read.
 

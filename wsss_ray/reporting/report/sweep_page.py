@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from statistics import mean, stdev
 
 from wsss_ray.reporting.report.markup import DASH, duration, number, shorten, tag, whole
-from wsss_ray.reporting.report.page import Figure, Header, Section, job, page, render
+from wsss_ray.reporting.report.page import Figure, PageHeader, Section, job, page, render
 from wsss_ray.reporting.report.sweep_axes import Parameter, SweepAxis, parameters
 from wsss_ray.reporting.report.sweep_charts import Marks, dots, parallel, scatter
 from wsss_ray.storage.trials import TrialRow, ranking
@@ -28,7 +28,7 @@ def build_sweep(name: str, rows: Sequence[TrialRow], metric: str, job_yaml: str,
     methods, seeds = sorted({row.method for row in rows}), sorted({row.seed for row in rows})
     about = _about("method", methods) | _about("seed", list(map(str, seeds)))
     ended = max((row.finished for row in rows if row.finished), default="")
-    header = Header(name, about, "last trial ended", ended, _figures(rows, trials, metric, stages))
+    header = PageHeader(name, about, "last trial ended", ended, _figures(rows, trials, metric, stages))
     parts = [
         _ranking(trials, rows, metric, fields),
         _together(rows, metric, fields),
