@@ -5,9 +5,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 
-from wsss_ray.reporting.loggers.logger import Logger, Row, Run, Sink, State
+from wsss_ray.reporting.loggers.logger import Logger, Run, Sink, State, StepFigures
 
-ROWS: dict[str, list[Row]] = {}
+ROWS: dict[str, list[StepFigures]] = {}
 RUNS: list[Run] = []
 CLOSED: list[tuple[State, str | None]] = []
 GO_ON = threading.Event()
@@ -36,7 +36,7 @@ class Kept(Sink):
     def __init__(self, logger: Memory, name: str) -> None:
         self.id, self.logger, self.left = name, logger, logger.fails
 
-    def write(self, rows: Sequence[Row]) -> None:
+    def write(self, rows: Sequence[StepFigures]) -> None:
         if self.logger.hangs:
             assert GO_ON.wait(30)
         if self.left:

@@ -60,7 +60,7 @@ def test_it_holds_the_package_and_nothing_else(wheel):
     assert top == {"wsss_ray", f"wsss_ray-{wsss_ray.__version__}.dist-info"}
     files = (file for file in (ROOT / "wsss_ray").rglob("*") if file.is_file() and "__pycache__" not in file.parts)
     assert {name for name in names if name.startswith("wsss_ray/")} == {str(file.relative_to(ROOT)) for file in files}
-    assert {"wsss_ray/py.typed", "wsss_ray/reporting/report/style.css"} <= names
+    assert {"wsss_ray/py.typed", "wsss_ray/reporting/report/style.css", "wsss_ray/reporting/report/templates/page.html"} <= names
     assert f"wsss_ray-{wsss_ray.__version__}.dist-info/licenses/LICENSE" in names
     assert "wsss-ray = wsss_ray.cli:main" in entry_points
 

@@ -36,8 +36,9 @@ def write_package(folder, name="mine", size=10):
 
 def test_the_package_is_shipped_whole_without_caches():
     files = bundle.gather()
-    assert {"wsss_ray/__init__.py", "wsss_ray/cli/submit.py", "wsss_ray/py.typed"} <= set(files)
-    assert "wsss_ray/reporting/report/style.css" in files
+    code = {"wsss_ray/__init__.py", "wsss_ray/cli/submit.py", "wsss_ray/py.typed", "wsss_ray/inference/model_card.md.j2"}
+    assert code <= set(files)
+    assert {f"wsss_ray/reporting/report/{name}" for name in ("style.css", "theta.js", "templates/page.html")} <= set(files)
     assert {place for place in files if place.endswith(".py")} == {
         file.relative_to(PACKAGE.parent).as_posix() for file in PACKAGE.rglob("*.py")
     }

@@ -10,7 +10,7 @@ from pyarrow.fs import FileSelector
 from tests.event_files import points
 from tests.s3_server import request, serving
 from wsss_ray.reporting.loggers import Tensorboard, tensorboard
-from wsss_ray.reporting.loggers.logger import Row, Run
+from wsss_ray.reporting.loggers.logger import Run, StepFigures
 from wsss_ray.storage.store import RunStore
 
 pytest.importorskip("moto.server", reason="needs moto[server], an S3 endpoint for tests")
@@ -29,9 +29,9 @@ def test_a_put_to_s3_that_fails_is_made_up_for_by_the_next(endpoint, tmp_path, m
     there = RunStore(f"s3://lent/runs?endpoint_override={endpoint}&scheme=http&attempts=1")
     sink = Tensorboard().open(Run(store=there, name="tiny", job={}, tags={}, before=None))
     request(endpoint, "DELETE", "/lent")
-    sink.write([Row("train", "train-0", 1, 1.0, {"loss": 2.0})])
+    sink.write([StepFigures("train", "train-0", 1, 1.0, {"loss": 2.0})])
     request(endpoint, "PUT", "/lent")
-    sink.write([Row("train", "train-0", 2, 2.0, {"loss": 1.0})])
+    sink.write([StepFigures("train", "train-0", 2, 2.0, {"loss": 1.0})])
     folder = there.run_path("tiny", "tensorboard", "train")
     (name,) = there.names(folder)
     assert points(there.read(f"{folder}/{name}")) == {"loss": [(1, 2.0), (2, 1.0)]}

@@ -22,7 +22,7 @@ from tests.local import job_of, stage_named
 from tests.masked import masked_job
 from wsss_ray.engine.records import StageError
 from wsss_ray.reporting.loggers import Mlflow
-from wsss_ray.reporting.loggers.logger import Row, Run
+from wsss_ray.reporting.loggers.logger import Run, StepFigures
 from wsss_ray.reporting.progress import Display
 from wsss_ray.runners.follow import logged
 from wsss_ray.storage.store import RunStore
@@ -218,7 +218,7 @@ def open_at(gate, copy, experiment, *, before=None):
 def test_parameters_that_are_not_taken_follow_in_the_same_run(copy, server, gate):
     gate.refuses = "log-batch"
     first = open_at(gate, copy, "later")
-    rows = [Row("train", "train-0", 1, 1.0, {"loss": 2.0})]
+    rows = [StepFigures("train", "train-0", 1, 1.0, {"loss": 2.0})]
     with pytest.raises(MlflowException):
         first.write(rows)
     gate.refuses = None

@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from jinja2 import UndefinedError
 from PIL import Image
 
 from tests.unit.test_report import JOB, Page, log, make_plan
@@ -16,6 +17,7 @@ from wsss_ray.core.contracts import IGNORE
 from wsss_ray.reporting import report
 from wsss_ray.reporting.report import charts, pictures
 from wsss_ray.reporting.report.markup import duration, escape, number, tag
+from wsss_ray.reporting.report.page import render
 from wsss_ray.storage.store import RunStore
 
 
@@ -60,10 +62,24 @@ def test_any_loss_can_be_drawn(losses: list[float]) -> None:
 
 
 def test_markup_escapes_what_is_not_markup() -> None:
-    assert tag("p", "<&>", tag("i", "x"), None, title='"\x00') == '<p title="&quot;\ufffd">&lt;&amp;&gt;<i>x</i></p>'
+    assert tag("p", "<&>", tag("i", "x"), None, title='"\x00') == '<p title="&#34;\ufffd">&lt;&amp;&gt;<i>x</i></p>'
     assert escape(escape("&")) == "&amp;"
     assert [number(v) for v in (None, float("nan"), 0.12349, 1)] == ["\u2013", "\u2013", "0.123", "1.000"]
     assert [duration(v) for v in (None, 0.5, 75, 7384.2)] == ["\u2013", "0.500 s", "1 min 15 s", "2 h 03 min"]
+
+
+def test_templates_escape_what_is_not_markup() -> None:
+    html = render("job.html", job_yaml="</code>\x00\ud800'")
+    assert html.endswith("<code>&lt;/code&gt;\ufffd\ufffd&#39;</code></pre>")
+
+
+CARD = {"key": "k", "place": 0, "labels": "[]", "image_id": "a", "tags": [], "found": [], "tiles": []}
+
+
+@pytest.mark.parametrize(("name", "given"), [("job.html", {}), ("card.html", CARD)], ids=["text", "figure"])
+def test_a_value_that_a_template_lacks_is_an_error(name: str, given: dict) -> None:
+    with pytest.raises(UndefinedError):
+        render(name, **given)
 
 
 def test_the_quality_over_a_training_is_drawn_where_it_was_measured(tmp_path) -> None:

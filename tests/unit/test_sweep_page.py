@@ -13,7 +13,7 @@ import pytest
 from tests.trial_rows import rows_of
 from tests.unit.test_trials import KIND, LR, THETA, row, search
 from wsss_ray.reporting.report.markup import DASH, number
-from wsss_ray.reporting.report.sweep_axes import Axis, parameters, round_values
+from wsss_ray.reporting.report.sweep_axes import SweepAxis, parameters, round_values
 from wsss_ray.reporting.report.sweep_page import build_sweep
 from wsss_ray.storage.trials import TrialRow, ranking, to_table
 
@@ -260,7 +260,7 @@ def test_short_names_are_the_ends_that_no_other_has() -> None:
     ],
 )
 def test_axes_have_few_round_ticks(values: list[float], log: bool, labels: list[str] | None) -> None:
-    axis = Axis.of_numbers(values)
+    axis = SweepAxis.of_numbers(values)
     assert axis.logarithmic is log
     ticks = axis.ticks()
     assert 3 <= len(ticks) <= 8

@@ -1,13 +1,13 @@
-"""The README of an exported model: what it knows, what it was trained and scored on, how to use it, where it ends. No torch."""
+"""The README of an exported model: its classes, its training data, its score, how to use it, its limits. No torch."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from wsss_ray.config.job import JobConfig
 from wsss_ray.config.paths import local_paths
@@ -30,93 +30,48 @@ def write_card(store: RunStore, trained: Trained, written: Written, out: Path) -
 
 
 def card(store: RunStore, trained: Trained, written: Written) -> str:
-    """The card as Markdown. Paths of the job and the data are not in it."""
+    """Return the card as Markdown. Paths of the job and the data are not in it."""
     record = store.record_by_id(trained.id)
     assert record is not None
-    parts = [
-        f"# {trained.run}: {trained.stage}",
-        f"A semantic segmentation network for {len(trained.classes)} classes and background, trained by wsss-ray as the job "
-        f"below says. Stage `{trained.id}`.",
-        "## How to use it",
-        _usage(written),
-        "## Classes",
-        "| label | class |\n|---|---|\n"
-        + "\n".join(f"| {label} | {_cell(name)} |" for label, name in enumerate(("background", *trained.classes))),
-        "## Training data",
-        _data(store, trained, record),
-        "## Score",
-        _score(trained),
-        "## The file",
-        f"`{written.file}` takes {written.takes}. It was compared with the network in torch on {_sizes(written)} (images x "
-        f"height x width): largest difference of logits {written.largest_difference:.2g}; the label differs on "
-        f"{written.pixels_different} of {written.pixels} pixels. {_versions(record)}",
-        "## Limits",
-        _LIMITS,
-        "## Licence",
-        _LICENCE,
-        "## The job",
-        f"```yaml\n{_job(store, trained)}```",
-    ]
-    return "\n\n".join(parts) + "\n"
-
-
-_LIMITS = """\
-- Every pixel gets one of the classes above. What is none of them is background or, worse, the most similar class.
-- Labels learnt from tags are weak at borders and at what always appears together (boats and water, trains and rails).
-- The score holds for images like those that it was measured on. On others (cameras, places, seasons) expect less, and measure.
-- It was checked for no use where an error harms people."""
-
-_LICENCE = """\
-wsss-ray is under Apache-2.0; that says nothing about these weights. They derive from the training images, from their tags, and
-from the pretrained weights that the job names (`weights`), each with terms of its own: look them up before you pass it on."""
-
-_PIXELS = """\
-import numpy as np
-{imports}
-from PIL import Image
-
-picture = Image.open("photo.jpg").convert("RGB"){fixed}
-image = np.asarray(picture, dtype=np.float32).transpose(2, 0, 1)[None]  # (1, 3, height, width), RGB, 0..255{fitted}
-{run}
-label_HW = logits.argmax(1)[0]
-"""
-
-
-def _usage(written: Written) -> str:
-    if written.file.endswith(".safetensors"):
-        code = 'import wsss_ray\n\nmodel = wsss_ray.load("./")  # this folder\nlabel_HW = model.predict("photo.jpg")\n'
-        rest = "or `wsss-ray predict ./ photo.jpg --out labels`. Both scale, mirror and smooth as the job's metric does."
-        return f"```python\n{code}```\n\n{rest}"
-    step, fixed = written.step, written.fixed
-    whole = f"\nimage = image[..., : image.shape[2] // {step} * {step}, : image.shape[3] // {step} * {step}]"
-    code = _PIXELS.format(
-        imports="import torch" if written.file.endswith(".pt2") else "import onnxruntime",
-        fixed=f".resize(({fixed[1]}, {fixed[0]}))" if fixed else "",
-        fitted=whole if step > 1 else "",
-        run='logits = torch.export.load("model.pt2").module()(torch.from_numpy(image))'
-        if written.file.endswith(".pt2")
-        else 'logits = onnxruntime.InferenceSession("model.onnx").run(None, {"image": image})[0]',
-    )
-    return f"```python\n{code}```\n\nThe network alone: one scale, no mirror image, no CRF. wsss-ray is not needed."
-
-
-def _data(store: RunStore, trained: Trained, record: Mapping[str, Any]) -> str:
-    inputs = dict(record["inputs"])
-    data = store.record_by_id(inputs["data"])
+    data_id = dict(record["inputs"])["data"]
+    data = store.record_by_id(data_id)
     assert data is not None
-    counts = _tags(store, inputs["data"])
-    roles = Counter(role for role, _ in record["inputs"])
-    learnt = [f"label maps that the job made ({roles['seeds']} per image)"] if roles["seeds"] else []
-    learnt += ["human masks"] if roles["strong"] else []
-    lines = [f"{data['counts']['images']} images, learnt from {' and '.join(learnt) or 'their tags'}."]
-    if counts:
-        rows = "\n".join(f"| {_cell(name)} | {counts[place]} |" for place, name in enumerate(trained.classes))
-        lines.append(f"| tag | images |\n|---|---|\n{rows}")
-    return "\n\n".join(lines)
+    used = record.get("versions", {})
+    packages = ("wsss-ray", "torch", "torchvision", "numpy", "pillow")
+    return _template().render(
+        trained=trained,
+        written=written,
+        labels=("background", *trained.classes),
+        images=data["counts"]["images"],
+        learnt=_learnt(Counter(role for role, _ in record["inputs"])),
+        tags=_tags(store, data_id),
+        metric=yaml.safe_dump(trained.metric.spec(), sort_keys=False, default_flow_style=True, width=1000).strip(),
+        sizes=", ".join("x".join(map(str, size)) for size in written.sizes_compared),
+        made_with=", ".join(f"{name} {used[name]}" for name in packages if name in used) or "unknown versions",
+        commit=record.get("git"),
+        now=versions(),
+        job=_job(store, trained),
+    )
+
+
+def _template() -> Template:
+    """Load `model_card.md.j2`; a name that it lacks is an error."""
+    found = Environment(
+        loader=PackageLoader("wsss_ray.inference", "."), undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True
+    )
+    found.filters |= {"cell": _cell, "share": lambda value: "-" if value is None else f"{value:.3f}"}
+    found.globals["zip"] = zip
+    return found.get_template("model_card.md.j2")
+
+
+def _learnt(roles: Counter[str]) -> list[str]:
+    """Say what the network learnt from, by the roles of its inputs."""
+    labels = [f"label maps that the job made ({roles['seeds']} per image)"] if roles["seeds"] else []
+    return labels + (["human masks"] if roles["strong"] else []) or ["their tags"]
 
 
 def _tags(store: RunStore, stage_id: str) -> Counter[int]:
-    """How many images have each tag; empty if the images are not in the store any more."""
+    """Count the images of each tag; empty if the images are not in the store any more."""
     try:
         found = read_all(store, _Stage(stage_id), "images", columns=["tags"])["tags"]
     except (OSError, ValueError):
@@ -131,31 +86,8 @@ class _Stage:
         self.id = stage_id
 
 
-def _score(trained: Trained) -> str:
-    if trained.scored is None:
-        return "It was not scored: the run has no images with masks to score on, or its score is not made yet."
-    metrics = trained.scored["metrics"]
-    how = yaml.safe_dump(trained.metric.spec(), sort_keys=False, default_flow_style=True, width=1000).strip()
-    rows = "\n".join(
-        f"| {_cell(name)} | {'-' if value is None else f'{value:.3f}'} |"
-        for name, value in zip(("background", *trained.classes), metrics.get("iou", ()), strict=False)
-    )
-    miou = "-" if metrics["miou"] is None else f"{metrics['miou']:.3f}"
-    said = f"mIoU {miou} on {metrics['scored']} images with masks (`{trained.scored['name']}`), labels made by `{how}`."
-    return said + (f"\n\n| class | IoU |\n|---|---|\n{rows}" if rows else "")
-
-
-def _versions(record: Mapping[str, Any]) -> str:
-    trained = record.get("versions", {})
-    packages = ("wsss-ray", "torch", "torchvision", "numpy", "pillow")
-    named = ", ".join(f"{name} {trained[name]}" for name in packages if name in trained)
-    now = versions()
-    commit = f" at commit {record['git']}" if record.get("git") else ""
-    return f"Trained with {named or 'unknown versions'}{commit}; exported with wsss-ray {now['wsss-ray']}, torch {now['torch']}."
-
-
 def _job(store: RunStore, trained: Trained) -> str:
-    """The job without the places of files."""
+    """Write the job without the places of files."""
     if not store.exists(store.run_path(trained.run, "job.yaml")):
         return "# not in the store\n"
     job = job_yaml(store, trained.run)
@@ -173,9 +105,6 @@ def _job(store: RunStore, trained: Trained) -> str:
     return yaml.safe_dump(job, sort_keys=False, allow_unicode=True)
 
 
-def _sizes(written: Written) -> str:
-    return ", ".join("x".join(map(str, size)) for size in written.sizes_compared)
-
-
 def _cell(text: str) -> str:
+    """Keep a name within a cell of a Markdown table."""
     return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")

@@ -16,7 +16,7 @@ from wsss_ray.core.component import digest
 from wsss_ray.core.plan import Plan
 from wsss_ray.engine.records import git_commit, versions
 from wsss_ray.reporting.loggers.figures import Figures
-from wsss_ray.reporting.loggers.logger import Logger, Row, Run, Sink, State
+from wsss_ray.reporting.loggers.logger import Logger, Run, Sink, State, StepFigures
 from wsss_ray.reporting.progress import Display
 from wsss_ray.storage.claims import Claims, attempt
 from wsss_ray.storage.store import RunStore
@@ -73,7 +73,7 @@ class Follower(threading.Thread):
         self._recall()
         self._sink: Sink | None = None
         self._figures: list[Figures] = []
-        self._rows: list[Row] = []
+        self._rows: list[StepFigures] = []
         self._pause, self._quiet, self._failed = 0.0, False, False
         self._end: State | None = None
         self._ended = threading.Event()

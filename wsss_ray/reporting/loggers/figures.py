@@ -11,7 +11,7 @@ from typing import Any
 
 from wsss_ray.core.plan import Stage
 from wsss_ray.engine.workers import data_split
-from wsss_ray.reporting.loggers.logger import Row
+from wsss_ray.reporting.loggers.logger import StepFigures
 from wsss_ray.reporting.progress import Pace
 from wsss_ray.storage.shards import list_shards
 from wsss_ray.storage.store import RunStore
@@ -31,7 +31,7 @@ class Figures:
         self._seen: int | None = None  # shards, at the last look
         self._pace: Pace | None = None  # of the attempt that makes it
 
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[StepFigures]:
         """The rows that have come since the last call. Raises OSError."""
         if self.done:
             return []
@@ -42,13 +42,13 @@ class Figures:
             self.done = True
         return rows
 
-    def _lines(self) -> list[Row]:
+    def _lines(self) -> list[StepFigures]:
         lines = [json.loads(line) for line in self._tail.lines()]
         fresh = [line for line in lines if line["step"] > self._last]
         self._last = fresh[-1]["step"] if fresh else self._last
         return [self._row(line.pop("step"), line.pop("time", time.time()), line) for line in fresh]
 
-    def _progress(self) -> list[Row]:
+    def _progress(self) -> list[StepFigures]:
         now, made, seen = time.time(), len(list_shards(self.store, self.stage)), self._seen
         self._seen = made
         if seen is not None and made > seen:
@@ -71,7 +71,7 @@ class Figures:
         if self._pace is not None:
             self._pace.at(now, made)
 
-    def _end(self, record: Mapping[str, Any]) -> Row:
+    def _end(self, record: Mapping[str, Any]) -> StepFigures:
         """Time, errors and scores."""
         counts, metrics, seconds = record["counts"], dict(record["metrics"]), record["seconds"]
         if "iou" in metrics:
@@ -93,8 +93,8 @@ class Figures:
         began = datetime.fromisoformat(started)
         return any(info.mtime is not None and info.mtime < began for info in files)
 
-    def _row(self, step: int, at: float, figures: Mapping[str, Any]) -> Row:
-        return Row(self.stage.name, self.stage.id, step, at, dict(_numbers("", figures)))
+    def _row(self, step: int, at: float, figures: Mapping[str, Any]) -> StepFigures:
+        return StepFigures(self.stage.name, self.stage.id, step, at, dict(_numbers("", figures)))
 
 
 def _numbers(path: str, figures: Mapping[str, Any]) -> Iterator[tuple[str, float]]:

@@ -16,7 +16,7 @@ State = Literal["finished", "failed", "stopped"]
 
 
 @dataclass(frozen=True)
-class Row:
+class StepFigures:
     """Figures of a stage at a step (of any stage but a training: after so many shards). `time` is in seconds since the epoch."""
 
     stage: str
@@ -51,7 +51,7 @@ class Sink(ABC):
     """The run's name there. An id that is not `Run.before` gets all figures from the first on."""
 
     @abstractmethod
-    def write(self, rows: Sequence[Row]) -> None:
+    def write(self, rows: Sequence[StepFigures]) -> None:
         """Take these rows, in order. After an error the same rows come again."""
 
     @abstractmethod

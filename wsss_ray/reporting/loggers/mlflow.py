@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import Field, field_validator
 
-from wsss_ray.reporting.loggers.logger import Logger, Row, Run, Sink, State, plain
+from wsss_ray.reporting.loggers.logger import Logger, Run, Sink, State, StepFigures, plain
 
 _PARAMS, _METRICS, _LENGTH = 100, 1000, 500  # what a request takes, and a parameter's text on any server
 _STATUS = {"finished": "FINISHED", "failed": "FAILED", "stopped": "KILLED"}
@@ -117,7 +117,7 @@ class _MlflowRun(Sink):
             self.client.log_batch(self.id, params=self._params[:_PARAMS])
             del self._params[:_PARAMS]
 
-    def write(self, rows: Sequence[Row]) -> None:
+    def write(self, rows: Sequence[StepFigures]) -> None:
         """See `Sink.write`. A figure with the time and the step of one that is there is the same figure to the server."""
         from mlflow.entities import Metric
 

@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from wsss_ray.reporting.loggers.logger import Logger, Row, Run, Sink, State, plain
+from wsss_ray.reporting.loggers.logger import Logger, Run, Sink, State, StepFigures, plain
 
 _PUT_S = 60.0
 
@@ -36,7 +36,7 @@ class _Events(Sink):
         self._writers: dict[str, Any] = {}
         self._put = time.monotonic()
 
-    def write(self, rows: Sequence[Row]) -> None:
+    def write(self, rows: Sequence[StepFigures]) -> None:
         """See `Sink.write`."""
         from tensorboardX.proto.event_pb2 import Event
         from tensorboardX.proto.summary_pb2 import Summary

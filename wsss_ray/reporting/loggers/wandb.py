@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import Field
 
-from wsss_ray.reporting.loggers.logger import Logger, Row, Run, Sink, State, plain
+from wsss_ray.reporting.loggers.logger import Logger, Run, Sink, State, StepFigures, plain
 
 _SENDS_NOTHING = ("offline", "dryrun", "disabled")
 
@@ -67,7 +67,7 @@ class _WandbRun(Sink):
         )
         self._stages: set[str] = set()
 
-    def write(self, rows: Sequence[Row]) -> None:
+    def write(self, rows: Sequence[StepFigures]) -> None:
         """See `Sink.write`."""
         for row in rows:
             stage = plain(row.stage, also=" ")

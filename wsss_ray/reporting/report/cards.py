@@ -1,4 +1,4 @@
-"""One image of the gallery: its id and tags, then its pictures in the order in which they were made."""
+"""Cards of the gallery: an image's id and tags, then its pictures in the order in which they were made."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from markupsafe import Markup
 from numpy.typing import NDArray
 
 from wsss_ray.core.contracts import IGNORE, Maps
@@ -15,15 +16,16 @@ from wsss_ray.core.plan import Stage
 from wsss_ray.ops.confusion import confusion, scores
 from wsss_ray.ops.seeds import resize_maps
 from wsss_ray.reporting.report import pictures
-from wsss_ray.reporting.report.markup import Markup, number, swatch, tag
+from wsss_ray.reporting.report.page import render
+from wsss_ray.reporting.report.pictures import Thumbnail
 
 _MAPS = 6  # of one image and localize stage, at most
-_ALSO = 0.01  # of an image's pixels: what a label that is no tag must cover to be named
+_ALSO = 0.01  # share of an image's pixels that a label without its tag must cover to be named
 
 
 @dataclass
-class Row:
-    """One image and what there is for it: the maps, and the label maps (None where the stage failed on it)."""
+class GalleryImage:
+    """One image with its maps and label maps; None where a stage failed on it."""
 
     image_id: str
     shard: int
@@ -36,97 +38,95 @@ class Row:
     saliency: dict[str, NDArray[np.float32] | None] = field(default_factory=dict)  # by stage id, as large as the thumbnail
 
     def score(self) -> float:
-        """The mean IoU over this image's label maps; infinite, so that it comes last, where nothing can be scored."""
+        """Return the mean IoU over this image's label maps; infinity, which sorts last, where nothing can be scored."""
         known = [iou for _, label_HW in self.made if (iou := image_iou(self.mask_HW, label_HW)) is not None]
         return sum(known) / len(known) if known else math.inf
 
 
+@dataclass(frozen=True)
+class Tile:
+    """One picture of a card. `instead` is a text that stands in its place, at its size."""
+
+    title: str
+    picture: Thumbnail
+    alt: str = ""
+    kind: str | None = None
+    instead: str | None = None
+    iou: float | None = None
+    stage: str | None = None  # the id of the one that made it
+
+
 def image_iou(mask_HW: NDArray[np.uint8] | None, label_HW: NDArray[np.uint8] | None) -> float | None:
-    """The mIoU of one image as `ops.confusion` has it; None where there is nothing to score."""
+    """Compute the mIoU of one image by `ops.confusion`; None where there is nothing to score."""
     if mask_HW is None or label_HW is None or mask_HW.shape != label_HW.shape:
         return None
     miou = scores(confusion(mask_HW, label_HW, IGNORE)).miou
     return miou if math.isfinite(miou) else None
 
 
-def card(row: Row, classes: Sequence[str], key: str, place: int) -> Markup:
-    """The image as markup. `key` is its id in the page, `place` its rank in the data."""
-    photo = pictures.photo(row.image_HWC)
-    several = len(row.maps) > 1
-    tiles = [_tile(photo, "image", alt=f"Image {row.image_id}", kind="photo")]
-    for stage, maps in row.maps:
+def card(image: GalleryImage, classes: Sequence[str], key: str, place: int) -> Markup:
+    """Render one image. `key` is its id in the page, `place` its rank in the data."""
+    colors = pictures.palette().tolist()
+    return render(
+        "card.html",
+        key=key,
+        place=place,
+        image_id=image.image_id,
+        labels=json.dumps([k + 1 for k in image.tags]),
+        score=image.score(),
+        tags=[(colors[k + 1], class_name(classes, k + 1)) for k in image.tags],
+        found=[(colors[label], class_name(classes, label)) for label in _untagged(image)],
+        tiles=list(_tiles(image, classes)),
+    )
+
+
+def _tiles(image: GalleryImage, classes: Sequence[str]) -> Iterator[Tile]:
+    """Make the pictures: the photograph, maps, label maps, and the mask that a person drew."""
+    photo = pictures.photo(image.image_HWC)
+    yield Tile("image", photo, alt=f"Image {image.image_id}", kind="photo")
+    height, width = image.image_HWC.shape[:2]
+    for stage, maps in image.maps:
         if maps is None:
-            tiles.append(_blank(photo, stage.name))
+            yield Tile(stage.name, photo, instead="failed")
             continue
-        height, width = row.image_HWC.shape[:2]
         peak_CHW = resize_maps(maps.peak_CHW, height, width, maps.rows, maps.columns)
         for k, peak_HW in list(zip(maps.classes, peak_CHW, strict=True))[:_MAPS]:
-            title = f"{stage.name}: {class_name(classes, k + 1)}" if several else class_name(classes, k + 1)
-            alt = f"{stage.name} of {class_name(classes, k + 1)}"
-            tiles.append(_tile(pictures.heat(row.image_HWC, peak_HW), title, alt=alt, kind="map"))
+            name = class_name(classes, k + 1)
+            title = f"{stage.name}: {name}" if len(image.maps) > 1 else name
+            yield Tile(title, pictures.heat(image.image_HWC, peak_HW), alt=f"{stage.name} of {name}", kind="map")
         if len(maps.classes) > _MAPS:
-            tiles.append(_blank(photo, stage.name, f"and {len(maps.classes) - _MAPS} more tags"))
-    for stage, label_HW in row.made:
+            yield Tile(stage.name, photo, instead=f"and {len(maps.classes) - _MAPS} more tags")
+    several_models = sum(stage.kind == "evaluate" for stage, _ in image.made) > 1
+    for stage, label_HW in image.made:
         if label_HW is None:
-            tiles.append(_blank(photo, stage.name, stage=stage.id))
-        else:
-            title = "prediction" if stage.kind == "evaluate" else stage.name
-            alt = f"{title} with {', '.join(class_name(classes, k) for k in _shares(label_HW) if k != IGNORE)}"
-            several_models = sum(other.kind == "evaluate" for other, _ in row.made) > 1
-            title = f"{title}, {stage.name}" if stage.kind == "evaluate" and several_models else title
-            iou = image_iou(row.mask_HW, label_HW)
-            tiles.append(_tile(pictures.labels(label_HW), title, alt=alt, kind="labels", iou=iou, stage=stage.id))
-    if row.mask_HW is not None:
-        tiles.append(_tile(pictures.labels(row.mask_HW), "mask", alt="Mask drawn by a person", kind="labels"))
-    head = tag("h4", row.image_id, tag("span", *_chips(row, classes), class_="chips"))
-    score = row.score()
-    return tag(
-        "article", head, tag("div", *tiles, class_="tiles"), class_="card", id=key, data_place=str(place),
-        data_labels=json.dumps([k + 1 for k in row.tags]), data_iou=f"{score:.6f}" if math.isfinite(score) else None,
-    )  # fmt: skip
+            yield Tile(stage.name, photo, instead="failed", stage=stage.id)
+            continue
+        title = "prediction" if stage.kind == "evaluate" else stage.name
+        alt = f"{title} with {', '.join(class_name(classes, k) for k in _shares(label_HW) if k != IGNORE)}"
+        title = f"{title}, {stage.name}" if stage.kind == "evaluate" and several_models else title
+        iou = image_iou(image.mask_HW, label_HW)
+        yield Tile(title, pictures.labels(label_HW), alt=alt, kind="labels", iou=iou, stage=stage.id)
+    if image.mask_HW is not None:
+        yield Tile("mask", pictures.labels(image.mask_HW), alt="Mask drawn by a person", kind="labels")
 
 
 def class_name(classes: Sequence[str], label: int) -> str:
-    """A label in words."""
+    """Name a label."""
     if label == 0:
         return "background"
     return classes[label - 1] if label <= len(classes) else f"label {label}"
 
 
-def _chips(row: Row, classes: Sequence[str]) -> Iterator[Markup]:
-    """The tags, then the labels that were found although they are none."""
-    colors = pictures.palette()
-    for k in row.tags:
-        yield tag("span", swatch(colors[k + 1]), class_name(classes, k + 1))
+def _untagged(image: GalleryImage) -> list[int]:
+    """List the labels that a stage found on enough pixels although the image does not have their tag."""
     shares: dict[int, float] = {}
-    for _, label_HW in row.made:
-        for k, share in _shares(label_HW).items() if label_HW is not None else ():
-            shares[k] = max(share, shares.get(k, 0.0))
-    extra = sorted(k for k, share in shares.items() if share >= _ALSO and k not in (0, IGNORE) and k - 1 not in row.tags)
-    for k in extra:
-        yield tag("span", swatch(colors[k]), f"{class_name(classes, k)} (not a tag)", class_="also")
+    for _, label_HW in image.made:
+        for label, share in _shares(label_HW).items() if label_HW is not None else ():
+            shares[label] = max(share, shares.get(label, 0.0))
+    tagged = {0, IGNORE, *(k + 1 for k in image.tags)}
+    return sorted(label for label, share in shares.items() if share >= _ALSO and label not in tagged)
 
 
 def _shares(label_HW: NDArray[np.uint8]) -> dict[int, float]:
     values, counts = np.unique(label_HW, return_counts=True)
     return {int(k): float(n) / label_HW.size for k, n in zip(values, counts, strict=True)}
-
-
-def _tile(
-    picture: pictures.Picture, title: str, *, alt: str, kind: str, iou: float | None = None, stage: str | None = None
-) -> Markup:
-    image = tag("img", src=picture.uri, width=str(picture.width), height=str(picture.height), alt=alt, decoding="async")
-    return tag(
-        "figure", tag("div", image, class_="pic"), tag("figcaption", tag("span", title), _score(iou)), class_=kind,
-        style=f"width:{picture.width}px", data_stage=stage, data_iou=f"{iou:.6f}" if iou is not None else None,
-    )  # fmt: skip
-
-
-def _score(iou: float | None) -> Markup | None:
-    return tag("b", number(iou)) if iou is not None else None
-
-
-def _blank(like: pictures.Picture, title: str, text: str = "failed", stage: str | None = None) -> Markup:
-    style = f"width:{like.width}px;aspect-ratio:{like.width}/{like.height}"
-    blank = tag("div", text, class_="blank", style=style)
-    return tag("figure", blank, tag("figcaption", title), style=f"width:{like.width}px", data_stage=stage)

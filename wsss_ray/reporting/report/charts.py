@@ -1,13 +1,15 @@
-"""Charts as inline SVG. Lines stretch with the page and text does not, so that a phone shows the same type size as a desk."""
+"""Charts as inline SVG. Lines stretch with the page and text does not, so a phone shows the same type size as a desk."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from wsss_ray.reporting.report.markup import Markup, join, number, tag, whole
+from markupsafe import Markup
+
+from wsss_ray.reporting.report.markup import is_finite, number, percent, tag, whole
 
 _HEIGHT = 200
 _POINTS = 240  # of one line, at most: each is the mean of the steps it stands for
@@ -18,7 +20,7 @@ Line = list[tuple[float, float]]
 
 
 def read_log(data: bytes) -> list[dict[str, Any]]:
-    """The rows of a `metrics.jsonl` by step; of a step logged twice (a resumed training) the last, torn lines left out."""
+    """Read the rows of a `metrics.jsonl` by step: of a step logged twice (a resumed training) the last, and no torn lines."""
     rows: dict[int, dict[str, Any]] = {}
     for line in data.decode(errors="replace").splitlines():
         try:
@@ -31,7 +33,7 @@ def read_log(data: bytes) -> list[dict[str, Any]]:
 
 
 def losses(title: str, log: Sequence[Mapping[str, Any]]) -> Markup:
-    """The loss and its terms over the steps of one training. `log` has a row at least."""
+    """Draw the loss and its terms over the steps of one training. `log` has at least one row."""
     lines = {name: _thin(line) for name, line in _terms(log).items()}
     values = [y for line in lines.values() for _, y in line]
     if not values:
@@ -44,7 +46,7 @@ def losses(title: str, log: Sequence[Mapping[str, Any]]) -> Markup:
 
 
 def quality(title: str, log: Sequence[Mapping[str, Any]]) -> Markup | None:
-    """The mIoU on validation images over the steps of one training; None where it was not measured."""
+    """Draw the mIoU on validation images over the steps of one training; None where it was not measured."""
     line = _finite([(row["step"], row.get("val_miou")) for row in log])
     if not line:
         return None
@@ -63,7 +65,7 @@ def _chart(
     notes: str,
     scale: Callable[[float], float] = float,
 ) -> Markup:
-    """Lines over the steps of a log, from the first tick to the last."""
+    """Draw lines over the steps of a log, from the first tick to the last."""
     low, high = scale(ticks[0]), scale(ticks[-1])
     first, last = float(log[0]["step"]), float(log[-1]["step"])
 
@@ -73,25 +75,14 @@ def _chart(
     def across(x: float) -> float:
         return 100 * (x - first) / (last - first) if last > first else 50.0
 
-    grid = [
-        join(
-            [
-                tag("line", x1="0", x2="100%", y1=f"{down(y):.1f}", y2=f"{down(y):.1f}", class_="grid" if i else "axis"),
-                tag("text", f"{y:g}", x="-8", y=f"{down(y):.1f}", dy="0.35em", text_anchor="end"),
-            ]
-        )
-        for i, y in enumerate(ticks)
-    ]
+    grid = [level(down(y), f"{y:g}", axis=i == 0) for i, y in enumerate(ticks)]
     steps = [x for x in _ticks(first, last) if first <= x <= last] or [first]
-    below = [tag("text", f"{x:,.0f}", x=f"{across(x):.2f}%", y=str(_HEIGHT + 18), text_anchor=_anchor(across(x))) for x in steps]
+    places = [(f"{x:,.0f}", across(x)) for x in steps]
+    below = [tag("text", text, x=f"{x:.2f}%", y=str(_HEIGHT + 18), text_anchor=anchor(x, margin=4)) for text, x in places]
     axis = tag("text", "step", x="100%", y=str(_HEIGHT + 36), text_anchor="end")
     paths = [_line([(10 * across(x), down(y)) for x, y in line], f"s{i}") for i, line in enumerate(lines.values())]
-    stretched = tag(
-        "svg", *paths, viewBox=f"0 0 1000 {_HEIGHT}", width="100%", height=str(_HEIGHT), preserveAspectRatio="none",
-        style="overflow:visible",
-    )  # fmt: skip
     drawn = tag(
-        "svg", *grid, *below, axis, stretched, class_="plot", role="img", width="100%", height=str(_HEIGHT + 40),
+        "svg", *grid, *below, axis, stretched(paths, _HEIGHT), class_="plot", role="img", width="100%", height=str(_HEIGHT + 40),
         aria_label=f"{label} over {whole(log[-1]['step'])} steps",
     )  # fmt: skip
     legend = tag("ul", *(_key(i, name, line) for i, (name, line) in enumerate(lines.items())), class_="keys")
@@ -99,19 +90,45 @@ def _chart(
     return tag("figure", tag("h3", title), tag("div", drawn, class_="frame"), legend, caption, class_="chart")
 
 
+def level(y: float, text: str, *, axis: bool = False) -> Markup:
+    """Draw a line across a chart, with its value on the left."""
+    at = f"{y:.1f}"
+    line = tag("line", x1="0", x2="100%", y1=at, y2=at, class_="axis" if axis else "grid")
+    return line + tag("text", text, x="-8", y=at, dy="0.35em", text_anchor="end")
+
+
+def stretched(lines: Iterable[Markup], height: int, **more: str) -> Markup:
+    """Put lines whose x goes from 0 to 1000 into a box as wide as the page."""
+    return tag(
+        "svg", *lines, viewBox=f"0 0 1000 {height}", **more, width="100%", height=str(height), preserveAspectRatio="none",
+        style="overflow:visible",
+    )  # fmt: skip
+
+
+def anchor(percent: float, *, margin: float) -> str:
+    """Keep a text inside the chart: it starts or ends at its place if that is within `margin` of an edge."""
+    return "start" if percent < margin else "end" if percent > 100 - margin else "middle"
+
+
+def round_step(span: float, count: int) -> float:
+    """Return the smallest of 1, 2, 2.5 and 5 times a power of ten that divides a span into `count` parts at most."""
+    power = 10.0 ** math.floor(math.log10(span / count))
+    return next(power * factor for factor in (1, 2, 2.5, 5, 10) if span / (power * factor) <= count)
+
+
 def strip(marks: Sequence[tuple[str, float | None]]) -> Markup:
-    """Shares of one as marks on a line from 0 to 1, each series with its own colour and shape."""
-    shown = [(i, name, value) for i, (name, value) in enumerate(marks) if value is not None and math.isfinite(value)]
+    """Draw shares of one as marks on a line from 0 to 1, each series with its own colour and shape."""
+    shown = [(i, name, value) for i, (name, value) in enumerate(marks) if is_finite(value)]
     ruled = ((f"{x}%", "axis" if x in (0, 100) else "grid") for x in range(0, 101, 25))
     grid = [tag("line", x1=x, x2=x, y1="0", y2="22", class_=name) for x, name in ruled]
     base = tag("line", x1="0", x2="100%", y1="11", y2="11", class_="grid")
     label = ", ".join(f"{name} {number(value)}" for _, name, value in shown)
-    points = (_mark(i, f"{100 * min(max(value, 0.0), 1.0):.2f}%") for i, _, value in shown)
+    points = (_mark(i, percent(value, 2)) for i, _, value in shown)
     return tag("svg", *grid, base, *points, class_="strip", role="img", width="100%", height="22", aria_label=label)
 
 
 def mark_key(index: int, name: str) -> Markup:
-    """The legend's entry for one mark of `strip`."""
+    """Make the legend's entry for one mark of `strip`."""
     return tag("li", tag("svg", _mark(index, "8"), width="16", height="22", aria_hidden="true"), name)
 
 
@@ -122,7 +139,7 @@ def _mark(index: int, x: str) -> Markup:
 
 
 def _terms(log: Sequence[Mapping[str, Any]]) -> dict[str, Line]:
-    """The total first, then its terms; a single term is the total and drawn once."""
+    """List the total and then its terms; a single term is the total and drawn once."""
     names = list(dict.fromkeys(name for row in log for name in row.get("terms") or {}))
     if len(names) == 1:
         return {names[0]: _finite([(row["step"], (row.get("terms") or {}).get(names[0])) for row in log])}
@@ -131,7 +148,7 @@ def _terms(log: Sequence[Mapping[str, Any]]) -> dict[str, Line]:
 
 
 def _finite(points: Sequence[tuple[int, Any]]) -> Line:
-    return [(float(x), float(y)) for x, y in points if isinstance(y, int | float) and math.isfinite(y)]
+    return [(float(x), float(y)) for x, y in points if is_finite(y)]
 
 
 def _thin(line: Line) -> Line:
@@ -176,15 +193,9 @@ def _caption(log: Sequence[Mapping[str, Any]]) -> str:
     return "; ".join(parts + ([f"{bad} steps without a finite loss"] if bad else []))
 
 
-def _anchor(percent: float) -> str:
-    return "start" if percent < 4 else "end" if percent > 96 else "middle"
-
-
 def _ticks(low: float, high: float) -> list[float]:
-    """Four to seven round values around [low, high]."""
-    span = (high - low) or abs(high) or 1.0
-    power = 10.0 ** math.floor(math.log10(span / 4))
-    step = next(power * factor for factor in (1, 2, 2.5, 5, 10) if span / (power * factor) <= 5)
+    """Return four to seven round values around [low, high]."""
+    step = round_step((high - low) or abs(high) or 1.0, 5)
     start, stop = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     return [round(i * step, 12) for i in range(start, max(stop, start + 1) + 1)]
 

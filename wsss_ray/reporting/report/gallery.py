@@ -1,4 +1,4 @@
-"""Pictures of single images through the stages: what the model saw, what was made of it, and what a person drew."""
+"""The gallery: single images, what each stage made of them, and the masks that a person drew."""
 
 from __future__ import annotations
 
@@ -6,14 +6,17 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from markupsafe import Markup
+
 from wsss_ray.core.plan import Plan, Stage
 from wsss_ray.data import codecs
 from wsss_ray.data.source import DataSplit
 from wsss_ray.ops.seeds import resize_maps
 from wsss_ray.reporting.report import embedded, pictures, thresholds
-from wsss_ray.reporting.report.cards import Row, card
+from wsss_ray.reporting.report.cards import GalleryImage, card
 from wsss_ray.reporting.report.choice import Place, choose
-from wsss_ray.reporting.report.markup import Markup, join, section, swatch, tag, whole
+from wsss_ray.reporting.report.markup import whole
+from wsss_ray.reporting.report.page import Section, render
 from wsss_ray.reporting.report.thresholds import Rule
 from wsss_ray.storage.shards import list_shards, read_rows
 from wsss_ray.storage.store import RunStore
@@ -23,24 +26,30 @@ _IMAGE = 110_000  # of one card with its maps, if more of them are asked for tha
 
 
 class Gallery:
-    """The gallery of every split that a stage of the plan reads as its data: its markup, and what the page's script reads."""
+    """The gallery of every split that a stage of the plan reads as its data: a section, and `images`, which the script reads."""
 
     def __init__(self, store: RunStore, plan: Plan, rules: Sequence[Rule], count: int) -> None:
         self.store, self.plan, self.rules, self.count = store, plan, rules, count
         self.images: dict[str, Any] = {}
 
-    def section(self) -> Markup:
-        """The pictures with their legend and what chooses among them."""
+    def section(self) -> Section:
+        """Render the pictures with their legend and the controls that choose among them."""
         used = {data.id for stage in self.plan if (data := stage.optional("data"))}
         splits = [(s, s.component) for s in self.plan if s.id in used and isinstance(s.component, DataSplit)]
         budget = max(_BUDGET, self.count * _IMAGE) // max(1, len(splits))
         parts = [part for data, split in splits if (part := self._split(data, split, budget))]
-        if not parts:
-            return section("images", "Images", tag("p", "None yet.", class_="note"))
-        classes = splits[0][1].classes
-        return section("images", "Images", _legend(classes), _tools(bool(self.images)), *parts)
+        labels = ("background", *splits[0][1].classes) if splits else ()
+        body = render(
+            "images.html",
+            splits=parts,
+            labels=labels,
+            colors=pictures.palette(len(labels)).tolist(),
+            heat=pictures.heat_gradient(),
+            dial=bool(self.images),
+        )
+        return Section("images", "Images", body)
 
-    def _split(self, data: Stage, split: DataSplit, budget: int) -> Markup | None:
+    def _split(self, data: Stage, split: DataSplit, budget: int) -> dict[str, Any] | None:
         readers = [s for s in self.plan if s.optional("data") == data and s.kind in ("localize", "seed", "evaluate")]
         scored = [stage for stage in readers if stage.kind == "evaluate"]
         taken, which = choose(self.store, data, scored, self.count, len(split.classes) + 1)
@@ -55,7 +64,7 @@ class Gallery:
         places = {image_id: place for place, image_id in enumerate(rows)}
         cards: list[Markup] = []
         without = 0
-        for row in sorted(rows.values(), key=Row.score):
+        for row in sorted(rows.values(), key=GalleryImage.score):
             key = f"{data.id}.{places[row.image_id]}"
             made = card(row, split.classes, key, places[row.image_id])
             budget -= len(made)
@@ -73,12 +82,10 @@ class Gallery:
         if rules and without:
             about += f" The slider leaves out {whole(without)} with too many maps, or without what their background needs."
         few = all(not row.maps and len(row.made) < 2 for row in rows.values())
-        heading = tag("h3", data.name, tag("small", class_="count", role="status"))
-        body = tag("div", *cards, class_="cards pairs" if few else "cards")
-        return tag("div", heading, tag("p", about, class_="note"), body, class_="split")
+        return {"name": data.name, "about": about, "cards": cards, "few": few}
 
-    def _embed(self, row: Row, rules: Sequence[Rule]) -> dict[str, Any] | None:
-        """Return what the page needs to make this image's seeds; None if no rule has maps for it."""
+    def _embed(self, row: GalleryImage, rules: Sequence[Rule]) -> dict[str, Any] | None:
+        """Pack what the page needs to make this image's seeds; None if no rule has maps for it."""
         width, height = pictures.small_size(*row.image_HWC.shape[:2])
         maps, cues = {stage.id: found for stage, found in row.maps}, {}
         packed = {}
@@ -102,21 +109,21 @@ class Gallery:
         return {"width": width, "height": height, "mask": mask, "maps": packed, "cues": cues}
 
 
-def _rows(store: RunStore, data: Stage, taken: Sequence[Place]) -> dict[str, Row]:
-    """The images at those places, by id. Only their rows are read."""
-    rows: dict[str, Row] = {}
+def _rows(store: RunStore, data: Stage, taken: Sequence[Place]) -> dict[str, GalleryImage]:
+    """Read the images at those places, by id. Only their rows are read."""
+    rows: dict[str, GalleryImage] = {}
     for shard in sorted({shard for shard, _ in taken}):
         places = [place for other, place in taken if other == shard]
         found = read_rows(store, data, shard, "images", places, ["image_id", "tags", "image", "mask"])
         for place, given in zip(places, found, strict=True):
             mask_HW = codecs.decode_gray(given["mask"]) if given["mask"] is not None else None
             image_HWC = codecs.decode_rgb(given["image"])
-            rows[given["image_id"]] = Row(given["image_id"], shard, place, tuple(given["tags"]), image_HWC, mask_HW)
+            rows[given["image_id"]] = GalleryImage(given["image_id"], shard, place, tuple(given["tags"]), image_HWC, mask_HW)
     return rows
 
 
-def _collect(store: RunStore, stage: Stage, rows: dict[str, Row]) -> bool:
-    """Add what a stage made to the rows. False if it has made nothing for any of them."""
+def _collect(store: RunStore, stage: Stage, rows: dict[str, GalleryImage]) -> bool:
+    """Add what a stage made to the rows. Return False if it has made nothing for any of them."""
     schema, column = {"localize": ("maps", "peak"), "seed": ("seeds", "seed"), "evaluate": ("scores", "prediction")}[stage.kind]
     columns = None if schema == "maps" else ["image_id", column]
     found = False
@@ -129,15 +136,15 @@ def _collect(store: RunStore, stage: Stage, rows: dict[str, Row]) -> bool:
     return found
 
 
-def _collect_saliency(store: RunStore, stage: Stage, rows: dict[str, Row]) -> None:
+def _collect_saliency(store: RunStore, stage: Stage, rows: dict[str, GalleryImage]) -> None:
     for given, row in _aligned(store, stage, "saliency", None, rows):
         row.saliency[stage.id] = thresholds.small_saliency(given["saliency"])
 
 
 def _aligned(
-    store: RunStore, stage: Stage, schema: str, columns: list[str] | None, rows: dict[str, Row]
-) -> list[tuple[dict[str, Any], Row]]:
-    """The stage's own rows beside those given: shards are aligned, so that the places are the same."""
+    store: RunStore, stage: Stage, schema: str, columns: list[str] | None, rows: dict[str, GalleryImage]
+) -> list[tuple[dict[str, Any], GalleryImage]]:
+    """Pair the stage's own rows with those given: shards are aligned, so that the places are the same."""
     pairs = []
     for shard in sorted({row.shard for row in rows.values()} & set(list_shards(store, stage))):
         here = [row for row in rows.values() if row.shard == shard]
@@ -145,32 +152,3 @@ def _aligned(
             assert given["image_id"] == row.image_id, "shards are not aligned"
             pairs.append((given, row))
     return pairs
-
-
-def _legend(classes: Sequence[str]) -> Markup:
-    colors = pictures.palette(len(classes) + 1)
-    items = [tag("li", swatch(color), name) for color, name in zip(colors, ("background", *classes), strict=True)]
-    items.append(tag("li", tag("i", class_="swatch hatch", aria_hidden="true"), "undecided or not scored"))
-    ramp = tag("i", class_="ramp", style=f"background:{pictures.heat_gradient()}", aria_hidden="true")
-    items.append(tag("li", "localization map: 0 ", ramp, " 1"))
-    note = "Numbers are the IoU of one image: the mean over the labels in mask or label map. Undecided pixels count as missed."
-    return join([tag("ul", *items, class_="legend"), tag("p", note, class_="note")])
-
-
-def _tools(dial: bool) -> Markup:
-    """What chooses, orders and lays over; of use only with the script, which shows it and fills in the choices."""
-
-    def choice(name: str, text: str) -> Markup:
-        return tag("label", tag("span", text), tag("select", id=name))
-
-    theta = None
-    if dial:
-        slider = tag("input", type="range", id="theta-too", min="0", max="1", step="0.01")
-        text = tag("span", "Threshold ", tag("output", id="theta-too-value", for_="theta-too"))
-        theta = tag("label", text, slider, for_="theta-too")
-    overlay = tag("input", type="range", id="overlay", min="0", max="100", step="5", value="65")
-    text = tag("span", "Overlay ", tag("output", id="overlay-value", for_="overlay"))
-    overlay = tag("label", text, overlay, for_="overlay")
-    chosen = [choice("class", "Class"), choice("order", "Order"), theta, overlay]
-    hint = "Enter shows a picture large, arrow keys go from picture to picture."
-    return tag("div", *chosen, tag("p", hint, class_="note"), class_="tools", role="group", aria_label="Gallery", hidden="")

@@ -1,4 +1,4 @@
-"""Thumbnails for the report: photographs, label maps in the colours of Pascal VOC, localization maps as heat. NumPy and PIL."""
+"""Thumbnails for the report: photographs, label maps in the colours of Pascal VOC, localization maps as heat."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ _HEAT = np.array(
 
 
 @dataclass(frozen=True)
-class Picture:
-    """An inline image with its size in CSS pixels; small ones are shown enlarged, pixel by pixel."""
+class Thumbnail:
+    """An inline image with its size in CSS pixels; a small one is shown enlarged, pixel by pixel."""
 
     uri: str
     width: int
@@ -33,30 +33,30 @@ class Picture:
 
 
 def palette(count: int = 256) -> NDArray[np.uint8]:
-    """The VOC colours of labels 0..count-1, (count, 3): bits 3j, 3j+1, 3j+2 of a label are bit 7-j of its R, G and B."""
+    """Return the VOC colours of labels 0..count-1, (count, 3): bits 3j, 3j+1, 3j+2 of a label are bit 7-j of its R, G and B."""
     label = np.arange(count)[:, None]
     colors = sum(((label >> (3 * j + np.arange(3))) & 1) << (7 - j) for j in range(8))
     return np.asarray(colors, dtype=np.uint8)
 
 
 def heat_colors(value: NDArray[np.floating]) -> NDArray[np.float64]:
-    """RGB (0..255) for values in [0, 1], one axis more than `value`."""
+    """Return RGB (0..255) for values in [0, 1]; one axis more than `value`."""
     at = np.linspace(0, 1, len(_HEAT))
     return np.stack([np.interp(value, at, _HEAT[:, channel]) for channel in range(3)], axis=-1)
 
 
 def heat_gradient() -> str:
-    """The heat colours as a CSS gradient, for a legend."""
+    """Write the heat colours as a CSS gradient, for a legend."""
     return "linear-gradient(90deg,{})".format(",".join("rgb({},{},{})".format(*color) for color in _HEAT))
 
 
-def photo(image_HWC: NDArray[np.uint8]) -> Picture:
-    """The image itself."""
+def photo(image_HWC: NDArray[np.uint8]) -> Thumbnail:
+    """Shrink an image."""
     return _picture(shrink(image_HWC), smooth=True)
 
 
-def labels(label_HW: NDArray[np.uint8]) -> Picture:
-    """A label map; undecided pixels are hatched."""
+def labels(label_HW: NDArray[np.uint8]) -> Thumbnail:
+    """Draw a label map; undecided pixels are hatched."""
     small = shrink_labels(label_HW)
     height, width = small.shape
     stripe = (np.add.outer(np.arange(height), np.arange(width)) // max(1, max(width, height) // 64)) % 4 == 0
@@ -64,8 +64,8 @@ def labels(label_HW: NDArray[np.uint8]) -> Picture:
     return _picture(np.where((small == IGNORE)[..., None], hatch, palette()[small]).astype(np.uint8), smooth=False)
 
 
-def heat(image_HWC: NDArray[np.uint8], map_HW: NDArray[np.float32]) -> Picture:
-    """A thumbnail of `heat_over`."""
+def heat(image_HWC: NDArray[np.uint8], map_HW: NDArray[np.float32]) -> Thumbnail:
+    """Shrink `heat_over`."""
     small = shrink(image_HWC)
     height, width = small.shape[:2]
     resized = Image.fromarray(np.ascontiguousarray(map_HW, dtype=np.float32)).resize((width, height), Image.Resampling.BILINEAR)
@@ -73,7 +73,7 @@ def heat(image_HWC: NDArray[np.uint8], map_HW: NDArray[np.float32]) -> Picture:
 
 
 def heat_over(image_HWC: NDArray[np.uint8], map_HW: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """A localization map (of the image's size) over the image in grey, which fades where the map is high."""
+    """Lay a localization map of the image's size over the image in grey, which fades where the map is high."""
     value = np.clip(np.nan_to_num(map_HW), 0, 1)
     gray = image_HWC.astype(np.float64) @ (0.299, 0.587, 0.114)
     weight = 0.45 + 0.35 * value[..., None]
@@ -82,12 +82,12 @@ def heat_over(image_HWC: NDArray[np.uint8], map_HW: NDArray[np.float32]) -> NDAr
 
 
 def shrink_labels(label_HW: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The nearest label at each pixel of the thumbnail."""
+    """Take the nearest label at each pixel of the thumbnail."""
     return np.asarray(Image.fromarray(label_HW).resize(small_size(*label_HW.shape), Image.Resampling.NEAREST))
 
 
 def small_size(height: int, width: int) -> tuple[int, int]:
-    """Width and height of the thumbnail of an image."""
+    """Return width and height of the thumbnail of an image."""
     scale = min(1.0, LONG_SIDE / max(height, width))
     return max(1, round(width * scale)), max(1, round(height * scale))
 
@@ -98,8 +98,8 @@ def shrink(image_HWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.asarray(Image.fromarray(image_HWC).resize(size, Image.Resampling.LANCZOS))
 
 
-def _picture(rgb_HWC: NDArray[np.uint8], *, smooth: bool) -> Picture:
-    """JPEG for photographs that are large enough for it, PNG for all else."""
+def _picture(rgb_HWC: NDArray[np.uint8], *, smooth: bool) -> Thumbnail:
+    """Encode as JPEG if the picture is smooth and large enough for it, else as PNG."""
     height, width = rgb_HWC.shape[:2]
     jpeg = smooth and max(height, width) > 96
     buffer = io.BytesIO()
@@ -110,4 +110,4 @@ def _picture(rgb_HWC: NDArray[np.uint8], *, smooth: bool) -> Picture:
         image.save(buffer, format="PNG", optimize=True)
     enlarged = -(-_SHOWN // max(height, width))
     uri = f"data:image/{'jpeg' if jpeg else 'png'};base64," + base64.b64encode(buffer.getvalue()).decode()
-    return Picture(uri, width * enlarged, height * enlarged)
+    return Thumbnail(uri, width * enlarged, height * enlarged)

@@ -1,4 +1,4 @@
-"""What the charts of a sweep are drawn along: parameters, their values in words, and axes with round ticks."""
+"""Parameters of a sweep, their values in words, and axes with round ticks to draw them along."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from wsss_ray.core.component import canonical
+from wsss_ray.reporting.report.charts import round_step
+from wsss_ray.reporting.report.markup import is_finite
 from wsss_ray.storage.trials import TrialRow
 
 _LOG_FROM = 50.0  # the ratio of the largest to the smallest value from which on an axis is logarithmic
@@ -17,8 +19,8 @@ UNSET = "not set"
 
 
 @dataclass(frozen=True)
-class Axis:
-    """Where values lie, as shares of the axis from its low end, and what is written along it. Values are numbers or texts."""
+class SweepAxis:
+    """An axis of a sweep's chart, for numbers or texts: places of values as shares from its low end, and its ticks."""
 
     low: float
     high: float
@@ -26,8 +28,8 @@ class Axis:
     places: Mapping[str, int] | None = None  # of values that are no numbers
 
     @classmethod
-    def of_numbers(cls, values: Iterable[float], *, logarithmic: bool | None = None) -> Axis:
-        """An axis for finite numbers, padded so that no point lies on its end; logarithmic if they spread widely."""
+    def of_numbers(cls, values: Iterable[float], *, logarithmic: bool | None = None) -> SweepAxis:
+        """Make an axis for finite numbers, padded so that no point lies on its end; logarithmic if they spread widely."""
         values = list(values) or [0.0, 1.0]
         least, most = min(values), max(values)
         log = least > 0 and most / least > _LOG_FROM if logarithmic is None else logarithmic
@@ -36,18 +38,18 @@ class Axis:
         return cls(low - pad, high + pad, log)
 
     @classmethod
-    def of_texts(cls, values: Iterable[str]) -> Axis:
-        """An axis on which each text has its own place, the first highest."""
+    def of_texts(cls, values: Iterable[str]) -> SweepAxis:
+        """Make an axis on which each text has its own place, the first highest."""
         places = {value: i for i, value in enumerate(reversed(list(dict.fromkeys(values))))}
         return cls(-0.5, max(len(places), 1) - 0.5, False, places)
 
     def at(self, value: Any) -> float:
-        """The share of the axis at which a value lies."""
+        """Return the share of the axis at which a value lies."""
         number = value if self.places is None else self.places[value]
         return ((math.log10(number) if self.logarithmic else number) - self.low) / (self.high - self.low)
 
     def ticks(self, count: int = 6) -> list[tuple[float, str]]:
-        """Shares of the axis and what stands there, lowest first; of numbers at most `count` and a few."""
+        """List shares of the axis and their labels, lowest first; of numbers at most `count` and a few."""
         if self.places is not None:
             every = math.ceil(len(self.places) / _LABELS)
             return [(self.at(text), text) for i, text in enumerate(self.places) if i % every == 0]
@@ -65,15 +67,14 @@ class Axis:
 
 
 def round_values(low: float, high: float, count: int = 6) -> list[float]:
-    """Values that are multiples of 1, 2, 2.5 or 5 times a power of ten, within [low, high]; `count` and a few at most."""
-    power = 10.0 ** math.floor(math.log10((high - low) / count))
-    step = next(power * factor for factor in (1, 2, 2.5, 5, 10) if (high - low) / (power * factor) <= count)
+    """Return multiples of 1, 2, 2.5 or 5 times a power of ten within [low, high]; `count` and a few at most."""
+    step = round_step(high - low, count)
     return [float(f"{i * step:.12g}") for i in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """One field that trials set. `label` is the end of its dotted name that no other has."""
+    """One field that trials set. `label` is the end of its dotted name that no other field has."""
 
     name: str
     label: str
@@ -83,30 +84,30 @@ class Parameter:
     common: Any = None  # what all values have in common, if they are blocks: not said with each
 
     def value(self, row: TrialRow) -> Any:
-        """A number for the axis of numbers, else the value in words."""
+        """Return a number for an axis of numbers, else the value in words."""
         return self.given(row) if self.numeric else self.words(row)
 
     def words(self, row: TrialRow) -> str:
-        """The value as a text, without what it has in common with those of all other trials."""
+        """Say the value, without what it has in common with those of all other trials."""
         value = self.given(row)
         return in_words(_without(value, self.common) or value if self.common else value)
 
     def given(self, row: TrialRow) -> Any:
-        """What the trial set."""
+        """Return what the trial set."""
         return row.method if self.name == "method" and self.name not in row.parameters else row.parameters[self.name]
 
     def has(self, row: TrialRow) -> bool:
-        """Whether the trial set it."""
+        """Return True if the trial set it."""
         return self.name == "method" or self.name in row.parameters
 
-    def axis(self, rows: Iterable[TrialRow]) -> Axis:
-        """For the values of those rows that set it."""
+    def axis(self, rows: Iterable[TrialRow]) -> SweepAxis:
+        """Make an axis for the values of those rows that set it."""
         rows = [row for row in rows if self.has(row)]
-        return Axis.of_numbers(self.value(row) for row in rows) if self.numeric else Axis.of_texts(self.texts)
+        return SweepAxis.of_numbers(self.value(row) for row in rows) if self.numeric else SweepAxis.of_texts(self.texts)
 
 
 def parameters(rows: Sequence[TrialRow]) -> list[Parameter]:
-    """Every field that a trial set, by name; the method before them where there are several."""
+    """List every field that a trial set, by name; the method comes first where there are several."""
     names = sorted({name for row in rows for name in row.parameters} - {"method"})
     labels, found = _labels(names), []
     if len({row.method for row in rows}) > 1 or any("method" in row.parameters for row in rows):
@@ -125,7 +126,7 @@ def parameters(rows: Sequence[TrialRow]) -> list[Parameter]:
 
 
 def in_words(value: Any) -> str:
-    """A value as a job file would have it, on one line; four digits of a number."""
+    """Write a value as a job file would have it, on one line; four digits of a number."""
     if isinstance(value, str):
         return value or '""'
     if isinstance(value, dict):
@@ -136,19 +137,12 @@ def in_words(value: Any) -> str:
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value has a place on an axis of numbers; a truth value has none."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def shorten(text: str, limit: int, *, tail: bool = False) -> str:
-    """Text of at most `limit` characters; `tail` keeps the end, which tells dotted names apart."""
-    if len(text) <= limit:
-        return text
-    return "…" + text[len(text) - limit + 1 :] if tail else text[: limit - 1].rstrip() + "…"
+    """Return True if a value has a place on an axis of numbers; a truth value has none."""
+    return is_finite(value) and not isinstance(value, bool)
 
 
 def _common(values: Sequence[Any]) -> dict[str, Any]:
-    """The part of blocks that all of them have; empty if one is no block."""
+    """Return the part of blocks that all of them have; empty if one is no block."""
     if not all(isinstance(value, dict) for value in values):
         return {}
     found = {}
@@ -174,7 +168,7 @@ def _inner(value: Any) -> str:
 
 
 def _labels(names: Sequence[str]) -> dict[str, str]:
-    """Of each dotted name the shortest end that is no end of another."""
+    """Find for each dotted name the shortest end that is no end of another."""
     found = {}
     for name in names:
         parts = name.split(".")

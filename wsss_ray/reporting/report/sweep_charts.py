@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from wsss_ray.reporting.report.markup import Child, Markup, join, number, tag
-from wsss_ray.reporting.report.sweep_axes import UNSET, Axis, Parameter, shorten
+from markupsafe import Markup
+
+from wsss_ray.reporting.report.charts import level, stretched
+from wsss_ray.reporting.report.markup import Child, number, percent, shorten, tag
+from wsss_ray.reporting.report.sweep_axes import UNSET, Parameter, SweepAxis
 from wsss_ray.storage.trials import TrialRow
 
 _HEIGHT, _PARALLEL = 200, 260
@@ -20,40 +23,36 @@ _COLORS = 5  # of methods, in style.css
 
 @dataclass(frozen=True)
 class Marks:
-    """How trials are drawn: a shape and colour for each method, hollow if ended early, a ring around the best."""
+    """The marks of trials: a shape and colour for each method, hollow if ended early, a ring around the best."""
 
     metric: str
     methods: tuple[str, ...]
     best: TrialRow | None
 
     def at(self, row: TrialRow, x: float, y: str, hover: str) -> Markup:
-        """The mark of a trial at a share of the width."""
+        """Draw the mark of a trial at a share of the width."""
         index = self.methods.index(row.method)
         shape = tag("path", d=_SHAPES[index % len(_SHAPES)], class_=_dot(index, hollow=row.state != "done"))
         ring = tag("circle", r="8", class_="ring") if row is self.best else None
-        return tag("svg", tag("title", hover), ring, shape, x=f"{100 * x:.2f}%", y=y, width="1", height="1", class_="mark")
+        return tag("svg", tag("title", hover), ring, shape, x=percent(x, 2), y=y, width="1", height="1", class_="mark")
 
     def key(self, rows: Sequence[TrialRow], *, means: bool) -> Markup:
-        """The legend, as far as there is something to tell apart."""
+        """Draw the legend, as far as there is something to tell apart."""
         entries = [(name, _dot(i, hollow=False), i) for i, name in enumerate(self.methods)] if len(self.methods) > 1 else []
         if any(row.state != "done" for row in rows):
             entries.append(("ended early", _dot(0, hollow=True), 0))
         items = [_key(tag("path", d=_SHAPES[i % len(_SHAPES)], class_=name), text) for text, name, i in entries]
-        ring = join([tag("circle", r="8", class_="ring"), tag("path", d=_SHAPES[0], class_=_dot(0, hollow=False))])
+        ring = tag("circle", r="8", class_="ring") + tag("path", d=_SHAPES[0], class_=_dot(0, hollow=False))
         mean = _key(tag("line", x1="0", x2="0", y1="-8", y2="8", class_="mean"), "mean") if means else None
         return tag("ul", *items, _key(ring, "best"), mean, class_="keys")
 
 
-def scatter(parameter: Parameter, rows: Sequence[TrialRow], score: Axis, marks: Marks) -> Markup:
-    """The score over a numeric parameter. All of `rows`, best first, have both."""
+def scatter(parameter: Parameter, rows: Sequence[TrialRow], score: SweepAxis, marks: Marks) -> Markup:
+    """Draw the score over a numeric parameter. All of `rows`, best first, have both."""
     axis = parameter.axis(rows)
-    grid = []
-    for share, text in score.ticks():
-        y = f"{_HEIGHT * (1 - share):.1f}"
-        grid.append(tag("line", x1="0", x2="100%", y1=y, y2=y, class_="grid"))
-        grid.append(tag("text", text, x="-8", y=y, dy="0.35em", text_anchor="end"))
+    grid = [level(_HEIGHT * (1 - share), text) for share, text in score.ticks()]
     for share, text in axis.ticks():
-        x = f"{100 * share:.2f}%"
+        x = percent(share, 2)
         grid.append(tag("line", x1=x, x2=x, y1=str(_HEIGHT), y2=str(_HEIGHT + 5), class_="axis"))
         grid.append(tag("text", text, x=x, y=str(_HEIGHT + 19), text_anchor="middle"))
     grid.append(tag("line", x1="0", x2="100%", y1=str(_HEIGHT), y2=str(_HEIGHT), class_="axis"))
@@ -74,10 +73,10 @@ def scatter(parameter: Parameter, rows: Sequence[TrialRow], score: Axis, marks: 
     return _figure(parameter, tag("div", drawn, class_="frame over"))
 
 
-def dots(parameter: Parameter, rows: Sequence[TrialRow], score: Axis, marks: Marks, *, limit: int = 24) -> Markup:
-    """A line of dots for each value of a parameter, the score across, a stroke at the mean. All of `rows` have both."""
+def dots(parameter: Parameter, rows: Sequence[TrialRow], score: SweepAxis, marks: Marks, *, limit: int = 24) -> Markup:
+    """Draw a line of dots for each value of a parameter, the score across, a stroke at the mean. All of `rows` have both."""
     ticks = score.ticks(4)
-    lines = [tag("line", x1=f"{100 * x:.2f}%", x2=f"{100 * x:.2f}%", y1="0", y2="30", class_="grid") for x, _ in ticks]
+    lines = [tag("line", x1=percent(x, 2), x2=percent(x, 2), y1="0", y2="30", class_="grid") for x, _ in ticks]
     base = tag("line", x1="0", x2="100%", y1="15", y2="15", class_="grid")
     drawn = []
     shown = [text for text in parameter.texts if any(parameter.value(row) == text for row in rows)]
@@ -85,7 +84,7 @@ def dots(parameter: Parameter, rows: Sequence[TrialRow], score: Axis, marks: Mar
         having = [row for row in rows if parameter.value(row) == text]
         values = [row.metrics[marks.metric] for row in having]
         middle = sum(values) / len(values)
-        at = f"{100 * score.at(middle):.2f}%"
+        at = percent(score.at(middle), 2)
         mean = tag("line", x1=at, x2=at, y1="3", y2="27", class_="mean") if len(having) > 1 else None
         points = []
         for i, row in enumerate(having):  # equal scores side by side: apart by their place among the rows
@@ -98,7 +97,7 @@ def dots(parameter: Parameter, rows: Sequence[TrialRow], score: Axis, marks: Mar
         )  # fmt: skip
         label = tag("span", shorten(text, 90), tag("small", f"{_count(having)}, mean {number(middle)}"), title=text)
         drawn.append(tag("div", label, tag("div", svg), class_="strip-row"))
-    texts = (tag("text", text, x=f"{100 * x:.2f}%", y="12", text_anchor="middle") for x, text in ticks)
+    texts = (tag("text", text, x=percent(x, 2), y="12", text_anchor="middle") for x, text in ticks)
     name = tag("text", shorten(marks.metric, 40), x="100%", y="30", text_anchor="end", class_="name")
     below = tag("svg", *texts, name, class_="plot", width="100%", height="36")
     scale = tag("div", tag("span"), tag("div", below), class_="strip-row", aria_hidden="true")
@@ -107,10 +106,10 @@ def dots(parameter: Parameter, rows: Sequence[TrialRow], score: Axis, marks: Mar
     return _figure(parameter, tag("div", *drawn, scale, class_="strips"), more)
 
 
-def parallel(parameters: Sequence[Parameter], rows: Sequence[TrialRow], score: Axis, metric: str) -> Markup:
-    """Every trial as a line through its parameters to its score: the better, the bluer, wider and less transparent.
+def parallel(parameters: Sequence[Parameter], rows: Sequence[TrialRow], score: SweepAxis, metric: str) -> Markup:
+    """Draw every trial as a line through its parameters to its score: the better, the bluer, wider and less transparent.
 
-    `rows` stand best first; one has the score at least.
+    `rows` stand best first; at least one has the score.
     """
     axes = [parameter.axis(rows) for parameter in parameters]
     known = [row.metrics[metric] for row in rows if metric in row.metrics]
@@ -133,15 +132,11 @@ def parallel(parameters: Sequence[Parameter], rows: Sequence[TrialRow], score: A
                 class_="way none" if share is None else "way", style=None if share is None else _weight(share, len(rows)),
             )
         )  # fmt: skip
-    stretched = tag(
-        "svg", *paths, viewBox=f"0 0 1000 {bottom}", y=str(_TOP), width="100%", height=str(bottom), preserveAspectRatio="none",
-        style="overflow:visible",
-    )  # fmt: skip
     scales = [_scale(i / len(parameters), names[i], axis, gaps[i], bottom) for i, axis in enumerate([*axes, score])]
     about = f"{_count(rows)}, one line each, through {', '.join(names[:-1])} to {metric}. {_best(rows, metric)}"
     drawn = tag(
-        "svg", tag("title", f"All parameters and {metric}"), tag("desc", about), stretched, *scales, class_="plot",
-        role="img", width="100%", height=str(_TOP + bottom + 10),
+        "svg", tag("title", f"All parameters and {metric}"), tag("desc", about), stretched(paths, bottom, y=str(_TOP)), *scales,
+        class_="plot", role="img", width="100%", height=str(_TOP + bottom + 10),
     )  # fmt: skip
     box = tag("div", drawn, class_="ways", style=f"min-width:{_PITCH * len(parameters) + 8:.1f}rem")
     parts = ((str(4 * i), str(4 * i + 4), _weight(i / 15, len(rows))) for i in range(16))
@@ -151,19 +146,19 @@ def parallel(parameters: Sequence[Parameter], rows: Sequence[TrialRow], score: A
         sample = tag("line", x1="0", x2="24", y1="6", y2="6", class_="way none")
         keys.append(tag("li", tag("svg", sample, width="24", height="12", aria_hidden="true"), "no score"))
     scroll = tag("div", box, class_="scroll", tabindex="0", role="region", aria_label="All parameters")
-    return join([tag("ul", *keys, class_="keys"), scroll])
+    return tag("ul", *keys, class_="keys") + scroll
 
 
 def hover(row: TrialRow, metric: str, parameters: Sequence[Parameter]) -> str:
-    """What a trial's mark says."""
+    """Say what a trial set and reached, for its mark."""
     value = number(row.metrics.get(metric))
     lines = [f"{row.name}, seed {row.seed}", f"{metric} {value}" + ("" if row.state == "done" else f", {row.state}")]
     return "\n".join([*lines, *(f"{p.label}: {shorten(p.words(row), 90)}" for p in parameters if p.has(row))])
 
 
-def _scale(share: float, name: str, axis: Axis, gap: bool, bottom: int) -> Markup:
-    """One of the parallel axes."""
-    x, right = f"{100 * share:.2f}%", share == 1
+def _scale(share: float, name: str, axis: SweepAxis, gap: bool, bottom: int) -> Markup:
+    """Draw one of the parallel axes."""
+    x, right = percent(share, 2), share == 1
     side: dict[str, Child] = {"dx": "-6" if right else "6", "text_anchor": "end" if right else "start"}
     ticks = [(_TOP + _PARALLEL * (1 - at), shorten(text, 21)) for at, text in axis.ticks()]
     ticks += [(float(_TOP + bottom), "no score" if right else UNSET)] if gap else []
@@ -173,7 +168,7 @@ def _scale(share: float, name: str, axis: Axis, gap: bool, bottom: int) -> Marku
     note = " (log)" if axis.logarithmic else ""
     anchor = "start" if share == 0 else "end" if right else "middle"
     head = tag("text", shorten(name, 21 - len(note), tail=True) + note, x=x, y="14", text_anchor=anchor, class_="name")
-    return join([*strokes, *texts, head])
+    return Markup().join([*strokes, *texts, head])
 
 
 def _figure(parameter: Parameter, *drawn: Child) -> Markup:
@@ -191,7 +186,7 @@ def _dot(index: int, *, hollow: bool) -> str:
 
 
 def _weight(share: float, count: int) -> str:
-    """How much of the strongest line; not in proportion, because most of many trials end near the best and would hide it."""
+    """Set how strong a line is; not in proportion, because most of many trials end near the best and would hide it."""
     return f"--k:{share ** (2 if count <= _MANY else 6):.3f}"
 
 
