@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ import pytest
 import yaml
 from rich.console import Console
 
+from tests.deaf import DEAF
 from tests.event_files import points
 from tests.local import job_of, run_plan, stage_named
 from tests.shapes import tiny_job
@@ -201,8 +201,7 @@ def test_a_cluster_of_three_nodes_makes_the_same_bytes(by_hand, tmp_path, monkey
 def begin(tmp_path, victim, plan, **run):
     """A submit in its own process, returned when the stage `victim` has written its first file."""
     command, options = submit_command(tmp_path, **run)
-    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs ignore Ctrl-C, and so their children
-    process = subprocess.Popen(command, start_new_session=True, preexec_fn=heed, **options)
+    process = subprocess.Popen([*DEAF, *command], start_new_session=True, **options)
     store = RunStore(str(tmp_path / "runs"))
     stage = stage_named(plan, victim)
     deadline = time.monotonic() + 300
