@@ -200,6 +200,20 @@ def test_a_file_that_changed_under_its_name_and_size_is_noticed(tmp_path, second
     assert packing(data | {"version": 2}).id != stage.id
 
 
+def test_a_file_that_changed_between_two_attempts_at_its_ingest_is_noticed(tmp_path):
+    """The record has the second attempt's start, the first shard is the first attempt's."""
+    data, store, now = folder_data(tmp_path), RunStore(str(tmp_path / "runs")), time.time()
+    stage = packing(data)
+    worker_class(stage)(store, stage)(0)
+    os.utime(shard_path(store, stage, 0), (now - 200, now - 200))
+    put(tmp_path / "images" / "a.bmp", 11, at=now - 100)
+    run_stage(store, stage)
+    with pytest.raises(StageError, match=r"images-weak: .*a\.bmp or its mask has changed"):
+        check_unchanged(store, packing(data))
+    put(tmp_path / "images" / "a.bmp", 10, at=now - 100)
+    check_unchanged(store, packing(data))
+
+
 def test_seed_generation_alone_gives_the_seeds_of_the_whole_method(tmp_path):
     """jobs/seeds.yaml: a trained classifier's file instead of its training."""
     job = tiny_job()
