@@ -237,3 +237,22 @@ def test_ctrl_c_ends_with_one_line_and_what_was_done_is_kept(by_hand, tmp_path, 
     assert "Traceback" not in said
     assert store.record(plan.stages[0]) is not None
     assert again().returncode == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("send", [os.kill, os.killpg], ids=["alone", "with its child"])
+def test_an_interrupted_submit_to_a_cluster_passes_it_on_to_the_child_that_drives_it(tmp_path, monkeypatch, send):
+    from ray.cluster_utils import Cluster
+
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+    try:
+        monkeypatch.setenv("RAY_ADDRESS", cluster.address)
+        process, _, _ = begin(tmp_path, "images-weak", job_of(tiny_job()).plan())
+        send(process.pid, signal.SIGINT)
+        said = process.communicate(timeout=100)[0]
+    finally:
+        cluster.shutdown()
+    assert process.returncode == 130, said
+    assert said.splitlines()[-1] == "error: interrupted; what was done is kept, submit again to go on"
+    assert "Traceback" not in said
