@@ -12,6 +12,7 @@ import time
 import pytest
 import yaml
 
+from tests.deaf import DEAF
 from tests.head import GATED, ROOT, TOKEN, Relay, free_ports, running_head, wait_for
 from tests.terminal import OnTerminal
 from wsss_ray.deploy.address import Access
@@ -138,13 +139,12 @@ def test_ctrl_c_on_a_terminal_asks(head, job, answer, code, state):
 def test_an_interrupt_without_a_terminal_detaches(head, job):
     run, arguments = job
     process = subprocess.Popen(
-        head.command("submit", *arguments, "--address", head.url),
+        [*DEAF, *head.command("submit", *arguments, "--address", head.url)],
         env=head.environment | {"PYTHONUNBUFFERED": "1"},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     attempt = process.stdout.readline().split()[1]
     for line in process.stdout:

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ import pytest
 import yaml
 from rich.console import Console
 
+from tests.deaf import DEAF
 from tests.event_files import points
 from tests.local import job_of, run_plan, stage_named
 from tests.shapes import tiny_job
@@ -201,8 +201,7 @@ def test_a_cluster_of_three_nodes_makes_the_same_bytes(by_hand, tmp_path, monkey
 def begin(tmp_path, victim, plan, **run):
     """A submit in its own process, returned when the stage `victim` has written its first file."""
     command, options = submit_command(tmp_path, **run)
-    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs ignore Ctrl-C, and so their children
-    process = subprocess.Popen(command, start_new_session=True, preexec_fn=heed, **options)
+    process = subprocess.Popen([*DEAF, *command], start_new_session=True, **options)
     store = RunStore(str(tmp_path / "runs"))
     stage = stage_named(plan, victim)
     deadline = time.monotonic() + 300
@@ -238,3 +237,22 @@ def test_ctrl_c_ends_with_one_line_and_what_was_done_is_kept(by_hand, tmp_path, 
     assert "Traceback" not in said
     assert store.record(plan.stages[0]) is not None
     assert again().returncode == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("send", [os.kill, os.killpg], ids=["alone", "with its child"])
+def test_an_interrupted_submit_to_a_cluster_passes_it_on_to_the_child_that_drives_it(tmp_path, monkeypatch, send):
+    from ray.cluster_utils import Cluster
+
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+    try:
+        monkeypatch.setenv("RAY_ADDRESS", cluster.address)
+        process, _, _ = begin(tmp_path, "images-weak", job_of(tiny_job()).plan())
+        send(process.pid, signal.SIGINT)
+        said = process.communicate(timeout=100)[0]
+    finally:
+        cluster.shutdown()
+    assert process.returncode == 130, said
+    assert said.splitlines()[-1] == "error: interrupted; what was done is kept, submit again to go on"
+    assert "Traceback" not in said

@@ -9,13 +9,13 @@ import sys
 import tempfile
 import time
 from contextlib import suppress
-from functools import partial
 
 import pytest
 import torch
 import yaml
 from typer.testing import CliRunner
 
+from tests.deaf import DEAF
 from tests.local import job_of, run_plan, stage_named
 from tests.photos import call, class_folders, photo, with_masks
 from tests.shapes import Shapes, tiny_job
@@ -191,9 +191,8 @@ def test_a_limit_is_lifted_again():
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_nothing_is_left_when_it_is_ended(pets, scratch, number):
-    command = [sys.executable, "-m", "wsss_ray", "check", str(pets), "--set", "method.localizer.selections=1000000000"]
-    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # what runs in the background of a shell is deaf to it
-    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heard)
+    command = [*DEAF, sys.executable, "-m", "wsss_ray", "check", str(pets), "--set", "method.localizer.selections=1000000000"]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         deadline = time.monotonic() + 120
         while not list(scratch.glob("wsss-ray-check-*/stages/train-*/model.safetensors")):  # it is making maps

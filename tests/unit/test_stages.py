@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import time
+from datetime import datetime
 
 import numpy as np
 import pytest
@@ -163,24 +164,54 @@ def test_many_selections_are_made_in_parts(tmp_path, monkeypatch):
         assert found[0].peak_CHW.max() == 1
 
 
-def test_a_file_that_changed_under_its_name_and_size_is_noticed(tmp_path):
+def folder_data(tmp_path):
+    """Two images, a shard each, that were written an hour ago, and their job's data."""
     (tmp_path / "images").mkdir()
-    for name, colour in (("a", 10), ("b", 20)):
-        Image.new("RGB", (8, 8), (colour, 0, 0)).save(tmp_path / "images" / f"{name}.bmp")
+    for name, red in (("a", 10), ("b", 20)):
+        put(tmp_path / "images" / f"{name}.bmp", red, at=time.time() - 3600)
     (tmp_path / "tags.csv").write_text("image,tags\na,cat\nb,dog\n")
-    data = {"kind": "folder", "root": str(tmp_path / "images"), "tags": str(tmp_path / "tags.csv")}
-    plan, store = job_of(tiny_job(data=data)).plan(), RunStore(str(tmp_path / "runs"))
-    stage = plan.stages[0]
+    return {"kind": "folder", "root": str(tmp_path / "images"), "tags": str(tmp_path / "tags.csv"), "shard_size": 1}
+
+
+def put(path, red, *, at):
+    """Write an image, of the same size whatever its colour, as if at that time."""
+    Image.new("RGB", (8, 8), (red, 0, 0)).save(path)
+    os.utime(path, (at, at))
+
+
+def packing(data):
+    """The stage that packs the data, as a submit at this moment plans it."""
+    return job_of(tiny_job(data=data)).plan().stages[0]
+
+
+@pytest.mark.parametrize("seconds", [0, 60], ids=["in the second of the ingest", "later"])
+def test_a_file_that_changed_under_its_name_and_size_is_noticed(tmp_path, seconds):
+    data, store = folder_data(tmp_path), RunStore(str(tmp_path / "runs"))
+    stage = packing(data)
     run_stage(store, stage)
-    later = time.time() + 60
-    os.utime(tmp_path / "images" / "b.bmp", (later, later))
-    check_unchanged(store, stage)  # newer, but the same
-    Image.new("RGB", (8, 8), (21, 0, 0)).save(tmp_path / "images" / "b.bmp")
-    os.utime(tmp_path / "images" / "b.bmp", (later, later))
-    assert job_of(tiny_job(data=data)).plan().stages[0].id == stage.id
+    began = datetime.fromisoformat(store.record(stage)["started"]).timestamp()
+    assert began == int(began), "a file of that second is not taken for older"
+    put(tmp_path / "images" / "b.bmp", 20, at=began + seconds)
+    check_unchanged(store, packing(data))  # newer, but the same
+    put(tmp_path / "images" / "b.bmp", 21, at=began + seconds)
+    assert packing(data).id == stage.id
     with pytest.raises(StageError, match=r"images-weak: .*b\.bmp or its mask has changed .*raise data\.version"):
-        check_unchanged(store, stage)
-    assert job_of(tiny_job(data=data | {"version": 2})).plan().stages[0].id != stage.id
+        check_unchanged(store, packing(data))
+    assert packing(data | {"version": 2}).id != stage.id
+
+
+def test_a_file_that_changed_between_two_attempts_at_its_ingest_is_noticed(tmp_path):
+    """The record has the second attempt's start, the first shard is the first attempt's."""
+    data, store, now = folder_data(tmp_path), RunStore(str(tmp_path / "runs")), time.time()
+    stage = packing(data)
+    worker_class(stage)(store, stage)(0)
+    os.utime(shard_path(store, stage, 0), (now - 200, now - 200))
+    put(tmp_path / "images" / "a.bmp", 11, at=now - 100)
+    run_stage(store, stage)
+    with pytest.raises(StageError, match=r"images-weak: .*a\.bmp or its mask has changed"):
+        check_unchanged(store, packing(data))
+    put(tmp_path / "images" / "a.bmp", 10, at=now - 100)
+    check_unchanged(store, packing(data))
 
 
 def test_seed_generation_alone_gives_the_seeds_of_the_whole_method(tmp_path):

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from wsss_ray.cli import attempts, augment, check, console, export, guard, init, look, predict, render, status, submit
+from wsss_ray.cli import attempts, augment, check, console, export, guard, init, look, predict, render, signals, status, submit
 
 app = typer.Typer(no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False, rich_markup_mode=None)
 
@@ -22,10 +22,11 @@ for command in (
 def main() -> None:
     """Run the command line: exit code 2 and one clear message for what a user can mend."""
     guard.BY_MAIN.set(True)
-    try:
-        app()
-    except OSError as error:  # of a command that reads: a store or a disk that fails
-        console.fail(str(error))
+    with signals.heard():
+        try:
+            app()
+        except OSError as error:  # of a command that reads: a store or a disk that fails
+            console.fail(str(error))
 
 
 @app.callback(invoke_without_command=True)

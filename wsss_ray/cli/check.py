@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import os
-import signal
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 
 from wsss_ray.cli.console import JobFile, Override, StoreUri, Until, check_loggers, fail, load, plan_here, say_data, table
+from wsss_ray.cli.signals import unwound_by_sigterm
 
 Images = Annotated[int, typer.Option("--images", min=2, help="Images of each split that are tried.")]
 Memory = Annotated[float | None, typer.Option("--memory", metavar="GB", min=0, help="Memory to do with. Default: what is free.")]
@@ -43,7 +40,7 @@ def check(
         notes.append("the job has a sweep: this is one trial of it, as the file stands; trials share stages (see plan)")
     display = Display(Console(stderr=True, highlight=False))
     try:
-        with _ended_by_sigterm(), display.meters():
+        with unwound_by_sigterm(), display.meters():
             meter = display.meter("checking", len(plan.stages), "stages")
             measures = try_job(
                 loaded,
@@ -163,23 +160,6 @@ def _say_failed(job: Any, measures: list[Any], images: int, allowed: float) -> N
             f"{job}: stage {worst.stage.name}: {count} of at most {images} images failed, such as {first.what}: {first.reason}; "
             f"mend or remove it: more than run.max_bad_fraction ({allowed:g}) of the images end the run"
         )
-
-
-@contextmanager
-def _ended_by_sigterm() -> Iterator[None]:
-    """Clean up also when the process is ended politely."""
-
-    def end(number: int, _frame: object) -> NoReturn:
-        sys.exit(128 + number)
-
-    before = None
-    with suppress(ValueError):  # not in the main thread
-        before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        if before is not None:
-            signal.signal(signal.SIGTERM, before)
 
 
 def _time(seconds: float) -> str:

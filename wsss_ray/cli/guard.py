@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wsss_ray.cli.console import fail
+from wsss_ray.cli.signals import interrupt_once
 
 if TYPE_CHECKING:
     from wsss_ray.deploy.address import Address
@@ -57,6 +58,7 @@ def guard() -> None:
     """
     if _GUARDED in os.environ:
         atexit.register(os.write, int(os.environ.pop(_GUARDED)), b".")
+        signal.signal(signal.SIGINT, interrupt_once())  # the terminal interrupts both, and the parent passes it on
         return
     if "RAY_ADDRESS" not in os.environ or not BY_MAIN.get():
         return
@@ -64,8 +66,8 @@ def guard() -> None:
     environment = os.environ | {_GUARDED: str(write)}
     child = subprocess.Popen(sys.orig_argv, env=environment, pass_fds=[write], preexec_fn=_end_with_parent)
     os.close(write)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal interrupts the child as well
-    signal.signal(signal.SIGTERM, lambda number, _: child.send_signal(number))
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, _: child.send_signal(number))
     code = child.wait()
     if code > 0 and not os.read(read, 1):
         fail(f"the Ray cluster at {os.environ['RAY_ADDRESS']} is gone; what was done is kept, submit again to go on")

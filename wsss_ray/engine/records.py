@@ -20,7 +20,7 @@ from wsss_ray.data.source import Item
 from wsss_ray.engine.listing import StoredListing
 from wsss_ray.engine.workers import IngestWorker, data_split, worker_class
 from wsss_ray.ops.confusion import dense, scores
-from wsss_ray.storage.shards import count_rows, list_shards, read_shard, read_table, shard_path
+from wsss_ray.storage.shards import count_rows, first_written, list_shards, read_shard, read_table, shard_path
 from wsss_ray.storage.store import RunStore
 
 _READERS = 8  # files that are read at a time: from an object store each takes a while to come
@@ -110,12 +110,13 @@ def _too_many(store: RunStore, stage: Stage, failed: Sequence[int], seen: int, m
 def check_unchanged(store: RunStore, stage: Stage) -> None:
     """Raise StageError if a file of an ingest stage that is done has other content now, though the same name, tags and size.
 
-    Only files newer than the ingest are read, and the data is not listed again if the plan saw none.
+    Only files newer than the ingest, its first attempt's too, are read, and the data is not listed again if the plan saw none.
     """
     record, worker = store.record(stage), worker_class(stage)(store, stage)
     if record is None or type(worker) is not IngestWorker:
         return
     began, newest = datetime.fromisoformat(record["started"]).timestamp(), worker.split.newest
+    began = min(began, first_written(store, stage) - 1)  # the record has the last attempt's start; a file may have whole seconds
     if newest is not None and newest < began:
         return
     made = set(list_shards(store, stage))

@@ -6,6 +6,7 @@ Shard k of an artifact is `STORE/stages/<stage id>/shards/part-0000k.parquet`; w
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,14 @@ def list_shards(store: RunStore, stage: Identified, folder: str = "shards") -> l
     """The numbers of the shards that are there."""
     names = store.names(store.stage_path(stage, folder))
     return [int(name.removeprefix("part-").removesuffix(".parquet")) for name in names if name.startswith("part-")]
+
+
+def first_written(store: RunStore, stage: Identified) -> float:
+    """Return when the oldest of the shards was written, in seconds since the epoch; infinity if there is none."""
+    from pyarrow.fs import FileSelector
+
+    files = store.fs.get_file_info(FileSelector(store.stage_path(stage, "shards"), allow_not_found=True))
+    return min((info.mtime.timestamp() for info in files if info.mtime is not None), default=math.inf)
 
 
 def write_shard(

@@ -13,7 +13,7 @@ from wsss_ray.core.plan import Stage
 from wsss_ray.engine.workers import data_split
 from wsss_ray.reporting.loggers.logger import StepFigures
 from wsss_ray.reporting.progress import Pace
-from wsss_ray.storage.shards import list_shards
+from wsss_ray.storage.shards import first_written, list_shards
 from wsss_ray.storage.store import RunStore
 from wsss_ray.storage.tail import LineTail
 
@@ -80,18 +80,11 @@ class Figures:
         figures = {"seconds": seconds, "errors": counts["errors"], **metrics}
         if self.stage.kind != "train":
             figures["share"] = 1.0
-            if seconds and not self._has_older_shards(record["started"]):
+            # An earlier attempt may have made some: the record has all images, but only the seconds of the last one.
+            if seconds and first_written(self.store, self.stage) >= datetime.fromisoformat(record["started"]).timestamp():
                 figures["images_per_s"] = counts["images"] / seconds
         finished = datetime.fromisoformat(record["finished"]).timestamp()
         return self._row(counts.get("steps", counts.get("shards", 0)), finished, figures)
-
-    def _has_older_shards(self, started: str) -> bool:
-        """Whether an earlier attempt made some: the record has all images, but only the seconds of the last one."""
-        from pyarrow.fs import FileSelector
-
-        files = self.store.fs.get_file_info(FileSelector(self.store.stage_path(self.stage, "shards"), allow_not_found=True))
-        began = datetime.fromisoformat(started)
-        return any(info.mtime is not None and info.mtime < began for info in files)
 
     def _row(self, step: int, at: float, figures: Mapping[str, Any]) -> StepFigures:
         return StepFigures(self.stage.name, self.stage.id, step, at, dict(_numbers("", figures)))
