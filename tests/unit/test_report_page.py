@@ -176,6 +176,7 @@ def test_filter_and_order(page: Page) -> None:
 
 
 def test_keys_go_through_the_pictures_and_enlarge_them(page: Page) -> None:
+    assert page.locator(".card .pic[tabindex='0']").count() == IMAGES  # one stop of the tab key in each card
     page.locator("#overlay").focus()
     press(page, "Tab")
     assert page.locator(".card .pic:focus img").get_attribute("alt") == f"Image {names(page)[0]}"
