@@ -27,6 +27,7 @@ $(STAMP): pyproject.toml
 demo: $(STAMP)  ## Train from tags on the bundled sprites; prints the mIoUs and the path of the report.
 	$(BIN)/wsss-ray submit jobs/demo.yaml
 
+# The report's tests in a browser need CHROMIUM to be set, or: apt-get install --no-install-recommends chromium
 test: $(STAMP)  ## Fast tests (under 10 minutes on 2 cores).
 	$(BIN)/python -m pytest -q -m 'not slow and not gpu and not faults' --durations=10
 

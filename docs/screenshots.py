@@ -1,4 +1,4 @@
-"""Draw the pictures of docs/report.md from a report, by a headless Chromium. Run from the root of a clone.
+"""Draw the pictures of docs/report.md from a report, by a headless Chromium. Run from the root of a clone after `make venv`.
 
 PYTHONPATH=. python docs/screenshots.py runs/runs/demo/report.html
 """
@@ -6,45 +6,48 @@ PYTHONPATH=. python docs/screenshots.py runs/runs/demo/report.html
 from __future__ import annotations
 
 import argparse
-import tempfile
+import io
 from pathlib import Path
 
 from PIL import Image
+from playwright.sync_api import Browser, Page
 
-from tests.browser import Browser, chromium
+from tests.browser import MISSING, chromium, draw_twice, launched, opened
 
 DOCS = Path(__file__).parent
 
 
-def show(browser: Browser, selector: str, *, above: int = 16) -> None:
+def show(page: Page, selector: str, *, above: int = 16) -> None:
     """Scroll until an element stands at the top."""
-    browser.js(f"scrollTo(0, document.querySelector({selector!r}).getBoundingClientRect().top + scrollY - {above})")
-    browser.frame()
-    browser.frame()
+    scroll = "([selector, above]) => scrollTo(0, document.querySelector(selector).getBoundingClientRect().top + scrollY - above)"
+    page.evaluate(scroll, [selector, above])
+    draw_twice(page)
+    draw_twice(page)
+
+
+def shot(page: Page) -> Image.Image:
+    """Return what is in view."""
+    return Image.open(io.BytesIO(page.screenshot())).convert("RGB")
 
 
 def draw(browser: Browser, report: Path, theta: float) -> None:
-    """The three pictures; the second in dark."""
-    browser.open(report, width=1280, height=760)
-    show(browser, "body", above=0)
-    browser.picture(DOCS / "report.png")
-    browser.open(report, width=1280, height=1010, dark=True)
-    browser.js(f"const s = document.getElementById('theta'); s.value = {theta}; s.dispatchEvent(new Event('input'))")
-    left_out = ".legend, .tools, .legend + .note, .split > .note, #images h2"
-    browser.js(f"document.querySelectorAll({left_out!r}).forEach((part) => part.remove())")
-    show(browser, "#threshold", above=8)
-    browser.picture(DOCS / "report-theta.webp", quality=82)
-    with tempfile.TemporaryDirectory() as folder:
-        shots = []
-        browser.open(report, width=360, height=720)
+    """Draw the three pictures; the second in dark."""
+    with opened(browser, report, height=760) as (page, _):
+        show(page, "body", above=0)
+        page.screenshot(path=DOCS / "report.png")
+    with opened(browser, report, height=1010, dark=True) as (page, _):
+        move = "(slider, theta) => { slider.value = theta; slider.dispatchEvent(new Event('input')); }"
+        page.locator("#theta").evaluate(move, theta)  # `fill` would leave the focus, and its ring, on the slider
+        left_out = page.locator(".legend, .tools, .legend + .note, .split > .note, #images h2")
+        left_out.evaluate_all("(parts) => parts.forEach((part) => part.remove())")
+        show(page, "#threshold", above=8)
+        shot(page).save(DOCS / "report-theta.webp", quality=82, method=6)
+    sheet = Image.new("RGB", (3 * 360 + 2 * 24, 720), (200, 204, 208))
+    with opened(browser, report, width=360, height=720) as (page, _):
         for i, selector in enumerate(("body", "#threshold", ".split")):
-            show(browser, selector, above=0 if selector != ".split" else 70)
-            browser.picture(Path(folder) / f"{i}.png")
-            shots.append(Image.open(Path(folder) / f"{i}.png").convert("RGB"))
-        sheet = Image.new("RGB", (3 * 360 + 2 * 24, 720), (200, 204, 208))
-        for i, shot in enumerate(shots):
-            sheet.paste(shot, (i * 384, 0))
-        sheet.save(DOCS / "report-phone.webp", quality=82, method=6)
+            show(page, selector, above=0 if selector != ".split" else 70)
+            sheet.paste(shot(page), (i * 384, 0))
+    sheet.save(DOCS / "report-phone.webp", quality=82, method=6)
 
 
 def main() -> None:
@@ -55,13 +58,9 @@ def main() -> None:
     options = parser.parse_args()
     program = chromium()
     if program is None:
-        parser.error("no Chromium found; install one or set CHROMIUM")
-    with tempfile.TemporaryDirectory() as profile:
-        browser = Browser(program, Path(profile))
-        try:
-            draw(browser, options.report.absolute(), options.theta)
-        finally:
-            browser.close()
+        parser.error(MISSING)
+    with launched(program) as browser:
+        draw(browser, options.report.absolute(), options.theta)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.browser import chromium
 from tests.recipes import RULES
 from wsss_ray.core.contracts import Axis, Maps
 from wsss_ray.core.plan import Stage, seed
@@ -79,9 +78,12 @@ def by_node(script: str, folder: Path) -> str:
 
 
 def by_chromium(script: str, folder: Path) -> str:
+    pytest.importorskip("playwright", reason="needs Playwright: pip install playwright")
+    from tests.browser import MISSING, chromium
+
     program = chromium()
     if program is None:
-        pytest.skip("no Chromium found; install one or set CHROMIUM")
+        pytest.skip(MISSING)
     shown = 'document.body.append(Object.assign(document.createElement("pre"), { textContent: JSON.stringify(found) }));'
     (folder / "seeds.html").write_text(f"<!doctype html><meta charset=utf-8><body><script>{script}\n{shown}</script>")
     command = [program, "--headless=new", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder / 'profile'}", "--dump-dom"]

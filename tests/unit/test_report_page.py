@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import io
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.browser import Browser, chromium
 from tests.report_set import IMAGES, RULES, SIZE, fill, maps_of, saliency_of
 from tests.unit.test_report import CLASSES, HOSTILE, JOB, draw
 from wsss_ray.core.contracts import IGNORE
@@ -22,11 +23,16 @@ from wsss_ray.reporting.report import pictures
 from wsss_ray.reporting.report.thresholds import Rule
 from wsss_ray.storage.store import RunStore
 
+pytest.importorskip("playwright", reason="needs Playwright: pip install playwright")
+from playwright.sync_api import Browser, Page, expect
+
+from tests.browser import MISSING, chromium, draw_twice, launched, opened
+
 COLOR = np.array([1 << 16, 1 << 8, 1])  # a colour as one number
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def html(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("report")
     store = RunStore(str(folder))
     path = folder / "report.html"
@@ -35,24 +41,23 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+def browser() -> Iterator[Browser]:
     program = chromium()
     if program is None:
-        pytest.skip("no Chromium found; install one or set CHROMIUM")
-    browser = Browser(program, tmp_path_factory.mktemp("profile"))
-    yield browser
-    browser.close()
+        pytest.skip(MISSING)
+    with launched(program) as started:
+        yield started
 
 
 @pytest.fixture
-def browser(started: Browser, page: Path) -> Iterator[Browser]:
+def page(browser: Browser, html: Path) -> Iterator[Page]:
     """The page, tall enough that every picture is in view; silent until the end of the test, and asking for itself alone."""
-    started.open(page, width=1280, height=6000)
-    started.js("localStorage.clear()")
-    started.wait("[...document.querySelectorAll('.made b')].every((b) => b.textContent)")
-    yield started
-    assert started.complaints() == []
-    assert started.requests() == [page.as_uri()]
+    with opened(browser, html, height=6000) as (page, heard):
+        assert page.locator(".made b").count() == IMAGES
+        expect(page.locator(".made b:empty")).to_have_count(0)
+        yield page
+    assert heard.complaints == []
+    assert [url for url in heard.requests if not url.startswith("data:")] == [html.as_uri()]
 
 
 def small() -> tuple[int, int]:
@@ -70,10 +75,10 @@ def expected(name: str, index: int, theta: float) -> np.ndarray:
     return changed.seed(np.zeros((*small(), 3), np.uint8), maps_of(index), saliency_HW)
 
 
-def drawn(browser: Browser) -> dict[int, np.ndarray]:
+def drawn(page: Page) -> dict[int, np.ndarray]:
     """The label maps on the page's canvases, by image."""
-    browser.frame()
-    script = """[...document.querySelectorAll(".card")].map((card) => {
+    draw_twice(page)
+    script = """(cards) => cards.map((card) => {
         const canvas = card.querySelector("canvas"), copy = new OffscreenCanvas(canvas.width, canvas.height);
         const context = copy.getContext("2d", { willReadFrequently: true });
         context.drawImage(canvas, 0, 0);
@@ -86,185 +91,187 @@ def drawn(browser: Browser) -> dict[int, np.ndarray]:
     table[pictures.palette(len(CLASSES) + 1) @ COLOR] = range(len(CLASSES) + 1)
     table[np.array(pictures.HATCH) @ COLOR] = IGNORE
     found = {}
-    for name, text, height in browser.js(script):
+    for name, text, height in page.locator(".card").evaluate_all(script):
         rgb = np.frombuffer(base64.b64decode(text), np.uint8).reshape(height, -1, 3)
         found[int(name[-2:])] = table[rgb @ COLOR]
     return found
 
 
-def check(browser: Browser, name: str, theta: float) -> dict[int, np.ndarray]:
-    found = drawn(browser)
+def check(page: Page, name: str, theta: float) -> dict[int, np.ndarray]:
+    found = drawn(page)
     assert sorted(found) == list(range(IMAGES))
     for index, label in found.items():
         np.testing.assert_array_equal(label, expected(name, index, theta), err_msg=f"{name} {index} at {theta}")
     return found
 
 
-def choose(browser: Browser, field: str, value: str, event: str = "change") -> None:
-    part = f"document.getElementById({field!r})"
-    browser.js(f"{part}.value = {value!r}; {part}.dispatchEvent(new Event({event!r}))")
+def press(page: Page, key: str, times: int = 1) -> None:
+    for _ in range(times):
+        page.keyboard.press(key)
 
 
-def slide(browser: Browser, theta: float) -> None:
-    choose(browser, "theta", str(theta), "input")
-
-
-def test_the_slider_moves_the_seeds_as_ops_does(browser: Browser) -> None:
-    first = check(browser, "mean", 0.3)
-    browser.js("document.getElementById('theta').focus()")
-    browser.key("ArrowRight", 25)
-    assert browser.js("document.getElementById('theta-value').value") == "0.55"
-    assert browser.js("document.getElementById('theta-too').value") == "0.55"
-    later = check(browser, "mean", 0.55)
+def test_the_slider_moves_the_seeds_as_ops_does(page: Page) -> None:
+    first = check(page, "mean", 0.3)
+    page.locator("#theta").focus()
+    press(page, "ArrowRight", 25)
+    assert page.locator("#theta-value").text_content() == "0.55"
+    assert page.locator("#theta-too").input_value() == "0.55"
+    later = check(page, "mean", 0.55)
     assert all((later[i] == IGNORE).sum() > (first[i] == IGNORE).sum() for i in first)
     for key, theta in (("Home", 0.0), ("End", 1.0)):
-        browser.key(key)
-        check(browser, "mean", theta)
-    browser.js("document.getElementById('theta-back').click()")
-    check(browser, "mean", 0.3)
+        press(page, key)
+        check(page, "mean", theta)
+    page.locator("#theta-back").click()
+    check(page, "mean", 0.3)
 
 
 @pytest.mark.parametrize("name", ["power", "peak", "salient", "share", "plugged"])
-def test_each_rule_has_its_own_seeds_and_curve(browser: Browser, name: str) -> None:
+def test_each_rule_has_its_own_seeds_and_curve(page: Page, name: str) -> None:
     own = {"power": 0.45, "peak": 0.5, "salient": 0.25, "share": 0.4, "plugged": 0.6}[name]
-    choose(browser, "rule", str(list(RULES).index(name)))
-    check(browser, name, own)
-    slide(browser, 0.21)
-    check(browser, name, 0.21)
-    assert browser.js("[...document.querySelectorAll('.panel')].map((panel) => panel.hidden)").count(False) == 1
+    page.locator("#rule").select_option(str(list(RULES).index(name)))
+    check(page, name, own)
+    page.locator("#theta").fill("0.21")
+    check(page, name, 0.21)
+    assert page.locator(".panel:visible").count() == 1
 
 
-def test_figures_are_those_of_the_seeds_at_theta(browser: Browser) -> None:
-    slide(browser, 0.62)
-    drawn(browser)
+def test_figures_are_those_of_the_seeds_at_theta(page: Page) -> None:
+    page.locator("#theta").fill("0.62")
+    drawn(page)
     total = np.zeros((len(CLASSES) + 1, len(CLASSES) + 2), np.int64)
     for index in range(IMAGES):
         mask = pictures.shrink_labels(draw(index, SIZE)[1])
         matrix = confusion(mask, expected("mean", index, 0.62), len(CLASSES) + 1)
-        card = f"[...document.querySelectorAll('.card')].find((c) => c.innerText.startsWith('weak_{index:02d}'))"
-        assert browser.js(f"{card}.querySelector('.made b').textContent") == f"{scores(matrix).miou:.3f}"
+        card = page.locator(".card", has_text=re.compile(f"^weak_{index:02d}"))
+        assert card.locator(".made b").text_content() == f"{scores(matrix).miou:.3f}"
         total += matrix
-    cells = "[...document.querySelectorAll('.panel:not([hidden]) [data-figure]')]"
-    shown = dict(browser.js(f"{cells}.map((cell) => [cell.dataset.figure, cell.textContent])"))
+    cells = page.locator(".panel:visible [data-figure]")
+    shown = dict(cells.evaluate_all("(cells) => cells.map((cell) => [cell.dataset.figure, cell.textContent])"))
     assert shown["theta"] == "0.62"
     assert shown["miou"] == f"{scores(total).miou:.3f}"
     assert shown["coverage"] == f"{scores(total).coverage:.3f}"
-    assert browser.js("document.querySelector('.panel:not([hidden]) .now').getAttribute('x1')") == "62%"
+    assert page.locator(".panel:visible .now").get_attribute("x1") == "62%"
 
 
-def test_the_threshold_has_the_name_of_its_field(browser: Browser) -> None:
-    choose(browser, "rule", str(list(RULES).index("share")))
-    browser.frame()
-    assert browser.js("document.querySelector('label[for=theta]').textContent") == "Threshold share 0.40"
-    assert browser.js("document.querySelector('.made figcaption').textContent").startswith("share 0.40")
-    choose(browser, "rule", str(list(RULES).index("plugged")))
-    assert browser.js("document.querySelector('label[for=theta]').textContent") == "Threshold \N{GREEK SMALL LETTER THETA} 0.60"
+def test_the_threshold_has_the_name_of_its_field(page: Page) -> None:
+    page.locator("#rule").select_option(str(list(RULES).index("share")))
+    draw_twice(page)
+    assert page.locator("label[for=theta]").text_content() == "Threshold share 0.40"
+    assert page.locator(".made figcaption").first.text_content().startswith("share 0.40")
+    page.locator("#rule").select_option(str(list(RULES).index("plugged")))
+    assert page.locator("label[for=theta]").text_content() == "Threshold \N{GREEK SMALL LETTER THETA} 0.60"
 
 
-def test_a_rule_without_a_recipe_has_its_curve_and_no_pictures(browser: Browser) -> None:
-    choose(browser, "rule", str(list(RULES).index("called")))
-    slide(browser, 0.62)
-    browser.frame()
-    assert browser.js("document.querySelectorAll('.made').length") == 0
+def test_a_rule_without_a_recipe_has_its_curve_and_no_pictures(page: Page) -> None:
+    page.locator("#rule").select_option(str(list(RULES).index("called")))
+    page.locator("#theta").fill("0.62")
+    draw_twice(page)
+    assert page.locator(".made").count() == 0
     total = np.zeros((len(CLASSES) + 1, len(CLASSES) + 2), np.int64)
     for index in range(IMAGES):
         total += confusion(pictures.shrink_labels(draw(index, SIZE)[1]), expected("called", index, 0.62), len(CLASSES) + 1)
-    panel = "document.querySelector('.panel:not([hidden])')"
-    shown = dict(browser.js(f"[...{panel}.querySelectorAll('[data-figure]')].map((c) => [c.dataset.figure, c.textContent])"))
-    assert shown["miou"] == f"{scores(total).miou:.3f}"
-    assert shown["coverage"] == f"{scores(total).coverage:.3f}"
-    assert "The pictures do not follow the slider: called_seeds gives no recipe" in browser.js(f"{panel}.textContent")
-    choose(browser, "rule", "0")
-    check(browser, "mean", 0.3)
+    panel = page.locator(".panel:visible")
+    figures = panel.locator("[data-figure]").evaluate_all("(cells) => cells.map((c) => [c.dataset.figure, c.textContent])")
+    assert dict(figures)["miou"] == f"{scores(total).miou:.3f}"
+    assert dict(figures)["coverage"] == f"{scores(total).coverage:.3f}"
+    assert "The pictures do not follow the slider: called_seeds gives no recipe" in panel.text_content()
+    page.locator("#rule").select_option("0")
+    check(page, "mean", 0.3)
 
 
-def names(browser: Browser) -> list[str]:
-    return browser.js("[...document.querySelectorAll('.card:not([hidden]) h4')].map((h) => h.firstChild.textContent)")
+def title(page: Page, card: str) -> str:
+    return page.locator(f"{card} h4").evaluate("(title) => title.firstChild.textContent")
 
 
-def test_filter_and_order(browser: Browser) -> None:
-    worst_first = names(browser)
+def names(page: Page) -> list[str]:
+    return page.locator(".card:visible h4").evaluate_all("(all) => all.map((title) => title.firstChild.textContent)")
+
+
+def test_filter_and_order(page: Page) -> None:
+    worst_first = names(page)
     assert len(worst_first) == IMAGES
-    choose(browser, "order", "all down")
-    assert names(browser) == worst_first[::-1]
-    choose(browser, "order", "data")
-    assert names(browser) == [f"weak_{i:02d}" for i in range(IMAGES)]
-    choose(browser, "class", "1")
-    assert names(browser) == [f"weak_{i:02d}" for i in range(IMAGES) if 0 in maps_of(i).classes]
-    assert browser.js("document.querySelector('.count').textContent") == "4 of 6 shown"
-    options = browser.js("[...document.getElementById('class').options].map((o) => o.textContent)")
-    assert options == ["all (6)", *(f"{name} (4)" for name in CLASSES)]
+    page.locator("#order").select_option("all down")
+    assert names(page) == worst_first[::-1]
+    page.locator("#order").select_option("data")
+    assert names(page) == [f"weak_{i:02d}" for i in range(IMAGES)]
+    page.locator("#class").select_option("1")
+    assert names(page) == [f"weak_{i:02d}" for i in range(IMAGES) if 0 in maps_of(i).classes]
+    assert page.locator(".count").text_content() == "4 of 6 shown"
+    assert page.locator("#class option").all_text_contents() == ["all (6)", *(f"{name} (4)" for name in CLASSES)]
 
 
-def test_keys_go_through_the_pictures_and_enlarge_them(browser: Browser) -> None:
-    focus = "document.activeElement"
-    browser.js("document.getElementById('overlay').focus()")
-    browser.key("Tab")
-    assert browser.js(f"{focus}.matches('.card .pic') && {focus}.querySelector('img').alt") == f"Image {names(browser)[0]}"
-    browser.key("ArrowRight", 3)
-    assert browser.js(f"{focus}.closest('figure').matches('.made')")
-    browser.key("ArrowDown")
-    assert browser.js(f"{focus}.closest('.card').querySelector('h4').firstChild.textContent") == names(browser)[1]
-    browser.key("Enter")
-    assert browser.js("document.querySelector('dialog').open")
-    assert browser.js("document.querySelector('dialog p').textContent").startswith(f"{names(browser)[1]} · θ 0.30")
-    browser.frame()
-    assert browser.js("document.querySelector('dialog canvas').getBoundingClientRect().width") > 900
-    browser.key("ArrowRight")
-    assert "by mean" in browser.js("document.querySelector('dialog p').textContent")
-    browser.key("Escape")
-    assert not browser.js("document.querySelector('dialog').open")
-    browser.wait(f"{focus}.closest('figure')?.textContent.startsWith('by mean')")
-    browser.key("Tab")
-    assert browser.js(f"{focus}.closest('.card').querySelector('h4').firstChild.textContent") == names(browser)[2]
+def test_keys_go_through_the_pictures_and_enlarge_them(page: Page) -> None:
+    assert page.locator(".card .pic[tabindex='0']").count() == IMAGES  # one stop of the tab key in each card
+    page.locator("#overlay").focus()
+    press(page, "Tab")
+    assert page.locator(".card .pic:focus img").get_attribute("alt") == f"Image {names(page)[0]}"
+    press(page, "ArrowRight", 3)
+    assert page.locator("figure.made :focus").count() == 1
+    press(page, "ArrowDown")
+    assert title(page, ".card:has(:focus)") == names(page)[1]
+    press(page, "Enter")
+    dialog = page.locator("dialog")
+    assert dialog.is_visible()
+    assert dialog.locator("p").text_content().startswith(f"{names(page)[1]} · θ 0.30")
+    draw_twice(page)
+    assert dialog.locator("canvas").bounding_box()["width"] > 900
+    press(page, "ArrowRight")
+    assert "by mean" in dialog.locator("p").text_content()
+    press(page, "Escape")
+    assert not dialog.is_visible()
+    expect(page.locator("figure:has(:focus)")).to_have_text(re.compile("^by mean"))
+    press(page, "Tab")
+    assert title(page, ".card:has(:focus)") == names(page)[2]
 
 
-def test_the_overlay_lays_labels_over_the_image(browser: Browser) -> None:
-    browser.js("document.getElementById('overlay').focus()")
-    browser.key("Home")
-    assert browser.js("getComputedStyle(document.querySelector('.made canvas')).opacity") == "0"
-    browser.key("End")
-    assert browser.js("getComputedStyle(document.querySelector('.labels:not(.made) img:not(.under)')).opacity") == "1"
+def test_the_overlay_lays_labels_over_the_image(page: Page) -> None:
+    opacity = "(part) => getComputedStyle(part).opacity"
+    page.locator("#overlay").focus()
+    press(page, "Home")
+    assert page.locator(".made canvas").first.evaluate(opacity) == "0"
+    press(page, "End")
+    assert page.locator(".labels:not(.made) img:not(.under)").first.evaluate(opacity) == "1"
 
 
-def test_nothing_from_the_data_became_an_element_or_ran(browser: Browser) -> None:
-    assert browser.js("document.querySelectorAll('script').length") == 2
-    assert browser.js("document.querySelectorAll('.card b[onload], main img:not([src^=\"data:\"])').length") == 0
-    assert browser.js("document.querySelector('.split h3').firstChild.textContent") == HOSTILE
-    assert browser.js("document.querySelector('#logs a').getAttribute('href')") == "logs/x%20y%23%3Cb%3E.log"
+def test_nothing_from_the_data_became_an_element_or_ran(page: Page) -> None:
+    assert page.locator("script").count() == 2
+    assert page.locator(".card b[onload], main img:not([src^='data:'])").count() == 0
+    assert page.locator(".split h3").evaluate("(title) => title.firstChild.textContent") == HOSTILE
+    assert page.locator("#logs a").first.get_attribute("href") == "logs/x%20y%23%3Cb%3E.log"
 
 
-def test_everything_to_operate_or_look_at_has_a_name(browser: Browser) -> None:
-    unnamed = """[...document.querySelectorAll("input, select, button, [role=button], img:not(.under)")].filter((part) =>
+def test_everything_to_operate_or_look_at_has_a_name(page: Page) -> None:
+    parts = page.locator("input, select, button, [role=button], img:not(.under)")
+    unnamed = """(parts) => parts.filter((part) =>
         !part.labels?.length && !part.textContent && !part.alt && !part.ariaLabel
         && !part.querySelector('[alt]:not([alt=""]), [aria-label]')).map((part) => part.outerHTML.slice(0, 200))"""
-    assert browser.js(unnamed) == []
+    assert parts.evaluate_all(unnamed) == []
 
 
 @pytest.mark.parametrize("dark", [False, True])
 @pytest.mark.parametrize("width", [360, 1280])
-def test_fits_the_width_and_follows_the_theme(started: Browser, page: Path, width: int, dark: bool, tmp_path: Path) -> None:
-    started.open(page, width=width, height=800, dark=dark)
-    started.js("localStorage.clear()")
-    assert started.js("document.documentElement.scrollWidth") == width
+def test_fits_the_width_and_follows_the_theme(browser: Browser, html: Path, width: int, dark: bool) -> None:
+    own, other = ("rgb(18, 22, 27)", "rgb(255, 255, 255)") if dark else ("rgb(255, 255, 255)", "rgb(18, 22, 27)")
     color = "getComputedStyle(document.body).backgroundColor"
-    assert started.js(color) == ("rgb(18, 22, 27)" if dark else "rgb(255, 255, 255)")
-    other = "light" if dark else "dark"
-    started.wait(f"document.getElementById('theme').click() || document.documentElement.dataset.theme === '{other}'")
-    assert started.js(color) == ("rgb(255, 255, 255)" if dark else "rgb(18, 22, 27)")
-    started.picture(tmp_path / "page.png")
-    with Image.open(tmp_path / "page.png") as shot:
-        assert shot.getpixel((2, 2))[:3] == ((255, 255, 255) if dark else (18, 22, 27))
-    assert started.complaints() == []
+    with opened(browser, html, width=width, height=800, dark=dark) as (page, heard):
+        assert page.evaluate("document.documentElement.scrollWidth") == width
+        assert page.evaluate(color) == own
+        for name in ("light",) if dark else ("light", "dark"):
+            page.locator("#theme").click()
+            assert page.locator("html").get_attribute("data-theme") == name
+        assert page.evaluate(color) == other
+        with Image.open(io.BytesIO(page.screenshot())) as shot:
+            assert shot.getpixel((2, 2))[:3] == ((255, 255, 255) if dark else (18, 22, 27))
+    assert heard.complaints == []
 
 
-def test_the_policy_lets_no_other_script_run(started: Browser, page: Path, tmp_path: Path) -> None:
+def test_the_policy_lets_no_other_script_run(browser: Browser, html: Path, tmp_path: Path) -> None:
     spoilt = tmp_path / "spoilt.html"
     extra = "<script>window.ran = 1</script><img src='https://example.invalid/x'></main>"
-    spoilt.write_text(page.read_text().replace("</main>", extra))
-    started.open(spoilt)
-    assert started.js("window.ran") is None
-    assert len(started.complaints()) >= 2
+    spoilt.write_text(html.read_text().replace("</main>", extra))
+    with opened(browser, spoilt) as (page, heard):
+        assert page.evaluate("window.ran") is None
+    assert sum("Content Security Policy" in said for said in heard.complaints) >= 2
 
 
 def contrast(one: Any, other: Any) -> float:
@@ -277,14 +284,13 @@ def contrast(one: Any, other: Any) -> float:
 
 
 @pytest.mark.parametrize("dark", [False, True])
-def test_words_and_lines_stand_out(started: Browser, page: Path, dark: bool) -> None:
-    started.open(page, dark=dark)
-    started.js("localStorage.clear()")
+def test_words_and_lines_stand_out(browser: Browser, html: Path, dark: bool) -> None:
     script = """(() => { const probe = document.body.appendChild(document.createElement("i")); return Object.fromEntries(
         ["paper", "card", "ink", "muted", "accent", "alarm", "s0", "s1", "s2", "s3", "s4", "s5"].map((name) => {
             probe.style.color = `var(--${name})`;
             return [name, getComputedStyle(probe).color.match(/[0-9]+/g).map(Number)]; })); })()"""
-    colors = started.js(script)
+    with opened(browser, html, dark=dark) as (page, _):
+        colors = page.evaluate(script)
     for name, color in colors.items():
         if name not in ("paper", "card"):
             assert contrast(color, colors["paper"]) >= 4.5, name
