@@ -89,8 +89,8 @@ def test_what_a_table_gets_wrong_is_left_out_in_a_table_of_the_jobs_own(tmp_path
     text = "image,tags\na.png,cat\na.png,dog\nb.PNG,dog\nd,dog\ngone.png,dog\ne.png,cat\ne.jpg,cat\nt.png,cat\n"
     (root / "tags.csv").write_text(text)
     said = init(root, "--out", out)
-    assert "2 named in tags.csv, and no such image: gone.png, t.png" in said
-    assert "1 called like another image but for the extension: e.jpg" in said
+    assert "2 named in tags.csv and missing in the folder: gone.png, t.png" in said
+    assert "1 named like another image except for the extension: e.jpg" in said
     assert listed(out) == {"weak": {"a": ("cat", "dog"), "b": ("dog",), "x/d": ("dog",), "e": ("cat",)}}
     assert (root / "tags.csv").read_text() == text
     assert "made by init" in out.read_text()

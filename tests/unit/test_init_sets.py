@@ -12,7 +12,7 @@ def test_masks_are_found_and_some_are_held_out(tmp_path):
     root, out = with_masks(tmp_path / "pets"), tmp_path / "job.yaml"
     said = init(root, "--out", out)
     assert "0 background in 40, 1 cat in 20, 2 dog in 20" in said
-    assert "32 to train on, 8 held out" in said
+    assert "32 for training, 8 held out for validation" in said
     splits = listed(out)
     assert len(splits["weak"]) == 32
     assert sorted(tags for tags in splits["val"].values()) == [("cat",)] * 4 + [("dog",)] * 4
@@ -37,7 +37,8 @@ def test_masks_that_do_not_fit_are_said_and_not_used(tmp_path):
     swapped = init(with_masks(tmp_path / "a", labels={"cat": 2, "dog": 1}), "--out", tmp_path / "a.yaml")
     assert "label 1 has to be cat" in swapped
     binary = init(with_masks(tmp_path / "b", labels={"cat": 255, "dog": 255}), "--out", tmp_path / "b.yaml")
-    assert "the sampled masks hold only 0, 255; wanted are 0 background, 1 cat, 2 dog" in binary
+    wanted = "use 0 for background, 1 for cat, 2 for dog, ..., and 255 for pixels to ignore"
+    assert f"the sampled masks hold only 0, 255; {wanted}" in binary
     assert list(listed(tmp_path / "b.yaml")) == ["weak"]
     root = with_masks(tmp_path / "c", labels={"cat": 1, "dog": 7})
     assert "warning   masks are not used: 20 of 40 sampled masks" in init(root, "--out", tmp_path / "c.yaml")
@@ -45,7 +46,7 @@ def test_masks_that_do_not_fit_are_said_and_not_used(tmp_path):
     said = init(root, "--masks", root / "masks", "--out", tmp_path / "e.yaml", code=2)
     assert "it holds the label 7, and there are 2 classes" in said
     said = init(class_folders(tmp_path / "d"), "--masks", root / "cat", "--out", tmp_path / "d.yaml", code=2)
-    assert "no image has a mask in it; that of 'cat/0' would be" in said
+    assert "no image has a mask in it; the mask of 'cat/0' would be" in said
 
 
 def test_folders_of_train_and_val(tmp_path):
@@ -53,7 +54,7 @@ def test_folders_of_train_and_val(tmp_path):
     for split in ("train", "val", "test"):
         class_folders(root / split, each=3)
     said = init(root, "--out", out)
-    assert "6 below test" in said
+    assert "6 in a test folder: " in said
     assert len(listed(out)["weak"]) == 6
     assert set(listed(out)["weak"].values()) == {("cat",), ("dog",)}
 
@@ -62,7 +63,7 @@ def test_coco_with_train_and_val(tmp_path):
     out = tmp_path / "job.yaml"
     said = init(make_set(tmp_path), "--out", out)
     assert "3: car 3, person 2, toothbrush 2" in said
-    assert "3 to train on, 2 to score on, as given" in said
+    assert "3 for training, 2 for validation, as given" in said
     assert {split: len(ids) for split, ids in listed(out).items()} == {"weak": 3, "val": 2}
 
 

@@ -65,7 +65,9 @@ def test_names_that_cannot_be_written_are_told(tree):
     listing = list_images(["b"], out="out")
     assert [image.name for image in listing.images] == ["x"]
     assert [path.rpartition("/")[2] for path, _ in listing.refused] == ["line\\x0abreak.jpg", "\\xff.jpg"]
-    assert {reason for _, reason in listing.refused} == {"its name holds a backslash, a control character or no UTF-8; rename it"}
+    assert {reason for _, reason in listing.refused} == {
+        "its name holds a backslash, a control character or bytes that are not UTF-8; rename it"
+    }
 
 
 def test_a_file_named_like_a_pattern_is_that_file(tree):

@@ -1,1 +1,1 @@
-"""What is shipped to a cluster and rendered for one. No Ray."""
+"""Ship a job to a cluster, and render the files that start one. No Ray."""

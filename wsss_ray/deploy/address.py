@@ -1,4 +1,4 @@
-"""Where a job runs: the forms of `--address`, and the token that a cluster asks for. No Ray."""
+"""Parse `--address`, and find the token that a cluster asks for. No Ray."""
 
 from __future__ import annotations
 
@@ -15,24 +15,29 @@ _FORMS = "auto or HOST:PORT (this process drives the cluster), http://HEAD:8265 
 
 
 class AddressError(ValueError):
-    """An address that cannot be used, or not safely: one line, ready to print."""
+    """An address that cannot be used, or not safely. The message is one line, ready to print."""
 
 
 @dataclass(frozen=True)
 class Address:
-    """`jobs`: the URL of a cluster's job server. `driver`: a running cluster that this process joins as the driver."""
+    """An address of a cluster.
+
+    Attributes:
+        kind: "jobs" for the URL of a job server, "driver" for a running cluster that this process joins as the driver.
+        text: The address.
+    """
 
     kind: Literal["jobs", "driver"]
     text: str
 
     @property
     def host(self) -> str:
-        """The host's name or number."""
+        """Return the host's name or IP address."""
         return urlsplit(self.text if self.kind == "jobs" else f"//{self.text}").hostname or ""
 
     @property
     def is_loopback(self) -> bool:
-        """Whether it names this machine, so that nothing crosses a network."""
+        """Tell whether the address names this machine, so that nothing crosses a network."""
         if self.host == "localhost":
             return True
         try:
@@ -42,13 +47,13 @@ class Address:
 
     @property
     def is_clear(self) -> bool:
-        """Whether what is sent can be read on the way."""
+        """Tell whether others can read what is sent, because it crosses a network without encryption."""
         return self.kind == "jobs" and self.text.startswith("http://") and not self.is_loopback
 
 
 @dataclass(frozen=True)
 class Access:
-    """A job server and the token for it, if there is one; `warning` is for the user to read first."""
+    """A job server, its token if there is one, and a warning that the user should see first."""
 
     url: str
     token: str | None = field(default=None, repr=False)
@@ -56,7 +61,15 @@ class Access:
 
 
 def parse_address(text: str) -> Address:
-    """What an address means. Raises AddressError on a form that is none of ours."""
+    """Parse an address.
+
+    Raises:
+        AddressError: If the address has none of the supported forms.
+
+    Example:
+        >>> parse_address("http://127.0.0.1:8265/").kind
+        'jobs'
+    """
     scheme, there, rest = text.partition("://")
     if not there:
         if text == "auto" or re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[^\s:/@\[\]]+):\d{1,5}", text):
@@ -79,9 +92,16 @@ def parse_address(text: str) -> Address:
 
 
 def job_server(text: str, environ: Mapping[str, str], *, home: Path) -> Access:
-    """The job server at an `http(s)://` address, with its token. Raises AddressError.
+    """Return the job server at an `http(s)://` address, with its token.
 
-    An address in clear to another machine is refused without a token: who reaches such a port runs code as the cluster's user.
+    Args:
+        text: The address.
+        environ: The environment variables.
+        home: The home folder, which may hold a token.
+
+    Raises:
+        AddressError: If the address or the token cannot be used, or if the address is another machine's, has no encryption, and
+            there is no token: anyone who can reach such a port can run code as the cluster's user.
     """
     address = parse_address(text)
     if address.kind != "jobs":
@@ -112,10 +132,21 @@ def check_open(address: Address, *, seconds: float = 10.0) -> None:
 
 
 def find_token(address: Address, environ: Mapping[str, str], *, home: Path) -> str | None:
-    """The token that Ray itself would send: RAY_AUTH_TOKEN, the file of RAY_AUTH_TOKEN_PATH, or `~/.ray/auth_token`.
+    """Find the token that Ray itself would send: RAY_AUTH_TOKEN, the file of RAY_AUTH_TOKEN_PATH, or `~/.ray/auth_token`.
 
-    RAY_AUTH_MODE=disabled turns all off. The file in the home folder belongs to the clusters of this machine, and is sent to
-    another one only if RAY_AUTH_MODE=token asks for it. Raises AddressError.
+    RAY_AUTH_MODE=disabled turns tokens off. The file in the home folder belongs to the clusters of this machine. Another machine
+    gets it only if RAY_AUTH_MODE=token asks for it.
+
+    Args:
+        address: The address.
+        environ: The environment variables.
+        home: The home folder.
+
+    Returns:
+        The token, or None.
+
+    Raises:
+        AddressError: If the file cannot be read, or holds no token.
     """
     mode = environ.get("RAY_AUTH_MODE", "").lower()
     if mode == "disabled":

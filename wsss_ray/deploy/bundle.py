@@ -1,7 +1,7 @@
-"""What a job takes along to a cluster: this package, the resolved job file, modules of the user's own. No Ray.
+"""Bundle what a job needs on a cluster: this package, the resolved job file, and the user's own modules. No Ray.
 
-A cluster's machines need the dependencies only. What is shipped becomes the working folder of the job's driver and comes first on
-the path of its workers, so that a version of this package that is installed there is shadowed.
+The cluster's machines only need the dependencies. The bundle becomes the working folder of the job's driver and comes first on
+the import path of its workers. So it takes precedence over a version of this package that is installed there.
 """
 
 from __future__ import annotations
@@ -32,13 +32,24 @@ JOB_FILE = "job.yaml"
 
 
 class BundleError(ValueError):
-    """A job that cannot be shipped as it is: a line per mistake, ready to print."""
+    """A job that cannot be shipped as it is. The message has one line per mistake, ready to print."""
 
 
 def resolve(path: Path, overrides: Sequence[str]) -> tuple[JobConfig, str]:
-    """A file's job, and the job file to ship: base merged, overrides and environment variables filled in.
+    """Read a job, and compose the job file to ship: base merged, overrides and environment variables filled in.
 
-    Its data is not listed: it need not be on this machine. Raises JobError or BundleError with a line per mistake.
+    The data is not listed, so it need not be on this machine.
+
+    Args:
+        path: The job file.
+        overrides: The values of `--set`.
+
+    Returns:
+        The job, and the text to ship.
+
+    Raises:
+        JobError: If the job is not valid. One line per mistake.
+        BundleError: If a path is relative. One line per path.
     """
     loaded = read_job(path, overrides)
     problems = relative_paths([loaded.job, *(one.job for one in loaded.trials())])
@@ -48,9 +59,17 @@ def resolve(path: Path, overrides: Sequence[str]) -> tuple[JobConfig, str]:
 
 
 def gather(includes: Sequence[Path] = (), excludes: Sequence[str] = ()) -> dict[str, Path]:
-    """The files to ship, by their place in the bundle: this package, and the modules or package folders of `includes`.
+    """List the files to ship: this package and the user's modules, without hidden files and caches.
 
-    Hidden files, caches and what matches a pattern of `excludes` (`mine/data/*`) stay behind. Raises BundleError.
+    Args:
+        includes: Modules and package folders.
+        excludes: Patterns of files to leave out, such as `mine/data/*`.
+
+    Returns:
+        The files by their path in the bundle.
+
+    Raises:
+        BundleError: If an include is no module, or has the name of another one.
     """
     found = dict(_files(PACKAGE))
     for path in includes:
@@ -62,7 +81,7 @@ def gather(includes: Sequence[Path] = (), excludes: Sequence[str] = ()) -> dict[
 
 
 def check_size(files: Mapping[str, Path], *, most: int = MAX_BYTES) -> int:
-    """The bytes to ship. Raises BundleError, naming the largest files, if they are more than `most`."""
+    """Return the bytes to ship. Raises BundleError, which names the largest files, if they are more than `most`."""
     sizes = {place: file.stat().st_size for place, file in files.items()}
     total = sum(sizes.values())
     if total > most:
@@ -76,7 +95,7 @@ def check_size(files: Mapping[str, Path], *, most: int = MAX_BYTES) -> int:
 
 
 def write(folder: Path, files: Mapping[str, Path], texts: Mapping[str, str]) -> None:
-    """Lay the bundle out in an empty folder."""
+    """Write the bundle to an empty folder."""
     for place, file in files.items():
         target = folder / place
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -86,7 +105,11 @@ def write(folder: Path, files: Mapping[str, Path], texts: Mapping[str, str]) -> 
 
 
 def use(includes: Sequence[Path]) -> None:
-    """Import modules of the user's own here, so that a job file can name what they define. Raises BundleError."""
+    """Import the user's own modules in this process, so that a job file can name the kinds that they define.
+
+    Raises:
+        BundleError: If a module cannot be imported, or another module has its name.
+    """
     for path in includes:
         name = module_name(path)
         parent = str(path.resolve().parent)
@@ -105,8 +128,9 @@ def use(includes: Sequence[Path]) -> None:
 
 
 def _offer_to_workers(path: Path) -> None:
-    """Let the workers of a private Ray import a module: by a folder that has it alone, since what lies beside it may have the
-    names of installed packages.
+    """Let the workers of a private Ray import a module.
+
+    The module gets a folder of its own on the path, because files beside it may have the names of installed packages.
     """
     folder = tempfile.mkdtemp(prefix="wsss-ray-include-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
@@ -115,7 +139,7 @@ def _offer_to_workers(path: Path) -> None:
 
 
 def module_name(path: Path) -> str:
-    """The name under which an included file or folder is imported. Raises BundleError if it is no module."""
+    """Return the name under which an included file or folder is imported. Raises BundleError if it is no module."""
     is_module = path.suffix == ".py" and path.is_file()
     if not is_module and not (path / "__init__.py").is_file():
         raise BundleError(f"--include {path}: is neither a module (a .py file) nor a package (a folder with __init__.py)")
@@ -126,7 +150,7 @@ def module_name(path: Path) -> str:
 
 
 def relative_paths(jobs: Iterable[JobConfig]) -> list[str]:
-    """A line for every path in the jobs that means something only where the command is given."""
+    """Return a line for every relative path in the jobs, because other machines cannot resolve it."""
     problems = []
     for job in jobs:
         for field, value in local_paths(job):
@@ -139,17 +163,23 @@ def relative_paths(jobs: Iterable[JobConfig]) -> list[str]:
 
 
 def is_local_store(uri: str) -> bool:
-    """Whether a store's URI is a path that depends on where one is."""
+    """Tell whether a store's URI is a relative path."""
     return "://" not in uri and not Path(uri).is_absolute()
 
 
 def attempt_id(run: str, *, now: datetime | None = None) -> str:
-    """A new submission id of a run: its name, the time in UTC, four hexadecimal digits."""
+    """Make a submission id for a run: its name, the time in UTC, and four hexadecimal digits."""
     return f"{run}-{(now or datetime.now(timezone.utc)).strftime('%Y%m%dT%H%M%S')}-{secrets.token_hex(2)}"
 
 
 def entrypoint(arguments: Sequence[str], *, python: str, here: str | None = None) -> str:
-    """The shell command that the cluster runs; `here` is an interpreter to prefer if it is there."""
+    """Compose the shell command that the cluster runs.
+
+    Args:
+        arguments: The arguments of `wsss-ray`.
+        python: The interpreter on the cluster.
+        here: An interpreter to prefer if the cluster has it.
+    """
     command = shlex.join([python, "-m", "wsss_ray", *arguments])
     if here is None:
         return command
@@ -158,7 +188,7 @@ def entrypoint(arguments: Sequence[str], *, python: str, here: str | None = None
 
 
 def _files(top: Path) -> Iterator[tuple[str, Path]]:
-    """The files of a package or the one of a module, by their place below the folder that it lies in."""
+    """Yield the files of a package, or the one of a module, with their paths relative to the folder that holds it."""
     top = top.resolve()
     if top.is_file():
         yield top.name, top

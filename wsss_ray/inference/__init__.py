@@ -1,1 +1,1 @@
-"""Use what was trained."""
+"""Use trained segmenters: predict on new images, and export label maps and models."""

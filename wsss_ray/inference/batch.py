@@ -1,13 +1,13 @@
-"""Label maps of new images: where they lie, which are there already, and what one part of the work takes. No Ray.
+"""Predict label maps for many images: plan the work in parts, do one part, and resume. No Ray.
 
-    OUT/predictions.json                    model, metric, classes, folder of the images; when it is through: counts
+    OUT/predictions.json                    model, metric, classes, folder of the images; at the end: counts
         classes.txt                         line n, counted from 1, is label n
-        masks/<name>.png                    voc: labels as palette PNG in the colours of Pascal VOC
-        overlays/<name>.jpg                 with overlay: the picture under its labels' colours
+        masks/<name>.png                    voc: labels as palette PNGs in the colours of Pascal VOC
+        overlays/<name>.jpg                 with overlay: the image under the colours of its labels
         shards/part-00000.parquet           parquet: see `schemas.PREDICTIONS`; failed images are rows with a reason
         errors.csv                          image, reason; only if there are any
 
-A mask is there already if it is not older than its image; a shard if it exists, since the list of images may not change then.
+A mask is done if it is not older than its image. A shard is done if it exists, because the list of images may not change.
 """
 
 from __future__ import annotations
@@ -45,33 +45,42 @@ PredictForm = Literal["voc", "parquet"]
 Failure = tuple[str, str]  # path, reason
 
 ABOUT = "predictions.json"
-_PART, _SHARD = 16, 128  # images at a time; in a shard
+_PART, _SHARD = 16, 128  # images per part with masks, images per Parquet shard
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What is to be predicted: by which model, to which folder, in which form. Pickles to workers."""
+    """A prediction task: the model, the folder to write to, the form of the label maps. It is pickled to workers."""
 
     trained: Trained
     out: Path
     form: PredictForm
     overlay: bool = False
-    begun: str = ""  # what predictions.json says, so that a worker knows whether it sees the same folder
+    begun: str = ""  # the time in predictions.json, by which a worker checks that it sees the same folder
 
 
 @dataclass(frozen=True)
 class Part:
-    """Images that one worker takes at a time; a Parquet shard is one part."""
+    """The images that a worker predicts in one call. A Parquet shard is one part."""
 
     number: int
     images: tuple[Found, ...]
 
 
 def begin(work: Prediction, listing: InputImages, *, overwrite: bool = False) -> tuple[Prediction, tuple[Part, ...]]:
-    """Write down what this folder is, and say what is missing in it.
+    """Describe the task in the folder's predictions.json, and list the parts that are missing.
 
-    Raises ValueError if it holds other files, or predictions of another model, metric, form or folder of images, unless
-    `overwrite` is given, which makes all that `listing` has anew; OSError.
+    Args:
+        work: The task.
+        listing: The images.
+        overwrite: True predicts all images of `listing` again.
+
+    Returns:
+        The task with `begun`, and the missing parts.
+
+    Raises:
+        ValueError: If the folder holds anything but predictions of this task, and `overwrite` is False.
+        OSError: If the folder cannot be written.
     """
     path = work.out / ABOUT
     images = [[found.name, found.size] for found in listing.images]
@@ -94,7 +103,18 @@ def begin(work: Prediction, listing: InputImages, *, overwrite: bool = False) ->
 
 
 def finish(work: Prediction, listing: InputImages, failures: Sequence[Failure], *, made: int, seconds: float) -> list[Failure]:
-    """Write errors.csv and the counts; returns every image that has no prediction, with the reason."""
+    """Write errors.csv and the counts.
+
+    Args:
+        work: The task.
+        listing: All images.
+        failures: The failures of this call. Parquet shards hold theirs.
+        made: The number of images predicted in this call.
+        seconds: The duration of this call.
+
+    Returns:
+        Path and reason for every image without a prediction.
+    """
     errors = [*listing.refused, *(_failed_rows(work) if work.form == "parquet" else failures)]
     path = work.out / "errors.csv"
     if errors:
@@ -111,7 +131,7 @@ def finish(work: Prediction, listing: InputImages, failures: Sequence[Failure], 
 
 
 class PredictWorker:
-    """Makes the predictions of parts in one process, with one thread, as the stages of a job do: the same bytes everywhere."""
+    """A worker that predicts parts in one process, with one thread, so that every machine gives the same bytes as a job."""
 
     def __init__(self, work: Prediction, device: str | None = None) -> None:
         import torch
@@ -122,7 +142,12 @@ class PredictWorker:
         self.work, self.predictor = work, Predictor(work.trained, device=device)
 
     def __call__(self, part: Part) -> list[Failure]:
-        """Write the predictions of a part. Returns the images that failed. Raises OSError if nothing can be written."""
+        """Write the predictions of a part. Return the images that failed.
+
+        Raises:
+            ValueError: If this machine sees another folder than the one where the task began.
+            OSError: If a file cannot be written.
+        """
         self._check_folder()
         rows, failures = [], []
         for found in part.images:
@@ -135,12 +160,12 @@ class PredictWorker:
         return failures
 
     def _predicted(self, found: Found) -> dict[str, Any]:
-        """One image's row; its mask is written where masks are."""
+        """Predict one image and return its row. With masks, write the mask and the overlay."""
         row: dict[str, Any] = {"image_id": found.name, "path": found.path, "reason": None}
         try:
             image_HWC = self.predictor.pixels(found.path)
             label_HW = self.predictor.predict_pixels(image_HWC)
-        except Exception as error:  # noqa: BLE001  whatever one image does, the others are predicted
+        except Exception as error:  # noqa: BLE001  one image must not stop the others
             plain = isinstance(error, ValueError | OSError)
             reason = " ".join((str(error) if plain else f"{type(error).__name__}: {error}").split())
             return row | {"reason": reason.replace("data.max_pixels", "--max-pixels")[:500]}
@@ -160,7 +185,7 @@ class PredictWorker:
         return row
 
     def _check_folder(self) -> None:
-        """Raise ValueError if this machine sees another --out than the one where the command was given."""
+        """Raise ValueError if `--out` on this machine is not the folder where the command began."""
         try:
             begun = json.loads((self.work.out / ABOUT).read_bytes())["started"]
         except (OSError, KeyError, ValueError):
@@ -173,26 +198,26 @@ class PredictWorker:
 
 
 def places(work: Prediction, found: Found) -> tuple[Path, Path | None]:
-    """Where an image's mask and overlay lie, their folders made. Raises ValueError if a link leads out of --out."""
+    """Return the paths of an image's mask and overlay, and make their folders. Raises ValueError if a link leads out of --out."""
     mask = file_of_image(work.out / "masks", found.name)
     return mask, file_of_image(work.out / "overlays", found.name, suffix=".jpg") if work.overlay else None
 
 
 def blended(image_HWC: ImageArray, label_HW: LabelArray) -> ImageArray:
-    """The picture, half in its labels' colours but for the background."""
+    """Blend an image with the colours of its labels, half and half. The background stays as it is."""
     mixed_HWC = ((image_HWC.astype(np.uint16) + voc_palette()[label_HW]) // 2).astype(np.uint8)
     return np.where((label_HW > 0)[..., None], mixed_HWC, image_HWC)
 
 
 def write_shard(out: Path, number: int, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Commit a Parquet shard."""
+    """Write a Parquet shard atomically."""
     buffer = io.BytesIO()
     pq.write_table(schemas.table("predictions", rows), buffer, compression="zstd")
     RunStore(str(out)).write(str(_shard(out, number)), buffer.getvalue())
 
 
 def _missing(work: Prediction, listing: InputImages) -> Iterator[Part]:
-    """The parts that are to be made."""
+    """Yield the parts that are not done."""
     if work.form == "parquet":
         for number in range(-(-len(listing.images) // _SHARD)):
             if not _shard(work.out, number).exists():
@@ -230,7 +255,7 @@ def _check_same(out: Path, about: Mapping[str, Any]) -> None:
 
 
 def _clear(work: Prediction, listing: InputImages) -> None:
-    """Remove what is to be made anew, so that a run that is cut short does not take the old for the new."""
+    """Delete what will be predicted again. Otherwise a call after an interrupted one would take old files for new ones."""
     for shard in (work.out / "shards").glob("part-*.parquet"):
         shard.unlink()
     for found in listing.images:
@@ -256,18 +281,18 @@ def _write_json(path: Path, value: Any) -> None:
 
 
 def part_as_text(part: Part) -> str:
-    """A part for a row of Ray Data."""
+    """Write a part as text, for a row of Ray Data."""
     return json.dumps(asdict(part))
 
 
 def part_of_text(text: str) -> Part:
-    """See `part_as_text`."""
+    """Read a part that `part_as_text` wrote."""
     value = json.loads(text)
     return Part(value["number"], tuple(Found(**found) for found in value["images"]))
 
 
 def run_here(worker: PredictWorker, parts: Sequence[Part]) -> Iterator[tuple[Part, list[Failure], float]]:
-    """Make parts one after the other: each with what failed, and the seconds that it took."""
+    """Predict parts one after the other. Yield each with its failures and its seconds."""
     for part in parts:
         began = time.monotonic()
         yield part, worker(part), time.monotonic() - began

@@ -1,8 +1,8 @@
-"""Label maps out of the store, as other tools read them: PNGs in the colours of Pascal VOC, or one JSON in COCO's form.
+"""Export label maps from the store for other tools: as PNGs in the colours of Pascal VOC, or as one JSON file in COCO's format.
 
-Any stage with label maps will do: seeds, labels made again by a segmenter, predictions of an evaluate stage. Shards are read one
-after the other, so that memory does not grow with the number of images. What is in the store is not trusted: ids may not lead out
-of the folder, and a label map larger than the data allows is not decoded.
+Every stage with label maps can be exported: seeds, labels that a segmenter made, predictions of an evaluate stage. Shards are
+read one after the other, so memory does not grow with the number of images. The content of the store is not trusted: ids may not
+lead out of the folder, and a label map larger than the data allows is not decoded.
 """
 
 from __future__ import annotations
@@ -33,10 +33,18 @@ LabelForm = Literal["voc", "coco"]
 JSON_NAME = "instances.json"
 
 
-
 @dataclass(frozen=True)
 class LabelMaps:
-    """The label maps of one stage: where they lie, and what the labels mean. `classes` are those of label 1, 2, ..."""
+    """The label maps of one stage.
+
+    Attributes:
+        stage: The name of the stage.
+        id: The id of the stage.
+        schema: The schema of its shards.
+        column: The column that holds the label maps.
+        classes: The names of the labels 1, 2, ...
+        max_pixels: The largest size of a label map that is decoded.
+    """
 
     stage: str
     id: str
@@ -48,7 +56,13 @@ class LabelMaps:
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written: images with a label map, images without one, and the file or folder."""
+    """The result of an export.
+
+    Attributes:
+        images: The number of images with a label map.
+        skipped: The number of images without one.
+        path: The file or folder that was written.
+    """
 
     images: int
     skipped: int
@@ -56,9 +70,16 @@ class Exported:
 
 
 def find_labels(store: RunStore, run: Mapping[str, Any], stage: str | None = None) -> LabelMaps:
-    """The label maps of a run (by its run.json): of the stage with that name, or of the last one that has any.
+    """Find the label maps of a run.
 
-    Raises ValueError, naming the stages there are, if the run has no such stage or it is not done.
+    Args:
+        store: The store.
+        run: The content of the run's run.json.
+        stage: The name of a stage. None takes the last one that has label maps.
+
+    Raises:
+        ValueError: If the run has no such stage, or the stage is not done or has no label maps. The message names those that
+            have.
     """
     records = {one["name"]: store.record_by_id(one["id"]) for one in run["stages"] if one["kind"] in ("seed", "evaluate")}
     found = {name: record for name, record in records.items() if record and _has_labels(record)}
@@ -72,7 +93,7 @@ def find_labels(store: RunStore, run: Mapping[str, Any], stage: str | None = Non
     record = found[name]
     data = store.record_by_id(dict(record["inputs"])["data"])
     if data is None:
-        raise ValueError(f"stage {name!r}: the data that it was made from is not in the store")
+        raise ValueError(f"stage {name!r}: the store has no record of the data that it was made from")
     split = data["identity"]["component"]
     schema, column = ("seeds", "seed") if record["kind"] == "seed" else ("scores", "prediction")
     limit = split["source"].get("max_pixels", MAX_PIXELS)
@@ -80,7 +101,11 @@ def find_labels(store: RunStore, run: Mapping[str, Any], stage: str | None = Non
 
 
 def read_labels(store: RunStore, maps: LabelMaps) -> Iterator[tuple[str, LabelArray | None]]:
-    """Every image id with its label map (H, W), None where it has none, in the order of the data. Raises ValueError."""
+    """Yield every image id with its label map (H, W), or with None if it has none, in the order of the data.
+
+    Raises:
+        ValueError: If a label map cannot be read, or holds other labels than those of the classes.
+    """
     for shard in list_shards(store, maps):
         file = open_shard(store, maps, shard, maps.schema)
         try:
@@ -93,13 +118,23 @@ def read_labels(store: RunStore, maps: LabelMaps) -> Iterator[tuple[str, LabelAr
 
 
 def export(store: RunStore, maps: LabelMaps, out: Path, *, form: LabelForm, overwrite: bool = False) -> Exported:
-    """Write label maps below `out`.
+    """Write label maps below a folder.
 
-    voc: `<image id>.png`, `classes.txt` (line n, counted from 1, is label n; `kind: voc` reads it) and `list.txt`, the ids.
-    coco: `instances.json` with one annotation for every class of every image; background and undecided pixels (255) have none.
+    The form "voc" writes `<image id>.png`, `classes.txt` (line n, counted from 1, is label n; `kind: voc` reads it) and
+    `list.txt` with the ids. The form "coco" writes `instances.json` with one annotation for every class in every image.
+    Background and pixels with the ignore label (255) have none.
 
-    Raises ValueError if the folder holds files and `overwrite` is not given (with it, other files stay), on what is no label map
-    and on ids that would lead out of the folder; OSError.
+    Args:
+        store: The store.
+        maps: The label maps.
+        out: The folder.
+        form: The form.
+        overwrite: True writes into a folder that holds files. Other files in it stay.
+
+    Raises:
+        ValueError: If the folder holds files and `overwrite` is False, if a label map is damaged, or if an image id leads out
+            of the folder.
+        OSError: If a file cannot be written.
     """
     if out.is_dir() and any(out.iterdir()) and not overwrite:
         raise ValueError(f"{out} holds files already; give another folder by --out, or write into it by --overwrite")
@@ -128,7 +163,7 @@ def _export_voc(store: RunStore, maps: LabelMaps, out: Path) -> Exported:
 
 
 def _export_coco(store: RunStore, maps: LabelMaps, out: Path) -> Exported:
-    """The JSON is written as it comes: images into the file, annotations beside it, then one behind the other."""
+    """Write the images into the JSON and the annotations into a second file, and append that at the end."""
     coco, images, skipped, found = pycocotools("--format coco"), 0, 0, 0
     categories = [{"id": label, "name": name} for label, name in enumerate(maps.classes, start=1)]
     about = {"description": f"Label maps of stage {maps.stage} ({maps.id}); background and undecided pixels have no annotation."}
@@ -178,7 +213,7 @@ def _decode(data: bytes, maps: LabelMaps, image_id: str) -> LabelArray:
 
 
 def _has_labels(record: Mapping[str, Any]) -> bool:
-    """Whether there are label maps: an evaluate stage that scores seeds has none of its own."""
+    """Tell whether a stage has label maps. An evaluate stage that scores seeds has none of its own."""
     return record["kind"] == "seed" or "model" in dict(record["inputs"])
 
 

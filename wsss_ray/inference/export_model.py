@@ -1,8 +1,8 @@
-"""Trained networks as files for other programs: torch.export, ONNX, safetensors. Each is compared with the network on an image.
+"""Export trained networks for other programs, as files of torch.export, ONNX or safetensors.
 
-The network is written, not the metric behind it: image_BCHW (RGB, 0..255, float32) to logits_BLHW of the same size, one scale, no
-CRF. Height, width and batch stay open where the network can be traced so. A file is written under another name, read back by what
-will read it, and only renamed when its labels are the network's.
+A file holds the network without the metric: image_BCHW (RGB, 0..255, float32) -> logits_BLHW of the same size, at one scale,
+without a CRF. Height, width and batch are dynamic if the network can be traced that way. Each file is written under a temporary
+name and read back by the library that users read it with. It gets its name only if its labels agree with the network's.
 """
 
 from __future__ import annotations
@@ -41,19 +41,19 @@ ModelForm = Literal["torch", "onnx", "safetensors"]
 FILES: dict[ModelForm, str] = {"torch": "model.pt2", "onnx": "model.onnx", "safetensors": WEIGHTS}
 
 MOST_DIFFERENT = 1e-4
-"""The share of pixels whose label may differ."""
+"""The largest share of pixels whose labels may differ."""
 
-_STEP = 32  # of which all sides between the layers of an EfficientNet are whole
-_SAME = "Conv2dDynamicSamePadding"  # efficientnet_lite_pytorch's: formulas of the size that grow with every layer
+_STEP = 32  # all feature maps of an EfficientNet have whole sides if the image's sides are multiples of it
+_SAME = "Conv2dDynamicSamePadding"  # of efficientnet_lite_pytorch: traced, its formulas of the size grow with every layer
 
 _Run = Callable[[Tensor], "np.ndarray[Any, np.dtype[np.float32]]"]
 
 
 class _EvenSame(nn.Conv2d):
-    """TensorFlow's padding where the stride divides the sides: then it is the same for every size."""
+    """A convolution with TensorFlow's padding for sides that the stride divides: then it is the same for every size."""
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        """The convolution of the padded input."""
+        """Convolve the padded input."""
         pads: list[int] = []
         for kernel, dilation, stride in reversed(list(zip(self.kernel_size, self.dilation, self.stride, strict=True))):
             total = max(0, (kernel - 1) * dilation + 1 - stride)
@@ -63,31 +63,31 @@ class _EvenSame(nn.Conv2d):
 
 
 class NotTheSame(ValueError):
-    """A file whose labels are not the network's."""
+    """An exported file gives other labels than the network."""
 
 
 @dataclass(frozen=True)
 class InputSizes:
-    """Which images a file takes: sides of any length, multiples of `step`, or only `fixed` (height, width), one at a time."""
+    """The image sizes that a file takes: multiples of `step`, or only `fixed` (height, width) in a batch of one."""
 
     step: int = 1
     fixed: tuple[int, int] | None = None
 
     def __str__(self) -> str:
-        """In words."""
+        """Describe the sizes in words."""
         if self.fixed is not None:
             return f"one image of {self.fixed[0]}x{self.fixed[1]} (height x width)"
         return "any height, width and batch" if self.step == 1 else f"any batch, height and width multiples of {self.step}"
 
     def fit(self, image_HWC: ImageArray) -> ImageArray:
-        """The upper left part of an image, of a size that is taken."""
+        """Crop the upper left part of an image to a size that the file takes."""
         height, width = self.fixed or (side // self.step * self.step for side in image_HWC.shape[:2])
         return np.ascontiguousarray(image_HWC[:height, :width])
 
 
 @dataclass(frozen=True)
 class Written:
-    """What was written, and how it compares: `sizes_compared` are (images, height, width)."""
+    """An exported file and how it compares with the network. `sizes_compared` are batch, height and width."""
 
     file: str
     takes: str
@@ -100,10 +100,14 @@ class Written:
 
 
 def export_model(trained: Trained, out: Path, *, form: ModelForm, image_HWC: ImageArray, overwrite: bool = False) -> Written:
-    """Write the network and `config.json` below `out`; the card is `model_card.write_card`'s.
+    """Write the network and `config.json` below a folder. `model_card.write_card` writes the model card.
 
-    Raises ValueError if the folder holds files and `overwrite` is not given, if packages are missing, if the network cannot be
-    traced, or if the file's labels differ from the network's on more than `MOST_DIFFERENT` of the pixels; OSError.
+    The file must give the network's labels on `image_HWC`. `overwrite` allows a folder that holds files.
+
+    Raises:
+        ValueError: If the folder holds files and `overwrite` is False, if packages are missing, if the network cannot be
+            traced, or if the labels differ on more than `MOST_DIFFERENT` of the pixels.
+        OSError: If a file cannot be written.
     """
     if out.is_dir() and any(out.iterdir()) and not overwrite:
         raise ValueError(f"{out} holds files already; give another folder by --out, or write into it by --overwrite")
@@ -121,7 +125,7 @@ def export_model(trained: Trained, out: Path, *, form: ModelForm, image_HWC: Ima
                 if sizes.fixed is not None or form == "safetensors":
                     raise
                 continue
-            except Exception as error:  # noqa: BLE001  the tracers raise what they like; the next attempt asks less of them
+            except Exception as error:  # noqa: BLE001  tracers raise any type of error; the next attempt asks less of them
                 why = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
                 continue
             os.replace(Path(folder, FILES[form]), out / FILES[form])
@@ -133,7 +137,11 @@ def export_model(trained: Trained, out: Path, *, form: ModelForm, image_HWC: Ima
 
 
 def example_image(store: RunStore, trained: Trained, image: Path | None = None) -> ImageArray:
-    """The pixels to compare on: of a file, or of the first image that the model was scored or trained on. Raises ValueError."""
+    """Read the image to compare on: a file, or the first image that the model was scored on or else trained on.
+
+    Raises:
+        ValueError: If the file is no image, or if the store does not hold the images of the run.
+    """
     if image is not None:
         data = normalise_image(image.read_bytes(), max_pixels=trained.max_pixels).image
         return shrunk(decode_rgb(data), trained.max_side)
@@ -146,17 +154,17 @@ def example_image(store: RunStore, trained: Trained, image: Path | None = None) 
                 check_schema(file.schema_arrow, "images", name)
                 for batch in file.iter_batches(batch_size=1, columns=["image"]):
                     return decode_rgb(batch.to_pylist()[0]["image"])
-    raise ValueError(f"{trained.title}: the images of the run are not in the store any more; give one by --image FILE")
+    raise ValueError(f"{trained.title}: the images of the run are no longer in the store; give one by --image FILE")
 
 
 def _attempts(net: Predictor, image_HWC: ImageArray) -> Iterator[InputSizes]:
-    """What to ask of a tracer, the best first."""
+    """Yield the sizes to ask a tracer for, the most general first."""
     yield InputSizes(step=_STEP) if any(type(module).__name__ == _SAME for module in net.modules()) else InputSizes()
     yield InputSizes(fixed=(image_HWC.shape[0], image_HWC.shape[1]))
 
 
 def _program(net: Predictor, sizes: InputSizes) -> torch.export.ExportedProgram:
-    """The network traced, on an image of noise."""
+    """Trace the network on an image of noise."""
     if sizes.fixed is not None:
         return torch.export.export(net, (torch.rand(1, 3, *sizes.fixed) * 255,), strict=False)
     dynamic = torch.export.Dim.DYNAMIC
@@ -213,9 +221,9 @@ _WRITERS: dict[ModelForm, Callable[[Predictor, Path, InputSizes], _Run]] = {
 
 
 def _compared(net: Predictor, run: _Run, file: str, sizes: InputSizes, image_HWC: ImageArray) -> Written:
-    """How the file's logits differ from the network's: on the image, and, where sizes are open, on it squeezed, and on a pair.
+    """Compare the file's logits with the network's: on the image and, if sizes are dynamic, resized and in a batch of two.
 
-    Raises NotTheSame.
+    Raises NotTheSame if the labels differ on more than `MOST_DIFFERENT` of the pixels.
     """
     found = Written(file, str(sizes), 0.0, 0, 0, (), step=sizes.step, fixed=sizes.fixed)
     for image_BCHW in _examples(sizes, image_HWC):
@@ -223,7 +231,7 @@ def _compared(net: Predictor, run: _Run, file: str, sizes: InputSizes, image_HWC
             ours = net(image_BCHW).numpy()
         theirs = run(image_BCHW)
         if ours.shape != theirs.shape or not np.isfinite(theirs).all():
-            raise NotTheSame(f"{file}: gives {theirs.shape} or what is not finite, not {ours.shape}; nothing was written")
+            raise NotTheSame(f"{file}: gives {theirs.shape} or no finite values, the network {ours.shape}; nothing was written")
         different = int((ours.argmax(1) != theirs.argmax(1)).sum())
         found = replace(
             found,
@@ -253,7 +261,7 @@ def _examples(sizes: InputSizes, image_HWC: ImageArray) -> Iterator[Tensor]:
 
 
 def _name_sides(model: Any) -> None:
-    """Call the open sides of the input batch, height and width, there and in all that follows from them."""
+    """Name the dynamic dimensions of the input batch, height and width, also in all dimensions that depend on them."""
     given = model.graph.input[0].type.tensor_type.shape.dim
     names: dict[str, str] = {}
     for place, name in ((0, "batch"), (2, "height"), (3, "width")):
@@ -270,10 +278,10 @@ def _name_sides(model: Any) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the deprecation warnings that torch's exporters cause in torch itself and in onnxscript."""
+    """Hide the deprecation warnings that torch's exporters cause in torch itself and in onnxscript."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)
-        warnings.filterwarnings("ignore", message="No complete tensor found", category=UserWarning)  # it is there, as a view
+        warnings.filterwarnings("ignore", message="No complete tensor found", category=UserWarning)  # it is, as a view
         warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"(onnxscript|onnx_ir|torch\.onnx)\b")
         yield
 

@@ -1,4 +1,4 @@
-"""The images that a command line names: files, folders and patterns, each with a name below one common folder."""
+"""List the images that a command line names by files, folders and patterns. Each gets a name below one common folder."""
 
 from __future__ import annotations
 
@@ -16,7 +16,14 @@ _BAD = re.compile(r"[\\\x00-\x1f\x7f\ud800-\udfff]")
 
 @dataclass(frozen=True)
 class Found:
-    """An image file; `name` is its path below the common folder without the ending, with forward slashes."""
+    """An image file.
+
+    Attributes:
+        name: Its path below the common folder, without the extension, with forward slashes.
+        path: Its absolute path.
+        size: Bytes.
+        mtime_ns: The time of its last change, in nanoseconds.
+    """
 
     name: str
     path: str
@@ -26,7 +33,13 @@ class Found:
 
 @dataclass(frozen=True)
 class InputImages:
-    """The images in the order of their names; `refused` are paths whose names cannot be written, with the reason."""
+    """The images of a command line.
+
+    Attributes:
+        root: The common folder.
+        images: The images, sorted by path.
+        refused: Path and reason, for images whose names cannot be written.
+    """
 
     root: str
     images: tuple[Found, ...]
@@ -34,13 +47,18 @@ class InputImages:
 
 
 def list_images(patterns: Sequence[str], *, out: Path) -> InputImages:
-    """Every image that `patterns` name, once.
+    """List every image that the patterns name, once.
 
-    A folder gives all images below it, hidden ones and those below `out` left out; a pattern (`photos/**/*.jpg`) the images that
-    it fits; a file itself, whatever its ending. Names start at the folder common to all that was named: `photos` gives what lies
-    below it, `a/x.jpg b/x.jpg` gives a/x and b/x.
+    A folder names all images below it, except hidden ones and those below `out`. A pattern (`photos/**/*.jpg`) names the images
+    that match it. A file names itself, with any extension. Names are relative to the folder that all patterns have in common:
+    `photos` gives names below it, `a/x.jpg b/x.jpg` gives a/x and b/x.
 
-    Raises ValueError if one names nothing, or if two images have the same name.
+    Args:
+        patterns: Files, folders and patterns.
+        out: The folder that will be written to.
+
+    Raises:
+        ValueError: If a pattern names no image, if a named image lies in `out`, or if two images have the same name.
     """
     bases: list[str] = []
     paths: dict[str, None] = {}
@@ -57,8 +75,9 @@ def list_images(patterns: Sequence[str], *, out: Path) -> InputImages:
             raise ValueError(f"{path}: lies in --out {out}, which is written to; give another folder")
         name = bare(os.path.relpath(path, root).replace(os.sep, "/"))
         if _BAD.search(path):
-            shown = _BAD.sub(lambda found: f"\\x{ord(found[0]) & 0xFF:02x}", path)  # bytes that are no UTF-8 read as U+DC80 on
-            refused.append((shown, "its name holds a backslash, a control character or no UTF-8; rename it"))
+            # Python reads bytes that are not UTF-8 as U+DC80 and above.
+            shown = _BAD.sub(lambda found: f"\\x{ord(found[0]) & 0xFF:02x}", path)
+            refused.append((shown, "its name holds a backslash, a control character or bytes that are not UTF-8; rename it"))
             continue
         if name in images:
             both = f"{images[name].path} and {path} would both be written as {name}"
@@ -69,27 +88,27 @@ def list_images(patterns: Sequence[str], *, out: Path) -> InputImages:
 
 
 def bare(name: str) -> str:
-    """A name without the ending of an image file."""
+    """Return a name without the extension of an image file."""
     stem, dot, suffix = name.rpartition(".")
     return stem if f"{dot}{suffix.lower()}" in SUFFIXES and stem.rpartition("/")[2] else name
 
 
 def _expand(pattern: str, beyond: str) -> tuple[str, list[str]]:
-    """The folder that names start at, and the files. Raises ValueError if there are none."""
+    """Return the folder that names are relative to, and the files. Raises ValueError if there are no files."""
     path = os.path.abspath(os.path.expanduser(pattern))
     if os.path.isfile(path):
         return os.path.dirname(path), [path]
     if os.path.isdir(path):
         base, files = path, list(_walk(path, beyond))
         if not files:
-            raise ValueError(f"{pattern}: no image in this folder; read are {' '.join(SUFFIXES)}")
+            raise ValueError(f"{pattern}: no image in this folder; formats: {' '.join(SUFFIXES)}")
         return base, files
     if not glob.has_magic(pattern):
         raise ValueError(f"{pattern}: there is no such file or folder")
     base = os.path.abspath(path[: re.search(r"[*?\[]", path).start()].rpartition(os.sep)[0] or os.sep)  # type: ignore[union-attr]
     files = [file for file in glob.glob(path, recursive=True) if _is_image(file) and not _is_below(file, beyond)]
     if not files:
-        raise ValueError(f"{pattern}: fits no image; read are {' '.join(SUFFIXES)}")
+        raise ValueError(f"{pattern}: matches no image; formats: {' '.join(SUFFIXES)}")
     return base, files
 
 

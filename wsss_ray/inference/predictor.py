@@ -1,4 +1,4 @@
-"""A trained segmenter as a torch module that also takes files and pictures. No Ray, no store once it is loaded."""
+"""Wrap a trained segmenter in a torch module that also takes files and Pillow images. It needs no Ray."""
 
 from __future__ import annotations
 
@@ -23,9 +23,20 @@ if TYPE_CHECKING:
 
 
 class Predictor(nn.Module):
-    """image_BCHW (RGB, 0..255) -> logits_BLHW, in evaluation mode; `predict` gives labels as the job's metric makes them.
+    """A trained segmenter in evaluation mode: image_BCHW (RGB, 0..255) -> logits_BLHW.
 
-    Raises ValueError if the weights are missing or do not fit.
+    `predict` gives labels, made by the job's metric.
+
+    Args:
+        trained: The model.
+        device: The device, such as "cuda:1". None takes a GPU if there is one.
+
+    Raises:
+        ValueError: If the weights are missing or do not fit the network.
+
+    Example:
+        >>> model = wsss_ray.load("photos")
+        >>> label_HW = model.predict("album/holiday.jpg")
     """
 
     def __init__(self, trained: Trained, *, device: str | None = None) -> None:
@@ -36,27 +47,33 @@ class Predictor(nn.Module):
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The names of the labels 0, 1, ..., background first."""
+        """Return the names of the labels 0, 1, ..., background first."""
         return ("background", *self.trained.classes)
 
     def forward(self, image_BCHW: Tensor) -> Tensor:
-        """The network's logits_BLHW at the resolution of the image: one scale, no CRF."""
+        """Return the network's logits_BLHW at the resolution of the image, at one scale and without a CRF."""
         return self.trained.segmenter.predict(self.net, image_BCHW)
 
     def predict(self, image: str | os.PathLike[str] | Image.Image | ImageArray) -> LabelArray:
-        """Labels (H, W), uint8, of a file, a picture of Pillow or an RGB array (H, W, 3) of uint8; upright, and of its size.
+        """Predict the labels of one image.
 
-        The job's metric makes them: its scales, mirror image and CRF. An image with a longer side than the job's `data.max_side`
-        is shrunk to that first, as the training images were, and its labels are enlarged to its size.
+        The job's metric makes them, with its scales, mirror image and CRF. If a side is longer than the job's `data.max_side`,
+        the image is shrunk first, as the training images were, and its labels are enlarged to its size.
+
+        Args:
+            image: A file, a Pillow image, or an RGB array (H, W, 3) of uint8.
+
+        Returns:
+            Labels (H, W) of uint8, in the size of the upright image.
 
         Raises:
-            ValueError: in one line, if it is no image.
-            OSError: if the file cannot be read.
+            ValueError: If it is no image. The message is one line.
+            OSError: If the file cannot be read.
         """
         return self.predict_pixels(self.pixels(image))
 
     def pixels(self, image: str | os.PathLike[str] | Image.Image | ImageArray) -> ImageArray:
-        """What `predict` makes of its argument: RGB (H, W, 3), upright."""
+        """Convert the argument of `predict` to upright RGB pixels (H, W, 3)."""
         if isinstance(image, str | os.PathLike):
             return decode_rgb(normalise_image(Path(image).read_bytes(), max_pixels=self.trained.max_pixels).image)
         if isinstance(image, Image.Image):
@@ -64,13 +81,13 @@ class Predictor(nn.Module):
         if not (isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3):
             is_array = isinstance(image, np.ndarray)
             found = f"{image.dtype} {image.shape}" if is_array else type(image).__name__
-            raise ValueError(f"give a path, a picture of Pillow, or an RGB array (H, W, 3) of uint8, not {found}")
+            raise ValueError(f"give a path, a Pillow image, or an RGB array (H, W, 3) of uint8, not {found}")
         if not image.size:
             raise ValueError(f"the image has no pixels: {image.shape}")
         return np.array(image)
 
     def predict_pixels(self, image_HWC: ImageArray) -> LabelArray:
-        """`predict` for pixels that are RGB and upright."""
+        """Predict labels like `predict`, from upright RGB pixels."""
         trained, (height, width) = self.trained, image_HWC.shape[:2]
         image_HWC = shrunk(image_HWC, trained.max_side)
         label_HW = trained.metric.predict(trained.segmenter, self.net, image_HWC)
@@ -80,7 +97,7 @@ class Predictor(nn.Module):
 
 
 def shrunk(image_HWC: ImageArray, max_side: int | None) -> ImageArray:
-    """The pixels that ingest would pack: a larger image is shrunk by the same code, its JPEG compression included."""
+    """Return the pixels that ingest would pack. It shrinks a larger image by the same code, with the same JPEG compression."""
     height, width = image_HWC.shape[:2]
     if fitted(height, width, max_side) == (height, width):
         return image_HWC
@@ -90,7 +107,7 @@ def shrunk(image_HWC: ImageArray, max_side: int | None) -> ImageArray:
 
 
 def _build(trained: Trained) -> nn.Module:
-    """The network with its weights; nothing else is read or downloaded."""
+    """Build the network and load its weights. Nothing else is read or downloaded."""
     try:
         net = trained.segmenter.build(len(trained.classes))
         net.load_state_dict(load_tensors(trained.weights()))

@@ -1,8 +1,8 @@
-"""Trained segmenters as values: found in a run store, or in a folder that `wsss-ray export --format safetensors` wrote.
+"""Find trained segmenters in a run store, or in a folder that `wsss-ray export --format safetensors` wrote.
 
-All that prediction takes stands in the records of the stages: the segmenter, the classes of its data, how its scores are turned
-into labels. So the data need not be there, and nothing is listed. What is read is data: kinds are looked up among those that are
-imported, weights are safetensors. No torch, no Ray.
+The records of the stages hold everything that prediction needs: the segmenter, the classes, and how scores become labels. So the
+images are not needed. Reading runs no code from the store: kinds are looked up among imported classes, and weights are
+safetensors. No torch, no Ray.
 """
 
 from __future__ import annotations
@@ -35,10 +35,20 @@ _RUN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained segmenter and how its labels are made; `classes` are those of label 1, 2, ...
+    """A trained segmenter, and how to make labels with it.
 
-    `run` and `stage` are names for people, `id` is the stage's; `file` is the weights' place below `place`, a store's URI or a
-    folder. `scored`: the record of the evaluate stage that `metric` comes from, if there is one.
+    Attributes:
+        run: The name of the run.
+        stage: The name of the train stage.
+        id: The id of the train stage.
+        segmenter: The segmenter.
+        metric: Makes labels from the network's scores.
+        classes: The names of the labels 1, 2, ...
+        max_pixels: The most pixels of an image.
+        max_side: The side that larger images are shrunk to, or None.
+        place: The URI of the store, or the exported folder.
+        file: The path of the weights below `place`.
+        scored: The record of the evaluate stage that `metric` comes from, if there is one.
     """
 
     run: str
@@ -54,7 +64,7 @@ class Trained:
     scored: Mapping[str, Any] | None = None
 
     def weights(self) -> bytes:
-        """The weights as safetensors. Raises ValueError if they are not there."""
+        """Read the weights, as safetensors. Raises ValueError if they are missing."""
         store = RunStore(self.place)
         try:
             return store.read(store.path(self.file))
@@ -63,11 +73,18 @@ class Trained:
 
     @property
     def title(self) -> str:
-        """What messages call it."""
+        """Return the name of the model in messages."""
         return f"run {self.run!r}: model {self.stage!r} ({self.id})"
 
     def with_crf(self, crf: bool | None) -> Trained:
-        """The same with a dense CRF behind the network or without; None for what the job's metric has. Raises ValueError."""
+        """Switch the dense CRF of the metric on or off.
+
+        Args:
+            crf: True applies a CRF to the scores, False applies none, None leaves the metric as it is.
+
+        Raises:
+            ValueError: If the metric has no CRF to switch.
+        """
         if crf is None:
             return self
         if not isinstance(self.metric, MultiScale):
@@ -78,9 +95,15 @@ class Trained:
 
 
 def find_trained(run: str, store: str = "runs", model: str | None = None) -> Trained:
-    """The segmenter of a run (its name, or the id of a train stage), or of a folder with `config.json` (a path with a slash).
+    """Find a trained segmenter.
 
-    `model` names one of a run's segmenters; by default it is the last in the plan that is trained. Raises ValueError.
+    Args:
+        run: The name of a run, the id of a train stage, or an exported folder (a path with a slash).
+        store: Folder or URI of the run store.
+        model: The name of one of the run's segmenters. None takes the last one in the plan that is trained.
+
+    Raises:
+        ValueError: If there is no such run, stage, folder or model.
     """
     register()
     if "/" in run or run in (".", ".."):
@@ -93,7 +116,7 @@ def find_trained(run: str, store: str = "runs", model: str | None = None) -> Tra
 
 
 def _about(store: RunStore, run: str) -> dict[str, Any]:
-    """The run.json of a run."""
+    """Read the run.json of a run."""
     path = store.run_path(run, "run.json")
     if not _RUN.fullmatch(run) or not store.exists(path):
         if _RUN.fullmatch(run) and store.exists(store.run_path(run, "sweep.json")):
@@ -104,7 +127,7 @@ def _about(store: RunStore, run: str) -> dict[str, Any]:
 
 
 def _run_of_stage(store: RunStore, stage_id: str) -> dict[str, Any]:
-    """The first run by name that has a stage."""
+    """Read the run.json of the first run, by name, that has a stage."""
     for name in store.names(store.path("runs")):
         path = store.run_path(name, "run.json")
         if store.exists(path):
@@ -137,7 +160,7 @@ def _of_run(store: RunStore, about: Mapping[str, Any], model: str | None) -> Tra
     record = store.record_by_id(stage_id)
     data = store.record_by_id(dict(record["inputs"])["data"]) if record else None
     if data is None:
-        raise ValueError(f"run {run!r}: the record of the data of {one['name']} is not in the store, which names the classes")
+        raise ValueError(f"run {run!r}: the store has no record of the data of {one['name']}, which names the classes")
     split = data["identity"]["component"]
     metric, scored = _metric(store, run, stages, stage_id)
     return Trained(
@@ -158,7 +181,7 @@ def _of_run(store: RunStore, about: Mapping[str, Any], model: str | None) -> Tra
 def _metric(
     store: RunStore, run: str, stages: Mapping[str, Any], stage_id: str
 ) -> tuple[Metric, Mapping[str, Any] | None]:
-    """How a model is scored: as it was, or, where it was not, as the run's job says."""
+    """Return the metric that scored a model, and its record. If none did, return the metric of the run's job, and None."""
     for other, one in stages.items():
         record = store.record_by_id(other) if one["kind"] == "evaluate" else None
         if record is not None and ["model", stage_id] in record["inputs"]:
@@ -172,7 +195,7 @@ def _metric(
 
 
 def job_yaml(store: RunStore, run: str) -> dict[str, Any]:
-    """The job that a run was submitted with, as it stands in the store. Raises ValueError if it is none."""
+    """Read the job that a run was submitted with from the store. Raises ValueError if it is no job file."""
     path = store.run_path(run, "job.yaml")
     try:
         return parse_document(store.read(path), path).values
@@ -181,7 +204,7 @@ def job_yaml(store: RunStore, run: str) -> dict[str, Any]:
 
 
 def config_of(trained: Trained) -> dict[str, Any]:
-    """What `config.json` holds: all but the weights."""
+    """Return the content of `config.json`: everything except the weights."""
     return {
         "format": FORMAT,
         "run": trained.run,
@@ -226,9 +249,15 @@ def _component(role: type[Any], record: Mapping[str, Any], where: str) -> Any:
 
 
 def component_of(role: type[Any], identity: Any, where: str) -> Any:
-    """The component with that identity, but for the weights that it started from, which a trained network has no need of.
+    """Make a component from its identity, without the pretrained weights, which a trained network does not need.
 
-    Raises ValueError, beginning with `where`, if the kind or a field is not known here, or means other numbers.
+    Args:
+        role: The base class of the component.
+        identity: The identity, as records and `config.json` hold it.
+        where: The source of the identity. Messages begin with it.
+
+    Raises:
+        ValueError: If the kind or a field is unknown, or if the revision differs, so that the numbers would too.
     """
     return _validated(role, _spec(identity, where), where)
 
@@ -251,7 +280,7 @@ def _spec(identity: Any, where: str) -> Any:
         return identity
     kind = identity.get("kind")
     if kind == "weights":
-        return {"kind": kind, "source": "none", "sha256": None}  # in full: the rest would be that of the field's default
+        return {"kind": kind, "source": "none", "sha256": None}  # all fields, as missing ones would take the field's default
     known = [one.revision for one in Component.by_kind().get(kind, ())] if isinstance(kind, str) else []
     if known and identity.get("revision", known[0]) not in known:
         raise ValueError(

@@ -1,1 +1,1 @@
-"""What `init` and `check` do before a job is submitted."""
+"""Inspect a folder of images for `init`, and try a job for `check`, before it is submitted."""

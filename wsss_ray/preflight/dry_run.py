@@ -1,7 +1,7 @@
-"""Trying a job in this process, on a few of its images, without Ray: the same workers, the same training, a temporary store.
+"""Try a job on a few of its images: in this process, without Ray, with the run's own code and a temporary store.
 
-What is learned in two steps is worth nothing, but what would end the long run shows: weights that are missing, memory that does
-not suffice, images that cannot be read, a loss that is not finite. And every image and step is timed.
+The model that two training steps give is useless. But the trial finds what would end the long run: missing weights, too little
+memory, unreadable images, a loss that is not finite. It also times every image and every step.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ from wsss_ray.preflight.sample import TIMED, FewImages, short_plan
 from wsss_ray.storage.shards import count_rows, list_shards, read_shard, shard_path
 from wsss_ray.storage.store import RunStore
 
-_SHARD = 2  # images: the first shard pays for compilation and for loading the network, the others are timed
-_LEAST_WORK = 0.2  # of the time of a shard, where a loaded disk makes it look like none
-_ROW_GROUP = 200  # bytes that a row group takes in a Parquet footer, roughly
+_SHARD = 2  # images: the first shard includes compilation and loading the network, so that only the others are timed
+_LEAST_WORK = 0.2  # share of a shard's time that is work, even if a busy disk makes the commit look longer than that
+_ROW_GROUP = 200  # bytes of a row group in a Parquet footer, roughly
 
 
 class CheckError(ValueError):
-    """What would end the run: one line that names the stage, and the field to change where there is one."""
+    """A problem that would end the run: one line that names the stage, and the field to change if there is one."""
 
 
 @dataclass(frozen=True)
 class Failed:
-    """An image that a stage could not do."""
+    """An image that a stage failed on: its path or id, and the reason."""
 
     stage: str
     what: str
@@ -50,10 +50,18 @@ class Failed:
 
 @dataclass(frozen=True)
 class Measure:
-    """One stage of the sample.
+    """Times and sizes of one stage, measured on the sample.
 
-    `seconds` for an image or a step, of which it waited `waiting` for images or labels; `start` before the first; peaks of memory
-    in bytes; `num_bytes` of an image's artifacts, or of the checkpoint and of the model of a training (`kept`).
+    Attributes:
+        stage: The stage of the shortened plan.
+        seconds: Seconds per image, or per training step.
+        waiting: The part of `seconds` in which a step waits for images or labels.
+        start: Seconds outside the images or steps, such as those to load the network.
+        resident: Peak of main memory in bytes.
+        on_gpu: Peak of GPU memory in bytes.
+        num_bytes: Bytes of one image's artifacts, or of one checkpoint.
+        kept: Bytes of the trained model.
+        failed: The images that the stage failed on.
     """
 
     stage: Stage
@@ -82,18 +90,21 @@ def try_job(
     """Run every stage of a job on a few images of each split, in the order of the plan.
 
     Args:
-        job: the job, its data at absolute paths.
-        plan: its whole plan, for the lengths of its trainings.
-        images: how many of each split.
-        workers: over how many a training's batch is divided; one share of it is run, with `threads` threads.
-        threads: of a training worker.
-        gpu: whether networks run on this machine's GPU.
-        memory: bytes that may be taken beyond what the process has; beyond them it is an error.
-        until: cuts the plan as `plan` was cut.
-        begin: called before every stage.
+        job: The job, with absolute paths to its data.
+        plan: The whole plan of the job. It gives the lengths of the trainings.
+        images: The number of images to take from each split.
+        workers: The number of workers that share a training's batch. The trial runs the share of one worker.
+        threads: The number of threads of one training worker.
+        gpu: True runs networks on this machine's GPU.
+        memory: Bytes that the process may allocate in addition to those it has now. None sets no limit.
+        until: Cuts the trial's plan at the stage where `plan` was cut.
+        begin: Called with each stage before it runs.
+
+    Returns:
+        One measure per stage, in the order of the plan.
 
     Raises:
-        CheckError: on the first thing that would end the run.
+        CheckError: At the first problem that would end the run.
     """
     source = FewImages.of(job.data, most=images, shard_size=_SHARD)
     whole = {stage.name: data_split(stage).num_images for stage in plan if stage.kind == "train"}
@@ -115,13 +126,13 @@ def try_job(
             short_of_memory = next((one for one in found[-1].failed if ran_out(one.reason)), None)
             if short_of_memory is not None:
                 raise CheckError(f"stage {stage.name}: {_lower(job, stage)}")
-            store.delete_folder(store.stage_path(stage, "checkpoints"))  # of a large network and Adam it is gigabytes
+            store.delete_folder(store.stage_path(stage, "checkpoints"))  # gigabytes, for a large network and Adam
     return found
 
 
 @contextmanager
 def _as_before() -> Iterator[None]:
-    """Leave torch with the threads and the random numbers that it had."""
+    """Restore torch's number of threads and its random state at the end."""
     before = torch.get_num_threads()
     try:
         with torch.random.fork_rng(devices=[]):
@@ -138,7 +149,7 @@ def _try_shards(store: RunStore, stage: Stage, *, gpu: bool) -> Measure:
     for shard in missing_shards(store, stage):
         start = time.perf_counter()
         images = worker(shard)
-        failed = _errors(store, stage, [shard]) if stage.kind == "ingest" else []  # elsewhere they have rows of nulls
+        failed = _errors(store, stage, [shard]) if stage.kind == "ingest" else []  # other stages write rows of nulls
         took = time.perf_counter() - start
         times.append((max(took - commit, _LEAST_WORK * took), images + len(failed)))
     commit_shards(store, stage, started=began, finished=time.time(), max_bad_fraction=1.0)
@@ -153,7 +164,7 @@ def _try_shards(store: RunStore, stage: Stage, *, gpu: bool) -> Measure:
 
 
 def _commit_seconds(store: RunStore) -> float:
-    """What it takes to write a file that survives a crash: in the whole job it is shared by many images."""
+    """Time one commit of a file. In the whole job, many images share the cost of one commit."""
     times = []
     for _ in range(3):
         start = time.perf_counter()
@@ -169,7 +180,7 @@ def _errors(store: RunStore, stage: Stage, shards: Sequence[int]) -> list[Failed
 
 
 def _artifact_bytes(store: RunStore, stage: Stage) -> float:
-    """Bytes that the artifact of an image takes in a large shard."""
+    """Return the bytes that the artifact of one image takes in a large shard."""
     size = rows = 0
     for shard in list_shards(store, stage):
         metadata = pq.read_metadata(shard_path(store, stage, shard))
@@ -193,7 +204,7 @@ def _try_training(store: RunStore, stage: Stage, micro_batch: int, threads: int,
         micro_batch=micro_batch,
         loader_workers=0,
         label_workers=0,
-        checkpoint_every=1 << 30,  # the last step alone
+        checkpoint_every=1 << 30,  # only at the last step
         log_every=1,
     )
     took = time.perf_counter() - start
@@ -218,17 +229,18 @@ def _try_training(store: RunStore, stage: Stage, micro_batch: int, threads: int,
 
 
 def _cause(job: JobConfig, stage: Stage, error: Exception) -> str:
-    """What went wrong, in one line."""
+    """Describe an error in one line."""
     if ran_out(error):
         return _lower(job, stage)
     if isinstance(error, URLError):
-        return f"its weights cannot be downloaded ({error.reason}); set `weights` of its trunk to a file, or run it once online"
+        mend = "set `weights` of its trunk to a file, or run it once with network access"
+        return f"its weights cannot be downloaded ({error.reason}); {mend}"
     text = " ".join(str(error).split()) or "no message"
     return text if isinstance(error, ValueError | OSError | FloatingPointError) else f"{type(error).__name__}: {text}"
 
 
 def _lower(job: JobConfig, stage: Stage) -> str:
-    """Which field to lower when memory does not suffice."""
+    """Name the field to lower if memory runs out."""
     part = stage.component
     if isinstance(part, Learner):
         held = min(job.run.micro_batch, part.batch_size)
@@ -242,6 +254,6 @@ def _lower(job: JobConfig, stage: Stage) -> str:
 
 
 def _field(job: JobConfig, stage: Stage) -> str:
-    """Where in the job file a training's learner stands, as far as its name says."""
+    """Guess the field of a training's learner in the job file from the stage's name."""
     names = [name for name, value in job.method if isinstance(value, Learner)]
     return f"method.{next((name for name in names if stage.name.startswith(name)), stage.name)}"

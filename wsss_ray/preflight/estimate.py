@@ -1,4 +1,4 @@
-"""From a few timed images and steps to the time, memory and disk of a whole job."""
+"""Estimate time, memory and disk of a whole job from a few timed images and steps."""
 
 from __future__ import annotations
 
@@ -13,15 +13,22 @@ from wsss_ray.engine.workers import data_split, needs_model
 from wsss_ray.preflight.dry_run import Measure
 
 RAY_START = 12.0
-"""Seconds until a private Ray is up and its end; roughly, on a laptop."""
+"""Seconds to start and stop a private Ray, roughly, on a laptop."""
 
-_STAGE_START = 6.0  # a training's workers, or the actors of a per-image stage: processes that import torch
-_KEPT = 2  # checkpoints
+_STAGE_START = 6.0  # seconds to start training workers or actors, which are processes that import torch
+_KEPT = 2  # checkpoints of a training that stay on disk
 
 
 @dataclass(frozen=True)
 class Places:
-    """What a job gets: training workers with so many CPUs each, and CPUs and GPUs for what is done to each image."""
+    """The resources of a job.
+
+    Attributes:
+        workers: Training workers.
+        threads: CPUs of each training worker.
+        cpus: CPUs for the stages that handle images one by one.
+        gpus: GPUs for those stages.
+    """
 
     workers: int
     threads: int
@@ -31,7 +38,20 @@ class Places:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What one stage takes: `each` seconds of an image or step, seconds in all, bytes of memory a process, bytes of disk."""
+    """The estimate of one stage.
+
+    Attributes:
+        name: The name of the stage.
+        done: True if the stage is done already.
+        work: The number of images or steps.
+        unit: "images" or "steps".
+        each: Seconds per image or step.
+        seconds: Seconds of the whole stage.
+        processes: The number of processes that share the stage.
+        resident: Bytes of main memory per process.
+        on_gpu: Bytes of GPU memory per process.
+        num_bytes: Bytes on disk.
+    """
 
     name: str
     done: bool
@@ -46,7 +66,18 @@ class Estimate:
 
 
 def estimate(plan: Plan, measures: Sequence[Measure], run: Execution, places: Places, *, done: set[str]) -> list[Estimate]:
-    """An estimate of every stage of the whole plan; those in `done` (names) take nothing more."""
+    """Estimate every stage of a plan.
+
+    Args:
+        plan: The whole plan of the job.
+        measures: One measure for each of its stages, from `try_job`.
+        run: The job's `run` block.
+        places: The resources that the job gets.
+        done: Names of stages that are done. The totals leave them out.
+
+    Returns:
+        One estimate per stage, in the order of the plan.
+    """
     measured = {measure.stage.name: measure for measure in measures}
     found, before = [], None
     for stage in plan:
@@ -59,13 +90,13 @@ def estimate(plan: Plan, measures: Sequence[Measure], run: Execution, places: Pl
 
 
 def total_seconds(estimates: Sequence[Estimate]) -> float:
-    """Of all that is to be made, with the start of Ray."""
+    """Sum the seconds of all stages that are not done, and the start of Ray."""
     left = [one.seconds for one in estimates if not one.done]
     return sum(left) + RAY_START if left else 0.0
 
 
 def total_bytes(estimates: Sequence[Estimate]) -> float:
-    """Disk that is still to be taken."""
+    """Sum the bytes on disk of all stages that are not done."""
     return sum(one.num_bytes for one in estimates if not one.done)
 
 
@@ -99,7 +130,7 @@ def _images(stage: Stage, measure: Measure, run: Execution, places: Places, *, d
     most = asked[1] if isinstance(asked, tuple) else asked or fit
     actors = max(1, min(most, split.num_shards))
     rounds = math.ceil(split.num_shards / min(actors, fit))
-    images = min(split.num_images, rounds * split.source.shard_size)  # of the busiest actor
+    images = min(split.num_images, rounds * split.source.shard_size)  # those of the busiest actor
     return Estimate(
         name=stage.name,
         done=done,

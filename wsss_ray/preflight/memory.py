@@ -1,4 +1,4 @@
-"""The memory of this process: the most it held, and a limit, so that too much is an error and not the end of the process."""
+"""Measure this process's peak of memory, and limit its memory, so that too much is an error and does not kill the process."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _WORDS = ("can't allocate memory", "cannot allocate memory", "not enough memory"
 
 
 class Peak:
-    """The most memory in bytes since it was made: resident, and on the GPU. Where the system cannot say, since the start."""
+    """The peak of memory in bytes since this object was made, or since the start of the process if the system cannot reset it."""
 
     def __init__(self, *, gpu: bool = False) -> None:
         self.gpu = gpu
@@ -26,14 +26,14 @@ class Peak:
             torch.cuda.reset_peak_memory_stats()
 
     def resident(self) -> int:
-        """Main memory."""
+        """Return the peak of main memory."""
         found = _status("VmHWM")
         if found is not None:
             return found
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
     def on_gpu(self) -> int:
-        """Memory of the GPU; 0 without one."""
+        """Return the peak of GPU memory, 0 without a GPU."""
         if not self.gpu:
             return 0
         import torch
@@ -43,7 +43,9 @@ class Peak:
 
 @contextmanager
 def at_most(num_bytes: float | None) -> Iterator[None]:
-    """Let this process take so much more than it has now: beyond, allocations fail. No limit with None, or off Linux."""
+    """Limit how many more bytes this process may allocate. Beyond the limit, allocations fail. None, or another system than
+    Linux, sets no limit.
+    """
     used = _status("VmData")
     if num_bytes is None or used is None:
         yield
@@ -60,7 +62,7 @@ def at_most(num_bytes: float | None) -> Iterator[None]:
 
 
 def free_memory() -> float | None:
-    """Bytes that the machine, or the container, has left; None where the system does not say."""
+    """Return the free bytes of the machine or the container, or None if the system does not report them."""
     found = _field("/proc/meminfo", "MemAvailable")
     for limit, used in (("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes")):
         with suppress(OSError, ValueError):
@@ -70,7 +72,7 @@ def free_memory() -> float | None:
 
 
 def ran_out(error: BaseException | str) -> bool:
-    """Whether an error, or what is recorded of one, says that memory ran out."""
+    """Tell whether an error, or its recorded message, says that memory ran out."""
     if isinstance(error, MemoryError) or type(error).__name__ in _ERRORS:
         return True
     return any(word in str(error).lower() for word in _WORDS)
@@ -81,7 +83,7 @@ def _status(name: str) -> int | None:
 
 
 def _field(path: str, name: str) -> int | None:
-    """A field of one of Linux's tables, whose values are in kB, in bytes."""
+    """Read a field of a Linux table and convert it from kB to bytes. None if there is none."""
     try:
         lines = Path(path).read_text().splitlines()
     except OSError:

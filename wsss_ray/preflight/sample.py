@@ -1,4 +1,4 @@
-"""A job cut down to a few images and a few steps: what is done to each image and in each step stays as it is."""
+"""Cut a job down to a few images and a few steps. The work on each image and in each step stays the same."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from wsss_ray.core.plan import Plan, Stage
 from wsss_ray.data.source import Item, Raw, Source, Split
 from wsss_ray.ops.spacing import evenly_spaced
 
-TIMED = 2  # steps: the first pays for compilation and caches, the second is timed
+TIMED = 2  # steps: the first includes compilation and filling caches, the second is timed
 
 
 class FewImages(Source):
-    """A few images of each split of another source, evenly spaced; the saliency maps of the same ones. No job file names it."""
+    """A few evenly spaced images of each split of another source, and the saliency maps of these images. Not for job files."""
 
     inner: Source
     most: int
 
     @classmethod
     def is_abstract(cls) -> bool:
-        """Keep it out of job files, and of their schema."""
+        """Return True: keep this class out of job files and their schema."""
         return True
 
     @classmethod
     def of(cls, source: Source, *, most: int, shard_size: int) -> FewImages:
-        """At most so many images a split, in shards of so many."""
+        """Take at most `most` images of each split of a source, in shards of `shard_size` images."""
         shared = {name: getattr(source, name) for name in ("version", "max_pixels", "max_side")}
         return cls.model_construct(inner=source, most=most, shard_size=shard_size, **shared)
 
@@ -45,7 +45,7 @@ class FewImages(Source):
         return self.inner.has_masks(split)
 
     def items(self, split: Split) -> list[Item]:
-        """Every n-th item. Where only some have masks, one that has comes in, for what is done with masks."""
+        """Return every n-th item. If only some items have masks, include one that has, to try the code for masks too."""
         items = self.inner.items(split)
         if len(items) <= self.most:
             return items
@@ -64,7 +64,7 @@ class FewImages(Source):
 
 
 class AsIfWhole(Schedule):
-    """The learning rates that the first steps of the whole training have. No job file names it."""
+    """The learning rates of the first steps of the whole training. Not for job files."""
 
     inner: Schedule
     total: int
@@ -72,7 +72,7 @@ class AsIfWhole(Schedule):
 
     @classmethod
     def is_abstract(cls) -> bool:
-        """Keep it out of job files, and of their schema."""
+        """Return True: keep this class out of job files and their schema."""
         return True
 
     def factor(self, step: int, total: int, per_epoch: float) -> float:
@@ -80,10 +80,8 @@ class AsIfWhole(Schedule):
         return self.inner.factor(step, self.total, self.per_epoch)
 
 
-
-
 def shortened(learner: Learner, *, num_images: int, workers: int) -> Learner:
-    """The learner with two steps (more where labels are made ahead), its batch that of one of so many workers."""
+    """Return the learner with two steps (more if it makes labels ahead) and one worker's share of its batch."""
     steps = TIMED + (learner.ahead if isinstance(learner, OnlineSegmenter) else 0)
     schedule = AsIfWhole.model_construct(
         inner=learner.schedule, total=learner.total_steps(num_images), per_epoch=num_images / learner.batch_size
@@ -93,7 +91,13 @@ def shortened(learner: Learner, *, num_images: int, workers: int) -> Learner:
 
 
 def short_plan(plan: Plan, *, num_images: dict[str, int], workers: int) -> Plan:
-    """A plan whose trainings are shortened; `num_images` are the images that each trains on in the whole job, by name."""
+    """Shorten all trainings of a plan.
+
+    Args:
+        plan: The plan.
+        num_images: The size of each training set in the whole job, by the stage's name.
+        workers: The number of workers that share a batch.
+    """
     done: dict[int, Stage] = {}
 
     def visit(stage: Stage) -> Stage:

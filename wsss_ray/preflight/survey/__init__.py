@@ -1,12 +1,16 @@
-"""Looking at a folder of somebody's images: how it is laid out, what is in it, and the job that suits it and the machine.
+"""Inspect a folder of a user's images, and write a job that suits the images and the machine.
 
-    layouts.py   folder -> Listing: which images, tags and masks there are, and how a job file names them
-    folders.py, sets.py   the layouts: a folder with a table or class folders; VOC and COCO
-    files.py     headers, odd files, the same content twice; a sample of what needs decoding
-    masks.py     the labels of masks against the classes
-    sizes.py     the machine, and the sizes of networks, batches and budgets for it
+    layouts.py   recognise the layout: folder -> FolderListing of images, tags, masks and the fields of the job's `data:` block
+    folders.py   one layout: a table of tags, or one subfolder per class
+    sets.py      the other layouts: Pascal VOC, and COCO's JSON
+    files.py     read all headers, decode a sample, find odd files and copies
+    masks.py     compare the labels in masks with the classes and tags
+    split.py     hold out a validation set
+    survey.py    run all of the above
+    sizes.py     describe the machine; choose image sizes, batches and epochs for it
     jobtext.py   the commented job file
-    findings.py  what a person is told
+    write.py     write the job file, and a table or lists beside it
+    findings.py  the lines that `init` prints
 
 Nothing here changes the folder.
 """

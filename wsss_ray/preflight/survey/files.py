@@ -1,4 +1,4 @@
-"""Image files by their headers: sizes, what is odd or broken, and which hold the same bytes. Nothing is decoded but a sample."""
+"""Read the headers of image files, find odd and broken files and copies, and decode a sample."""
 
 from __future__ import annotations
 
@@ -17,22 +17,30 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 SAMPLE = 100
-"""How many images, and how many masks, are decoded."""
+"""The number of images, and of masks, to decode."""
 
 _CHUNK = 1000
 _ENDS = 4096
 
 Progress = Callable[[int], None]
-"""Called with how many more files are done."""
+"""A callback that gets the number of files done since its last call."""
 
 
 def _untold(_done: int) -> None:
-    """Nobody is told."""
+    """Report no progress."""
 
 
 @dataclass(frozen=True)
 class Look:
-    """One image file: its size in bytes and pixels (upright), what is odd about it, and why it cannot be packed, if it cannot."""
+    """One image file, by its header.
+
+    Attributes:
+        num_bytes: The size of the file.
+        width: Pixels, after turning the image upright.
+        height: Pixels, after turning the image upright.
+        odd: Properties that ingest converts, such as CMYK.
+        broken: Why ingest cannot pack the image, or None.
+    """
 
     num_bytes: int
     width: int = 0
@@ -42,12 +50,30 @@ class Look:
 
 
 def look_at(paths: Sequence[str], *, max_pixels: int, progress: Progress = _untold) -> dict[str, Look]:
-    """Read the headers of image files."""
+    """Read the headers of image files.
+
+    Args:
+        paths: The files.
+        max_pixels: Images with more pixels are broken.
+        progress: Called as files are done.
+
+    Returns:
+        One look for each path.
+    """
     return dict(zip(paths, _threaded(lambda path: _look(path, max_pixels), paths, progress), strict=True))
 
 
 def decode(paths: Sequence[str], *, max_pixels: int, progress: Progress = _untold) -> dict[str, str]:
-    """Decode images in full, as ingest does; the reason for each that fails."""
+    """Decode images in full, as ingest does.
+
+    Args:
+        paths: The files.
+        max_pixels: Images with more pixels fail.
+        progress: Called as files are done.
+
+    Returns:
+        The reason by path, for each image that fails.
+    """
 
     def why(path: str) -> str | None:
         try:
@@ -60,7 +86,17 @@ def decode(paths: Sequence[str], *, max_pixels: int, progress: Progress = _untol
 
 
 def same_content(sizes: Mapping[str, int], *, progress: Progress = _untold) -> list[list[str]]:
-    """Groups of files with the same bytes. Read are the ends of files of one size, and in full only those whose ends agree."""
+    """Group files that hold the same bytes.
+
+    Only files of equal size are read: first their ends, then, if the ends agree, the whole files.
+
+    Args:
+        sizes: Bytes by path.
+        progress: Called as files are done.
+
+    Returns:
+        Groups of two or more paths. Empty files are in none.
+    """
     groups = [group for group in _grouped(sizes.__getitem__, sorted(sizes)) if sizes[group[0]] > 0]
     progress(len(sizes) - sum(map(len, groups)))
     for read, told in ((_ends, progress), (_whole, _untold)):
@@ -105,7 +141,7 @@ def _ends(path: str) -> bytes | None:
             file.seek(max(0, os.fstat(file.fileno()).st_size - _ENDS))
             return hashlib.blake2b(start + file.read(_ENDS), digest_size=16).digest()
     except OSError:
-        return None  # said by `look_at`
+        return None  # `look_at` reports it
 
 
 def _whole(path: str) -> bytes | None:
@@ -127,7 +163,7 @@ def _grouped(mark: Callable[[str], R], paths: Iterable[str]) -> list[list[str]]:
 
 
 def _threaded(work: Callable[[T], R], things: Sequence[T], progress: Progress) -> Iterator[R]:
-    """Results in order. Threads hide the latency of disks and networks, and Pillow decodes outside Python's lock."""
+    """Yield the results in order. Threads hide the latency of disks and networks, and Pillow decodes without Python's lock."""
     with ThreadPoolExecutor(min(16, 2 * (os.cpu_count() or 1))) as pool:
         for first in range(0, len(things), _CHUNK):  # a future for each of a million files would fill the memory
             part = things[first : first + _CHUNK]

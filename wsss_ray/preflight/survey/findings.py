@@ -1,4 +1,4 @@
-"""What a person is told about a folder: a few lines of what was understood, and what is odd."""
+"""Compose the lines that `init` prints: what a folder holds, and what looks wrong."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from wsss_ray.preflight.survey.files import SAMPLE
 from wsss_ray.preflight.survey.masks import MaskLook
 from wsss_ray.preflight.survey.survey import Survey
 
-_NAMED = 3
-_FEW = 20  # images of a class
-_MANY_TIMES = 10
-_ALWAYS = 0.95
+_NAMED = 3  # names in a line
+_FEW = 20  # warn of a class with fewer images
+_MANY_TIMES = 10  # warn of a class with so many times fewer images than the largest
+_ALWAYS = 0.95  # warn of a tag on a larger share of the images
 
 Line = tuple[str, str]
-"""A heading, empty where the line before has it, and the text; `warning` heads what should be looked at."""
+"""A heading and a text. The heading `warning` marks what the user should look at."""
 
 
 def findings(found: Survey) -> Iterator[Line]:
-    """The lines, in the order in which one wants to read them."""
+    """Yield the lines, in reading order."""
     listing = found.listing
     yield "layout", listing.what
     yield "images", _images(found)
@@ -49,7 +49,7 @@ def _images(found: Survey) -> str:
         width, height = (round(median(side[axis] for side in sides)) for axis in (0, 1))
         largest = max(sides, key=lambda side: side[0] * side[1])
         pixels = f"median {width} x {height}, largest {largest[0]} x {largest[1]} pixels"
-    seen = f"; headers of all read, {found.decoded} decoded in full" if found.decoded < len(found.looks) else ""
+    seen = f"; all headers read, {found.decoded} decoded in full" if found.decoded < len(found.looks) else ""
     return f"{len(found.listing.pictures)}, {pixels}, {size}{seen}"
 
 
@@ -74,15 +74,15 @@ def _masks(found: Survey) -> Iterator[Line]:
         return
     val = sum(picture.split == "val" for picture in listing.pictures)
     if found.held_out:
-        yield "split", f"{found.num_train} to train on, {val} held out to score on (about every fifth with a mask)"
+        yield "split", f"{found.num_train} for training, {val} held out for validation (about every fifth image with a mask)"
     elif val:
-        yield "split", f"{found.num_train} to train on, {val} to score on, as given"
+        yield "split", f"{found.num_train} for training, {val} for validation, as given"
     else:
-        yield "split", f"all {found.num_train} to train on: too few masks to hold some out, so only the seeds are scored"
+        yield "split", f"all {found.num_train} for training: too few masks to hold images out, so only the seeds are scored"
 
 
 def _labels(look: MaskLook, classes: tuple[str, ...]) -> str:
-    names = {0: "background", IGNORE: "(not scored)"} | dict(enumerate(classes, start=1))
+    names = {0: "background", IGNORE: "(ignored)"} | dict(enumerate(classes, start=1))
     return ", ".join(f"{label} {names.get(label, '(no class)')} in {look.labels[label]}" for label in sorted(look.labels))
 
 
@@ -93,7 +93,7 @@ def _mask_warnings(look: MaskLook, classes: tuple[str, ...]) -> Iterator[Line]:
     for ids, what in ((look.beyond_tags, "show classes that their images are not tagged with"),
                       (look.absent_tags, "lack a class that their images are tagged with")):  # fmt: skip
         if 5 * len(ids) > look.looked:
-            order = f"label 1 has to be {classes[0]}, and so on; name the classes in the order of the labels by data.classes"
+            order = f"label 1 has to be {classes[0]}, and so on; name the classes in the order of the labels in data.classes"
             yield "warning", f"{len(ids)} of {look.looked} masks {what} ({_some(ids)}); {order}"
 
 
@@ -106,17 +106,17 @@ def _odd(found: Survey) -> Iterator[Line]:
         end = "left out" if not set(paths) & kept else "recorded and skipped when the job runs"
         yield "warning", f"{len(paths)} cannot be read, {end}: {_some(_names(found, paths))}: {reason}"
     if found.decoded >= SAMPLE and any(path in found.broken and not found.looks[path].broken for path in found.looks):
-        yield "note", f"damage behind the header was looked for in {found.decoded} images; expect as much of it in the others"
+        yield "note", f"{found.decoded} images were decoded to find damage behind the header; others may have such damage too"
     odd = Counter(mark for look in found.looks.values() for mark in look.odd)
     if odd:
-        yield "odd", ", ".join(f"{count} {mark}" for mark, count in sorted(odd.items())) + ": converted when they are packed"
+        yield "odd", ", ".join(f"{count} {mark}" for mark, count in sorted(odd.items())) + ": ingest converts them"
     by_case: dict[str, list[str]] = defaultdict(list)
     for picture in found.listing.pictures:
         by_case[picture.image_id.lower()].append(picture.image_id)
     alike = [group for group in by_case.values() if len(group) > 1]
     if alike:
         pairs = "; ".join(" and ".join(group) for group in alike[:_NAMED])
-        yield "odd", f"{len(alike)} names that differ only in case, and are one file on Windows and macOS: {pairs}"
+        yield "odd", f"{len(alike)} names that differ only in case, and are the same file on Windows and macOS: {pairs}"
 
 
 def _same(found: Survey) -> Iterator[Line]:
@@ -144,14 +144,14 @@ def _balance(found: Survey) -> Iterator[Line]:
     rare = [name for name in found.listing.classes if 0 < counts[name] * _MANY_TIMES < most and name not in few]
     always = [name for name, count in counts.items() if count > _ALWAYS * len(pictures)]
     if none:
-        yield "warning", f"no image to train on is tagged {_some(none)}: nothing is learned of it"
+        yield "warning", f"no training image is tagged {_some(none)}: the networks cannot learn it"
     if few:
         named = _some([f"{name} ({counts[name]})" for name in few])
         yield "warning", f"fewer than {_FEW} images of {named}: hardly enough to learn from"
     if rare:
         yield "warning", f"imbalance: {_some(rare)} are {_MANY_TIMES} times rarer than the most frequent class"
     for name in always:
-        yield "warning", f"nearly every image is tagged {name}: it cannot be told from the background; add images without it"
+        yield "warning", f"nearly every image is tagged {name}: a network cannot tell it from background; add images without it"
 
 
 def _tags(tags: Iterable[str]) -> str:
@@ -159,13 +159,13 @@ def _tags(tags: Iterable[str]) -> str:
 
 
 def _names(found: Survey, paths: Iterable[str]) -> list[str]:
-    """Files as they lie in the folder."""
+    """Name files by their paths relative to the folder."""
     root = str(found.folder.absolute())
     return [os.path.relpath(path, root) if path.startswith(root) else path for path in paths]
 
 
 def _some(names: Iterable[str]) -> str:
-    """The first few names, each on one line whatever is in it."""
+    """Join the first few names, without characters that would break the line."""
     shown = list(names)
     text = ", ".join("".join(letter if letter.isprintable() else "?" for letter in name) for name in shown[:_NAMED])
     return f"{text}, ..." if len(shown) > _NAMED else text

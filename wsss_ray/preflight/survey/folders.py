@@ -1,4 +1,4 @@
-"""A folder of photographs with a table of their tags, or with one subfolder for each class; masks beside them or not."""
+"""List a folder of images that has a table of tags, or one subfolder per class. It may have masks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from wsss_ray.preflight.survey.listing import FolderListing, ListedImage, inside
 
 TABLES = (".csv", ".json", ".jsonl", ".parquet")
 OWN_TABLE = ".tags.jsonl"
-"""The end of the names of tables that `init` writes, which it does not take for the user's."""
+"""The end of the names of tables that `init` writes. It ignores them when it looks for the user's table."""
 
 _IMAGES = ("images", "image", "imgs", "img", "photos", "pictures", "jpegimages", "data")
 _MASKS = ("masks", "mask", "segmentationclassaug", "segmentationclass", "segmentation", "labels", "annotations", "gt",
@@ -32,27 +32,27 @@ _LARGEST_TABLE = 1 << 28
 
 @dataclass(frozen=True)
 class Tree:
-    """The image files below a root, relative, with forward slashes, sorted; and how many there are that no reader reads."""
+    """The image files below `root`: sorted relative paths with forward slashes. `unread` counts files of other formats."""
 
     root: Path
     names: tuple[str, ...]
     unread: dict[str, int]
 
     def without(self, folder: Path | None) -> Tree:
-        """The same but for what lies in a folder below the root."""
+        """Return the tree without the files of one folder below the root."""
         if folder is None or not folder.is_relative_to(self.root) or folder == self.root:
             return self
         start = folder.relative_to(self.root).as_posix() + "/"
         return Tree(self.root, tuple(name for name in self.names if not name.startswith(start)), self.unread)
 
     def below(self, name: str) -> Tree:
-        """The part that lies in one subfolder."""
+        """Return the tree of one subfolder."""
         start = f"{name}/"
         return Tree(self.root / name, tuple(one[len(start) :] for one in self.names if one.startswith(start)), self.unread)
 
 
 def scan(root: Path) -> Tree:
-    """List the image files of a folder, as `Folder` does: by extension, hidden ones left out."""
+    """List the image files of a folder as the data source `Folder` does: by extension, without hidden files."""
     names, unread = [], defaultdict[str, int](int)
     for folder, subfolders, files in walk(root):
         subfolders[:] = [name for name in subfolders if not name.startswith(".")]
@@ -69,9 +69,13 @@ def scan(root: Path) -> Tree:
 
 
 def read_folder(folder: Path, *, tags: Path | None, masks: Path | None) -> FolderListing | None:
-    """The listing of a folder with a table or class folders; None if it is neither.
+    """List a folder that has a table of tags, or one subfolder per class.
 
-    Raises ValueError on a table or a folder of masks that was named and does not fit.
+    Returns:
+        The listing, or None if the folder has neither.
+
+    Raises:
+        ValueError: If `tags` or `masks` do not fit the folder, if several tables fit, or if none can be read.
     """
     tree = scan(folder)
     problems: list[str] = []
@@ -92,7 +96,7 @@ def read_folder(folder: Path, *, tags: Path | None, masks: Path | None) -> Folde
 
 
 def _with_table(folder: Path, tree: Tree, given: Path | None, problems: list[str]) -> tuple[Path | None, Tree]:
-    """The table of tags, and the tree that it names images in."""
+    """Choose the table of tags, and the tree that its names refer to. Append mistakes in tables to `problems`."""
     if given is not None:
         rows = read_table(given, "tags").rows
         best = _best_root(folder, tree, rows)
@@ -120,7 +124,7 @@ def _with_table(folder: Path, tree: Tree, given: Path | None, problems: list[str
 
 
 def _tables(folder: Path) -> list[Path]:
-    """Tables that may be the folder's: in it, and beside it what is called like it, or tags or labels."""
+    """List tables that may hold the tags: all in the folder, and those beside it with the folder's or a usual name."""
     beside = {folder.name.lower(), "tags", "labels", "classes", f"{folder.name}_tags".lower(), f"{folder.name}_labels".lower()}
     found = []
     for place, all_names in ((folder, True), (folder.parent, False)):
@@ -137,7 +141,7 @@ def _tables(folder: Path) -> list[Path]:
 
 
 def _best_root(folder: Path, tree: Tree, rows: Sequence[TagRow]) -> Tree | None:
-    """Where at least half of a table's images are found: in the folder, in a subfolder, or by their names alone."""
+    """Return the tree that holds at least half of a table's images: that of the folder or of an image subfolder, or None."""
     some = rows[:: max(1, len(rows) // 1000)]
     subs = sorted({name.partition("/")[0] for name in tree.names if "/" in name})
     for candidate in (tree, *(tree.below(name) for name in subs if name.lower() in _IMAGES)):
@@ -152,7 +156,7 @@ def _resolved(rows: Iterable[TagRow], tree: Tree) -> list[str]:
 
 
 class Names:
-    """Finds files by what tables call them."""
+    """An index of files by the names that tables use for them."""
 
     def __init__(self, tree: Tree) -> None:
         self.whole: dict[str, list[str]] = defaultdict(list)
@@ -162,7 +166,7 @@ class Names:
             self.loose[_loose(name)].append(name)
 
     def find(self, image: str) -> str | None:
-        """The file that is meant, also without its folder, its extension or its case where only one can be."""
+        """Return the file that a table means. Folder, extension and case may differ if only one file fits. None if none fits."""
         named = self.whole.get(nfc(bare(image)), [])
         exact = [name for name in named if nfc(name) == nfc(image)]
         if exact or len(named) == 1:
@@ -171,7 +175,7 @@ class Names:
         return near[0] if len(near) == 1 else None
 
     def strictly(self, image: str) -> bool:
-        """Whether `Folder` finds it as well."""
+        """Tell whether the data source `Folder` finds the file as well, as it is stricter than `find`."""
         named = self.whole.get(nfc(bare(image)), [])
         return any(nfc(name) == nfc(image) for name in named) or (len(named) == 1 and image == bare(image))
 
@@ -187,7 +191,7 @@ def _of_table(tree: Tree, path: Path) -> FolderListing:
     splits: dict[str, Literal["weak", "val"]] = {}
     fields = {"root": str(tree.root), "tags": str(path)}
     listing = FolderListing("folder", f"a folder with a table of tags, {path}", fields, (), [])
-    missing = listing.left_out[f"named in {path.name}, and no such image"]
+    missing = listing.left_out[f"named in {path.name} and missing in the folder"]
     for row in table.rows:
         if row.split == "test":
             listing.left_out["marked test"].append(row.image)
@@ -197,13 +201,13 @@ def _of_table(tree: Tree, path: Path) -> FolderListing:
             missing.append(row.image)
             continue
         if not names.strictly(row.image):
-            _say(listing.own, f"{path.name} names images by other folders, extensions or case than the files have")
+            _say(listing.own, f"{path.name} and the files differ in folders, extensions or case")
         if name in tags:
             _say(listing.own, f"{path.name} names images several times; their tags are joined")
         tags[name] = tuple(dict.fromkeys((*tags.get(name, ()), *row.tags)))
         splits[name] = "val" if row.split == "val" else "weak"
     if missing:
-        _say(listing.own, f"{path.name} names images that are not there")
+        _say(listing.own, f"{path.name} names images that are missing")
     listing.classes = table.names
     listing.pictures = [_picture(tree.root, name, tags[name], splits[name]) for name in tags]
     listing.left_out["not in the table (images without tags are no use to a classifier)"] += [
@@ -226,19 +230,19 @@ def _of_folders(tree: Tree) -> FolderListing | None:
     fields: dict[str, Any] = {"root": str(tree.root), "tags": None}
     listing = FolderListing("folder", "a folder with one subfolder for each class", fields, (), [])
     if by_split:
-        listing.what = "folders of train, val or test, with one subfolder for each class in each"
-        listing.own.append("the classes are the second folders")
+        listing.what = "folders train, val or test, with one subfolder for each class"
+        listing.own.append("the class folders lie one level down")
     if loose:
         listing.left_out["in no class folder"] += loose
         listing.own.append("some images lie in no class folder")
     plain = [name for name in classes if name.strip("_").lower() != "background"]
     if len(plain) < len(classes):
-        listing.own.append("images of the folder background have no tag")
+        listing.own.append("images in the folder background get no tag")
     for name in inner:
         first, tag = name.split("/")[0], name.split("/")[depth - 1]
         split = _SPLITS[first.lower()] if by_split else "weak"
         if split is None:
-            listing.left_out["below test"].append(name)
+            listing.left_out["in a test folder"].append(name)
         else:
             listing.pictures.append(_picture(tree.root, name, (tag,) if tag in plain else (), split))
     listing.classes = tuple(plain)
@@ -250,7 +254,7 @@ def _picture(root: Path, name: str, tags: tuple[str, ...], split: Literal["weak"
 
 
 def _masks(folder: Path, tree: Tree, given: Path | None) -> Path | None:
-    """The folder of the masks: the one given, or one with the usual name whose PNG files are called like the images."""
+    """Choose the folder of masks: the given one, or one with a usual name whose PNG files are named like the images."""
     candidates = [given] if given is not None else [*inside(folder, _MASKS), *inside(tree.root, _MASKS)]
     for path in dict.fromkeys(candidates):
         if not path.is_dir():
@@ -262,17 +266,17 @@ def _masks(folder: Path, tree: Tree, given: Path | None) -> Path | None:
             return path
         if given is not None:
             first = next(iter(sorted(ids)), "dog/001")
-            raise ValueError(f"--masks {path}: no image has a mask in it; that of {first!r} would be {path / first}.png")
+            raise ValueError(f"--masks {path}: no image has a mask in it; the mask of {first!r} would be {path / first}.png")
     return None
 
 
 def _settle(listing: FolderListing, masks: Path | None) -> None:
-    """Leave out images whose ids cannot be, and give the others their masks."""
+    """Leave out images whose ids are not valid, and give the others their masks."""
     kept: dict[str, ListedImage] = {}
     for picture in listing.pictures:
         reason = _unusable(picture.image_id)
         if picture.image_id in kept:
-            reason = "called like another image but for the extension"
+            reason = "named like another image except for the extension"
         if reason is not None:
             listing.left_out[reason].append(picture.name)
             _say(listing.own, "some names cannot be used")

@@ -1,4 +1,4 @@
-"""The job file that `init` writes: every choice with its reason behind it."""
+"""Compose the job file that `init` writes, with the reason for every choice in a comment."""
 
 from __future__ import annotations
 
@@ -10,15 +10,22 @@ import yaml
 
 from wsss_ray.preflight.survey.sizes import JobSizes
 
-_WIDTH = 48  # columns of values, behind which the comments begin
+_WIDTH = 48  # comments begin behind this column
 
 
 def job_text(
     *, name: str, heading: Sequence[str], kind: str, data: dict[str, Any], why: dict[str, str], sizes: JobSizes, num_images: int
 ) -> str:
-    """The text of a job file.
+    """Compose a job file.
 
-    `heading` are lines about the data, `data` the fields of the `data:` block and `why` their comments.
+    Args:
+        name: The name of the run.
+        heading: Lines about the data.
+        kind: The kind of the data source.
+        data: The fields of the `data:` block.
+        why: Comments by field of the `data:` block.
+        sizes: The numbers that suit images and machine.
+        num_images: The size of the training set.
     """
     top = [*(f"# {_line(text)}" for text in heading), f"name: {scalar(name)}"]
     blocks = (top, _method(sizes, num_images), _data(kind, data, why), _run(sizes))
@@ -26,13 +33,13 @@ def job_text(
 
 
 def scalar(value: Any) -> str:
-    """A value as YAML on one line, whatever it holds."""
+    """Write any value as YAML on one line."""
     text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=1 << 30, sort_keys=False)
     return text.removesuffix("\n").removesuffix("\n...")
 
 
 def run_name(text: str) -> str:
-    """A name for a run from that of a folder."""
+    """Make a valid name of a run from the name of a folder."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text).lstrip("._-")[:100].rstrip("-") or "own"
 
 
@@ -40,13 +47,13 @@ def _method(sizes: JobSizes, num_images: int) -> list[str]:
     small = sizes.side <= 160
     if sizes.gpu:
         trunk = f"{{kind: resnet, depth: 50, output_stride: {sizes.stride}, weights: imagenet}}"
-        about = "trained with the rest; its weights are downloaded once"
+        about = "all of it is trained; its weights are downloaded once"
         rate, dilation, hidden, scale = "1.0e-4", 4, 256, "10.0"
     else:
         trunk = f"{{kind: efficientnet_lite0, output_stride: {sizes.stride}, frozen: true}}"
-        about = "fast enough for CPUs: nothing of it is trained; weights come with the package"
+        about = "fast enough for CPUs, as it stays frozen; its weights come with the package"
         rate, dilation, hidden, scale = "1.0e-3", 2, 64, "1.0"
-    settled = "start values, not settled on a benchmark" if sizes.gpu or small else "settled on benchmarks/stamps"
+    settled = "start values, not chosen on a benchmark" if sizes.gpu or small else "chosen on benchmarks/stamps"
     adam = f"{{kind: adam, lr: {rate}, decoupled: true, weight_decay: 1.0e-2}}"
     crf = "iterations: 5, bilateral_sxy: 50, bilateral_srgb: 5"
     head = f"{{kind: large_fov, dilation: {dilation}, hidden: {hidden}, dropout: 0.5}}"
@@ -59,14 +66,14 @@ def _method(sizes: JobSizes, num_images: int) -> list[str]:
         "    kernel_size: 5",
         "    dropout_rate: 0.7",
         *([f"    head_lr_scale: {scale}"] if sizes.gpu else []),
-        _said(f"    batch_size: {sizes.batch}", "images a step; run.micro_batch is what memory holds"),
+        _said(f"    batch_size: {sizes.batch}", "images per step; run.micro_batch limits how many are in memory at a time"),
         _said(f"    epochs: {sizes.epochs:g}", f"passes over {num_images} images: the network sees {seen}"),
-        _said(f"    augment: {{kind: warp, size: {sizes.side}}}", "the whole image, so that all its tags are in it"),
+        _said(f"    augment: {{kind: warp, size: {sizes.side}}}", "the whole image, so that it shows all its tags"),
         f"    optimizer: {adam}",
         "    schedule: {kind: one_cycle}",
         f"  localizer: {{selections: 200, dropout_rate: 0.7, size: {sizes.side}}}",
         "  seed_rule:",
-        _said("    theta: 0.7", "look at the seeds in the report, then change it: only seeds and what follows run again"),
+        _said("    theta: 0.7", "look at the seeds in the report, then change it: only seeds and later stages run again"),
         "    background: {kind: cam_background, threshold: 0.35}",
         f"    crf: {{{crf}}}",
         "  segmenter:",
@@ -81,7 +88,7 @@ def _method(sizes: JobSizes, num_images: int) -> list[str]:
         f"    head_lr_scale: {scale}",
         f"    crf: {{scale: {sizes.stride}, {crf}}}",
         f"  relabel: {{sizes: [{sizes.side}], flip: true, crf: {{{crf}}}}}",
-        _said("  retrain:", "the model that is scored, trained on the labels of the first"),
+        _said("  retrain:", "the final model, which is scored; trained on labels of the first segmenter"),
         f"    trunk: {trunk}",
         f"    head: {head}",
         f"    batch_size: {sizes.label_batch}",
@@ -109,9 +116,9 @@ def _run(sizes: JobSizes) -> list[str]:
     return [
         "run:",
         _said(f"  workers: {sizes.workers}", split),
-        _said(f"  micro_batch: {sizes.micro_batch}", "images in memory at a time; lower it if that runs out: no number changes"),
+        _said(f"  micro_batch: {sizes.micro_batch}", "images in memory at a time; lower it if memory runs out: same results"),
         _said(f"  loader_workers: {sizes.loader_workers}", "processes that decode images ahead of the training"),
-        _said("  max_bad_fraction: 0.05", "more images than this share that cannot be used end the run"),
+        _said("  max_bad_fraction: 0.05", "the run ends if more than this share of the images cannot be used"),
     ]
 
 
@@ -120,5 +127,5 @@ def _said(line: str, comment: str) -> str:
 
 
 def _line(text: str) -> str:
-    """Text on one line of a comment, which may hold no control characters."""
+    """Replace control characters, which a comment may not hold, and so keep the text on one line."""
     return "".join(letter if letter.isprintable() else "?" for letter in text)

@@ -1,4 +1,4 @@
-"""Which of the layouts a folder has."""
+"""Recognise the layout of a folder of images."""
 
 from __future__ import annotations
 
@@ -17,9 +17,18 @@ LAYOUTS = """\
 
 
 def understand(folder: Path, *, tags: Path | None = None, masks: Path | None = None) -> FolderListing:
-    """Find out how a folder is laid out, and list it.
+    """Recognise the layout of a folder, and list its images.
 
-    Raises ValueError: what is wrong with the layout that it has, or which layouts there are.
+    Args:
+        folder: The folder.
+        tags: A table of tags. None looks for one in the folder and beside it.
+        masks: A folder of masks. None looks for one in the folder.
+
+    Returns:
+        The listing.
+
+    Raises:
+        ValueError: If the layout has a mistake, or if it is none of the known ones.
     """
     if not folder.is_dir():
         what = "is a file" if folder.exists() else "there is no such folder"

@@ -1,4 +1,4 @@
-"""What a folder was found to hold: images with tags and masks, and the fields of a `data:` block that name them."""
+"""List what a folder holds: images with tags and masks, and the fields of a `data:` block that name them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,16 @@ from wsss_ray.data.source import Source
 
 @dataclass(frozen=True)
 class ListedImage:
-    """One image: its id, its file and the mask's, the names of its classes. `name` is the file as a table would name it."""
+    """One image.
+
+    Attributes:
+        image_id: The id that the data source gives it.
+        name: The file as a table names it.
+        path: The file.
+        tags: The names of its classes.
+        split: "weak" for the training set, "val" for the validation set.
+        mask: The file of its mask, if it has one.
+    """
 
     image_id: str
     name: str
@@ -24,11 +33,20 @@ class ListedImage:
 
 @dataclass
 class FolderListing:
-    """What was understood of a folder.
+    """The images of a folder, and how a job names them.
 
-    `what` is the layout in words; `fields` are those of the job's `data:` block; `own` says why the job needs a table of its own
-    (the folder or the user's table cannot be used as it stands), if it does. `left_out` are files by the reason. `unread` are the
-    files of one extension that no reader here reads.
+    Attributes:
+        kind: The kind of the data source.
+        what: The layout in words.
+        fields: The fields of the job's `data:` block.
+        classes: The names of the classes, in the order of the labels 1, 2, ...
+        pictures: The images.
+        has_masks: True if images have masks, as files or drawn from annotations.
+        own: Reasons why the job needs a table or lists of its own, because the folder or the user's table cannot be used as it
+            is. Empty if it needs none.
+        left_out: Files by the reason why they are left out.
+        unread: The number of files by extension, for formats that are not read.
+        notes: Remarks for the user.
     """
 
     kind: str
@@ -43,22 +61,26 @@ class FolderListing:
     notes: list[str] = field(default_factory=list)
 
     def source(self) -> Source:
-        """The data source that the fields describe. Raises ValueError."""
+        """Make the data source that the fields describe. Raises ValueError if they are not valid."""
         return Source.model_validate({"kind": self.kind} | self.fields)
 
     @property
     def drawn(self) -> bool:
-        """Whether masks are drawn from annotations and are no files."""
+        """Tell whether the masks are drawn from annotations and are no files."""
         return self.has_masks and not any(picture.mask for picture in self.pictures)
 
     def tagged(self) -> dict[str, int]:
-        """Images of each class."""
+        """Count the images of each class."""
         counts = Counter(tag for picture in self.pictures for tag in picture.tags)
         return {name: counts[name] for name in self.classes}
 
 
 def inside(folder: Path, names: tuple[str, ...]) -> list[Path]:
-    """The subfolders of a folder with one of these names, in any case, in the order of the names."""
+    """Return the subfolders with one of these names, in the order of the names. Upper and lower case are the same.
+
+    Raises:
+        ValueError: If the folder cannot be read.
+    """
     try:
         found = {path.name.lower(): path for path in sorted(folder.iterdir()) if path.is_dir()}
     except OSError as error:

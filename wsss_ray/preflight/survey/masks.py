@@ -1,4 +1,4 @@
-"""The labels in masks against the classes and the tags of their images, by a sample."""
+"""Compare the labels in a sample of masks with the classes and with the tags of the images."""
 
 from __future__ import annotations
 
@@ -16,15 +16,21 @@ from wsss_ray.ops.spacing import evenly_spaced
 from wsss_ray.preflight.survey.files import SAMPLE
 from wsss_ray.preflight.survey.listing import ListedImage
 
-_BEARABLE = 0.05  # the max_bad_fraction of the job: an image whose mask cannot be used is one that fails
-_ANY = 255  # labels: all that 8 bits hold
+_BEARABLE = 0.05  # the max_bad_fraction of the job, as an image fails if its mask cannot be used
+_ANY = 255  # accepts every label that 8 bits hold
 
 
 @dataclass
 class MaskLook:
-    """What a sample of masks holds: masks by label, those that cannot be used by the reason, those at odds with the tags.
+    """The content of a sample of masks.
 
-    `found` are all masks, `looked` those that were decoded.
+    Attributes:
+        found: The number of all masks.
+        looked: The number of masks that were decoded.
+        labels: The number of masks that hold each label.
+        unusable: Reasons by path, for masks that cannot be used.
+        beyond_tags: Ids of images whose mask shows a class that is not among the tags.
+        absent_tags: Ids of images whose mask lacks a class that is among the tags.
     """
 
     found: int
@@ -36,21 +42,26 @@ class MaskLook:
 
     @property
     def usable(self) -> bool:
-        """Whether enough of them are masks of these classes to score with."""
+        """Tell whether enough of the masks are valid to score with them."""
         return self.looked > 0 and len(self.unusable) <= _BEARABLE * self.looked and bool(set(self.labels) - {0, IGNORE})
 
     def why_not(self, classes: Sequence[str]) -> str:
-        """What is wrong with masks that are not usable, and the mend."""
+        """Say in one line what is wrong with masks that are not usable."""
         if self.unusable:
             path, reason = next(iter(self.unusable.items()))
             return f"{len(self.unusable)} of {self.looked} sampled masks cannot be used, such as {path}: {reason}"
         held = ", ".join(map(str, sorted(self.labels))) or "nothing"
-        wanted = ", ".join(f"{label} {name}" for label, name in list(enumerate(classes, start=1))[:3])
-        return f"the sampled masks hold only {held}; wanted are 0 background, {wanted}, ..., and 255 where it is not scored"
+        wanted = ", ".join(f"{label} for {name}" for label, name in list(enumerate(classes, start=1))[:3])
+        return f"the sampled masks hold only {held}; use 0 for background, {wanted}, ..., and 255 for pixels to ignore"
 
 
 def look_at_masks(pictures: Sequence[ListedImage], classes: Sequence[str]) -> MaskLook:
-    """Decode a sample of the masks."""
+    """Decode a sample of the masks.
+
+    Args:
+        pictures: The images, with or without masks.
+        classes: The names of the labels 1, 2, ...
+    """
     with_masks = [picture for picture in pictures if picture.mask is not None]
     look = MaskLook(len(with_masks))
     for picture in evenly_spaced(with_masks, SAMPLE):
@@ -59,7 +70,7 @@ def look_at_masks(pictures: Sequence[ListedImage], classes: Sequence[str]) -> Ma
             with open(picture.path, "rb") as file:
                 header = read_header(file)
         except (OSError, ValueError):
-            continue  # the image's own matter
+            continue  # `look_at` reports the image
         look.looked += 1
         height, width = (header.width, header.height) if header.turned else (header.height, header.width)
         try:

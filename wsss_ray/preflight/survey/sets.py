@@ -1,4 +1,4 @@
-"""Sets laid out like Pascal VOC, and images annotated in COCO's JSON; both are listed by the data sources themselves."""
+"""List sets in the layout of Pascal VOC, and images with COCO's JSON, mostly by means of the data sources themselves."""
 
 from __future__ import annotations
 
@@ -14,12 +14,19 @@ from wsss_ray.preflight.survey.listing import FolderListing, ListedImage, inside
 _TRAIN_LISTS = ("SegmentationAug/train_aug.txt", "Segmentation/train.txt", "Main/train.txt", "Main/trainval.txt")
 _VAL_LIST = "Segmentation/val.txt"
 _MASKS = ("SegmentationClassAug", "SegmentationClass")
-_DEPTH = 3
-_SAMPLE = 5
+_DEPTH = 3  # levels of folders that may hold the images of a JSON file
+_SAMPLE = 5  # images of a JSON file to look for
 
 
 def read_voc(folder: Path) -> FolderListing | None:
-    """The listing of a folder with JPEGImages and lists or annotations, also two levels down; None if it is none."""
+    """List a folder in the layout of Pascal VOC: JPEGImages, and ImageSets or Annotations.
+
+    Args:
+        folder: The folder, or one that is up to two levels above.
+
+    Returns:
+        The listing, or None if there is no such folder.
+    """
     root = next((path for path in (folder, *sorted(folder.glob("*/")), *sorted(folder.glob("*/*/"))) if _is_voc(path)), None)
     if root is None:
         return None
@@ -31,12 +38,12 @@ def read_voc(folder: Path) -> FolderListing | None:
     listing = FolderListing("voc", f"a set like Pascal VOC, {root}", fields, (), [])
     if train is None:
         listing.own.append("there is no list in ImageSets")
-        fields["train"] = "ImageSets/" + _TRAIN_LISTS[0]  # the list of init's own takes its place
+        fields["train"] = "ImageSets/" + _TRAIN_LISTS[0]  # the list that `init` writes replaces it
     if not (root / "classes.txt").is_file():
         others = _other_classes(root)
         if others is not None:
             fields["classes"] = others
-            listing.notes.append("classes are those of the XML, by name; masks must use the numbers 1, 2, ... in that order")
+            listing.notes.append("the classes are those of the XML in alphabetical order; masks must use 1, 2, ... in this order")
     if masks is None:
         del fields["masks"]
     _fill_voc(listing, root, by_list=train is not None)
@@ -48,7 +55,7 @@ def _is_voc(path: Path) -> bool:
 
 
 def _other_classes(root: Path) -> tuple[str, ...] | None:
-    """The names in the annotations, if they are not all VOC's."""
+    """Return the classes in the annotations, or None if all of them are VOC's."""
     names: set[str] = set()
     for path in sorted((root / "Annotations").glob("*.xml")):
         names |= set(read_annotation(path.read_bytes(), str(path)))
@@ -79,9 +86,13 @@ def _fill_voc(listing: FolderListing, root: Path, *, by_list: bool) -> None:
 
 
 def read_coco(folder: Path) -> FolderListing | None:
-    """The listing of a folder with COCO's instances JSON and its images; None if there is no such file.
+    """List a folder with COCO's instances JSON and its images.
 
-    Raises ValueError where the images of a file are nowhere.
+    Returns:
+        The listing, or None if there is no such file.
+
+    Raises:
+        ValueError: If the images of a JSON file are not in the folder.
     """
     files = dict(_instances(folder))
     if not files:
@@ -105,7 +116,7 @@ def read_coco(folder: Path) -> FolderListing | None:
 
 
 def _instances(folder: Path) -> Iterator[tuple[Path, Instances]]:
-    """The JSON files in a folder and its annotation folders that are like COCO's instances."""
+    """Yield the JSON files of a folder and its annotation folders that look like COCO's instances."""
     for place in (folder, *inside(folder, ("annotations", "annotation", "labels"))):
         for path in sorted(place.glob("*.json")):
             with path.open("rb") as file:
@@ -116,12 +127,12 @@ def _instances(folder: Path) -> Iterator[tuple[Path, Instances]]:
 
 
 def _other_kind(path: Path) -> bool:
-    """COCO's files without shapes, which lie beside the instances."""
+    """Tell whether this is another of COCO's files, such as captions, which lie beside the instances."""
     return path.name.startswith(("captions_", "person_keypoints_", "image_info_", "panoptic_", "stuff_"))
 
 
 def _images_of(file: Instances, folder: Path) -> Path:
-    """The folder that a file's images lie in, found by the first few."""
+    """Find the folder that holds the images of a JSON file. It holds one of the first few."""
     names = [picture.file_name for picture in file.images.values()][:_SAMPLE]
     if not names:
         raise ValueError(f"{file.path}: lists no images")
@@ -131,7 +142,7 @@ def _images_of(file: Instances, folder: Path) -> Path:
             if any((place / name).is_file() for name in names):
                 return place
         level = [sub for place in level for sub in sorted(place.iterdir()) if sub.is_dir() and not sub.name.startswith(".")]
-    raise ValueError(f"{file.path}: its images ({names[0]}, ...) are nowhere in {folder}; put their folder beside the JSON")
+    raise ValueError(f"{file.path}: its images ({names[0]}, ...) are not in {folder}; put their folder beside the JSON")
 
 
 def _relative(path: Path, root: Path) -> str:
@@ -139,7 +150,7 @@ def _relative(path: Path, root: Path) -> str:
 
 
 def _add_items(listing: FolderListing, source: Source) -> None:
-    """The images as the source itself lists them."""
+    """Add the images that the data source lists."""
     for split in ("weak", "val"):
         if split not in source.splits():
             continue

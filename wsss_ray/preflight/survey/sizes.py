@@ -1,4 +1,4 @@
-"""The machine, and what suits it: networks, image sizes, batches and budgets."""
+"""Describe the machine, and choose image sizes, batches and epochs that suit it."""
 
 from __future__ import annotations
 
@@ -10,13 +10,19 @@ from statistics import median
 
 _GB = 1e9
 _SMALL_TRUNK_SIDE = 160
-_GPU_IMAGE_BYTES = 0.5 * _GB  # of one image of 384 x 384 in the training of a ResNet50 at stride 16, rounded up
-_CPU_IMAGE_BYTES = 0.1 * _GB  # of one of 256 x 256 in that of a frozen EfficientNet-Lite0
+_GPU_IMAGE_BYTES = 0.5 * _GB  # one image of 384 x 384 in the training of a ResNet50 at stride 16, rounded up
+_CPU_IMAGE_BYTES = 0.1 * _GB  # one image of 256 x 256 in the training with a frozen EfficientNet-Lite0
 
 
 @dataclass(frozen=True)
 class Machine:
-    """CPUs that this process may use, memory in bytes, and the memory of each GPU."""
+    """A machine.
+
+    Attributes:
+        cpus: CPUs that this process may use.
+        memory: Bytes of main memory.
+        gpus: Bytes of memory of each GPU.
+    """
 
     cpus: int
     memory: float
@@ -24,7 +30,7 @@ class Machine:
 
     @classmethod
     def here(cls) -> Machine:
-        """The machine, or the container that the process runs in."""
+        """Describe the machine, or the container, that this process runs in."""
         import torch
 
         devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
@@ -34,14 +40,29 @@ class Machine:
         return cls(cpus, total_memory(), gpus)
 
     def words(self) -> str:
-        """For people."""
+        """Describe the machine in words."""
         gpus = ", ".join(f"{memory / _GB:.0f} GB" for memory in self.gpus)
         return f"{self.cpus} CPUs, {self.memory / _GB:.0f} GB of memory, {f'GPUs with {gpus}' if gpus else 'no GPU'}"
 
 
 @dataclass(frozen=True)
 class JobSizes:
-    """What goes into the job file. Sides in pixels, `epochs` of classifier and of each segmenter, `shard` in images."""
+    """The numbers in the job file.
+
+    Attributes:
+        gpu: True trains on GPUs.
+        side: The side in pixels of the images that the networks see.
+        max_side: `data.max_side` in pixels.
+        stride: The output stride of the networks.
+        batch: Images per step of the classifier.
+        label_batch: Images per step of each segmenter.
+        micro_batch: Images in memory at a time.
+        epochs: Epochs of the classifier.
+        label_epochs: Epochs of each segmenter.
+        shard: Images per shard.
+        workers: Training workers.
+        loader_workers: Processes that decode images for a training worker.
+    """
 
     gpu: bool
     side: int
@@ -58,7 +79,13 @@ class JobSizes:
 
 
 def sizes_for(machine: Machine, sides: Sequence[int], num_images: int) -> JobSizes:
-    """What suits so many images, whose longer sides are `sides`, on this machine."""
+    """Choose the numbers for a job.
+
+    Args:
+        machine: The machine that the job is for.
+        sides: The longer side of each image, in pixels.
+        num_images: The size of the training set.
+    """
     gpu = bool(machine.gpus)
     side = _round32(min(max(median(sides) if sides else 256, 128), 384 if gpu else 256))
     batch, label_batch = (16, 16) if gpu else (20, 10)
@@ -84,7 +111,7 @@ def sizes_for(machine: Machine, sides: Sequence[int], num_images: int) -> JobSiz
 
 
 def total_memory() -> float:
-    """Bytes of memory that this process may have: the machine's, or those of its control group if that is less."""
+    """Return the bytes of memory that this process may have: the machine's memory, or the limit of its control group if lower."""
     pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return min([float(pages), *_group("memory.max"), *_group("memory/memory.limit_in_bytes")])
 
@@ -98,7 +125,7 @@ def _group(name: str) -> list[float]:
 
 
 def _epochs(num_images: int, *, least: int, most: int) -> float:
-    """Eight passes, more of few images and fewer of many, so that the network sees between `least` and `most`."""
+    """Choose eight passes, or more for few images and fewer for many, so that the network sees `least` to `most` images."""
     passes = min(max(8.0, least / num_images), max(1.0, most / num_images), 60.0)
     return float(round(passes)) if passes >= 3 else round(passes, 1)
 

@@ -1,4 +1,4 @@
-"""Images that are held out to score on, where there are masks and nobody has said which."""
+"""Hold out a validation set, if there are masks and the user has not named one."""
 
 from __future__ import annotations
 
@@ -9,15 +9,23 @@ from wsss_ray.core.component import digest
 from wsss_ray.preflight.survey.listing import ListedImage
 
 EVERY = 5
+"""One of so many images with a mask is held out."""
+
 LEAST, MOST = 10, 2000
-"""Masks that it takes to hold some out, and most images that are."""
+"""No image is held out if fewer than `LEAST` have masks. At most `MOST` images are."""
 
 
 def held_out(pictures: Sequence[ListedImage], twins: Mapping[str, str]) -> set[str]:
-    """The ids of about every fifth image with a mask, alike for all classes; none where there are fewer than ten masks.
+    """Choose about every fifth image with a mask, evenly over the classes; none if there are fewer than ten masks.
 
-    `twins` says of a path with the same bytes as others which stands for them: what is held out is not trained on by another
-    name. The choice rests on ids and tags only, so that it is the same every time.
+    The choice depends only on ids and tags, so it is the same every time.
+
+    Args:
+        pictures: The images.
+        twins: For each copy, the path of the file that stands for all copies. Only that one can be held out.
+
+    Returns:
+        The ids of the chosen images.
     """
     masked = sorted(
         (picture for picture in pictures if picture.mask is not None and picture.path not in twins),

@@ -1,4 +1,4 @@
-"""A whole look at a folder: how it is laid out, its files, its masks, and what is held out."""
+"""Inspect a folder: its layout, files, masks, and the validation set to hold out."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from wsss_ray.preflight.survey.masks import MaskLook, look_at_masks
 from wsss_ray.preflight.survey.sizes import JobSizes, Machine, sizes_for
 from wsss_ray.preflight.survey.split import held_out
 
-_TOLERATED = 0.025  # half of the max_bad_fraction of the job: fewer bad files than that need no table that leaves them out
+_TOLERATED = 0.025  # half of the job's max_bad_fraction: a smaller share of broken files needs no table without them
 
 Watch = Callable[[str, int], Progress]
-"""Called with what begins and how many files it has; what it returns, with how many more are done."""
+"""A callback that gets the name of a pass and its number of files, and returns the progress callback of that pass."""
 
 
 def _unwatched(_what: str, _total: int) -> Progress:
@@ -27,9 +27,19 @@ def _unwatched(_what: str, _total: int) -> Progress:
 
 @dataclass
 class Survey:
-    """What was found: the listing, headers by path, broken files with the reason, groups of equal files, masks, what is held out.
+    """The results of an inspection.
 
-    `decoded` images were read in full, all others by their headers. `no_masks` says why masks that are there are not used.
+    Attributes:
+        folder: The folder.
+        listing: Its images, and how a job names them.
+        machine: The machine that the job is for.
+        looks: Headers by path.
+        decoded: The number of images that were decoded in full.
+        broken: Reasons by path, for files that cannot be read.
+        same: Groups of files with the same bytes.
+        masks: The content of a sample of masks, if masks are files.
+        no_masks: Why the masks are not used, if there are some that are not.
+        held_out: Ids of the images that were moved to the validation set.
     """
 
     folder: Path
@@ -45,11 +55,11 @@ class Survey:
 
     @property
     def num_train(self) -> int:
-        """Images with tags that are trained on."""
+        """Count the images of the training set."""
         return sum(picture.split == "weak" for picture in self.listing.pictures)
 
     def sizes(self) -> JobSizes:
-        """What suits the images and the machine."""
+        """Choose the sizes that suit the images and the machine."""
         sides = [max(look.width, look.height) for look in self.looks.values() if look.width]
         return sizes_for(self.machine, sides, self.num_train)
 
@@ -57,7 +67,21 @@ class Survey:
 def survey(
     folder: Path, *, tags: Path | None = None, masks: Path | None = None, machine: Machine, watch: Watch = _unwatched
 ) -> Survey:
-    """Look at a folder. Raises ValueError on what cannot be understood, or does not fit what was given."""
+    """Inspect a folder of images.
+
+    Args:
+        folder: The folder.
+        tags: A table of tags. None looks for one in the folder and beside it.
+        masks: A folder of masks. None looks for one in the folder.
+        machine: The machine that the job is for.
+        watch: Called at the start of each pass over the files.
+
+    Returns:
+        The results.
+
+    Raises:
+        ValueError: If the folder has none of the layouts, or `tags` or `masks` do not fit it.
+    """
     listing = understand(folder, tags=tags, masks=masks)
     limit = int(Source.model_fields["max_pixels"].default)
     paths = [picture.path for picture in listing.pictures]
@@ -93,7 +117,7 @@ def _check_masks(found: Survey, *, asked: bool) -> None:
 
 
 def _drop_broken(found: Survey) -> None:
-    """Leave broken files out where there is a table of our own anyway, or too many of them for the run to bear."""
+    """Leave broken files out if the job has a table of its own anyway, or if there are too many of them for the run."""
     listing = found.listing
     if not found.broken or listing.kind != "folder":
         return
@@ -112,14 +136,14 @@ def _hold_out(found: Survey) -> None:
     twins = {path: group[0] for group in found.same for path in group[1:]}
     pictures = listing.pictures
     if listing.drawn:
-        pictures = [replace(picture, mask=picture.path) for picture in pictures]  # every one has what its mask is drawn from
+        pictures = [replace(picture, mask=picture.path) for picture in pictures]  # annotations give each image a mask
     if not listing.has_masks or not (ids := held_out(pictures, twins)):
         return
     chosen = {picture.path for picture in pictures if picture.image_id in ids}
     beside = {picture.path for picture in pictures if twins.get(picture.path) in chosen}
     if beside:
         listing.left_out["the same as an image that is held out"] += sorted(beside)
-    listing.own.append("about every fifth image with a mask is held out to score on")
+    listing.own.append("about every fifth image with a mask is held out for validation")
     listing.pictures = [
         replace(picture, split="val") if picture.image_id in ids else picture
         for picture in listing.pictures

@@ -1,4 +1,4 @@
-"""What `init` writes: the job file, and where the data needs it, a table or lists of its own beside it."""
+"""Write the files of `init`: the job file and, if the data needs them, a table or lists beside it."""
 
 from __future__ import annotations
 
@@ -18,15 +18,25 @@ from wsss_ray.storage.atomic import replacing
 
 
 def write_job(found: Survey, out: Path, *, force: bool) -> list[Path]:
-    """Write the job file, and the table or lists that it names, if any. Returns the paths, the job's last.
+    """Write the job file, and the table or lists that it names, if any.
 
-    Raises ValueError if one of them is there already (without `force`) or the data cannot be planned with, and OSError if
-    something cannot be written. Then nothing that was there has changed.
+    Args:
+        found: The inspection of the folder.
+        out: The job file.
+        force: True replaces files that exist.
+
+    Returns:
+        The paths of all files, the job file last.
+
+    Raises:
+        ValueError: If a file exists and `force` is False, or if the job cannot be planned. Then no file has changed.
+        OSError: If a file cannot be written.
     """
     own, fields = _own_files(found, out)
     for path in (*own, out):
         if path.is_dir() or (path.exists() and not force):
-            raise ValueError(f"{path}: is there already; {'give a file by --out' if path.is_dir() else 'replace it by --force'}")
+            mend = "give a file with --out" if path.is_dir() else "replace it with --force"
+            raise ValueError(f"{path}: is there already; {mend}")
     _try(found, out, own, fields)
     for path, content in (*own.items(), (out, _text(found, out, fields))):
         with replacing(path) as file:
@@ -35,7 +45,7 @@ def write_job(found: Survey, out: Path, *, force: bool) -> list[Path]:
 
 
 def _try(found: Survey, out: Path, own: dict[Path, str], fields: dict[str, Any]) -> None:
-    """Write everything to a temporary folder, and see that the job says what it should and can be planned."""
+    """Write all files to a temporary folder, and check that the job reads back as intended and can be planned."""
     with tempfile.TemporaryDirectory(prefix="wsss-ray-init-") as scratch:
         elsewhere = {str(path): str(Path(scratch, path.name)) for path in own}
         for path, content in own.items():
@@ -48,7 +58,7 @@ def _try(found: Survey, out: Path, own: dict[Path, str], fields: dict[str, Any])
             raise ValueError(f"{found.folder!a}: its path is not UTF-8, which a job file has to be; rename the folder") from error
         job = load_job(job_file)
         if job.data != Source.model_validate({"kind": found.listing.kind} | _data(found, tried)):
-            raise ValueError(f"{found.folder}: ${{NAME}} in a path means another path in a job file; rename the folder")
+            raise ValueError(f"{found.folder}: a job file replaces ${{NAME}} by an environment variable; rename the folder")
         job.plan()
 
 
@@ -70,7 +80,7 @@ def _text(found: Survey, out: Path, fields: dict[str, Any]) -> str:
 
 
 def _own_files(found: Survey, out: Path) -> tuple[dict[Path, str], dict[str, Any]]:
-    """The files beside the job that the data needs, by path, and the fields of the data block that name them."""
+    """Compose the files that the data needs beside the job. Return their texts by path, and the fields of the `data:` block."""
     listing, fields = found.listing, dict(found.listing.fields)
     if not listing.own:
         return {}, fields
@@ -96,7 +106,7 @@ def _own_files(found: Survey, out: Path) -> tuple[dict[Path, str], dict[str, Any
 
 
 def _in_list(listing: FolderListing, image_id: str) -> str:
-    """How a list names an image: # begins a comment there."""
+    """Name an image in a list: by COCO's number if the name holds #, which begins a comment there, or spaces at its ends."""
     if listing.kind == "coco" and ("#" in image_id or image_id != image_id.strip()):
         path = Path(str(listing.fields["root"])) / str(listing.fields["train_annotations"])
         return str(read_instances(path, "train_annotations").ids[image_id])
@@ -107,24 +117,24 @@ def _heading(found: Survey, out: Path) -> list[str]:
     classes = ", ".join(f"{name} {count}" for name, count in list(found.listing.tagged().items())[:12])
     return [
         f"Written by wsss-ray init for {found.folder} ({found.listing.what}),",
-        f"{found.num_train} images to train on: {classes}{', ...' if len(found.listing.classes) > 12 else ''};",
+        f"{found.num_train} training images: {classes}{', ...' if len(found.listing.classes) > 12 else ''};",
         f"for a machine with {found.machine.words()}.",
-        f"  wsss-ray check {out.name}     two batches of everything: mistakes, time, memory",
-        f"  wsss-ray submit {out.name}    run it; again to go on",
+        f"  wsss-ray check {out.name}     two batches of each stage: mistakes, time, memory",
+        f"  wsss-ray submit {out.name}    run it; call again to resume",
     ]
 
 
 def _why(found: Survey) -> dict[str, str]:
-    """The comments of the data block."""
+    """Comment the fields of the `data:` block."""
     listing = found.listing
     own = f"made by init, because {'; '.join(listing.own)}" if listing.own else ""
     tags = own or ("the first subfolder is the tag" if listing.fields.get("tags") is None else "columns image, tags and split")
     return {
         "tags": tags,
         "train": own if listing.own else "the images with tags",
-        "val": "the images to score on",
-        "masks": f"not used: {found.no_masks}" if found.no_masks else "PNG files called like the images, to score with",
-        "val_annotations": "the images to score on; null: none",
+        "val": "the validation set",
+        "masks": f"not used: {found.no_masks}" if found.no_masks else "PNG files named like the images, for scoring",
+        "val_annotations": "the validation set; null: none",
         "max_side": "larger images are shrunk to it when they are packed",
-        "shard_size": "images a file: the unit of work for parallel workers",
+        "shard_size": "images per shard, the unit of work for parallel workers",
     }
