@@ -1,8 +1,8 @@
-"""Values that the whole package speaks in, and all that the author of a method, a part or a trunk imports.
+"""Define the values that all packages share. Authors of methods, parts and trunks import everything from here.
 
     from wsss_ray.core import Data, Learner, Localizer, Method, SeedRule, Segmenter, Stage, evaluate, localize, seed, train
 
-Nothing here imports torch when it is imported, so that planning a job stays quick.
+Importing this package does not import torch, so that planning a job stays quick.
 """
 
 from __future__ import annotations
@@ -11,14 +11,9 @@ from typing import TYPE_CHECKING
 
 from wsss_ray.core.component import Component, NotIdentity, SinceThen
 from wsss_ray.core.contracts import (
-    IGNORE,
     Augment,
-    Axis,
-    Batch,
-    Evidence,
     Learner,
     Localizer,
-    Maps,
     MaskNoise,
     Metric,
     OnlineSegmenter,
@@ -46,11 +41,12 @@ from wsss_ray.core.plan import (
 )
 from wsss_ray.core.randomness import random_key
 from wsss_ray.core.threshold import Recipe, Threshold
+from wsss_ray.core.values import IGNORE, Axis, Batch, Evidence, Maps
 
-if TYPE_CHECKING:  # they need numpy, which a plan does not
-    from wsss_ray.core.contracts import ImageArray as ImageArray
-    from wsss_ray.core.contracts import LabelArray as LabelArray
-    from wsss_ray.core.contracts import MapArray as MapArray
+if TYPE_CHECKING:  # these need numpy, and a plan does not
+    from wsss_ray.core.values import ImageArray as ImageArray
+    from wsss_ray.core.values import LabelArray as LabelArray
+    from wsss_ray.core.values import MapArray as MapArray
 
 __all__ = [
     "IGNORE",

@@ -1,9 +1,11 @@
-"""A component: a frozen value whose fields are its configuration and whose methods are its mathematics.
+"""Define components: frozen values whose fields are their configuration and whose methods are their mathematics.
 
-It hashes, pickles to workers and prints as YAML. Its identity is the canonical form of all that decides numbers, defaults
-included; fields marked `NotIdentity` (paths) stay out of it, and those marked `SinceThen` while they have their default. Where a
-field's type is an abstract role (`Localizer`, `SeedRule`), the job file picks the implementation by its `kind`, the snake-case
-name of the class; a block without `kind` changes single fields of the default that stands there.
+A component can be hashed, pickled to workers and printed as YAML. Its identity is the canonical form of everything that decides
+its numbers, defaults included. Two marks leave a field out of the identity: `NotIdentity` always (paths), `SinceThen` while the
+field has its default.
+
+The type of a field may be an abstract role (`Localizer`, `SeedRule`). A job file then picks the implementation by its `kind`, the
+name of the class in snake case. A block without `kind` changes single fields of the default.
 """
 
 from __future__ import annotations
@@ -19,15 +21,33 @@ from typing_extensions import Self
 
 
 class NotIdentity:
-    """Marks a field, by `Annotated[str, NotIdentity()]`, that changes no number: where a file lies, not what is in it."""
+    """Mark a field that changes no number, such as the path of a file.
+
+    Example:
+        path: Annotated[str, NotIdentity()] = "weights.pth"
+    """
 
 
 class SinceThen:
-    """Marks a field that came when artifacts were made already: its default is what was done before, and changes no id."""
+    """Mark a field that was added after artifacts had been made. Its default keeps the old numbers and therefore the old ids.
+
+    Example:
+        flip: Annotated[bool, SinceThen()] = False
+    """
 
 
 class Component(BaseModel):
-    """A frozen configuration value with behaviour. Raise `revision` when the same fields come to mean other numbers."""
+    """A frozen configuration value with behaviour.
+
+    `revision` is part of the identity: raise it when the same fields give other numbers than before. `tag` is the key by which a
+    job file picks the class.
+
+    Example:
+        >>> class Blur(Component):
+        ...     sigma: float = 1.0
+        >>> Blur(sigma=2.0).spec()
+        {'kind': 'blur', 'sigma': 2.0}
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), validate_default=True)
 
@@ -36,22 +56,22 @@ class Component(BaseModel):
 
     @classmethod
     def kind(cls) -> str:
-        """The name by which a job file picks this class: `StochasticGradCam` is `stochastic_grad_cam`."""
+        """Return the name by which a job file picks this class: `StochasticGradCam` is `stochastic_grad_cam`."""
         return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", cls.__name__).lower()
 
     @classmethod
     def is_abstract(cls) -> bool:
-        """Whether the class only names a role."""
+        """Return True if the class is a role without an implementation."""
         return bool(getattr(cls, "__abstractmethods__", None))
 
     @classmethod
     def kinds(cls) -> dict[str, type[Component]]:
-        """All implementations of this role that are imported, by kind; without a kind that several have, as none is meant."""
+        """Return the imported implementations of this role by kind. Leave out a kind that several classes share."""
         return {kind: several[0] for kind, several in cls.by_kind().items() if len(several) == 1}
 
     @classmethod
     def by_kind(cls) -> dict[str, list[type[Component]]]:
-        """All implementations of this role that are imported, by kind: one each, unless two modules took the same name."""
+        """Return the imported implementations of this role by kind: one class each, or several from modules that use one name."""
         found: dict[str, list[type[Component]]] = {}
         for sub in sorted(_subclasses(cls), key=lambda sub: (sub.kind(), sub.__module__)):
             several = found.setdefault(sub.kind(), [])
@@ -61,15 +81,25 @@ class Component(BaseModel):
 
     @classmethod
     def from_text(cls, text: str) -> Any:
-        """The block that a plain string in a job file stands for, where a role has such a shorthand; else the string."""
+        """Return the block that a plain string in a job file stands for. A role without a shorthand returns the string.
+
+        Example:
+            >>> Trunk.from_text("timm:resnet50d")
+            {'kind': 'timm', 'name': 'resnet50d'}
+        """
         return text
 
     def spec(self) -> dict[str, Any]:
-        """The component as a job file would write it, every default spelt out."""
+        """Return the component as a block of a job file, with all defaults."""
         return {self.tag: self.kind()} | {name: spec_of(value) for name, value in self}
 
     def identity(self) -> dict[str, Any]:
-        """All that decides numbers, nested: kind, revision and fields, but for those that a mark leaves out."""
+        """Return everything that decides the numbers: kind, revision and fields, nested. Marked fields may be left out.
+
+        Example:
+            >>> Poly(power=0.9).identity()
+            {'kind': 'poly', 'revision': 1, 'power': 0.9}
+        """
         fields = {
             name: _identity(getattr(self, name))
             for name, field in type(self).model_fields.items()
@@ -79,13 +109,18 @@ class Component(BaseModel):
         return {"kind": self.kind(), "revision": self.revision} | fields
 
     def parts(self) -> Iterator[Component]:
-        """The component itself and every one in it."""
+        """Yield the component itself and every component inside it."""
         yield self
         for _, value in self:
             yield from _parts(value)
 
     def everywhere(self, role: type[Component], **fields: Any) -> Self:
-        """The same component, with these values for fields of itself and of every part in it that is a `role`."""
+        """Return a copy in which every component of type `role`, itself included, has the given fields.
+
+        Example:
+            >>> CamClassifier().everywhere(Learner, precision="bfloat16").precision
+            'bfloat16'
+        """
         update = {name: _everywhere(value, role, fields) for name, value in self}
         return self.model_copy(update=update | (fields if isinstance(self, role) else {}))
 
@@ -109,22 +144,27 @@ class Component(BaseModel):
 
 
 def digest(value: Any) -> str:
-    """SHA-256 of a value's canonical JSON, as 64 hexadecimal digits."""
+    """Return the SHA-256 of a value's canonical JSON, as 64 hexadecimal digits."""
     return hashlib.sha256(canonical(value).encode()).hexdigest()
 
 
 def canonical(value: Any) -> str:
-    """JSON with sorted keys and no spaces, so that equal values have equal text."""
+    """Return JSON with sorted keys and no spaces. Equal values have equal text.
+
+    Example:
+        >>> canonical({"b": 1, "a": [True, None]})
+        '{"a":[true,null],"b":1}'
+    """
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
 def twice(kind: str, several: Sequence[type[Component]]) -> str:
-    """What to say of components with one name."""
+    """Return the message about components that share a name."""
     return f"{len(several)} components are called {kind}: in {' and '.join(one.__module__ for one in several)}"
 
 
 def _over_default(owner: type[Component], name: str, given: Any) -> Any:
-    """Lay a job file's partial block over the component that stands there by default."""
+    """Complete a partial block of a job file with the fields of the default component."""
     field = owner.model_fields.get(name)
     default = field.get_default(call_default_factory=True) if field is not None and not field.is_required() else None
     if not (isinstance(given, dict) and isinstance(default, Component)):
@@ -163,7 +203,7 @@ def _everywhere(value: Any, role: type[Component], fields: dict[str, Any]) -> An
 
 
 def spec_of(value: Any) -> Any:
-    """A field's value as a job file would write it."""
+    """Return a field's value as a job file writes it."""
     if isinstance(value, Component):
         return value.spec()
     return [spec_of(item) for item in value] if isinstance(value, tuple | list) else value

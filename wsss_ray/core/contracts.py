@@ -1,4 +1,4 @@
-"""The roles that parts of a method play, and the shapes that pass between them.
+"""Define the roles that the parts of a method play.
 
 Shape legend, used as name suffixes everywhere:
 
@@ -7,142 +7,98 @@ Shape legend, used as name suffixes everywhere:
     D positions of a window, row by row   S side of a window   H, W rows and columns
 
 Images are RGB with values 0..255; every network normalises its own input. A tag k (0-based) has the label k + 1 in seeds and
-masks. Modules that define components import torch only where they compute, so that planning a job takes no second for it.
+masks. Modules that define components import torch only inside the functions that compute, so that planning a job stays quick.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from wsss_ray.core.component import Component, SinceThen
 from wsss_ray.core.optim import Constant, Optimizer, Schedule, Sgd
+from wsss_ray.core.values import IGNORE as IGNORE
+from wsss_ray.core.values import Axis as Axis
+from wsss_ray.core.values import Batch as Batch
+from wsss_ray.core.values import Evidence as Evidence
+from wsss_ray.core.values import Maps as Maps
 
 if TYPE_CHECKING:
     import numpy as np
-    import torch
-    from numpy.typing import NDArray
     from torch import Tensor, nn
 
     from wsss_ray.core.threshold import Threshold
-
-    ImageArray = NDArray[np.uint8]  # (H, W, 3), RGB
-    LabelArray = NDArray[np.uint8]  # (H, W), labels 0..L-1 and IGNORE
-    MapArray = NDArray[np.float32]  # (C, H, W) or (H, W), in [0, 1]
+    from wsss_ray.core.values import ImageArray as ImageArray
+    from wsss_ray.core.values import LabelArray as LabelArray
+    from wsss_ray.core.values import MapArray as MapArray
 
 Precision = Literal["float32", "bfloat16"]
 
-IGNORE = 255
-"""The label of a pixel that belongs to no class as far as one knows; neither trained on nor scored."""
-
-
-@dataclass(frozen=True)
-class Batch:
-    """What one training step of one worker sees.
-
-    `seeds_BEHW` is uint8 with `IGNORE`; E is 0 for a classifier, 1 as a rule, more for several estimates. An image with a human
-    mask has it in every E channel and `strong_B` set. `valid_BHW` is False where a crop goes beyond its image. `keys_B` holds one
-    63-bit random key per image, drawn from (job seed, epoch, image id): all randomness of the step comes from there, so that no
-    worker count changes it.
-    """
-
-    ids: tuple[str, ...]
-    image_BCHW: Tensor
-    tags_BK: Tensor
-    seeds_BEHW: Tensor
-    strong_B: Tensor
-    valid_BHW: Tensor
-    keys_B: tuple[int, ...]
-
-    def to(self, device: torch.device) -> Batch:
-        """The same batch with its tensors on `device`; pinned ones are copied while the processor goes on."""
-        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
-
-    def pin_memory(self) -> Batch:
-        """The same batch in memory that a GPU reads by itself; torch's DataLoader calls this."""
-        return self._each(lambda tensor: tensor.pin_memory())
-
-    def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
-        names = ("image_BCHW", "tags_BK", "seeds_BEHW", "strong_B", "valid_BHW")
-        changed: dict[str, Any] = {name: change(getattr(self, name)) for name in names}
-        return replace(self, **changed)
-
-
-@dataclass(frozen=True)
-class Axis:
-    """Where a network's features lie along one side of the image, as fractions of that side.
-
-    Feature i has its centre at `first` + i * `step`. With padded convolutions that is not the middle of the i-th of n equal
-    cells: a map enlarged as if it were is off by up to half a stride.
-    """
-
-    first: float
-    step: float
-
-
-@dataclass(frozen=True)
-class Maps:
-    """Localization maps of one image: for each of its tags (`classes`, 0-based) the maximum and the mean over all estimates.
-
-    Both are (C, h, w) at the network's resolution, each estimate normalised to [0, 1]; `rows` and `columns` say where on the
-    image. "Some estimate exceeds theta" is "the maximum exceeds theta", so that theta can change without the network.
-    """
-
-    classes: tuple[int, ...]
-    peak_CHW: MapArray
-    mean_CHW: MapArray
-    rows: Axis
-    columns: Axis
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """One training crop, and the localization maps that its labels are made from."""
-
-    image_HWC: ImageArray
-    maps: Maps
-
 
 class Trunk(Component):
-    """A network from images to a feature map, without a head. In a job file also `vgg16`, or `timm:NAME` for a model of timm."""
+    """A network without a head, from images to a feature map. A job file may name it in short: `vgg16`, `timm:resnet50d`."""
 
     @classmethod
     def from_text(cls, text: str) -> dict[str, str]:
-        """See `Component.from_text`: the kind, and behind a colon the name of the model."""
+        """Return the block that `KIND` or `KIND:NAME` stands for. See `Component.from_text`."""
         kind, colon, name = text.partition(":")
         return {"kind": kind} | ({"name": name} if colon else {})
 
     @abstractmethod
     def build(self) -> nn.Module:
-        """A module image_BCHW (RGB, 0..255) -> features_BCHW. Loads the weights, if any.
+        """Build the network and load its weights, if it has any.
 
-        It has an int attribute `channels` and a method `centres(size) -> (first, step)`: along a side of `size` pixels, the pixel
-        under the centre of feature 0, and the pixels from one feature to the next.
+        Returns:
+            A module image_BCHW (RGB, 0..255) -> features_BCHW. It has an int attribute `channels` and a method
+            `centres(size) -> (first, step)`. For a side of `size` pixels, `first` is the pixel under the centre of feature 0, and
+            `step` the number of pixels from one feature to the next.
+
+        Raises:
+            ValueError: if the weights are missing or do not fit.
+
+        Example:
+            >>> Vgg16().build().channels
+            512
         """
 
     def hidden_layers(self, hidden: int) -> dict[str, Tensor]:
-        """Pretrained fc6 (`hidden` x channels x 3 x 3) and fc7 (1x1) for a head, weights and biases; empty if there are none."""
+        """Return the pretrained weights and biases of fc6 and fc7 for a head; an empty dict if the trunk has none.
+
+        Args:
+            hidden: output channels of both layers. fc6 is (`hidden`, channels, 3, 3), fc7 is 1x1.
+        """
         return {}
 
 
 class Augment(Component):
-    """How a training sample is cut from an image; the same geometry for its label maps."""
+    """A rule that cuts a training sample from an image. Label maps get the same geometry as the image."""
 
     @abstractmethod
-    def __call__(
-        self, image_HWC: ImageArray, seeds_EHW: LabelArray, rng: np.random.Generator
-    ) -> tuple[ImageArray, LabelArray]:
-        """Image and label maps at the training size. Bilinear for images, nearest for labels."""
+    def __call__(self, image_HWC: ImageArray, seeds_EHW: LabelArray, rng: np.random.Generator) -> tuple[ImageArray, LabelArray]:
+        """Cut one sample.
+
+        Args:
+            image_HWC: the whole image.
+            seeds_EHW: its label maps; E may be 0.
+            rng: source of all randomness.
+
+        Returns:
+            Image and label maps at the training size. Resize images bilinearly and labels by the nearest pixel, and give pixels
+            beyond the image the label `IGNORE`.
+
+        Example:
+            def __call__(self, image_HWC, seeds_EHW, rng):  # mirror half of them
+                return (image_HWC[:, ::-1], seeds_EHW[..., ::-1]) if rng.random() < 0.5 else (image_HWC, seeds_EHW)
+        """
 
 
 class Learner(Component):
-    """Something that trains: a network, its loss, and the budget and optimiser it is trained with.
+    """A network, its loss, its optimiser and the length of its training.
 
-    The loss gives one value per image and term; the engine averages over the global batch. No term may couple two images, so
+    The loss gives one value per image and term, and the engine averages over the global batch. No term may couple two images, so
     that neither the micro-batch nor the number of workers changes a result.
     """
 
@@ -153,7 +109,7 @@ class Learner(Component):
     optimizer: Optimizer = Sgd(lr=1e-3)
     schedule: Schedule = Constant()
     precision: Annotated[Precision, SinceThen()] = Field(
-        default="float32", description="What trunk, head and blocks compute in; weights, gradients and losses are float32."
+        default="float32", description="Precision of trunk, head and blocks; weights, gradients and losses stay float32."
     )
 
     @model_validator(mode="after")
@@ -163,69 +119,122 @@ class Learner(Component):
         return self
 
     def total_steps(self, num_images: int) -> int:
-        """Optimiser steps of the whole training on `num_images` images."""
+        """Return the number of optimiser steps of a training on `num_images` images.
+
+        Example:
+            >>> CamClassifier(batch_size=16, epochs=2.0).total_steps(800)
+            100
+        """
         return self.steps if self.steps is not None else max(1, round((self.epochs or 0) * num_images / self.batch_size))
 
     @abstractmethod
     def build(self, num_classes: int) -> nn.Module:
-        """The network for `num_classes` object classes (K, background not counted), with pretrained weights where it has any."""
+        """Build the network with its pretrained weights, if it has any.
+
+        Args:
+            num_classes: number K of object classes; background is not counted.
+
+        Raises:
+            ValueError: if the weights are missing or do not fit.
+        """
 
     @abstractmethod
     def loss(self, net: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        """Named loss terms, each of shape (B,). Calls `net` once, as a whole: it may be wrapped for distributed training."""
+        """Compute the loss of a batch.
+
+        Args:
+            net: the network of `build`. Call it once and as a whole, because it may be wrapped for distributed training.
+            batch: one micro-batch.
+
+        Returns:
+            Named loss terms, each (B,).
+
+        Example:
+            def loss(self, net, batch):
+                return {"classification": multilabel_bce(net(batch.image_BCHW), batch.tags_BK)}
+        """
 
     def param_groups(self, net: nn.Module) -> list[dict[str, object]]:
-        """Optimiser groups; `lr_scale` multiplies the learning rate, `weight_decay` overrides. One group unless overridden."""
+        """Return the groups of parameters for the optimiser; all trainable ones in one group by default.
+
+        Returns:
+            Groups with `params`. `lr_scale` multiplies the learning rate, `weight_decay` replaces that of the optimiser.
+
+        Example:
+            def param_groups(self, net):
+                return [{"params": net.trunk.parameters()}, {"params": net.head.parameters(), "lr_scale": 10.0}]
+        """
         return [{"params": [p for p in net.parameters() if p.requires_grad]}]
 
 
 class Segmenter(Learner):
-    """A learner whose network scores every pixel. `reads_seeds`: how many sets of seeds its loss looks at; None for any."""
+    """A learner whose network scores every pixel. `reads_seeds` is the number of label maps its loss reads; None for any."""
 
     reads_seeds: ClassVar[int | None] = 1
 
     @abstractmethod
     def predict(self, net: nn.Module, image_BCHW: Tensor) -> Tensor:
-        """Logits_BLHW at the resolution of the image."""
+        """Return logits_BLHW at the resolution of the image (RGB, 0..255)."""
 
 
 class OnlineSegmenter(Segmenter):
-    """A segmenter that makes its labels as it trains: what they rest on comes from the network, the labels from the CPU.
+    """A segmenter that makes its labels during training: the network gives the evidence, CPU processes make labels from it.
 
-    The labels of step t rest on the network as it is before step t - `ahead`, whatever the machine: with `ahead` 0 on its present
-    state; with 1 the CPUs make them while step t - 1 trains. They stand in the one channel of `batch.seeds_BEHW`.
+    The labels of step t use the network as it is before step t - `ahead`, on every machine. With `ahead` 0 this is its present
+    state. With `ahead` 1 the CPUs make the labels while step t - 1 trains. `loss` finds them in the one channel of
+    `batch.seeds_BEHW`.
     """
 
     reads_seeds: ClassVar[int | None] = 0
-    ahead: int = Field(default=1, ge=0, le=8, description="Steps between a network's state and the labels made from it.")
+    ahead: int = Field(default=1, ge=0, le=8, description="Steps between the network's state and the labels made from it.")
 
     @abstractmethod
     def evidence(self, net: nn.Module, batch: Batch) -> list[Evidence]:
-        """What the labels of each image of a batch rest on; plain arrays, for they go to another process."""
+        """Return the evidence for each image of a batch. It goes to another process: use numpy arrays, not tensors."""
 
     @abstractmethod
     def online_label(self, evidence: Evidence) -> LabelArray:
-        """The label map of one image, (H, W) as its crop. Pure."""
+        """Return the label map of one crop, (H, W) with `IGNORE`. Depend on nothing but the evidence and the fields.
+
+        Example:
+            def online_label(self, evidence):
+                return self.labels.seed(evidence.image_HWC, evidence.maps, None)  # `labels` is a SeedRule
+        """
 
 
 class Localizer(Component):
-    """From a trained classifier and one image with its tags to localization maps."""
+    """A rule that makes localization maps of one image with a trained classifier."""
 
     def check(self, classifier: Learner) -> None:
-        """Raise ValueError if it cannot work with that classifier; asked when the plan is made, before anything is trained."""
+        """Refuse a classifier that the localizer cannot work with. The plan calls this before anything is trained.
+
+        Raises:
+            ValueError: if the classifier does not fit.
+        """
         return
 
     @abstractmethod
     def localize(self, net: nn.Module, image_HWC: ImageArray, classes: Sequence[int], key: int) -> Maps:
-        """Maps of the given tags (0-based) only; all randomness drawn from `key`."""
+        """Make the maps of one image.
+
+        Args:
+            net: the trained classifier.
+            image_HWC: the whole image.
+            classes: tags (0-based) of the image; make no other maps. May be empty.
+            key: source of all randomness.
+
+        Example:
+            >>> CamLocalizer().localize(CamClassifier().build(20), image_HWC, classes=(3, 7), key=0).peak_CHW.shape[0]
+            2
+        """
 
 
 class SeedRule(Component):
-    """From localization maps to a label map. Pure: saliency, where the rule wants it, is handed in."""
+    """A rule that makes a label map from localization maps. It is pure: it gets saliency as an argument."""
 
     @property
     def needs_saliency(self) -> bool:
-        """Whether the rule cannot do without saliency maps; a plan without them is refused before anything is trained."""
+        """Return True if the rule needs saliency maps. A plan without them is then refused before anything is trained."""
         return False
 
     @property
@@ -238,36 +247,46 @@ class SeedRule(Component):
 
     @abstractmethod
     def seed(self, image_HWC: ImageArray, maps: Maps, saliency_HW: MapArray | None) -> LabelArray:
-        """Labels at the image's resolution, `IGNORE` where undecided."""
+        """Return labels at the image's resolution, with `IGNORE` where undecided.
+
+        Example:
+            >>> ThresholdSeeds(theta=0.3, background=None).seed(image_HWC, maps, None)
+        """
 
 
 class MaskNoise(Component):
-    """From human masks to worse ones, for experiments on how much noise a training bears."""
+    """A rule that adds noise to human masks, for experiments on the noise that a training tolerates."""
 
-    draw: int = Field(default=0, ge=0, description="Another number, other noise.")
+    draw: int = Field(default=0, ge=0, description="Number of the draw; another number gives other noise.")
 
     @abstractmethod
     def spoil(self, mask_HW: LabelArray, rng: np.random.Generator) -> LabelArray:
-        """The mask with its noise; labels with `IGNORE`."""
+        """Return a noisy copy of the mask (labels with `IGNORE`). Take all randomness from `rng`.
+
+        Example:
+            >>> BlockNoise(ratio=0.3).spoil(mask_HW, np.random.default_rng(0))
+        """
 
 
 class Relabel(Component):
-    """From a trained segmenter's own predictions to pseudo-labels for the next training."""
+    """A rule that makes pseudo-labels for the next training from the predictions of a trained segmenter."""
 
     @abstractmethod
     def label(self, segmenter: Segmenter, net: nn.Module, image_HWC: ImageArray, classes: Sequence[int]) -> LabelArray:
-        """Labels at the image's resolution."""
+        """Return pseudo-labels at the image's resolution. `classes` are the tags (0-based) of the image."""
 
 
 class Metric(Component):
-    """How label maps are made for scoring. The score itself is always one confusion matrix over the data set."""
+    """A rule that makes label maps for scoring. The score itself is always one confusion matrix over the data set."""
 
     @abstractmethod
     def predict(self, segmenter: Segmenter, net: nn.Module, image_HWC: ImageArray) -> LabelArray:
-        """Labels at the image's resolution."""
+        """Return the predicted labels at the image's resolution. `segmenter.predict(net, image_BCHW)` gives the logits.
+
+        Example:
+            >>> MultiScale(scales=(1.0,), crf=None).predict(segmenter, net, image_HWC)
+        """
 
 
 class SeedScore(Component):
-    """Scores label maps as they are; undecided pixels count as misses of their true class. No settings."""
-
-
+    """Score label maps as they are. An undecided pixel counts as a miss of its true class. It has no settings."""

@@ -1,4 +1,4 @@
-"""Optimisers and learning-rate schedules as components."""
+"""Define optimisers and learning-rate schedules as components."""
 
 from __future__ import annotations
 
@@ -15,14 +15,25 @@ if TYPE_CHECKING:
 
 
 class Optimizer(Component):
-    """Builds a torch optimiser from parameter groups; a group's `lr_scale` multiplies `lr`."""
+    """A torch optimiser and its settings."""
 
-    lr: float = Field(gt=0)
+    lr: float = Field(gt=0, description="Learning rate before the schedule.")
     weight_decay: float = Field(default=0.0, ge=0)
 
     @abstractmethod
     def build(self, groups: list[dict[str, Any]]) -> TorchOptimizer:
-        """The optimiser; every group carries `base_lr` for the schedule."""
+        """Build the optimiser.
+
+        Args:
+            groups: groups of `Learner.param_groups`. `lr_scale` multiplies `lr`, `weight_decay` replaces the field's value.
+
+        Returns:
+            The optimiser. Every group of it has `base_lr`, which the schedule multiplies.
+
+        Example:
+            >>> Sgd(lr=0.1).build([{"params": net.parameters(), "lr_scale": 10.0}]).param_groups[0]["base_lr"]
+            1.0
+        """
 
     def _scaled(self, groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
         scaled = []
@@ -39,7 +50,7 @@ class Sgd(Optimizer):
     momentum: float = Field(default=0.9, ge=0, lt=1)
 
     def build(self, groups: list[dict[str, Any]]) -> TorchOptimizer:
-        """See `Optimizer.build`."""
+        """Build SGD. See `Optimizer.build`."""
         from torch.optim import SGD
 
         return SGD(self._scaled(groups), momentum=self.momentum)
@@ -51,7 +62,7 @@ class Adam(Optimizer):
     decoupled: bool = False
 
     def build(self, groups: list[dict[str, Any]]) -> TorchOptimizer:
-        """See `Optimizer.build`."""
+        """Build Adam or AdamW. See `Optimizer.build`."""
         from torch.optim import Adam as TorchAdam
         from torch.optim import AdamW
 
@@ -59,33 +70,43 @@ class Adam(Optimizer):
 
 
 class Schedule(Component):
-    """The factor on the learning rate at a step."""
+    """A factor on the learning rate that depends on the step."""
 
     @abstractmethod
     def factor(self, step: int, total: int, per_epoch: float) -> float:
-        """The factor for the 0-based `step` of `total`, where one pass over the data is `per_epoch` steps."""
+        """Return the factor for one step.
+
+        Args:
+            step: the step, from 0 on.
+            total: number of steps of the whole training.
+            per_epoch: number of steps of one pass over the data.
+
+        Example:
+            >>> Decay(gamma=0.1, every_epochs=2.0).factor(step=250, total=1000, per_epoch=100.0)
+            0.1
+        """
 
 
 class Constant(Schedule):
-    """Factor 1 throughout."""
+    """The factor 1 at every step."""
 
     def factor(self, step: int, total: int, per_epoch: float) -> float:
-        """See `Schedule.factor`."""
+        """Return 1. See `Schedule.factor`."""
         return 1.0
 
 
 class Poly(Schedule):
-    """(1 - step / total) ** power, as DeepLab trains."""
+    """The factor (1 - step / total) ** power, the schedule of DeepLab."""
 
     power: float = Field(default=0.9, gt=0)
 
     def factor(self, step: int, total: int, per_epoch: float) -> float:
-        """See `Schedule.factor`."""
+        """Return the polynomial. See `Schedule.factor`."""
         return float((1 - step / total) ** self.power)
 
 
 class Decay(Schedule):
-    """Multiply by `gamma` every so many epochs or steps (give one)."""
+    """A factor that is multiplied by `gamma` after every `every_epochs` epochs or `every_steps` steps. Give one of the two."""
 
     gamma: float = Field(gt=0, le=1)
     every_epochs: float | None = Field(default=None, gt=0)
@@ -97,30 +118,30 @@ class Decay(Schedule):
             raise ValueError("give exactly one of every_epochs and every_steps")
 
     def factor(self, step: int, total: int, per_epoch: float) -> float:
-        """See `Schedule.factor`."""
+        """Return the power of `gamma`. See `Schedule.factor`."""
         every = self.every_steps if self.every_steps is not None else (self.every_epochs or 1) * per_epoch
         return float(self.gamma ** math.floor(step / every))
 
 
 class Piecewise(Schedule):
-    """One factor for every so many steps; the last one stays. What population based training finds is written like this."""
+    """Factors that hold for `every_steps` steps each; the last one then stays. The result of population based training."""
 
-    every_steps: int = Field(ge=1)
+    every_steps: int = Field(ge=1, description="Steps for which each factor holds.")
     factors: tuple[float, ...] = Field(min_length=1)
 
     def factor(self, step: int, total: int, per_epoch: float) -> float:
-        """See `Schedule.factor`."""
+        """Return the factor of the interval. See `Schedule.factor`."""
         return self.factors[min(step // self.every_steps, len(self.factors) - 1)]
 
 
 class OneCycle(Schedule):
-    """A linear rise from 0 over the first `warmup` of the steps, then half a cosine down to `final`."""
+    """A factor that rises linearly from 0 to 1, then falls to `final` by half a cosine."""
 
-    warmup: float = Field(default=0.2, ge=0, lt=1)
-    final: float = Field(default=0.0, ge=0, le=1)
+    warmup: float = Field(default=0.2, ge=0, lt=1, description="Share of the steps in which the factor rises.")
+    final: float = Field(default=0.0, ge=0, le=1, description="Factor at the end.")
 
     def factor(self, step: int, total: int, per_epoch: float) -> float:
-        """See `Schedule.factor`."""
+        """Return the rising or falling factor. See `Schedule.factor`."""
         rise = self.warmup * total
         if step < rise:
             return (step + 1) / (rise + 1)

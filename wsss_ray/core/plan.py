@@ -1,7 +1,8 @@
-"""Stages as values, and the graph they form. No torch, no Ray, nothing runs here.
+"""Describe the stages of a job as values that form a graph. Nothing runs here, and neither torch nor Ray is needed.
 
-A stage is a kind, the frozen component that does the work, and the stages it reads. Its id is a hash of all of that, defaults
-included, so that two jobs that share a prefix share its artifacts, and a changed theta re-runs the seeds and nothing before.
+A stage has a kind, the frozen component that does the work, and the stages that it reads. Its id is a hash of all of these,
+defaults included. Two jobs whose first stages are equal therefore share the artifacts of these stages, and a new theta makes new
+seeds but no new maps.
 """
 
 from __future__ import annotations
@@ -19,7 +20,15 @@ Kind = Literal["ingest", "train", "localize", "seed", "evaluate"]
 
 @dataclass(frozen=True)
 class Stage:
-    """One step of a job. `name` is for people and stands outside the id; `inputs` are (role, stage) in a fixed order."""
+    """One step of a job. Make stages with `train`, `localize`, `seed` and the other functions of this module.
+
+    Args:
+        kind: the kind of step.
+        name: name shown to people; not part of the id.
+        component: the component that does the work.
+        inputs: the stages that are read, as (role, stage) in a fixed order.
+        seed: seed of the random numbers, for stages that draw any. `reseed` sets it.
+    """
 
     kind: Kind
     name: str
@@ -29,33 +38,38 @@ class Stage:
 
     @cached_property
     def id(self) -> str:
-        """The stage's folder in the store: its kind and 16 digits of the hash of all that decides its numbers."""
+        """Name of the stage's folder in the store: the kind and 16 digits of the hash of `identity`."""
         return f"{self.kind}-{digest(self.identity())[:16]}"
 
     def identity(self) -> dict[str, Any]:
-        """What the id hashes."""
+        """Return everything that decides the stage's numbers: kind, component, ids of the inputs, seed."""
         inputs = [[role, stage.id] for role, stage in self.inputs]
         return {"kind": self.kind, "component": self.component.identity(), "inputs": inputs, "seed": self.seed}
 
     def input(self, role: str) -> Stage:
-        """The one input with that role. Raises KeyError if there is none."""
+        """Return the input with this role. Raise KeyError if there is none."""
         return dict(self.inputs)[role]
 
     def optional(self, role: str) -> Stage | None:
-        """The input with that role, if there is one."""
+        """Return the input with this role, or None."""
         return dict(self.inputs).get(role)
 
     def all(self, role: str) -> tuple[Stage, ...]:
-        """All inputs with that role, in order."""
+        """Return all inputs with this role, in order."""
         return tuple(stage for name, stage in self.inputs if name == role)
 
 
 @dataclass(frozen=True)
 class Data:
-    """The data of a job as a method's plan sees it: ingest stages, one per split.
+    """The data of a job as the plan of a method sees it: one ingest stage per split.
 
-    weak: images with tags; val: images with masks; strong: images with human masks for semi-supervised training, if any;
-    saliency: maps shard-aligned with `weak`, if any. `weak_has_masks`: whether seeds can be scored.
+    Args:
+        classes: names of the K object classes.
+        weak: training images with tags.
+        val: validation images with masks, if any.
+        strong: images with human masks for semi-supervised training, if any.
+        saliency: saliency maps in the same shards as `weak`, if any.
+        weak_has_masks: True if the images of `weak` have masks too, so that seeds can be scored.
     """
 
     classes: tuple[str, ...]
@@ -67,7 +81,7 @@ class Data:
 
 
 def ingest(component: Component, *, name: str, like: Stage | None = None) -> Stage:
-    """Pack a split into Parquet shards; `like` names the split whose shards it is aligned with."""
+    """Plan to pack a split into Parquet shards. With `like`, shard i holds the images of shard i of that split."""
     return Stage("ingest", name, component, _inputs(like=like))
 
 
@@ -80,9 +94,21 @@ def train(
     strong: Stage | None = None,
     init: Stage | None = None,
 ) -> Stage:
-    """Train on the images of `data` with the label maps of `seeds`, the human masks of `strong`, from `init`'s weights.
+    """Plan a training.
 
-    Raises ValueError if the learner does not learn from such labels.
+    Args:
+        learner: the network and its loss.
+        data: ingest stage of the training images.
+        name: name shown to people, such as "segmenter".
+        seeds: stages with label maps of these images. The loss gets them in this order.
+        strong: ingest stage of images with human masks.
+        init: train stage to start from. The trunk takes its weights, and so does every part (head, blocks) that is the same.
+
+    Raises:
+        ValueError: if the learner does not learn from such labels.
+
+    Example:
+        >>> segmenter = train(self.segmenter, data.weak, seeds=(seeds,), strong=data.strong, name="segmenter")
     """
     if isinstance(learner, Segmenter):
         _check_labels(learner, len(seeds), strong)
@@ -93,15 +119,25 @@ def train(
 def _check_labels(segmenter: Segmenter, seeds: int, strong: Stage | None) -> None:
     reads, kind = segmenter.reads_seeds, segmenter.kind()
     if reads == 0 and seeds:
-        raise ValueError(f"method.segmenter: {kind} makes its labels as it trains and takes no seeds; it goes with method rrm")
+        raise ValueError(f"method.segmenter: {kind} makes its labels as it trains and takes no seeds. Use it with method rrm.")
     if reads != 0 and not seeds and strong is None:
-        raise ValueError(f"method.segmenter: {kind} learns from seeds, and this method makes none; it wants kind: rrm_segmenter")
+        raise ValueError(f"method.segmenter: {kind} learns from seeds, and this method makes none. Use kind: rrm_segmenter.")
     if reads is not None and seeds > max(reads, 1):
-        raise ValueError(f"method.segmenter: {kind} learns from one set of seeds, here are {seeds}; use kind: weighted_segmenter")
+        raise ValueError(
+            f"method.segmenter: {kind} learns from {reads} set(s) of seeds, and this method makes {seeds}. "
+            "Use kind: weighted_segmenter."
+        )
 
 
 def localize(localizer: Localizer, classifier: Stage, data: Stage, *, name: str = "maps") -> Stage:
-    """Localization maps of every image of `data` for its tags. Raises ValueError if the localizer does not fit the classifier."""
+    """Plan the localization maps of every image of `data`, one map per tag.
+
+    Raises:
+        ValueError: if the localizer does not fit the classifier.
+
+    Example:
+        >>> maps = localize(self.localizer, classifier, data.weak)
+    """
     assert isinstance(classifier.component, Learner)
     localizer.check(classifier.component)
     return Stage("localize", name, localizer, _inputs(data=data, model=classifier))
@@ -124,29 +160,45 @@ def seed(rule: SeedRule, maps: Stage, data: Stage, *, saliency: Stage | None = N
 
 
 def relabel(rule: Relabel, segmenter: Stage, data: Stage, *, name: str = "relabel") -> Stage:
-    """Label maps from a trained segmenter's predictions."""
+    """Plan pseudo-labels from the predictions of a trained segmenter.
+
+    Example:
+        >>> labels = relabel(self.relabel, segmenter, data.weak)
+    """
     assert isinstance(segmenter.component, Segmenter)
     return Stage("seed", name, rule, _inputs(data=data, model=segmenter))
 
 
 def spoil(noise: MaskNoise, data: Stage, *, name: str) -> Stage:
-    """Label maps from the human masks of `data` with noise put on them; `IGNORE` where an image has no mask."""
+    """Plan label maps from the human masks of `data` with added noise. An image without a mask gets `IGNORE` everywhere.
+
+    Example:
+        >>> labels = spoil(self.noise, data.weak, name="labels-1")
+    """
     return Stage("seed", name, noise, _inputs(data=data))
 
 
 def evaluate(metric: Metric, segmenter: Stage, data: Stage, *, name: str = "miou") -> Stage:
-    """Score a segmenter on the masks of `data`."""
+    """Plan the score of a segmenter on the masks of `data`.
+
+    Example:
+        >>> score = evaluate(self.metric, segmenter, data.val)
+    """
     assert isinstance(segmenter.component, Segmenter)
     return Stage("evaluate", name, metric, _inputs(data=data, model=segmenter))
 
 
 def evaluate_seeds(metric: Component, seeds: Stage, data: Stage, *, name: str = "seed_quality") -> Stage:
-    """Score label maps against the masks of the images they were made from."""
+    """Plan the score of label maps against the masks of their images. `metric` is a `SeedScore`.
+
+    Example:
+        >>> quality = evaluate_seeds(SeedScore(), seeds, data.weak)
+    """
     return Stage("evaluate", name, metric, _inputs(data=data, seeds=seeds))
 
 
 def walk(targets: Iterable[Stage]) -> list[Stage]:
-    """All stages that `targets` need, each once, inputs before what reads them, in the order in which they are first named."""
+    """Return all stages that `targets` need, each once. Inputs come before the stages that read them."""
     order: dict[str, Stage] = {}
 
     def visit(stage: Stage) -> None:
@@ -161,7 +213,7 @@ def walk(targets: Iterable[Stage]) -> list[Stage]:
 
 
 def reseed(targets: Iterable[Stage], job_seed: int) -> tuple[Stage, ...]:
-    """The same graph with the job's seed in every stage that draws random numbers (train, localize, noise on masks)."""
+    """Return the same graph with the job's seed in every stage that draws random numbers (train, localize, noise on masks)."""
     done: dict[int, Stage] = {}
 
     def visit(stage: Stage) -> Stage:
@@ -175,7 +227,16 @@ def reseed(targets: Iterable[Stage], job_seed: int) -> tuple[Stage, ...]:
 
 
 def until(targets: Iterable[Stage], kind: Literal["localize", "seed", "train"]) -> tuple[Stage, ...]:
-    """Cut a plan short: `localize` and `seed` stop after the last such stage, `train` leaves out only the scores of models."""
+    """Cut a plan short.
+
+    Args:
+        targets: the stages of the whole plan.
+        kind: `localize` and `seed` stop after the last stage of this kind, where `seed` keeps the scores of seeds and leaves out
+            pseudo-labels from a segmenter. `train` leaves out only the scores of models.
+
+    Raises:
+        ValueError: if the plan has no stage of this kind.
+    """
     stages = walk(targets)
     if kind == "train":
         return tuple(s for s in stages if not (s.kind == "evaluate" and s.optional("model")))
@@ -195,19 +256,24 @@ def one_pipeline(before: Stage, stage: Stage) -> bool:
 
 @dataclass(frozen=True)
 class Plan:
-    """A job's stages in the order in which they run. All data is packed first: what is wrong with it shows before a training."""
+    """The stages of a job in the order in which they run. All data is packed first, so that bad data shows before a training.
+
+    Example:
+        >>> for stage in Plan.of(method.plan(data)):
+        ...     print(stage.id, stage.name)
+    """
 
     targets: tuple[Stage, ...]
     stages: list[Stage] = field(default_factory=list)
 
     @classmethod
     def of(cls, targets: Iterable[Stage]) -> Plan:
-        """The plan that makes `targets`."""
+        """Return the plan that makes `targets`."""
         fixed = tuple(targets)
         return cls(fixed, sorted(walk(fixed), key=lambda stage: stage.kind != "ingest"))
 
     def cut(self, kind: Literal["localize", "seed", "train"] | None) -> Plan:
-        """The plan as `until` cuts it short; as it is without a kind. Raises ValueError if there is no such stage."""
+        """Return the plan cut short by `until`, or the whole plan if `kind` is None. Raise ValueError if it has no such stage."""
         return Plan.of(until(self.targets, kind)) if kind else self
 
     def __iter__(self) -> Iterator[Stage]:

@@ -1,4 +1,4 @@
-"""The version of this package and the folder it lies in. No imports, so that asking for either costs nothing."""
+"""Name the version of this package and its folder. This module imports nothing heavy, so that reading them is quick."""
 
 from __future__ import annotations
 
@@ -7,4 +7,4 @@ from pathlib import Path
 __version__ = "0.1.0"
 
 PACKAGE = Path(__file__).resolve().parents[1]
-"""The folder `wsss_ray` of this installation."""
+"""Folder `wsss_ray` of this installation."""
