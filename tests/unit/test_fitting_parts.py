@@ -23,10 +23,10 @@ def job_with(name, **parts):
     [
         ("cam", {"segmenter": {"kind": "rrm_segmenter"}}, "makes its labels as it trains and takes no seeds"),
         ("rrm", {"segmenter": {"kind": "deeplab_segmenter"}}, "learns from seeds, and this method makes none"),
-        ("multi_estimations", {"segmenter": {"kind": "deeplab_segmenter"}}, r"and this method makes 12\. Use kind: weighted_segmenter\."),
-        ("ficklenet", {"localizer": {"kind": "cam_localizer"}}, "wants a cam_classifier, not stochastic_classifier"),
-        ("cam", {"localizer": {"kind": "stochastic_grad_cam"}}, "wants a stochastic_classifier, not cam_classifier"),
-        ("mdc", {"localizer": {"kind": "cam_localizer"}}, "the classifier has several blocks; use kind: dilated_cam"),
+        ("multi_estimations", {"segmenter": {"kind": "deeplab_segmenter"}}, "this method makes 12. Use kind: weighted_segmenter"),
+        ("ficklenet", {"localizer": {"kind": "cam_localizer"}}, "needs a cam_classifier, not stochastic_classifier"),
+        ("cam", {"localizer": {"kind": "stochastic_grad_cam"}}, "needs a stochastic_classifier, not cam_classifier"),
+        ("mdc", {"localizer": {"kind": "cam_localizer"}}, "the classifier has several blocks. Use kind: dilated_cam"),
         ("mdc", {"localizer": {"kind": "dilated_cam", "blocks": [4]}}, r"blocks: \[4\], but the classifier has 4 blocks"),
     ],
 )

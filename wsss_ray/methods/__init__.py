@@ -1,22 +1,21 @@
-"""The plug-in folder: one paper, one file. The file's name is the method's name in job files; nothing else is registered."""
+"""Hold the methods: one paper is one file. A job file picks a method by the name of its file; nothing else is registered."""
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
 
-from wsss_ray.core.contracts import SeedScore
-from wsss_ray.core.method import Method
-from wsss_ray.core.plan import Data, Stage, walk
+from wsss_ray.core import Data, Method, SeedScore, Stage
+from wsss_ray.core.plan import walk
 
 
 def names() -> list[str]:
-    """The methods there are, sorted."""
+    """Return the names of the methods in this folder, sorted."""
     return sorted(methods())
 
 
 def methods() -> dict[str, type[Method]]:
-    """Every method by name. Importing them also registers their parts, so that a job file can mix parts of several papers."""
+    """Import all methods of this folder and return them by name. A job file can then mix the parts of several papers."""
     found = {}
     for module in pkgutil.walk_packages(__path__, f"{__name__}."):
         loaded = importlib.import_module(module.name)
@@ -27,7 +26,15 @@ def methods() -> dict[str, type[Method]]:
 
 
 def outline(method: Method) -> list[str]:
-    """The stages that a method plans on data with tags, masks and saliency maps, in order; alike ones counted: `seeds x 12`."""
+    """Return the names of the stages that a method plans on data with tags, masks and saliency maps, without data and scores.
+
+    Raises:
+        ValueError: if the method refuses this data.
+
+    Example:
+        >>> outline(MultiEstimations())
+        ['classifier x 2', 'maps x 6', 'seeds x 12', 'segmenter']
+    """
     weak, val, saliency = (Stage("ingest", name, SeedScore(), seed=k) for k, name in enumerate(("weak", "val", "saliency")))
     data = Data(classes=("object",), weak=weak, val=val, saliency=saliency, weak_has_masks=True)
     names = [stage.name.partition("-")[0] for stage in walk(method.plan(data)) if stage.kind not in ("ingest", "evaluate")]

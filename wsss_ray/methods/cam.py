@@ -1,8 +1,11 @@
-"""CAM: Learning Deep Features for Discriminative Localization (Zhou et al., CVPR 2016), the baseline that all the others improve.
+"""CAM: Learning Deep Features for Discriminative Localization (Zhou et al., CVPR 2016), the baseline of the other methods.
 
-A classifier with global average pooling; the weights of its class layer on the last features are the localization maps; a
-threshold makes seeds, DeepLab is trained on them. The parts serve the other papers: multi-scale maps as RRM and Multi-Estimations
-have them, seeds by a threshold (with FickleNet's aggregation, which for one map is the plain threshold) or by a dense CRF.
+A classifier with global average pooling is trained on the tags. Its class layer, applied to the last features, gives the
+localization maps. A threshold turns them into seeds, and DeepLab is trained on the seeds. With one map per class, FickleNet's
+aggregation in `ThresholdSeeds` is a plain threshold.
+
+The parts also serve other papers: `CamLocalizer` can merge the maps of several scales as in RRM and Multi-Estimations, and
+`CrfSeeds` makes seeds with a dense CRF.
 """
 
 from __future__ import annotations
@@ -12,10 +15,24 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from wsss_ray.core.contracts import Augment, Batch, Learner, Localizer, Maps, Metric, SeedRule, Segmenter, Trunk
-from wsss_ray.core.method import Method
-from wsss_ray.core.optim import Optimizer, Poly, Schedule, Sgd
-from wsss_ray.core.plan import Data, Stage
+from wsss_ray.core import (
+    Augment,
+    Batch,
+    Data,
+    Learner,
+    Localizer,
+    Maps,
+    Method,
+    Metric,
+    Optimizer,
+    Poly,
+    Schedule,
+    SeedRule,
+    Segmenter,
+    Sgd,
+    Stage,
+    Trunk,
+)
 from wsss_ray.data.transforms import RandomCrop
 from wsss_ray.methods.common.chain import from_tags
 from wsss_ray.methods.common.localization import at_scales, one_map
@@ -28,23 +45,30 @@ from wsss_ray.ops.background import CamBackground
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from wsss_ray.core.contracts import ImageArray
+    from wsss_ray.core import ImageArray
     from wsss_ray.nets.cam import CamNet
 
 
 class CamClassifier(Learner):
-    """A trunk, one or more blocks of convolutions, global average pooling and a class layer each; sigmoid cross-entropy.
+    """A trunk with one or more convolutional blocks, each followed by global average pooling and a class layer.
 
-    One block is the usual CAM network; several, with dilations, are MDC's, and the loss is the mean over the blocks.
+    One block is the usual CAM network. Several blocks with dilations are the classifier of MDC. The loss is the sigmoid
+    cross-entropy, averaged over the blocks.
     """
 
     trunk: Trunk = Vgg16()
-    weights: Weights = Field(default=Weights(), description="Weights of the whole classifier: none, or a file of an earlier run.")
-    rates: tuple[int, ...] = Field(default=(1,), min_length=1, description="Dilation of each block; the first is H0 in MDC.")
-    hidden: int | None = Field(default=None, ge=1, description="Channels of a block's 3x3 layers; null: the class layer alone.")
-    layers: int = Field(default=1, ge=1, description="3x3 layers of a block.")
-    dropout: float = Field(default=0.0, ge=0, lt=1, description="Before the class layers.")
-    head_lr_scale: float = Field(default=10.0, gt=0, description="Learning rate of new layers over that of the trunk.")
+    weights: Weights = Field(
+        default=Weights(), description="Weights of the whole classifier: none, or a file from an earlier run."
+    )
+    rates: tuple[int, ...] = Field(
+        default=(1,), min_length=1, description="Dilation of each block. In MDC, the first block is H0."
+    )
+    hidden: int | None = Field(
+        default=None, ge=1, description="Channels of the 3x3 layers of a block; null: only the class layer."
+    )
+    layers: int = Field(default=1, ge=1, description="Number of 3x3 layers in a block.")
+    dropout: float = Field(default=0.0, ge=0, lt=1, description="Dropout rate before the class layers.")
+    head_lr_scale: float = Field(default=10.0, gt=0, description="Learning rate of the new layers, relative to the trunk.")
     batch_size: int = Field(default=16, ge=1)
     epochs: float | None = 15.0
     augment: Augment = RandomCrop(size=321, min_scale=0.5, max_scale=1.5)
@@ -52,7 +76,7 @@ class CamClassifier(Learner):
     schedule: Schedule = Poly(power=0.9)
 
     def build(self, num_classes: int) -> nn.Module:
-        """See `Learner.build`."""
+        """Build the network. See `Learner.build`."""
         from wsss_ray.nets.cam import CamNet
 
         net = CamNet(
@@ -68,7 +92,7 @@ class CamClassifier(Learner):
         return net
 
     def loss(self, net: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        """Sigmoid cross-entropy, the mean over classes and blocks."""
+        """Compute the sigmoid cross-entropy, averaged over classes and blocks."""
         from wsss_ray.nets.modules import set_dropout_keys
         from wsss_ray.ops.losses import multilabel_bce
 
@@ -78,29 +102,35 @@ class CamClassifier(Learner):
         return {"classification": sum(blocks[1:], start=blocks[0]) / len(blocks)}
 
     def param_groups(self, net: nn.Module) -> list[dict[str, object]]:
-        """The trunk and the new layers, biases faster and without weight decay."""
+        """Group the parameters: new layers and biases learn faster than the trunk, and biases have no weight decay."""
         from wsss_ray.nets.segnet import param_groups_deeplab
 
         return param_groups_deeplab(net, net.blocks.parameters(), head_scale=self.head_lr_scale)  # type: ignore[union-attr]
 
 
 class CamLocalizer(Localizer):
-    """The class activation maps of a classifier with one block, at one scale or merged over several."""
+    """Class activation maps of a classifier with one block, at one scale or merged over several scales."""
 
-    size: int | None = Field(default=None, ge=8, description="Side the image is warped to first; null keeps the native size.")
-    scales: tuple[float, ...] = Field(default=(1.0,), min_length=1, description="Sizes of the input, relative to that.")
-    merge: Literal["mean", "max"] = Field(default="mean", description="How the maps of several scales become one.")
-    flip: bool = Field(default=False, description="Take the mean with the mirror image.")
+    size: int | None = Field(
+        default=None, ge=8, description="Side of the square that the image is resized to first; null: no resize."
+    )
+    scales: tuple[float, ...] = Field(
+        default=(1.0,), min_length=1, description="Sizes of the network's input, relative to this size."
+    )
+    merge: Literal["mean", "max"] = Field(default="mean", description="Rule that merges the maps of several scales.")
+    flip: bool = Field(default=False, description="Average with the maps of the mirrored image.")
 
     def check(self, classifier: Learner) -> None:
-        """See `Localizer.check`."""
+        """Accept only a `CamClassifier` with one block. See `Localizer.check`."""
         if not isinstance(classifier, CamClassifier):
-            raise ValueError(f"method.localizer: cam_localizer wants a cam_classifier, not {classifier.kind()}")
+            raise ValueError(
+                f"method.localizer: cam_localizer needs a cam_classifier, not {classifier.kind()}. Change one of them."
+            )
         if len(classifier.rates) > 1:
-            raise ValueError("method.localizer: the classifier has several blocks; use kind: dilated_cam")
+            raise ValueError("method.localizer: the classifier has several blocks. Use kind: dilated_cam.")
 
     def localize(self, net: nn.Module, image_HWC: ImageArray, classes: Sequence[int], key: int) -> Maps:
-        """See `Localizer.localize`."""
+        """Make the maps of one image. See `Localizer.localize`."""
         import torch
 
         from wsss_ray.ops.cam import merge_scales, normalise
@@ -115,7 +145,7 @@ class CamLocalizer(Localizer):
 
 
 class Cam(Method):
-    """Image tags to a segmentation model the shortest way: classifier, class activation maps, seeds, DeepLab."""
+    """The shortest chain from image tags to a segmentation model: classifier, class activation maps, seeds, DeepLab."""
 
     classifier: Learner = CamClassifier(hidden=1024)
     localizer: Localizer = CamLocalizer()
@@ -124,7 +154,7 @@ class Cam(Method):
     metric: Metric = LARGE_FOV_CRF
 
     def plan(self, data: Data) -> Sequence[Stage]:
-        """Classifier, maps, seeds, segmenter, the score."""
+        """Plan classifier, maps, seeds, segmenter and score."""
         return from_tags(
             data,
             classifier=self.classifier,
@@ -133,5 +163,3 @@ class Cam(Method):
             segmenter=self.segmenter,
             metric=self.metric,
         )
-
-

@@ -1,14 +1,18 @@
 """DSRG: Weakly-Supervised Semantic Segmentation Network with Deep Seeded Region Growing (Huang et al., CVPR 2018).
 
-Seeds from class activation maps and saliency; then every step of the segmentation network grows the static seeds into its own
-CRF-refined prediction, trains on the grown seeds (balanced seed loss) and towards the CRF (boundary loss); then the network is
-trained again on its own predictions. FickleNet has the same second half. Values and orders of operations follow
-the authors' released configuration where the paper leaves them out: four ASPP branches, softmax with a floor of 1e-4, the CRF on
-the reduced grid with its spatial widths divided by 12.
+Seeds come from class activation maps and saliency. In every step, the segmentation network refines its prediction with a dense
+CRF and grows the static seeds into the refined prediction. It is trained on the grown seeds (balanced seed loss) and towards
+the refined prediction (boundary loss). Afterwards the network is trained again on its own predictions. FickleNet uses the same
+two trainings.
 
-Differences: their CRF takes the energy -p, ours -log p as the CRF is defined (`crf.unary: probability` is theirs). Its result is
-a constant in the boundary loss, as in SEC's later revision. The classifier behind their cues is not released: here it is the
-CAM network of SEC, whose cues DSRG started from (two 3x3 layers of 1024 channels behind VGG16, foreground above .2).
+Where the paper is silent, values and order of operations follow the authors' released configuration: four ASPP branches, a
+softmax with a floor of 1e-4, and the CRF on the reduced grid with its spatial widths divided by 12.
+
+Differences:
+- Their CRF takes -p as the unary energy. Ours takes -log p, as the CRF is defined. `crf.unary: probability` gives theirs.
+- The CRF's result is a constant in the boundary loss: no gradient flows through it, as in the later revision of SEC.
+- Their cues come from a classifier that is not released. Here it is the CAM network of SEC, whose cues DSRG started from: two
+  3x3 layers of 1024 channels behind VGG16, foreground above 0.2.
 """
 
 from __future__ import annotations
@@ -18,10 +22,23 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from wsss_ray.core.contracts import Augment, Batch, Learner, Localizer, Metric, Relabel, SeedRule, Segmenter
-from wsss_ray.core.method import Method
-from wsss_ray.core.optim import Decay, Optimizer, Schedule, Sgd
-from wsss_ray.core.plan import Data, Stage
+from wsss_ray.core import (
+    Augment,
+    Batch,
+    Data,
+    Decay,
+    Learner,
+    Localizer,
+    Method,
+    Metric,
+    Optimizer,
+    Relabel,
+    Schedule,
+    SeedRule,
+    Segmenter,
+    Sgd,
+    Stage,
+)
 from wsss_ray.data.transforms import Warp
 from wsss_ray.methods.cam import CamClassifier, CamLocalizer
 from wsss_ray.methods.common.chain import from_tags
@@ -33,19 +50,19 @@ from wsss_ray.ops.crf import DenseCrf
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from wsss_ray.core.contracts import ImageArray, LabelArray
+    from wsss_ray.core import ImageArray, LabelArray
 
 
 Init = Annotated[
     Literal["trunk", "classifier"],
-    Field(description="Start the segmenter from its trunk's own weights, or from the classifier's trunk."),
+    Field(description="Weights that the segmenter starts from: those of its trunk, or the trunk of the trained classifier."),
 ]
 
 
 class DsrgSegmenter(SegNetLearner):
     """DeepLab trained with the balanced seed loss, the boundary loss and seeded region growing (sections 3.1 to 3.3).
 
-    Images with human masks add `full_weight` times their cross-entropy (FickleNet, Eq. 2 and 3).
+    For images with human masks, `full_weight` times their cross-entropy is added (FickleNet, Eqs. 2 and 3).
     """
 
     batch_size: int = Field(default=20, ge=1)
@@ -53,14 +70,14 @@ class DsrgSegmenter(SegNetLearner):
     augment: Augment = Warp(size=321)
     optimizer: Optimizer = Sgd(lr=5e-4, weight_decay=5e-4)
     schedule: Schedule = Decay(gamma=0.33, every_steps=1000)
-    foreground_threshold: float = Field(default=0.85, ge=0, le=1, description="Probability above which a seed grows.")
-    background_threshold: float = Field(default=0.99, ge=0, le=1, description="The same for background.")
+    foreground_threshold: float = Field(default=0.85, ge=0, le=1, description="Probability above which an object seed grows.")
+    background_threshold: float = Field(default=0.99, ge=0, le=1, description="Probability above which a background seed grows.")
     crf: DenseCrf = DenseCrf(scale=12.0)
     floor: float = Field(default=1e-4, ge=0, lt=0.01, description="Added to every probability.")
-    full_weight: float = Field(default=2.0, ge=0, description="alpha of FickleNet's Eq. 2.")
+    full_weight: float = Field(default=2.0, ge=0, description="Weight of the human masks: alpha in Eq. 2 of FickleNet.")
 
     def loss(self, net: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        """Terms seed and boundary, and full for images with human masks."""
+        """Compute the terms seed and boundary, and full if the batch has images with human masks."""
         import torch
 
         from wsss_ray.ops import losses
@@ -83,7 +100,7 @@ class DsrgSegmenter(SegNetLearner):
         return terms
 
     def _targets(self, image_CHW: Tensor, prob_LHW: Tensor, seeds_HW: Tensor, tags_K: Tensor) -> tuple[Tensor, Tensor]:
-        """Grown seeds (bool) and the CRF's probabilities of one image, on the network's grid."""
+        """Return the grown seeds_LHW (bool) and the CRF's prob_LHW of one image, on the network's grid."""
         import numpy as np
         import torch
 
@@ -105,22 +122,24 @@ class DsrgSegmenter(SegNetLearner):
 
 
 class DsrgRelabel(Relabel):
-    """The trained segmenter's labels for the retrain stage: whole-image warps, summed scores, dense CRF on log p."""
+    """Pseudo-labels for the retrain stage: scores summed over squares of several sizes, then a dense CRF on -log p."""
 
-    sizes: tuple[int, ...] = Field(default=(241, 321, 401), min_length=1, description="Sides of the warped squares.")
+    sizes: tuple[int, ...] = Field(
+        default=(241, 321, 401), min_length=1, description="Sides of the squares that the image is resized to."
+    )
     flip: bool = False
     crf: DenseCrf | None = DenseCrf()
     only_tags: bool = Field(default=False, description="Allow only background and the image's tags.")
 
     def label(self, segmenter: Segmenter, net: nn.Module, image_HWC: ImageArray, classes: Sequence[int]) -> LabelArray:
-        """See `Relabel.label`."""
+        """Label one image. See `Relabel.label`."""
         sizes = [(size, size) for size in self.sizes]
         only = classes if self.only_tags else None
         return label_image(segmenter, net, image_HWC, sizes=sizes, flip=self.flip, crf=self.crf, only=only)
 
 
 class Dsrg(Method):
-    """Image tags to a segmentation model: classifier, class activation maps, seeds, region growing, and training again."""
+    """The chain of DSRG: classifier, class activation maps, seeds, training with region growing, retraining."""
 
     classifier: Learner = CamClassifier(
         hidden=1024,
@@ -136,12 +155,14 @@ class Dsrg(Method):
     seed_rule: SeedRule = ThresholdSeeds(theta=0.2)
     segmenter: Segmenter = DsrgSegmenter()
     segmenter_init: Init = "trunk"
-    relabel: Relabel | None = Field(default=DsrgRelabel(), description="The segmenter's own pseudo-labels; null skips retrain.")
+    relabel: Relabel | None = Field(
+        default=DsrgRelabel(), description="Rule for the pseudo-labels of the retrain stage; null leaves this stage out."
+    )
     retrain: Segmenter = DeeplabSegmenter()
     metric: Metric = MultiScale()
 
     def plan(self, data: Data) -> Sequence[Stage]:
-        """Classifier, maps, seeds, segmenter, its labels, the segmenter retrained, the score."""
+        """Plan classifier, maps, seeds, segmenter, its pseudo-labels, retraining and score."""
         return from_tags(
             data,
             classifier=self.classifier,

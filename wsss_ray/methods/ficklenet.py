@@ -1,12 +1,18 @@
 """FickleNet: Weakly and Semi-supervised Semantic Image Segmentation using Stochastic Inference (Lee et al., CVPR 2019).
 
-A classifier that keeps a random few of the hidden units in each window of its last convolution (3.1), in training and in
-inference, so that one image gives N localization maps (3.2.1); a pixel belongs to a class if any of them says so (3.2.2). DSRG
-then trains the segmentation network (3.3), and trains it again on its own predictions.
+The classifier keeps only a random selection of the hidden units in each window of its last convolution (3.1). It selects in
+training and in inference, so that one image gives N different localization maps (3.2.1). A pixel belongs to a class if any of
+these maps exceeds theta there (3.2.2). DSRG then trains the segmentation network (3.3) and trains it again on its own
+predictions.
 
-The selection is computed in closed form (`ops/selection/`), equal to the paper's map expansion. Where the paper is silent:
-no 1/(1-p) scaling on either side; each map is divided by its own maximum before theta; the image is warped to the training
-size for inference; 30 epochs; background cues as in DSRG, with the saliency threshold of the same family of papers.
+The selection is computed in closed form (`ops/selection/`). The result equals the paper's map expansion.
+
+Where the paper is silent:
+- The kept units are not scaled by 1/(1-p), neither in training nor in inference.
+- Each map is divided by its own maximum before the threshold theta.
+- For inference, the image is resized to the training size.
+- The classifier is trained for 30 epochs.
+- Background cues are those of DSRG, with the saliency threshold that this family of papers uses.
 """
 
 from __future__ import annotations
@@ -16,10 +22,25 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
-from wsss_ray.core.contracts import Augment, Batch, Learner, Localizer, Maps, Metric, Relabel, SeedRule, Segmenter, Trunk
-from wsss_ray.core.method import Method
-from wsss_ray.core.optim import Adam, Decay, Optimizer, Schedule
-from wsss_ray.core.plan import Data, Stage
+from wsss_ray.core import (
+    Adam,
+    Augment,
+    Batch,
+    Data,
+    Decay,
+    Learner,
+    Localizer,
+    Maps,
+    Method,
+    Metric,
+    Optimizer,
+    Relabel,
+    Schedule,
+    SeedRule,
+    Segmenter,
+    Stage,
+    Trunk,
+)
 from wsss_ray.data.transforms import RandomCrop
 from wsss_ray.methods.common.chain import from_tags
 from wsss_ray.methods.common.seed_rules import ThresholdSeeds
@@ -32,23 +53,27 @@ from wsss_ray.nets.weights import Weights, copy_weights, load_weights
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from wsss_ray.core.contracts import ImageArray
+    from wsss_ray.core import ImageArray
     from wsss_ray.nets.selection import SelectionClassifier
 
 Selection = Literal["stochastic", "general_dropout", "deterministic"]
 
 
 class StochasticClassifier(Learner):
-    """The classifier of section 3.1: sigmoid cross-entropy on scores of stochastically selected hidden units."""
+    """The classifier of section 3.1: its scores come from randomly selected hidden units; sigmoid cross-entropy."""
 
     revision: ClassVar[int] = 2  # since 2, masks are drawn by counter
 
     trunk: Trunk = Vgg16()
-    weights: Weights = Field(default=Weights(), description="Weights of the whole classifier: none, or a file of an earlier run.")
-    selection: Selection = Field(default="stochastic", description="How hidden units are selected in training (Table 6).")
-    kernel_size: int = Field(default=9, ge=1, description="Side s of the window; odd.")
-    dropout_rate: float = Field(default=0.9, ge=0, le=1, description="p: share of a window that is dropped (Table 5).")
-    head_lr_scale: float = Field(default=1.0, gt=0, description="Learning rate of the class kernels over that of the trunk.")
+    weights: Weights = Field(
+        default=Weights(), description="Weights of the whole classifier: none, or a file from an earlier run."
+    )
+    selection: Selection = Field(default="stochastic", description="Selection of hidden units in training (Table 6).")
+    kernel_size: int = Field(default=9, ge=1, description="Side s of the window, an odd number.")
+    dropout_rate: float = Field(
+        default=0.9, ge=0, le=1, description="p, the rate at which units of a window are dropped (Table 5)."
+    )
+    head_lr_scale: float = Field(default=1.0, gt=0, description="Learning rate of the class kernels, relative to the trunk.")
     epochs: float | None = 30.0
     augment: Augment = RandomCrop(size=321)
     optimizer: Optimizer = Adam(lr=1e-3)
@@ -58,11 +83,11 @@ class StochasticClassifier(Learner):
     @classmethod
     def _odd(cls, value: int) -> int:
         if value % 2 == 0:
-            raise ValueError("must be odd, so that a window has a centre")
+            raise ValueError("must be odd, so that a window has a centre. Use a number such as 9.")
         return value
 
     def build(self, num_classes: int) -> nn.Module:
-        """See `Learner.build`."""
+        """Build the network. See `Learner.build`."""
         from wsss_ray.nets.selection import SelectionClassifier
 
         net = SelectionClassifier(
@@ -73,7 +98,7 @@ class StochasticClassifier(Learner):
         return net
 
     def loss(self, net: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        """Sigmoid cross-entropy, the mean over classes."""
+        """Compute the sigmoid cross-entropy, averaged over classes."""
         from wsss_ray.nets.modules import set_dropout_keys
         from wsss_ray.ops.losses import multilabel_bce
 
@@ -81,7 +106,7 @@ class StochasticClassifier(Learner):
         return {"classification": multilabel_bce(net(batch.image_BCHW, batch.keys_B), batch.tags_BK)}
 
     def param_groups(self, net: nn.Module) -> list[dict[str, object]]:
-        """Trunk and class kernels."""
+        """Group the parameters: the trunk, and the class kernels with their own learning rate."""
         head: list[object] = [net.weight]
         trunk = [p for p in net.parameters() if p.requires_grad and p is not net.weight]
         groups: list[dict[str, object]] = [{"params": head, "lr_scale": self.head_lr_scale}]
@@ -89,25 +114,30 @@ class StochasticClassifier(Learner):
 
 
 class StochasticGradCam(Localizer):
-    """N random selections of one image, the Grad-CAM of each (Eq. 1), their maximum and mean (section 3.2)."""
+    """Grad-CAMs (Eq. 1) of N random selections of one image, kept as their maximum and mean (section 3.2)."""
 
     revision: ClassVar[int] = 2  # since 2, masks are drawn by counter
 
-    selections: int = Field(default=200, ge=1, description="N (Figure 5b); one when deterministic.")
-    selection: Selection = Field(default="stochastic", description="How hidden units are selected in inference (Table 6).")
-    dropout_rate: float = Field(default=0.9, ge=0, le=1, description="p at inference.")
-    size: int | None = Field(default=321, ge=8, description="Side the image is warped to; null keeps the native size.")
+    selections: int = Field(
+        default=200, ge=1, description="N, the number of selections (Figure 5b); deterministic always uses one."
+    )
+    selection: Selection = Field(default="stochastic", description="Selection of hidden units in inference (Table 6).")
+    dropout_rate: float = Field(default=0.9, ge=0, le=1, description="p in inference.")
+    size: int | None = Field(default=321, ge=8, description="Side of the square that the image is resized to; null: no resize.")
     normalize: Literal["per_map", "per_image"] = Field(
-        default="per_map", description="Divide by the maximum of each map, or of all maps of the class in this image."
+        default="per_map", description="Divide by the maximum of each map, or by that of all maps of the class in this image."
     )
 
     def check(self, classifier: Learner) -> None:
-        """See `Localizer.check`."""
+        """Accept only a `StochasticClassifier`. See `Localizer.check`."""
         if not isinstance(classifier, StochasticClassifier):
-            raise ValueError(f"method.localizer: stochastic_grad_cam wants a stochastic_classifier, not {classifier.kind()}")
+            raise ValueError(
+                f"method.localizer: stochastic_grad_cam needs a stochastic_classifier, not {classifier.kind()}. "
+                "Change one of them."
+            )
 
     def localize(self, net: nn.Module, image_HWC: ImageArray, classes: Sequence[int], key: int) -> Maps:
-        """See `Localizer.localize`."""
+        """Make the maps of one image. See `Localizer.localize`."""
         import torch
 
         from wsss_ray.ops.grid import axes
@@ -129,12 +159,10 @@ class StochasticGradCam(Localizer):
                 highest = peak_CHW.amax(dim=(-2, -1), keepdim=True).clamp_min(1e-12)
                 peak_CHW, mean_CHW = peak_CHW / highest, mean_CHW / highest
         rows, columns = axes(classifier.trunk, image.shape[0], image.shape[1])
-        return Maps(
-            tuple(classes), peak_CHW=peak_CHW.cpu().numpy(), mean_CHW=mean_CHW.cpu().numpy(), rows=rows, columns=columns
-        )
+        return Maps(tuple(classes), peak_CHW=peak_CHW.cpu().numpy(), mean_CHW=mean_CHW.cpu().numpy(), rows=rows, columns=columns)
 
     def _cams(self, x_CHW: Tensor, weight_KCSS: Tensor, total: int, key: int) -> Iterator[Tensor]:
-        """cams_NCHW of all selections, in one piece or several."""
+        """Yield cams_NCHW of all selections, in one or several pieces along N."""
         from wsss_ray.nets.selection import draw_keep
         from wsss_ray.ops.selection.closed_form import selection_cams, stochastic_cams
 
@@ -155,19 +183,21 @@ class StochasticGradCam(Localizer):
 
 
 class FickleNet(Method):
-    """Image tags to a segmentation model: stochastic classifier, its maps, seeds, DSRG, and DSRG's retrain stage."""
+    """The chain of FickleNet: stochastic classifier, its maps, seeds, DSRG, and the retrain stage of DSRG."""
 
     classifier: Learner = StochasticClassifier()
     localizer: Localizer = StochasticGradCam()
     seed_rule: SeedRule = ThresholdSeeds()
     segmenter: Segmenter = DsrgSegmenter()
     segmenter_init: Init = "trunk"
-    relabel: Relabel | None = Field(default=DsrgRelabel(), description="The segmenter's own pseudo-labels; null skips retrain.")
+    relabel: Relabel | None = Field(
+        default=DsrgRelabel(), description="Rule for the pseudo-labels of the retrain stage; null leaves this stage out."
+    )
     retrain: Segmenter = DeeplabSegmenter()
     metric: Metric = MultiScale()
 
     def plan(self, data: Data) -> Sequence[Stage]:
-        """Classifier, maps, seeds, segmenter, its labels, the segmenter retrained, the score."""
+        """Plan classifier, maps, seeds, segmenter, its pseudo-labels, retraining and score."""
         return from_tags(
             data,
             classifier=self.classifier,

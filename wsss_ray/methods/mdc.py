@@ -1,12 +1,16 @@
 """MDC: Revisiting Dilated Convolution for weakly- and semi-supervised semantic segmentation (Wei et al., CVPR 2018).
 
-A classifier with convolutional blocks of several dilations behind conv5, each with its own class layer: the large ones carry what
-the small one found to the rest of the object. Their maps are fused, H = H0 + mean of the dilated ones (3.2), a share of the
-maximum makes seeds, saliency makes background. DeepLab is trained on the seeds and on its own masks of the moment (3.3.1).
+The classifier has several convolutional blocks behind conv5, each with its own dilation and its own class layer. The block with
+the smallest dilation finds the discriminative parts, and the large dilations transfer them to the rest of the object. The maps
+of the blocks are fused, H = H0 + mean of the dilated maps (3.2). Pixels above a share of the maximum are object seeds, saliency
+gives the background. DeepLab is trained on the seeds and on its own current predictions (3.3.1).
 
-Where the paper is silent: a block is one 3x3 layer of 1024 channels; each map is divided by its maximum before it is fused, the
-fused one again; "the top 30 % of the unique largest value" is read as more than .3 of the maximum (`reading` has two others). In
-the printed equation of J_w both sums run over the online mask; the first is over the seeds, as the text around it says.
+Where the paper is silent or unclear:
+- A block is one 3x3 layer of 1024 channels.
+- Each map is divided by its maximum before the fusion, and so is the fused map.
+- We read "the top 30% of the unique largest value" as more than 0.3 of the maximum. `reading` offers two other readings.
+- In the printed equation of J_w, both sums run over the online mask. The first sum here runs over the seeds, as the paper's
+  text says.
 """
 
 from __future__ import annotations
@@ -16,11 +20,24 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from wsss_ray.core.contracts import Augment, Batch, Learner, Localizer, Maps, Metric, SeedRule, Segmenter
-from wsss_ray.core.method import Method
-from wsss_ray.core.optim import Decay, Schedule, Sgd
-from wsss_ray.core.plan import Data, Stage
-from wsss_ray.core.threshold import Recipe, Threshold
+from wsss_ray.core import (
+    Augment,
+    Batch,
+    Data,
+    Decay,
+    Learner,
+    Localizer,
+    Maps,
+    Method,
+    Metric,
+    Recipe,
+    Schedule,
+    SeedRule,
+    Segmenter,
+    Sgd,
+    Stage,
+    Threshold,
+)
 from wsss_ray.data.transforms import RandomCrop
 from wsss_ray.methods.cam import CamClassifier
 from wsss_ray.methods.common.chain import from_tags
@@ -33,31 +50,35 @@ from wsss_ray.ops.background import Background, SaliencyBackground
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from wsss_ray.core.contracts import ImageArray, LabelArray, MapArray
+    from wsss_ray.core import ImageArray, LabelArray, MapArray
     from wsss_ray.nets.cam import CamNet
 
 
 class DilatedCam(Localizer):
-    """The class activation maps of every block, fused (section 3.2)."""
+    """Class activation maps of all blocks, fused into one map per class (section 3.2)."""
 
     fusion: Literal["anti_noise", "average"] = Field(
-        default="anti_noise", description="H0 + mean of the dilated maps, or the plain average of all (section 4.3.2)."
+        default="anti_noise", description="anti_noise: H0 + mean of the dilated maps; average: mean of all maps (section 4.3.2)."
     )
     blocks: tuple[int, ...] | None = Field(
-        default=None, min_length=1, description="Places of the blocks to use; null: all. One place is a row of Table 3."
+        default=None, min_length=1, description="Indices of the blocks to use, from 0; null: all. One index is a row of Table 3."
     )
-    size: int | None = Field(default=None, ge=8, description="Side the image is warped to; null keeps the native size.")
+    size: int | None = Field(default=None, ge=8, description="Side of the square that the image is resized to; null: no resize.")
 
     def check(self, classifier: Learner) -> None:
-        """See `Localizer.check`."""
+        """Accept only a `CamClassifier` that has all of `blocks`. See `Localizer.check`."""
         if not isinstance(classifier, CamClassifier):
-            raise ValueError(f"method.localizer: dilated_cam wants a cam_classifier, not {classifier.kind()}")
+            raise ValueError(
+                f"method.localizer: dilated_cam needs a cam_classifier, not {classifier.kind()}. Change one of them."
+            )
         count = len(classifier.rates)
         if self.blocks is not None and not all(0 <= place < count for place in self.blocks):
-            raise ValueError(f"method.localizer.blocks: {list(self.blocks)}, but the classifier has {count} blocks, from 0 on")
+            raise ValueError(
+                f"method.localizer.blocks: {list(self.blocks)}, but the classifier has {count} blocks. Use 0 to {count - 1}."
+            )
 
     def localize(self, net: nn.Module, image_HWC: ImageArray, classes: Sequence[int], key: int) -> Maps:
-        """See `Localizer.localize`."""
+        """Make the maps of one image. See `Localizer.localize`."""
         import torch
 
         from wsss_ray.ops.cam import anti_noise, normalise
@@ -72,7 +93,7 @@ class DilatedCam(Localizer):
 
 
 class RegionSeeds(SeedRule):
-    """Object regions by a share of the maximum, background by cues; what is claimed twice or by nobody is undecided (4.1)."""
+    """Object regions above a share of the maximum, background from cues; conflicts and other pixels are undecided (4.1)."""
 
     share: float = Field(default=0.3, gt=0, lt=1)
     reading: Literal["of_maximum", "below_maximum", "of_pixels"] = Field(
@@ -83,7 +104,7 @@ class RegionSeeds(SeedRule):
 
     @property
     def needs_saliency(self) -> bool:
-        """See `SeedRule.needs_saliency`."""
+        """Return True if the background needs saliency. See `SeedRule.needs_saliency`."""
         return self.background.needs_saliency
 
     @property
@@ -93,16 +114,17 @@ class RegionSeeds(SeedRule):
         return Threshold(field="share", recipe=recipe, cues=self.background.cues)
 
     def seed(self, image_HWC: ImageArray, maps: Maps, saliency_HW: MapArray | None) -> LabelArray:
-        """See `SeedRule.seed`."""
+        """Label one image. See `SeedRule.seed`."""
         from wsss_ray.ops.seeds import cut
 
         return cut(self, image_HWC, maps, saliency_HW)
 
 
 class OnlineMaskSegmenter(SegNetLearner):
-    """J_w (section 3.3.1): cross-entropy on the seeds, and on the network's own labels among background and the image's tags.
+    """DeepLab trained with J_w (section 3.3.1): cross-entropy on the seeds, and on the labels that the network predicts itself.
 
-    Each is a mean over its own pixels. An image with a human mask has J_s in place of both (3.3.2): cross-entropy on its mask.
+    The network predicts among background and the tags of the image. Each term is averaged over its own pixels. An image with a
+    human mask uses J_s instead (3.3.2): the cross-entropy on its mask.
     """
 
     head: Head = LargeFov()
@@ -111,10 +133,10 @@ class OnlineMaskSegmenter(SegNetLearner):
     steps: int | None = None
     augment: Augment = RandomCrop(size=321)
     schedule: Schedule = Decay(gamma=0.1, every_epochs=6)
-    online_weight: float = Field(default=1.0, ge=0, description="Weight of the online term; 0 leaves it out.")
+    online_weight: float = Field(default=1.0, ge=0, description="Weight of the term online; 0 leaves it out.")
 
     def loss(self, net: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        """Terms seed and online."""
+        """Compute the terms seed and online."""
         from wsss_ray.ops.losses import cross_entropy, online_labels
 
         logits_BLHW, label_BEHW = self.scored(net, batch)
@@ -127,7 +149,7 @@ class OnlineMaskSegmenter(SegNetLearner):
 
 
 class Mdc(Method):
-    """Image tags to a segmentation model: the dilated classifier, its fused maps, seeds, and DeepLab with an online term."""
+    """The chain of MDC: classifier with dilated blocks, its fused maps, seeds, and DeepLab with an online term."""
 
     classifier: Learner = CamClassifier(
         rates=(1, 3, 6, 9),
@@ -144,7 +166,7 @@ class Mdc(Method):
     metric: Metric = LARGE_FOV_CRF
 
     def plan(self, data: Data) -> Sequence[Stage]:
-        """Classifier, maps, seeds, segmenter, the score."""
+        """Plan classifier, maps, seeds, segmenter and score."""
         return from_tags(
             data,
             classifier=self.classifier,

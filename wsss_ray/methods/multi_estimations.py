@@ -1,12 +1,16 @@
 """Employing Multi-Estimations for Weakly-Supervised Semantic Segmentation (Fan, Zhang and Tan, ECCV 2020).
 
-Instead of one perfect seed, many: two types (4.2) x three scales (4.3) x two architectures (4.4) are twelve estimates of the same
-truth. The segmentation network learns from all at once, each pixel's seeds weighted by whether they agree with the network's own
-label (4.5). Table 3's merged maps are a localizer with several scales, `merge: max` or `mean`.
+The method makes many imperfect seeds instead of one perfect seed. Two types (4.2), three scales (4.3) and two architectures
+(4.4) give twelve label maps per image. The segmentation network learns from all of them at once. At each pixel, seeds that
+agree with the network's own prediction get a higher weight (4.5). For the merged maps of Table 3, use one localizer with
+several scales and `merge: max` or `mean`.
 
-Where the paper is silent: VGG16's CAM network is that of SEC (two 3x3 layers of 1024 channels, dropout .5), ResNet38 has its
-class layer alone; the CRF of type C is 10 iterations, 3 / 3 and 10 / 80 / 13, on [1 - saliency, maps]; a seed that is
-undecided at a pixel has no part in it, neither in the softmax nor in the sum, and the loss is the mean over decided pixels.
+Where the paper is silent:
+- The CAM network of VGG16 is that of SEC: two 3x3 layers of 1024 channels, dropout 0.5. ResNet38 has only a class layer.
+- The CRF of type C runs on [1 - saliency, maps] with 10 iterations. Its smoothness kernel has weight 3 and width 3. Its
+  appearance kernel has weight 10, and widths 80 (positions) and 13 (colours).
+- At a pixel, undecided seeds are left out of the softmax and of the sum. The loss is averaged over pixels that some seed
+  decides.
 """
 
 from __future__ import annotations
@@ -16,11 +20,27 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from wsss_ray.core.component import Component
-from wsss_ray.core.contracts import Augment, Batch, Learner, Localizer, Metric, SeedRule, SeedScore, Segmenter
-from wsss_ray.core.method import Method
-from wsss_ray.core.optim import Poly, Schedule
-from wsss_ray.core.plan import Data, Stage, evaluate, evaluate_seeds, localize, seed, train
+from wsss_ray.core import (
+    Augment,
+    Batch,
+    Component,
+    Data,
+    Learner,
+    Localizer,
+    Method,
+    Metric,
+    Poly,
+    Schedule,
+    SeedRule,
+    SeedScore,
+    Segmenter,
+    Stage,
+    evaluate,
+    evaluate_seeds,
+    localize,
+    seed,
+    train,
+)
 from wsss_ray.data.transforms import RandomCrop
 from wsss_ray.methods.cam import CamClassifier, CamLocalizer
 from wsss_ray.methods.common.seed_rules import CrfSeeds
@@ -36,7 +56,7 @@ if TYPE_CHECKING:
 
 
 class WeightedSegmenter(SegNetLearner):
-    """Weighted selective training on all seeds of an image (Eqs. 5 to 7); with `sharpness` 0 their plain mean (Eq. 4)."""
+    """DeepLab with weighted selective training on all seeds of an image (Eqs. 5 to 7); `sharpness` 0: the plain loss (Eq. 4)."""
 
     reads_seeds: ClassVar[int | None] = None
     head: Head = LargeFov()
@@ -45,13 +65,14 @@ class WeightedSegmenter(SegNetLearner):
     steps: int | None = None
     augment: Augment = RandomCrop(size=321, min_scale=0.5, max_scale=1.5)
     schedule: Schedule = Poly(power=0.9)
-    sharpness: float = Field(default=1.0, ge=0, description="s of Eq. 6.")
+    sharpness: float = Field(default=1.0, ge=0, description="Sharpness of the weights, s of Eq. 6.")
     over: Literal["labelled", "pixels"] = Field(
-        default="labelled", description="Divide by the pixels that some seed decides, or by all, as Eqs. 4 and 5 are printed."
+        default="labelled",
+        description="Divide by the pixels that some seed decides, or by all pixels, as printed in Eqs. 4 and 5.",
     )
 
     def loss(self, net: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        """The selective cross-entropy."""
+        """Compute the term selective, a cross-entropy with weighted seeds."""
         from wsss_ray.ops.losses import selective_cross_entropy
 
         logits_BLHW, seeds_BEHW = self.scored(net, batch)
@@ -60,7 +81,7 @@ class WeightedSegmenter(SegNetLearner):
 
 
 class Estimates(Component):
-    """Seeds of one classifier: each of its localizers with each of its seed rules."""
+    """One classifier with the localizers and seed rules that make its seeds. Every localizer is used with every seed rule."""
 
     classifier: Learner
     localizers: tuple[Localizer, ...] = Field(default=(CamLocalizer(),), min_length=1)
@@ -68,25 +89,26 @@ class Estimates(Component):
 
 
 class MultiEstimations(Method):
-    """Every classifier with every localizer and every seed rule, and `extra` estimates of any other kind, into one training."""
+    """One training on the seeds of every classifier with every localizer and every seed rule, and on the `extra` estimates."""
 
     classifiers: tuple[Learner, ...] = Field(
         default=(CamClassifier(hidden=1024, layers=2, dropout=0.5, epochs=20.0), CamClassifier(trunk=ResNet38(), epochs=20.0)),
-        description="The architectures (Table 4).",
+        description="Classifiers, one per architecture (Table 4).",
     )
     localizers: tuple[Localizer, ...] = Field(
-        default=(CamLocalizer(), CamLocalizer(scales=(0.75,)), CamLocalizer(scales=(0.5,))), description="The scales (Table 3)."
+        default=(CamLocalizer(), CamLocalizer(scales=(0.75,)), CamLocalizer(scales=(0.5,))),
+        description="Localizers, one per scale (Table 3).",
     )
     seed_rules: tuple[SeedRule, ...] = Field(
         default=(RegionSeeds(share=0.1, background=SaliencyBackground(threshold=0.06)), CrfSeeds()),
-        description="The types, T and C (Table 2).",
+        description="Seed rules, one per type: T (threshold) and C (CRF) (Table 2).",
     )
-    extra: tuple[Estimates, ...] = Field(default=(), description="Seeds of other papers beside them.")
+    extra: tuple[Estimates, ...] = Field(default=(), description="More estimates, such as those of other papers.")
     segmenter: Segmenter = WeightedSegmenter()
     metric: Metric = MultiScale(flip=True, crf=DenseCrf(iterations=5))
 
     def plan(self, data: Data) -> Sequence[Stage]:
-        """Classifiers, their maps, all seeds, one training, the score. Raises ValueError if that makes no seed at all."""
+        """Plan classifiers, their maps, all seeds, one training and its score. Raise ValueError if there is no seed at all."""
         of_each = [*(Estimates.model_construct(classifier=one, localizers=self.localizers, seed_rules=self.seed_rules)
                      for one in self.classifiers), *self.extra]  # fmt: skip
         seeds = []
@@ -97,7 +119,7 @@ class MultiEstimations(Method):
                 for c, rule in enumerate(estimates.seed_rules, start=1):
                     seeds.append(seed(rule, maps, data.weak, saliency=data.saliency, name=f"seeds-{a}.{b}.{c}"))
         if not seeds:
-            raise ValueError("method: no seeds; give classifiers with localizers and seed_rules, or extra")
+            raise ValueError("method: it makes no seeds. Give classifiers with localizers and seed_rules, or extra.")
         wanted = []
         if data.weak_has_masks:
             wanted = [evaluate_seeds(SeedScore(), one, data.weak, name=one.name.replace("seeds", "quality")) for one in seeds]

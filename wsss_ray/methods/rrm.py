@@ -1,14 +1,20 @@
 """RRM: Reliability Does Matter, an end-to-end weakly supervised semantic segmentation approach (Zhang et al., AAAI 2020).
 
-One network with two branches. The classification branch's multi-scale maps (Eqs. 1 to 4) and a dense CRF (Eq. 5) agree on few but
-reliable pixels (Eqs. 6 and 7); the segmentation branch learns those by cross-entropy and all others by the dense energy loss
-(Eqs. 8 to 14). As a second step (Table 5), its predictions are the labels of a DeepLab.
+One network has two branches. The classification branch makes multi-scale maps (Eqs. 1 to 4). The pixels on which the maps and a
+dense CRF (Eq. 5) agree are few but reliable (Eqs. 6 and 7). The segmentation branch learns the reliable pixels by cross-entropy.
+The dense energy loss adds all pixels, with the highest weight on unlabelled ones (Eqs. 8 to 14). In an optional second step
+(Table 5), the predictions of this branch are the pseudo-labels of a DeepLab.
 
-Values and orders of operations follow the authors' code where it says more than the paper: the CRF runs twice, with background
-(1 - max)^4 for objects and (1 - max)^32 for background, and decides only above a probability of .8; sigma of colours 15, of
-positions 100 (the paper has the symbols the other way round); weight of the energy 1e-7. Differences: the maps are made in
-evaluation mode, and by default one step ahead (`ahead`), so that CPUs run the CRF while the step before trains; `ahead: 0` is the
-paper's order. An image without background or without objects among its labels has 0 for that term, not NaN.
+Where the paper is silent, values and order of operations follow the authors' code:
+- The CRF runs twice: with the background score (1 - max)^4 to decide objects, and with (1 - max)^32 to decide background. It
+  decides only above a probability of 0.8.
+- Sigma is 15 for colours and 100 for positions. The paper gives the two values the other way round.
+- The weight of the energy is 1e-7.
+
+Differences:
+- The maps are made in evaluation mode, and by default one step ahead (`ahead`): CPUs run the CRF while the GPU trains the
+  previous step. `ahead: 0` gives the order of the paper.
+- If the labels of an image contain no background, or no object, the term for it is 0. In the authors' code it is NaN.
 """
 
 from __future__ import annotations
@@ -18,24 +24,32 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, field_validator
 
-from wsss_ray.core.component import Component
-from wsss_ray.core.contracts import (
+from wsss_ray.core import (
     Augment,
     Batch,
+    Component,
+    Data,
     Evidence,
     Learner,
     Maps,
+    Method,
     Metric,
     OnlineSegmenter,
+    Optimizer,
+    Poly,
     Relabel,
+    Schedule,
     SeedRule,
     SeedScore,
     Segmenter,
+    Sgd,
+    Stage,
     Trunk,
+    evaluate,
+    evaluate_seeds,
+    relabel,
+    train,
 )
-from wsss_ray.core.method import Method
-from wsss_ray.core.optim import Optimizer, Poly, Schedule, Sgd
-from wsss_ray.core.plan import Data, Stage, evaluate, evaluate_seeds, relabel, train
 from wsss_ray.data.transforms import RandomCrop
 from wsss_ray.methods.common.segmentation import MultiScale, PredictedLabels, SegNetLearner, begins_with_one
 from wsss_ray.nets.deeplab import DilatedPair, Head
@@ -46,23 +60,29 @@ from wsss_ray.ops.crf import DenseCrf
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from wsss_ray.core.contracts import ImageArray, LabelArray, MapArray
+    from wsss_ray.core import ImageArray, LabelArray, MapArray
     from wsss_ray.nets.rrm import RrmNet
 
 
 class ReliableRegions(SeedRule):
-    """Pixels whose maps are among the surest of their class and whose label the CRF confirms (Eqs. 4 to 7)."""
+    """Labels of the pixels that are among the most certain of their class and that the CRF confirms (Eqs. 4 to 7)."""
 
-    ratio: float = Field(default=0.4, gt=0, le=1, description="Share of a class's pixels that counts as sure (Table 1).")
-    floor: float = Field(default=0.1, ge=0, le=1, description="A map says nothing below it.")
-    gamma: float = Field(default=32.0, ge=1, description="Of the maps' own background, (1 - max) ** gamma.")
-    background_floor: float = Field(default=0.8, ge=0, le=1, description="Background is sure above it.")
-    crf: DenseCrf | None = Field(default=DenseCrf(), description="null: the maps alone decide (Table 2, CAM).")
-    crf_gammas: tuple[float, float] = Field(default=(4.0, 32.0), description="Of the CRF that decides objects, and background.")
-    crf_floor: float = Field(default=0.8, ge=0, le=1, description="The CRF's label counts from this probability on.")
+    ratio: float = Field(default=0.4, gt=0, le=1, description="Share of the pixels of a class that counts as certain (Table 1).")
+    floor: float = Field(default=0.1, ge=0, le=1, description="Value that a map must exceed to claim a pixel.")
+    gamma: float = Field(
+        default=32.0, ge=1, description="Exponent of the background score that the maps compete with, (1 - max) ** gamma."
+    )
+    background_floor: float = Field(default=0.8, ge=0, le=1, description="Score above which background is certain.")
+    crf: DenseCrf | None = Field(
+        default=DenseCrf(), description="CRF that confirms the labels; null: the maps decide alone (Table 2, CAM)."
+    )
+    crf_gammas: tuple[float, float] = Field(
+        default=(4.0, 32.0), description="Exponents of the background score in the CRF for objects and in the CRF for background."
+    )
+    crf_floor: float = Field(default=0.8, ge=0, le=1, description="Least probability of a label after the CRF.")
 
     def seed(self, image_HWC: ImageArray, maps: Maps, saliency_HW: MapArray | None) -> LabelArray:
-        """See `SeedRule.seed`."""
+        """Label one image. See `SeedRule.seed`."""
         import numpy as np
 
         from wsss_ray.ops import reliable, seeds
@@ -76,44 +96,48 @@ class ReliableRegions(SeedRule):
         if self.crf is not None:
             scores = [PowerBackground(gamma=g).score(cam_CHW, None)[None] for g in self.crf_gammas]
             low, high = self.crf.refine_all(image_HWC, [np.concatenate([score_1HW, cam_CHW]) for score_1HW in scores])
-            keep_HW &= np.isin(places_HW, np.unique(low.argmax(axis=0)))  # a class that the CRF dropped is not sure anywhere
+            keep_HW &= np.isin(places_HW, np.unique(low.argmax(axis=0)))  # a class that the CRF dropped is nowhere certain
             places_HW, decided_HW = reliable.agreed(low, high, self.crf_floor)
             keep_HW &= decided_HW
         return reliable.combine(places_HW, keep_HW, maps.classes)
 
 
 class DenseEnergy(Component):
-    """The dense energy loss (Eqs. 10 to 14): neighbours of like colour want like labels, most where there is no label."""
+    """The dense energy loss (Eqs. 10 to 14): near pixels of similar colour should have similar labels, unlabelled ones most."""
 
     weight: float = Field(
-        default=1e-7, gt=0, description="The sum runs over pairs of pixels: for another crop multiply by (321 / crop) ** 4."
+        default=1e-7,
+        gt=0,
+        description="Weight of the term. It is a sum over pairs of pixels: for another crop size, multiply by (321 / size) ** 4.",
     )
-    sigma_rgb: float = Field(default=15.0, gt=0, description="Colours, 0..255.")
-    sigma_xy: float = Field(default=100.0, gt=0, description="Positions, pixels of the crop.")
-    scale: float = Field(default=0.5, gt=0, le=1, description="The loss is computed on a crop shrunk by it.")
+    sigma_rgb: float = Field(default=15.0, gt=0, description="Width of the Gaussian in colours, 0..255.")
+    sigma_xy: float = Field(default=100.0, gt=0, description="Width of the Gaussian in positions, pixels of the crop.")
+    scale: float = Field(default=0.5, gt=0, le=1, description="Factor by which the crop is shrunk before the loss is computed.")
 
 
 class JointSegmenter(SegNetLearner):
-    """The joint loss of the segmentation branch (Eq. 8) on seeds made beforehand, for any network."""
+    """A segmenter trained with the joint loss of the segmentation branch (Eq. 8), but on seeds that are made beforehand."""
 
     loss_at: Literal["image"] = "image"
-    energy: DenseEnergy | None = Field(default=DenseEnergy(), description="null: cross-entropy alone.")
+    energy: DenseEnergy | None = Field(default=DenseEnergy(), description="Dense energy loss; null: only cross-entropy.")
 
     def loss(self, net: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        """Terms background, foreground and energy."""
+        """Compute the terms background, foreground and energy. See `joint_terms`."""
         logits_BLHW, label_BEHW = self.scored(net, batch)
         return joint_terms(logits_BLHW, label_BEHW[:, 0], batch.image_BCHW, batch.valid_BHW, self.energy)
 
 
 class RrmSegmenter(SegNetLearner, OnlineSegmenter):
-    """Both branches at once: the tags' cross-entropy, and the joint loss on labels made from the present maps."""
+    """Both branches in one network: cross-entropy on the tags, and the joint loss on labels that are made during training."""
 
     trunk: Trunk = ResNet38(frozen="none")
     head: Head = DilatedPair()
-    dropout: float = Field(default=0.5, ge=0, lt=1, description="Of whole channels, before the class layer.")
-    scales: tuple[float, ...] = Field(default=(1.0, 0.5, 1.5, 2.0), min_length=1, description="Of the maps (Eq. 2).")
+    dropout: float = Field(
+        default=0.5, ge=0, lt=1, description="Dropout rate before the class layer; whole channels are dropped."
+    )
+    scales: tuple[float, ...] = Field(default=(1.0, 0.5, 1.5, 2.0), min_length=1, description="Scales of the maps (Eq. 2).")
     labels: SeedRule = ReliableRegions()
-    energy: DenseEnergy | None = Field(default=DenseEnergy(), description="null: cross-entropy alone.")
+    energy: DenseEnergy | None = Field(default=DenseEnergy(), description="Dense energy loss; null: only cross-entropy.")
     batch_size: int = Field(default=4, ge=1)
     augment: Augment = RandomCrop(size=321, min_scale=0.7, max_scale=1.3)
     optimizer: Optimizer = Sgd(lr=7e-4, momentum=0.0, weight_decay=1e-5)
@@ -129,11 +153,11 @@ class RrmSegmenter(SegNetLearner, OnlineSegmenter):
     @classmethod
     def _from_maps_alone(cls, value: SeedRule) -> SeedRule:
         if value.needs_saliency:
-            raise ValueError("labels made online have no saliency map; give the rule another background")
+            raise ValueError("labels made online have no saliency map. Give the rule another background.")
         return value
 
     def build(self, num_classes: int) -> nn.Module:
-        """See `Learner.build`."""
+        """Build the network. See `Learner.build`."""
         from wsss_ray.nets.rrm import RrmNet
 
         trunk = self.trunk.build()
@@ -141,7 +165,7 @@ class RrmSegmenter(SegNetLearner, OnlineSegmenter):
         return RrmNet(trunk, head, num_classes=num_classes, dropout=self.dropout)
 
     def evidence(self, net: nn.Module, batch: Batch) -> list[Evidence]:
-        """See `OnlineSegmenter.evidence`."""
+        """Return the crops with their localization maps. See `OnlineSegmenter.evidence`."""
         from wsss_ray.nets.rrm import class_maps
         from wsss_ray.ops.cam import normalise
         from wsss_ray.ops.grid import axes
@@ -158,11 +182,11 @@ class RrmSegmenter(SegNetLearner, OnlineSegmenter):
         return found
 
     def online_label(self, evidence: Evidence) -> LabelArray:
-        """See `OnlineSegmenter.online_label`."""
+        """Label one crop with the rule `labels`. See `OnlineSegmenter.online_label`."""
         return self.labels.seed(evidence.image_HWC, evidence.maps, None)
 
     def loss(self, net: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        """Terms classification, background, foreground and energy; all of them reach the trunk, the labels carry no gradient."""
+        """Compute the terms classification, background, foreground and energy. All train the trunk; labels carry no gradient."""
         from wsss_ray.nets.modules import bare, set_dropout_keys
         from wsss_ray.ops.losses import multilabel_bce
 
@@ -174,12 +198,12 @@ class RrmSegmenter(SegNetLearner, OnlineSegmenter):
         return terms | joint_terms(logits_BLHW, batch.seeds_BEHW[:, 0], batch.image_BCHW, batch.valid_BHW, self.energy)
 
     def predict(self, net: nn.Module, image_BCHW: Tensor) -> Tensor:
-        """See `Segmenter.predict`: the segmentation branch."""
+        """Return the logits of the segmentation branch. See `Segmenter.predict`."""
         rrm: RrmNet = net  # type: ignore[assignment]
         return rrm.enlarge(rrm.segment(image_BCHW), *image_BCHW.shape[-2:])
 
     def param_groups(self, net: nn.Module) -> list[dict[str, object]]:
-        """New layers and biases faster than pretrained ones, no weight decay on biases."""
+        """Group the parameters: new layers and biases learn faster than pretrained weights, and biases have no weight decay."""
         from wsss_ray.nets.segnet import param_groups_deeplab
 
         rrm: RrmNet = net  # type: ignore[assignment]
@@ -190,7 +214,18 @@ class RrmSegmenter(SegNetLearner, OnlineSegmenter):
 def joint_terms(
     logits_BLHW: Tensor, label_BHW: Tensor, image_BCHW: Tensor, valid_BHW: Tensor, energy: DenseEnergy | None
 ) -> dict[str, Tensor]:
-    """The segmentation branch's loss (Eq. 8) by its terms, each (B,)."""
+    """Compute the terms of the joint loss (Eq. 8).
+
+    Args:
+        logits_BLHW: scores at the size of the crop.
+        label_BHW: labels, uint8 with `IGNORE`.
+        image_BCHW: the crops, RGB 0..255.
+        valid_BHW: False where a crop extends beyond its image.
+        energy: settings of the dense energy loss; None leaves this term out.
+
+    Returns:
+        The terms background, foreground and energy, each (B,).
+    """
     from wsss_ray.ops.energy import dense_energy
     from wsss_ray.ops.losses import two_sided_cross_entropy
 
@@ -211,18 +246,21 @@ def joint_terms(
 
 
 class Rrm(Method):
-    """Image tags to a segmentation model in one training; and in a second on its predictions, where one is given."""
+    """One training from image tags to a segmentation model, and optionally a second training on its predictions."""
 
     classifier: Learner | None = Field(
-        default=None, description="Train this first and start from its trunk and class layer, as the authors advise; null: no."
+        default=None,
+        description="Classifier to train first, as the authors advise; its trunk and class layer are the start. null: none.",
     )
     segmenter: Segmenter = RrmSegmenter()
-    relabel: Relabel = Field(default=PredictedLabels(), description="The first step's predictions as labels of the second.")
-    second: Segmenter | None = Field(default=None, description="The second step's network (Table 5); null: one step.")
+    relabel: Relabel = Field(
+        default=PredictedLabels(), description="Rule that turns the predictions of the first step into labels of the second."
+    )
+    second: Segmenter | None = Field(default=None, description="Segmenter of the second step (Table 5); null: one step.")
     metric: Metric = MultiScale(scales=(1.0,))
 
     def plan(self, data: Data) -> Sequence[Stage]:
-        """One training and its score; with a second step its labels, the training on them, and that one's score."""
+        """Plan one training and its score; with a second step also its pseudo-labels, the training on them and its score."""
         classifier = train(self.classifier, data.weak, name="classifier") if self.classifier else None
         final = train(self.segmenter, data.weak, strong=data.strong, init=classifier, name="segmenter")
         wanted: list[Stage] = []

@@ -1,29 +1,27 @@
-"""Seed generation alone: a trained classifier's localization maps and seeds for a whole data set, nothing trained.
+"""Seeds only: localization maps and seeds of a whole data set from a classifier that is already trained.
 
-No paper of its own. The classifier comes from a file (`classifier.weights`, for instance the `model.safetensors` of another
-run's train stage) and takes no step; with steps or epochs given it is trained from there first.
+This method belongs to no paper. The classifier comes from a file (`classifier.weights`), such as the `model.safetensors` of a
+train stage of another run. By default it is not trained. If steps or epochs are given, it is trained from these weights first.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from wsss_ray.core.contracts import Learner, Localizer, SeedRule, SeedScore
-from wsss_ray.core.method import Method
-from wsss_ray.core.plan import Data, Stage, evaluate_seeds, localize, seed, train
+from wsss_ray.core import Data, Learner, Localizer, Method, SeedRule, SeedScore, Stage, evaluate_seeds, localize, seed, train
 from wsss_ray.methods.common.seed_rules import ThresholdSeeds
 from wsss_ray.methods.ficklenet import StochasticClassifier, StochasticGradCam
 
 
 class Seeds(Method):
-    """From a classifier's weights to Parquet seeds."""
+    """Maps and seeds from the weights of a classifier."""
 
     classifier: Learner = StochasticClassifier(epochs=None, steps=0)
     localizer: Localizer = StochasticGradCam()
     seed_rule: SeedRule = ThresholdSeeds()
 
     def plan(self, data: Data) -> Sequence[Stage]:
-        """Classifier, maps, seeds; their quality where there are masks."""
+        """Plan classifier, maps and seeds, and the score of the seeds if there are masks."""
         classifier = train(self.classifier, data.weak, name="classifier")
         maps = localize(self.localizer, classifier, data.weak)
         seeds = seed(self.seed_rule, maps, data.weak, saliency=data.saliency)

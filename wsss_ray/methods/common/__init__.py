@@ -1,1 +1,1 @@
-"""Parts that the files of several papers use. Nothing here plans stages for a paper of its own."""
+"""Hold parts that several papers share. No module here defines a method."""

@@ -1,9 +1,24 @@
-"""The chain of stages that most papers share: classifier, maps, seeds, segmenter, score."""
+"""Plan the chain of stages that most papers share: classifier, maps, seeds, segmenter, score."""
 
 from __future__ import annotations
 
-from wsss_ray.core.contracts import Learner, Localizer, Metric, Relabel, SeedRule, SeedScore, Segmenter
-from wsss_ray.core.plan import Data, Stage, evaluate, evaluate_seeds, localize, relabel, seed, train
+from wsss_ray.core import (
+    Data,
+    Learner,
+    Localizer,
+    Metric,
+    Relabel,
+    SeedRule,
+    SeedScore,
+    Segmenter,
+    Stage,
+    evaluate,
+    evaluate_seeds,
+    localize,
+    relabel,
+    seed,
+    train,
+)
 
 
 def from_tags(
@@ -18,10 +33,36 @@ def from_tags(
     retrain: Segmenter | None = None,
     metric: Metric,
 ) -> tuple[Stage, ...]:
-    """The chain that most papers share: classifier, maps, seeds, segmenter, score.
+    """Plan classifier, maps, seeds, segmenter and score, and optionally a retrain stage.
 
-    `from_classifier` starts the segmenter from the classifier's trunk. With a `relabel_rule` the training images are labelled
-    anew by the segmenter, and `retrain` is trained on that, from its weights.
+    Args:
+        data: the data of the job.
+        classifier: trained on the tags of the weak split.
+        localizer: makes the maps.
+        seed_rule: makes the seeds.
+        segmenter: trained on the seeds.
+        from_classifier: start the segmenter from the trunk of the trained classifier.
+        relabel_rule: makes pseudo-labels of the training images with the segmenter; None leaves out the retrain stage.
+        retrain: trained on the pseudo-labels, from the weights of the segmenter. Required with `relabel_rule`.
+        metric: scores the last segmenter on the validation set.
+
+    Returns:
+        The scores of seeds and pseudo-labels if the weak split has masks, then the score of the last segmenter. Without a
+        validation set, the last stage is the segmenter itself.
+
+    Raises:
+        ValueError: if the parts do not fit together or the seed rule lacks saliency maps.
+
+    Example:
+        def plan(self, data):
+            return from_tags(
+                data,
+                classifier=self.classifier,
+                localizer=self.localizer,
+                seed_rule=self.seed_rule,
+                segmenter=self.segmenter,
+                metric=self.metric,
+            )
     """
     tagged = train(classifier, data.weak, name="classifier")
     seeds = seed(seed_rule, localize(localizer, tagged, data.weak), data.weak, saliency=data.saliency)

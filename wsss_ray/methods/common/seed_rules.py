@@ -1,7 +1,7 @@
-"""Seed rules that several papers share: a threshold on the localization maps, or a dense CRF on them.
+"""Define the seed rules that several papers share: a threshold on the localization maps, or a dense CRF on them.
 
-The threshold is FickleNet's (section 3.2.2), which for a single map is the plain threshold of CAM. The dense CRF is type C of
-Multi-Estimations (section 4.2).
+The threshold is that of FickleNet (section 3.2.2). With one map per class it is the plain threshold of CAM. The dense CRF is
+type C of Multi-Estimations (section 4.2).
 """
 
 from __future__ import annotations
@@ -10,32 +10,34 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from wsss_ray.core.contracts import Maps, SeedRule
-from wsss_ray.core.threshold import Recipe, Threshold
+from wsss_ray.core import Maps, Recipe, SeedRule, Threshold
 from wsss_ray.ops.background import Background, CamBackground, SaliencyBackground
 from wsss_ray.ops.crf import DenseCrf
 
 if TYPE_CHECKING:
-    from wsss_ray.core.contracts import ImageArray, LabelArray, MapArray
+    from wsss_ray.core import ImageArray, LabelArray, MapArray
 
 
 class ThresholdSeeds(SeedRule):
-    """A pixel belongs to a class where its map exceeds `theta` (FickleNet, 3.2.2: where any of its maps does).
+    """Seeds by a threshold: a pixel belongs to a class if any map of the class exceeds `theta` (FickleNet, section 3.2.2).
 
-    Where several do, the class with the highest mean map wins. Then background cues, and optionally a dense CRF.
+    If several classes claim a pixel, the one with the highest mean map wins. Background cues come next, then optionally a dense
+    CRF.
     """
 
-    theta: float = Field(default=0.35, ge=0, le=1, description="A pixel belongs to a class where some map exceeds theta.")
+    theta: float = Field(
+        default=0.35, ge=0, le=1, description="Threshold: a pixel belongs to a class if any of its maps exceeds theta."
+    )
     background: Background | None = Field(default=SaliencyBackground(), description="Background cues; null for none.")
     conflict: Literal["class", "background", "ignore"] = Field(
-        default="class", description="Who wins where a pixel is both a class and a background cue."
+        default="class", description="Label of a pixel that is both a class and a background cue."
     )
     crf: DenseCrf | None = Field(default=None, description="Refine with a dense CRF over the labels present; null for none.")
     crf_confidence: float = Field(default=0.7, gt=0, lt=1, description="Probability of a seed's own label in the CRF's unary.")
 
     @property
     def needs_saliency(self) -> bool:
-        """See `SeedRule.needs_saliency`."""
+        """Return True if the background needs saliency. See `SeedRule.needs_saliency`."""
         return self.background is not None and self.background.needs_saliency
 
     @property
@@ -46,7 +48,7 @@ class ThresholdSeeds(SeedRule):
         return Threshold(field="theta", recipe=recipe, cues=cues, crf=self.crf is not None)
 
     def seed(self, image_HWC: ImageArray, maps: Maps, saliency_HW: MapArray | None) -> LabelArray:
-        """See `SeedRule.seed`."""
+        """Label one image. See `SeedRule.seed`."""
         import numpy as np
 
         from wsss_ray.ops.seeds import cut
@@ -59,18 +61,20 @@ class ThresholdSeeds(SeedRule):
 
 
 class CrfSeeds(SeedRule):
-    """The likeliest label after a dense CRF on the maps and a background score: every pixel is decided.
+    """Seeds by a dense CRF on a background score and the maps: each pixel gets its most probable label, none is undecided.
 
-    Type C of Multi-Estimations (section 4.2), with the background's score from saliency; with `power_background` the CRF of PSA
-    and RRM (Eqs. 4 and 5).
+    With the background score from saliency, this is type C of Multi-Estimations (section 4.2). With `power_background`, it is the
+    CRF of PSA and RRM (Eqs. 4 and 5).
     """
 
     background: Background = SaliencyBackground()
-    crf: DenseCrf | None = Field(default=DenseCrf(), description="null: the largest score, unrefined.")
+    crf: DenseCrf | None = Field(
+        default=DenseCrf(), description="CRF that refines the scores; null: take the largest score as it is."
+    )
 
     @property
     def needs_saliency(self) -> bool:
-        """See `SeedRule.needs_saliency`."""
+        """Return True if the background needs saliency. See `SeedRule.needs_saliency`."""
         return self.background.needs_saliency
 
     @property
@@ -82,7 +86,7 @@ class CrfSeeds(SeedRule):
         return Threshold(field="background.threshold", recipe=recipe, crf=self.crf is not None)
 
     def seed(self, image_HWC: ImageArray, maps: Maps, saliency_HW: MapArray | None) -> LabelArray:
-        """See `SeedRule.seed`."""
+        """Label one image. See `SeedRule.seed`."""
         import numpy as np
 
         from wsss_ray.ops import seeds

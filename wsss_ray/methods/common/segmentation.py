@@ -1,4 +1,4 @@
-"""Train and use a DeepLab-style segmenter: its learner without a loss, its predictions over scales, and labels made of them."""
+"""Train and use a DeepLab-style segmenter: a learner without a loss, predictions over several scales, and pseudo-labels."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from wsss_ray.core.contracts import Augment, Batch, Metric, Relabel, Segmenter, Trunk
-from wsss_ray.core.optim import Optimizer, Poly, Schedule, Sgd
+from wsss_ray.core import Augment, Batch, Metric, Optimizer, Poly, Relabel, Schedule, Segmenter, Sgd, Trunk
 from wsss_ray.data.transforms import RandomCrop
 from wsss_ray.nets.deeplab import Aspp, Head, build_segmenter
 from wsss_ray.nets.vgg16 import Vgg16
@@ -17,19 +16,26 @@ from wsss_ray.ops.crf import DenseCrf
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from wsss_ray.core.contracts import ImageArray, LabelArray
+    from wsss_ray.core import ImageArray, LabelArray
     from wsss_ray.nets.segnet import SegNet
 
 
 def begins_with_one(scales: tuple[float, ...]) -> tuple[float, ...]:
-    """The scales, if the first is 1. Raises ValueError otherwise: what the others give is brought to the grid of the first."""
+    """Return the scales if the first is 1, else raise ValueError: the results of all scales are brought to its grid."""
     if scales[0] != 1.0:
-        raise ValueError(f"must begin with 1.0, to whose grid the others are brought; their order plays no other part: {scales}")
+        raise ValueError(f"{scales} must begin with 1.0, to whose grid the results of all scales are brought. Put 1.0 first.")
     return scales
 
 
 class SegNetLearner(Segmenter):
-    """A trunk with a DeepLab head, how it starts, predicts, and at which rates it learns; a subclass is a loss."""
+    """A segmenter with a trunk and a DeepLab head. It has everything but the loss, which a subclass adds.
+
+    Example:
+        class MySegmenter(SegNetLearner):
+            def loss(self, net, batch):
+                logits_BLHW, label_BEHW = self.scored(net, batch)
+                return {"cross_entropy": cross_entropy(logits_BLHW, label_BEHW[:, 0])}
+    """
 
     trunk: Trunk = Vgg16(pool5=True)
     head: Head = Aspp()
@@ -38,17 +44,22 @@ class SegNetLearner(Segmenter):
     augment: Augment = RandomCrop(size=321)
     optimizer: Optimizer = Sgd(lr=1e-3, weight_decay=5e-4)
     schedule: Schedule = Poly(power=0.9)
-    head_lr_scale: float = Field(default=10.0, gt=0)
+    head_lr_scale: float = Field(default=10.0, gt=0, description="Learning rate of the new layers, relative to the trunk.")
     loss_at: Literal["stride", "image"] = Field(
-        default="stride", description="Take labels under the network's features, or enlarge its scores to the crop."
+        default="stride",
+        description="Grid of the loss. stride: labels under the features of the network; image: scores enlarged to the crop.",
     )
 
     def build(self, num_classes: int) -> nn.Module:
-        """See `Learner.build`."""
+        """Build the network. See `Learner.build`."""
         return build_segmenter(self.trunk, self.head, num_classes)
 
     def scored(self, net: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Logits (..., L, h, w) of a batch and its label maps_BEhw, on one grid."""
+        """Run the network on a batch and bring its label maps to the grid of the logits (see `loss_at`).
+
+        Returns:
+            Logits (B, L, h, w) and label maps (B, E, h, w). Several input scales give logits_SBLhw, the fused scores last.
+        """
         from wsss_ray.nets.modules import bare, set_dropout_keys
 
         set_dropout_keys(net, batch.keys_B)
@@ -59,19 +70,23 @@ class SegNetLearner(Segmenter):
         return logits, self.on_grid(net, batch.seeds_BEHW, logits)
 
     def on_grid(self, net: nn.Module, pixel_BHW: Tensor, logits_BLHW: Tensor) -> Tensor:
-        """Pixels of the crop, (..., H, W), on the grid of the logits that `scored` gave."""
+        """Bring values at the pixels of the crop, (..., H, W), to the grid of the logits of `scored`.
+
+        Example:
+            >>> valid_BHW = self.on_grid(net, batch.valid_BHW, logits_BLHW)
+        """
         from wsss_ray.nets.modules import bare
 
         segnet: SegNet = bare(net)  # type: ignore[assignment]
         return pixel_BHW if self.loss_at == "image" else segnet.under(pixel_BHW, logits_BLHW)
 
     def predict(self, net: nn.Module, image_BCHW: Tensor) -> Tensor:
-        """See `Segmenter.predict`."""
+        """Return the logits, enlarged to the image. See `Segmenter.predict`."""
         segnet: SegNet = net  # type: ignore[assignment]
         return segnet.enlarge(segnet(image_BCHW), *image_BCHW.shape[-2:])
 
     def param_groups(self, net: nn.Module) -> list[dict[str, object]]:
-        """New layers and biases faster than pretrained ones, no weight decay on biases."""
+        """Group the parameters: new layers and biases learn faster than pretrained weights, and biases have no weight decay."""
         from wsss_ray.nets.segnet import param_groups_deeplab
 
         segnet: SegNet = net  # type: ignore[assignment]
@@ -79,14 +94,14 @@ class SegNetLearner(Segmenter):
 
 
 class MultiScale(Metric):
-    """Scores summed over scales and mirror images at the mask's resolution, and optionally a dense CRF."""
+    """Predictions from scores summed over scales and mirrored images at the mask's resolution, optionally with a dense CRF."""
 
     scales: tuple[float, ...] = Field(default=(0.75, 1.0, 1.25), min_length=1)
     flip: bool = False
     crf: DenseCrf | None = DenseCrf()
 
     def predict(self, segmenter: Segmenter, net: nn.Module, image_HWC: ImageArray) -> LabelArray:
-        """See `Metric.predict`."""
+        """Label one image. See `Metric.predict`."""
         from wsss_ray.ops.multiscale import scaled_sizes
 
         sizes = scaled_sizes(image_HWC.shape[0], image_HWC.shape[1], self.scales)
@@ -94,7 +109,7 @@ class MultiScale(Metric):
 
 
 class PredictedLabels(Relabel):
-    """A trained segmenter's own labels for the next training: scores summed over scales and mirror images, then a dense CRF."""
+    """Pseudo-labels from scores of a trained segmenter, summed over scales and mirrored images, and a dense CRF."""
 
     scales: tuple[float, ...] = Field(default=(1.0,), min_length=1)
     flip: bool = False
@@ -102,7 +117,7 @@ class PredictedLabels(Relabel):
     only_tags: bool = Field(default=True, description="Allow only background and the image's tags.")
 
     def label(self, segmenter: Segmenter, net: nn.Module, image_HWC: ImageArray, classes: Sequence[int]) -> LabelArray:
-        """See `Relabel.label`."""
+        """Label one image. See `Relabel.label`."""
         from wsss_ray.ops.multiscale import scaled_sizes
 
         sizes = scaled_sizes(image_HWC.shape[0], image_HWC.shape[1], self.scales)
@@ -120,7 +135,23 @@ def label_image(
     crf: DenseCrf | None,
     only: Sequence[int] | None,
 ) -> LabelArray:
-    """Labels of an image from scores summed over `sizes`; `only` names the tags (0-based) allowed beside background."""
+    """Label an image with a trained segmenter.
+
+    Args:
+        segmenter: the segmenter.
+        net: its trained network.
+        image_HWC: the image.
+        sizes: (rows, columns) of the inputs; the scores of all inputs are summed at the size of the image.
+        flip: add the scores of the mirrored inputs.
+        crf: dense CRF on the probabilities; None for none.
+        only: tags (0-based) allowed beside background; None allows all classes.
+
+    Returns:
+        Labels (H, W), without `IGNORE`.
+
+    Example:
+        >>> label_image(segmenter, net, image_HWC, sizes=[(321, 321)], flip=False, crf=None, only=(3, 7))
+    """
     import numpy as np
 
     from wsss_ray.ops.multiscale import sum_logits
