@@ -60,8 +60,8 @@ class Trunk(Component):
             ValueError: if the weights are missing or do not fit.
 
         Example:
-            >>> Vgg16().build().channels
-            512
+            >>> SmallNet().build().channels
+            96
         """
 
     def hidden_layers(self, hidden: int) -> dict[str, Tensor]:
@@ -224,8 +224,9 @@ class Localizer(Component):
             key: source of all randomness.
 
         Example:
-            >>> CamLocalizer().localize(CamClassifier().build(20), image_HWC, classes=(3, 7), key=0).peak_CHW.shape[0]
-            2
+            >>> net = CamClassifier(trunk=SmallNet()).build(20)
+            >>> CamLocalizer().localize(net, image_HWC, classes=(3, 7), key=0).classes
+            (3, 7)
         """
 
 
