@@ -152,7 +152,7 @@ def test_a_method_is_a_value(name):
 def test_saliency_is_missed_before_anything_is_trained():
     job = tiny_job()
     job["method"]["seed_rule"] = {"theta": 0.3}
-    with pytest.raises(ValueError, match=r"saliency maps: set data\.saliency .* cam_background"):
+    with pytest.raises(ValueError, match=r"saliency maps\. Set data\.saliency .* cam_background"):
         job_of(job).plan()
 
 

@@ -240,9 +240,9 @@ class SeedRule(Component):
 
     @property
     def by_threshold(self) -> Threshold | None:
-        """The threshold that the seeds follow from; None if there is none.
+        """Return the threshold that decides the seeds, or None if no single number does.
 
-        The report draws the figures over it, and where it has a recipe makes the seeds anew as a reader turns it.
+        The report plots the scores of the seeds over it. With a recipe, its slider also redraws the seeds.
         """
         return None
 

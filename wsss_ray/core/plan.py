@@ -144,18 +144,21 @@ def localize(localizer: Localizer, classifier: Stage, data: Stage, *, name: str 
 
 
 def seed(rule: SeedRule, maps: Stage, data: Stage, *, saliency: Stage | None = None, name: str = "seeds") -> Stage:
-    """Label maps from localization maps.
+    """Plan label maps from localization maps.
 
     Raises:
-        ValueError: if the rule needs saliency maps and there are none, or names a threshold that is none.
+        ValueError: if the rule needs saliency maps and there are none, or if the threshold that it names is not one.
+
+    Example:
+        >>> seeds = seed(self.seed_rule, maps, data.weak, saliency=data.saliency)
     """
     if rule.needs_saliency and saliency is None:
         raise ValueError(
-            "method.seed_rule: the background cues need saliency maps: set data.saliency to their folder, or "
-            "method.seed_rule.background to {kind: cam_background}"
+            "method.seed_rule: the background cues need saliency maps. Set data.saliency to their folder, or "
+            "method.seed_rule.background to {kind: cam_background}."
         )
     if (threshold := rule.by_threshold) is not None:
-        threshold.of(rule)  # a wrong name shows now, and not in the report at the end
+        threshold.of(rule)  # a wrong name ends the plan, not the report at the end
     return Stage("seed", name, rule, _inputs(data=data, maps=maps, saliency=saliency))
 
 

@@ -1,7 +1,7 @@
-"""Say how a seed rule depends on one threshold, so that a report can make its seeds at any other.
+"""Describe how a seed rule depends on one threshold, so that a report can make its seeds at other thresholds.
 
-A rule names the field in which its threshold stands, and a recipe where the closed vocabulary below has one for it.
-`ops/seeds.py` follows a recipe in Python and the report's `seeds.js` in a page; a test holds the two to each other.
+A rule names the field that holds its threshold. If the vocabulary below can describe the rule, it also gives a recipe.
+`ops/seeds.py` follows a recipe in Python, `seeds.js` follows it in the page of a report, and a test compares the two.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ if TYPE_CHECKING:
     Cues = Callable[[NDArray[np.float32], NDArray[np.float32] | None], NDArray[np.bool_]]
 
 Source = Literal["peak", "mean"]
-"""The maps that are compared with the threshold t: the maximum over all estimates, or their mean."""
+"""Maps that are compared with the threshold t: the maximum over all estimates, or their mean."""
 Region = Literal["above", "of_maximum", "below_maximum", "of_pixels"]
-"""The pixels that a class claims: its map exceeds t; exceeds t * its maximum; exceeds (1 - t) * its maximum; is among the highest
-share t of its pixels. A map claims no pixel where it is 0."""
+"""Pixels that a class claims. Its map exceeds t; t * its maximum; (1 - t) * its maximum; or is among the highest share t of its
+pixels. A map claims no pixel where it is 0."""
 Winner = Literal["mean", "peak", "nobody"]
-"""The class that gets a pixel which several claim: the one with the highest mean or the highest peak there, the first on a tie.
-With `nobody` the pixel is undecided."""
+"""Class that gets a pixel claimed by several: the one with the highest mean or the highest peak there, the first on a tie. With
+`nobody`, the pixel is undecided."""
 Conflict = Literal["class", "background", "ignore"]
-"""The label of a background cue that a class claims: the class's, background, or undecided."""
+"""Label of a background cue that a class claims too: that of the class, background, or undecided."""
 Unclaimed = Literal["ignore", "background"]
-"""The label of a pixel that neither a class nor a background cue claims."""
+"""Label of a pixel that neither a class nor a background cue claims."""
 
 
 @pydantic.dataclasses.dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """Describe how labels follow from localization maps, background cues and a threshold.
+    """A description of how labels follow from localization maps, background cues and a threshold.
 
     Example:
         Recipe(region="of_maximum", winner="nobody", conflict="ignore")
@@ -56,14 +56,15 @@ class Recipe:
 
 @dataclass(frozen=True, kw_only=True)
 class Threshold:
-    """Name the field that holds a rule's threshold, a number from 0 to 1, and tell how the seeds follow from it.
+    """The field that holds a rule's threshold, a number from 0 to 1, and how the seeds follow from it.
 
     Args:
-        field: The field of the rule, dotted where it belongs to a part: `background.threshold`.
-        recipe: How to make the seeds at any threshold. None if no recipe describes the rule: a report then calls the rule itself
-            for its chart, and its pictures follow no slider.
-        cues: The background cues of (peak_CHW, saliency_HW), which no threshold changes. None if the rule has none.
-        crf: True if the rule refines by a dense CRF what the recipe makes.
+        field: The field of the rule, dotted if it belongs to a part: `background.threshold`.
+        recipe: How to make the seeds at any threshold. None if no recipe describes the rule: the report then calls the rule
+            itself for the chart, and its pictures have no slider.
+        cues: Function of (peak_CHW, saliency_HW) that gives the background cues, which must not depend on the threshold. None if
+            the rule has no cues.
+        crf: True if the rule refines the result of the recipe with a dense CRF.
 
     Example:
         Threshold(field="theta", recipe=Recipe(), cues=self.background.cues)
@@ -75,10 +76,10 @@ class Threshold:
     crf: bool = False
 
     def of(self, rule: Component) -> float:
-        """Return what the field of a rule holds.
+        """Return the value of the field in a rule.
 
         Raises:
-            ValueError: if the rule has no such field, or it holds no number from 0 to 1.
+            ValueError: if the rule has no such field, or its value is no number from 0 to 1.
         """
         value: Any = rule
         for name in self.field.split("."):

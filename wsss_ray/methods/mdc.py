@@ -109,7 +109,7 @@ class RegionSeeds(SeedRule):
 
     @property
     def by_threshold(self) -> Threshold:
-        """See `SeedRule.by_threshold`: `share`."""
+        """Return `share`. See `SeedRule.by_threshold`."""
         recipe = Recipe(region=self.reading, winner="nobody", conflict="ignore")
         return Threshold(field="share", recipe=recipe, cues=self.background.cues)
 

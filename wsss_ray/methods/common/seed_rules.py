@@ -42,7 +42,7 @@ class ThresholdSeeds(SeedRule):
 
     @property
     def by_threshold(self) -> Threshold:
-        """See `SeedRule.by_threshold`: `theta`, before the CRF."""
+        """Return `theta`, which acts before the CRF. See `SeedRule.by_threshold`."""
         cues = self.background.cues if self.background is not None else None
         recipe = Recipe(winner="mean", conflict=self.conflict)
         return Threshold(field="theta", recipe=recipe, cues=cues, crf=self.crf is not None)
@@ -79,7 +79,7 @@ class CrfSeeds(SeedRule):
 
     @property
     def by_threshold(self) -> Threshold | None:
-        """See `SeedRule.by_threshold`: the score of a `cam_background`, the same at every pixel, is one. Others are none."""
+        """Return the score of a `cam_background`, which is constant and so acts as a threshold; None for other backgrounds."""
         if not isinstance(self.background, CamBackground):
             return None
         recipe = Recipe(winner="peak", unclaimed="background")
