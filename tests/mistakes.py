@@ -293,12 +293,15 @@ STORE = [
     Mistake("a run to resume that is none", "resume dogs", ("no run 'dogs' in",)),
     Mistake("nothing may be written", "submit job.yaml --store /proc/runs", ("/proc/runs",)),
     Mistake(
-        "a record cut off", "submit job.yaml", ("record.json", "no JSON"), of_stage("miou", "record.json", lambda data: data[:40])
+        "a record cut off",
+        "submit job.yaml",
+        ("record.json", "damaged (not JSON)"),
+        of_stage("miou", "record.json", lambda data: data[:40]),
     ),
     Mistake(
         "a shard cut off",
         "export pets --format voc --out labels",
-        ("part-", "no Parquet file", "delete its stage's folder"),
+        ("part-", "is not a Parquet file", "delete its stage's folder"),
         of_stage("miou", "shards/part-*", lambda data: data[:60]),
     ),
     Mistake(
