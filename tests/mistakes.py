@@ -273,7 +273,7 @@ DATA = [
     Mistake(
         "a table in Excel's format",
         set_("data.tags=tags.xlsx"),
-        ("tags.xlsx is not one of .csv",),
+        ("tags.xlsx has an unknown format; save it as one of .csv",),
         written("tags.xlsx", "PK"),
     ),
     Mistake("images in no class folder", set_("data={kind: folder, root: images}"), ("is not in a class folder",)),

@@ -77,8 +77,8 @@ def read_instances(path: Path, name: str) -> Instances:
     Shapes are not checked here: an invalid shape is an error of its image (see `coco_masks`).
 
     Raises:
-        ValueError: If something is missing, unknown or duplicate. The message names `name`, the field of the job, the file, and
-            the record.
+        ValueError: If something is missing, unknown or duplicate. The message names the job's field (`name`), the file and the
+            record.
     """
     try:
         state = path.stat()
