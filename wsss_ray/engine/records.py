@@ -123,14 +123,15 @@ def _describe_failures(store: RunStore, stage: Stage, failed: Sequence[int], see
 def check_unchanged(store: RunStore, stage: Stage) -> None:
     """Raise StageError if a file of a finished ingest stage has new content, but the same name, tags and size.
 
-    Only files newer than the start of the ingest (of its first attempt) are read. If the plan saw no newer file, the data is not
-    listed again.
+    Only files newer than the start of the ingest, or than its oldest shard, are read. If the plan saw no newer file, the data is
+    not listed again.
     """
     record, worker = store.record(stage), worker_class(stage)(store, stage)
     if record is None or type(worker) is not IngestWorker:
         return
     began, newest = datetime.fromisoformat(record["started"]).timestamp(), worker.split.newest
-    began = min(began, first_written(store, stage) - 1)  # the record has the last attempt's start; a file may have whole seconds
+    # The record has the start of the last attempt; an earlier one may have written shards. File times may be whole seconds.
+    began = min(began, first_written(store, stage) - 1)
     if newest is not None and newest < began:
         return
     made = set(list_shards(store, stage))
