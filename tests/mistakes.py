@@ -231,7 +231,7 @@ JOB_FILE = [
 ]
 
 DATA = [
-    Mistake("no image folder", set_("data.root=nowhere"), ("data.root", "nowhere is no folder")),
+    Mistake("no image folder", set_("data.root=nowhere"), ("data.root", "nowhere is not a folder")),
     Mistake("an empty image folder", "plan job.yaml", ("image '0.png' is not in",), folder("images")),
     Mistake("no table", set_("data.tags=none.csv"), ("data.tags: cannot read", "none.csv")),
     Mistake("a table with a head alone", "plan job.yaml", ("tags.csv holds no images",), table("image,tags\n")),
@@ -268,10 +268,15 @@ DATA = [
         ("all 5 images have the same tags (cat)", "add images of other classes"),
         table("image,tags\n" + "".join(f"{k},cat\n" for k in (0, 1, 2, 3, 4))),
     ),
-    Mistake("no mask folder", set_("data.masks=nowhere"), ("data.masks", "nowhere is no folder")),
+    Mistake("no mask folder", set_("data.masks=nowhere"), ("data.masks", "nowhere is not a folder")),
     Mistake("masks under other names", set_("data.masks=others"), ("mask", "is missing"), folder("others")),
-    Mistake("a table in Excel's format", set_("data.tags=tags.xlsx"), ("tags.xlsx", "none of .csv"), written("tags.xlsx", "PK")),
-    Mistake("images in no class folder", set_("data={kind: folder, root: images}"), ("lies in no class folder",)),
+    Mistake(
+        "a table in Excel's format",
+        set_("data.tags=tags.xlsx"),
+        ("tags.xlsx has an unknown format; save it as one of .csv",),
+        written("tags.xlsx", "PK"),
+    ),
+    Mistake("images in no class folder", set_("data={kind: folder, root: images}"), ("is not in a class folder",)),
     Mistake("a folder for VOC that is none", set_("data={kind: voc, root: images}"), ("images",)),
     Mistake(
         "tags that would run code",
@@ -293,12 +298,15 @@ STORE = [
     Mistake("a run to resume that is none", "resume dogs", ("no run 'dogs' in",)),
     Mistake("nothing may be written", "submit job.yaml --store /proc/runs", ("/proc/runs",)),
     Mistake(
-        "a record cut off", "submit job.yaml", ("record.json", "no JSON"), of_stage("miou", "record.json", lambda data: data[:40])
+        "a record cut off",
+        "submit job.yaml",
+        ("record.json", "damaged (not JSON)"),
+        of_stage("miou", "record.json", lambda data: data[:40]),
     ),
     Mistake(
         "a shard cut off",
         "export pets --format voc --out labels",
-        ("part-", "no Parquet file", "delete its stage's folder"),
+        ("part-", "is not a Parquet file", "delete its stage's folder"),
         of_stage("miou", "shards/part-*", lambda data: data[:60]),
     ),
     Mistake(

@@ -142,5 +142,5 @@ def test_annotations_in_any_encoding_are_read():
         b'<?xml version="1.0" encoding="utf-7"?><a/>',
         b"<a>" * 9_999,
     ):
-        with pytest.raises(ValueError, match=r"x\.xml: no XML"):
+        with pytest.raises(ValueError, match=r"x\.xml: not XML"):
             read_annotation(data, "x.xml")

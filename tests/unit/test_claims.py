@@ -63,7 +63,7 @@ def test_of_many_at_once_one_succeeds(store, stages):
     assert won.count(True) == 1
 
 
-def test_the_claim_of_a_dead_process_is_void_at_once(store, stages):
+def test_the_claim_of_a_dead_process_is_stale_at_once(store, stages):
     code = (
         "from tests.local import job_of; from tests.shapes import tiny_job; from wsss_ray.storage.claims import Claims\n"
         "from wsss_ray.storage.store import RunStore; import os, sys\n"
@@ -78,7 +78,7 @@ def test_the_claim_of_a_dead_process_is_void_at_once(store, stages):
         assert content(store, stages[0])["attempt"] == "heir"
 
 
-def test_the_claim_of_another_machine_is_void_when_its_beat_stands_still(store, stages, monkeypatch):
+def test_the_claim_of_another_machine_is_stale_when_its_beat_stands_still(store, stages, monkeypatch):
     path = store.path("claims", f"{stages[0].id}.json")
     holder = {"attempt": "far", "machine": "elsewhere", "pid": 1, "started": "1", "beat": 0}
     store.write_json(path, holder)
@@ -130,14 +130,14 @@ def test_two_that_find_the_same_dead_claim_do_not_both_hold_it(store, stages, mo
     path = store.path("claims", f"{stages[0].id}.json")
     one, two = Claims(store, "one"), Claims(store, "two")
     store.write_json(path, one.holder | {"attempt": "dead", "pid": 2**22 + 1, "beat": 0})
-    find = one._is_void
+    find = one._is_stale
 
     def overtaken(what, data):
         found = find(what, data)
-        monkeypatch.setattr(one, "_is_void", find)
+        monkeypatch.setattr(one, "_is_stale", find)
         assert two.take(stages[0].id) is None
         return found
 
-    monkeypatch.setattr(one, "_is_void", overtaken)
+    monkeypatch.setattr(one, "_is_stale", overtaken)
     assert one.take(stages[0].id) is not None
     assert content(store, stages[0])["attempt"] == "two"

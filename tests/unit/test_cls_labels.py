@@ -91,7 +91,7 @@ def test_malice_is_refused_and_not_executed(tmp_path, protocol):
         (npy(np.zeros(3)), "holds an array"),
         (npy(np.array([{}, {}], object)), "holds an array"),
         (npy([1, 2]), "holds an array"),
-        (with_pickle(pickle.dumps(np.array("text", object), 4)), "no dict"),
+        (with_pickle(pickle.dumps(np.array("text", object), 4)), "does not hold a dict"),
         (npy({"a": "text"}), "entry of 'a'"),
         (npy({"a": np.zeros((2, 2))}), "entry of 'a'"),
         (npy({("a", "b"): np.zeros(2)}), "neither text nor an integer"),

@@ -267,13 +267,13 @@ def test_what_is_missing_is_named(root, monkeypatch):
         Coco(root=str(root), train="own.txt").items("weak")
     with pytest.raises(ValueError, match=r"^data\.strong: cannot read .*none\.txt"):
         Coco(root=str(root), strong="none.txt").items("strong")
-    with pytest.raises(ValueError, match=r"^data\.strong: there is no such file; set it to one"):
+    with pytest.raises(ValueError, match=r"^data\.strong: is null; set it to a file"):
         Coco(root=str(root)).items("strong")
-    with pytest.raises(ValueError, match=r"^data\.val_annotations: there is no such file; set it to one"):
+    with pytest.raises(ValueError, match=r"^data\.val_annotations: is null; set it to a file"):
         Coco(root=str(root), val_annotations=None).items("val")
     with pytest.raises(ValueError, match=r"^data\.val_annotations: cannot read .*none\.json: No such file"):
         Coco(root=str(root), val_annotations="none.json").items("val")
-    with pytest.raises(ValueError, match=r"^data\.root: .*nowhere is no folder"):
+    with pytest.raises(ValueError, match=r"^data\.root: .*nowhere is not a folder"):
         Coco(root=str(root / "nowhere")).items("weak")
     with pytest.raises(ValueError, match=r"val_masks is set but val_annotations is null"):
         Coco(root=str(root), val_annotations=None, val_masks="masks")

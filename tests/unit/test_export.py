@@ -225,7 +225,7 @@ def test_an_id_never_leads_out_of_the_folder(small, tmp_path, capsys, image_id):
     store, plan, _ = small
     tamper(store, plan, image_id)
     said = error_of(capsys, "--format", "voc", "--store", store.uri, "--out", tmp_path / "deep/out")
-    assert "is no path below a folder" in said
+    assert "is not a path below a folder" in said
     assert {path.name for path in tmp_path.rglob("*.png")} == {"0000.png"}
     assert not Path("/tmp/escaped.png").exists()
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["out"]
@@ -264,7 +264,7 @@ def test_what_is_no_label_map_is_one_line(small, tmp_path, capsys, seed, form):
 def test_a_stage_id_never_leads_out_of_the_store(small, capsys):
     store, _, _ = small
     begin(store, [SimpleNamespace(id="../../secrets", name="seeds", kind="seed")])
-    assert "is no stage's id" in error_of(capsys, "--format", "voc", "--store", store.uri)
+    assert "is not the id of a stage" in error_of(capsys, "--format", "voc", "--store", store.uri)
 
 
 def test_without_pycocotools(small, tmp_path, capsys, monkeypatch):

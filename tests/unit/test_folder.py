@@ -139,7 +139,7 @@ def test_class_folders(tmp_path):
     assert {item.image_id: item.tags for item in source.items("weak")} == {"cat/2": (0,), "cat/more/3": (0,), "dog/1": (1,)}
     assert [item.image_id for item in source.items("val")] == ["cat/9"]
     put(tmp_path / "loose.jpg")
-    with pytest.raises(ValueError, match=r"loose\.jpg lies in no class folder"):
+    with pytest.raises(ValueError, match=r"loose\.jpg is not in a class folder"):
         source.items("weak")
 
 
@@ -159,10 +159,10 @@ def test_class_folders(tmp_path):
         ("t.csv", "image,tags\na,\n", "no class is named"),
         ("t.json", '{"a.jpg": 3}', r"t\.json: a\.jpg: tags are 3; expected names"),
         ("t.json", "[1]", r"t\.json\[0\]: expected an object"),
-        ("t.json", "{", r"t\.json: no JSON"),
-        ("t.jsonl", '{"image": "a", "tags": []}\n{oops\n', r"t\.jsonl:2: no JSON"),
-        ("t.parquet", "not parquet", r"data\.tags: .*t\.parquet is no readable Parquet"),
-        ("t.txt", "a", r"t\.txt is none of \.csv, \.json, \.jsonl, \.parquet"),
+        ("t.json", "{", r"t\.json: not JSON"),
+        ("t.jsonl", '{"image": "a", "tags": []}\n{oops\n', r"t\.jsonl:2: not JSON"),
+        ("t.parquet", "not parquet", r"data\.tags: .*t\.parquet is not a readable Parquet"),
+        ("t.txt", "a", r"t\.txt has an unknown format; save it as one of \.csv, \.json, \.jsonl, \.parquet"),
     ],
 )
 def test_errors_name_the_file_and_the_line(root, name, text, message):
@@ -185,7 +185,7 @@ def test_ambiguous_name_and_missing_places(root):
     assert folder(root, table(root, "u.csv", "image,tags\na.png,cat\n")).items("weak")[0].path.endswith("a.png")
     with pytest.raises(ValueError, match=r"data\.tags: cannot read .*none\.csv"):
         folder(root, str(root / "none.csv")).items("weak")
-    with pytest.raises(ValueError, match=r"data\.root: .* is no folder"):
+    with pytest.raises(ValueError, match=r"data\.root: .* is not a folder"):
         Folder(root=str(root / "none"), tags=tags).items("weak")
 
 
@@ -225,7 +225,7 @@ def test_mistakes_in_a_table_come_with_the_mend(root, text, message):
 
 def test_a_mask_folder_that_holds_none_is_a_mistake(root):
     tags = table(root, "tags.csv", "image,tags\na,cat\n")
-    with pytest.raises(ValueError, match=r"data\.masks: .*nowhere is no folder"):
+    with pytest.raises(ValueError, match=r"data\.masks: .*nowhere is not a folder"):
         folder(root, tags, masks=str(root / "nowhere")).items("weak")
     (root / "masks").mkdir()
     with pytest.raises(ValueError, match=r"data\.masks: no image has a mask in .*; that of 'a' would be a\.png"):

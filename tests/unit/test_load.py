@@ -157,7 +157,7 @@ def test_records_that_do_not_fit_are_one_line(copied):
     assert "made by wsss-ray 0.1.0: new_field: " in said
     outside = [["data", ".."]]
     said = broken(store, plan, lambda record: record["identity"]["component"].pop("new_field") and record.update(inputs=outside))
-    assert "'..' is no stage's id" in said
+    assert "'..' is not the id of a stage" in said
 
 
 def test_weights_that_do_not_fit_are_one_line(copied, tmp_path):

@@ -198,7 +198,7 @@ def error_of(capsys, *command):
 
 def test_a_bucket_that_is_not_there(endpoint, capsys):
     other = f"s3://nowhere/runs?endpoint_override={endpoint}&scheme=http"
-    assert "there is no bucket 'nowhere'; make it first" in error_of(capsys, "status", "--store", other)
+    assert "there is no bucket 'nowhere'; create it, or correct the name" in error_of(capsys, "status", "--store", other)
     with pytest.raises(ValueError, match="there is no bucket"):
         RunStore(other).write("nowhere/runs/x", b"1")
 
@@ -244,8 +244,8 @@ def test_without_credentials_or_with_wrong_ones(endpoint, monkeypatch, capsys, g
         ("s3://AKIDEXAMPLE:wJal/rXUt@data/runs", "the URI holds credentials"),
         ("s3://AKIDEXAMPLE@data/runs", "the URI holds credentials"),
         ("s3://data/runs?secret_key=wJalrXUt", "the URI holds credentials"),
-        ("s3://data/runs?regoin=eu-west-1", "does not understand 'regoin' after the ?; allowed: region, scheme"),
-        ("s3://data/runs?attempts=many", "attempts=many is no number"),
+        ("s3://data/runs?regoin=eu-west-1", "unknown option 'regoin' after the ?; allowed: region, scheme"),
+        ("s3://data/runs?attempts=many", "attempts=many is not a number"),
         ("s3:///runs", "names no bucket"),
         ("http://user:wJalrXUt@data/runs", "the URI holds credentials"),
         ("http://data/runs", "Unrecognized filesystem type"),

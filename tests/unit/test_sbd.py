@@ -41,9 +41,9 @@ def test_the_augmented_set(raw, inner):
 def test_it_is_not_made_over(raw):
     voc, sbd = raw
     call("augment-voc", voc, sbd)
-    assert "SegmentationClassAug: is there already; move it away" in call("augment-voc", voc, sbd, code=2)
+    assert "SegmentationClassAug: exists already; move it away" in call("augment-voc", voc, sbd, code=2)
     mine = (voc / "SegmentationClassAug").rename(voc / "mine")
-    assert "train_aug.txt: is there already; move it away" in call("augment-voc", voc, sbd, code=2)
+    assert "train_aug.txt: exists already; move it away" in call("augment-voc", voc, sbd, code=2)
     assert not (voc / "SegmentationClassAug").exists()
     assert sorted(file.name for file in mine.iterdir())
 
@@ -59,11 +59,11 @@ def other(path):
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
-        (damaged, r"no mask of SBD is in it \(.*\); unpack benchmark\.tgz again"),
-        (other, r"no mask of SBD is in it \(KeyError"),
-        (lambda path: path.write_text("x"), "no mask of SBD is in it"),
-        (lambda path: write_mat(path, sbd_mask(2, label=21)), "is no mask with the labels 0 to 20"),
-        (lambda path: write_mat(path, np.zeros((3, 4))), "is no mask with the labels 0 to 20"),
+        (damaged, r"holds no mask of SBD \(.*\); unpack benchmark\.tgz again"),
+        (other, r"holds no mask of SBD \(KeyError"),
+        (lambda path: path.write_text("x"), "holds no mask of SBD"),
+        (lambda path: write_mat(path, sbd_mask(2, label=21)), "is not a mask with the labels 0 to 20"),
+        (lambda path: write_mat(path, np.zeros((3, 4))), "is not a mask with the labels 0 to 20"),
         (lambda path: path.unlink(), "No such file"),
     ],
     ids=["damaged", "other", "text", "label", "float", "missing"],
@@ -82,7 +82,7 @@ def test_a_bad_mask_is_named_and_leaves_no_list(raw, spoil, said):
 def test_lists_that_cannot_be(raw):
     voc, sbd = raw
     (sbd / "dataset/val.txt").write_text("../../evil\n")
-    assert "image id '../../evil' is no path below a folder" in call("augment-voc", voc, sbd, code=2)
+    assert "image id '../../evil' is not a path below a folder" in call("augment-voc", voc, sbd, code=2)
     (sbd / "dataset/val.txt").write_text("\n")
     assert "val.txt: names no image" in call("augment-voc", voc, sbd, code=2)
     assert "train.txt: No such file" in call("augment-voc", sbd, sbd, code=2)

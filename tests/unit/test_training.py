@@ -17,7 +17,7 @@ from wsss_ray.core.optim import Sgd
 from wsss_ray.engine.checkpoints import build_model, load_model
 from wsss_ray.engine.loader import ShardedImages, global_batch, micro_batches
 from wsss_ray.engine.loop import _Totals, fit
-from wsss_ray.engine.training import Aside, MetricsLog, TrainingError, _agree
+from wsss_ray.engine.training import BackgroundWriter, MetricsLog, TrainingError, _agree_on_start
 from wsss_ray.storage.store import RunStore
 from wsss_ray.storage.tail import LineTail
 
@@ -210,9 +210,9 @@ def test_retrain_starts_from_the_segmenter(seeded, tmp_path):
 
 def _one_of_two(rank, port, folder):
     torch.distributed.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
-    start = _agree(None, 40 if rank == 0 else 0)
+    start = _agree_on_start(None, 40 if rank == 0 else 0)
     try:
-        _agree("no such file" if rank == 1 else None, 0)
+        _agree_on_start("no such file" if rank == 1 else None, 0)
         said = "nothing"
     except TrainingError as error:
         said = str(error)
@@ -249,17 +249,17 @@ def test_workers_add_up_terms_that_not_all_of_them_have(tmp_path):
 
 def test_what_is_written_beside_a_training_keeps_its_order_and_tells_what_failed(tmp_path):
     store, done = RunStore(str(tmp_path)), []
-    with Aside() as aside:
-        aside.begin(lambda: done.append("metrics"), lambda: done.append("checkpoint"))
-        aside.begin(lambda: done.append("metrics again"))
+    with BackgroundWriter() as writer:
+        writer.begin(lambda: done.append("metrics"), lambda: done.append("checkpoint"))
+        writer.begin(lambda: done.append("metrics again"))
     assert done == ["metrics", "checkpoint", "metrics again"]
-    assert not aside.busy()
+    assert not writer.busy()
     store.write(store.path("file"), b"")
-    with pytest.raises(OSError, match="file"), Aside() as aside:
-        aside.begin(lambda: store.write(store.path("file", "below"), b""), lambda: done.append("checkpoint, no metrics"))
+    with pytest.raises(OSError, match="file"), BackgroundWriter() as writer:
+        writer.begin(lambda: store.write(store.path("file", "below"), b""), lambda: done.append("checkpoint, no metrics"))
     assert len(done) == 3
-    with pytest.raises(KeyError), Aside() as aside:  # what ended the training is what is told
-        aside.begin(lambda: store.write(store.path("file", "below"), b""), {}["the training's mistake"])
+    with pytest.raises(KeyError), BackgroundWriter() as writer:  # what ended the training is what is told
+        writer.begin(lambda: store.write(store.path("file", "below"), b""), {}["the training's mistake"])
 
 
 def test_metrics_are_read_by_what_is_new_and_dropped_where_one_resumes(seeded, tmp_path):

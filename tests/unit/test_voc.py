@@ -192,7 +192,7 @@ def test_bad_lines_name_file_and_line(root, line, message):
 def test_missing_files_are_named(root):
     with pytest.raises(ValueError, match=r"data\.train: cannot read .*none\.txt"):
         Voc(root=str(root), train="none.txt").items("weak")
-    with pytest.raises(ValueError, match=r"data\.root: .*nowhere is no folder"):
+    with pytest.raises(ValueError, match=r"data\.root: .*nowhere is not a folder"):
         Voc(root=str(root / "nowhere")).items("weak")
     with pytest.raises(ValueError, match=r"data\.tags: cannot read .*none\.npy"):
         Voc(root=str(root), tags="none.npy").items("weak")
@@ -205,13 +205,13 @@ def test_missing_files_are_named(root):
     (root / "Annotations" / f"{IDS[1]}.xml").unlink()
     with pytest.raises(ValueError, match=rf"train_aug\.txt:2: no tags in the list, and annotation .*{IDS[1]}\.xml"):
         Voc(root=str(root)).items("weak")
-    with pytest.raises(ValueError, match=r"data\.strong: there is no such list"):
+    with pytest.raises(ValueError, match=r"data\.strong: is null; set it to a list of images"):
         Voc(root=str(root)).items("strong")
 
 
 def test_annotations():
     assert read_annotation(annotation(OBJECTS[IDS[0]]).encode(), "x.xml") == ("aeroplane", "person")
-    with pytest.raises(ValueError, match=r"x\.xml: no XML"):
+    with pytest.raises(ValueError, match=r"x\.xml: not XML"):
         read_annotation(b"<annotation>", "x.xml")
     bomb = b'<!DOCTYPE a [<!ENTITY b "' + b"c" * 99 + b'">]><annotation>&b;</annotation>'
     with pytest.raises(ValueError, match=r"x\.xml: a document type"):

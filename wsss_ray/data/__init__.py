@@ -1,8 +1,8 @@
-"""Data sets: where images, tags and masks come from, and the forms in which the store holds them."""
+"""Read data sets (images, tags and masks), and convert them to the formats of the store."""
 
 
 def load_sources() -> None:
-    """Import the built-in sources, so that a job file can name them. Cheap: they import neither torch nor Ray."""
+    """Import the built-in sources, so that a job file can name them. This is cheap: they import neither torch nor Ray."""
     import wsss_ray.data.coco
     import wsss_ray.data.folder
     import wsss_ray.data.sprites

@@ -1,8 +1,8 @@
-"""Image tags from `cls_labels.npy`, the file that many papers' code ships, without unpickling it.
+"""Read image tags from `cls_labels.npy`, a file that the code of many papers ships, without unpickling it.
 
-The file is a 0-d object array in .npy form: a pickle, which `numpy.load` would have to execute. Here the pickle's instructions
-are read with `pickletools.genops` by an interpreter that imports and calls nothing: the few numpy constructors that occur become
-plain values, everything else is refused.
+The file is a 0-d object array in .npy format, that is a pickle, which `numpy.load` would execute. This module reads the pickle's
+instructions with `pickletools.genops`, and interprets them without importing or calling anything. The few numpy constructors that
+occur become plain values; everything else is refused.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _MARK = object()
 
 @dataclass(frozen=True)
 class _Symbol:
-    """A global of the pickle that may occur; only its name is known."""
+    """An allowed global of the pickle; only its name is kept."""
 
     name: str
 
@@ -52,10 +52,19 @@ class _Array:
 
 
 def read_cls_labels(data: bytes) -> dict[str, tuple[int, ...]]:
-    """Read image id -> sorted 0-based indices of its tags from the bytes of a `cls_labels.npy`.
+    """Read the tags of images from the bytes of a `cls_labels.npy`. Nothing in the file is executed.
 
-    Ids are str keys as they are, and integer keys such as 2007000032 as "2007_000032". Raises ValueError on anything but a dict
-    of such keys to vectors of numbers; nothing of the file is ever executed.
+    A string key is an image id. An integer key such as 2007000032 becomes the id "2007_000032".
+
+    Returns:
+        A map from image id to the sorted 0-based indices of its tags.
+
+    Raises:
+        ValueError: If the content is not a dict from such keys to vectors of numbers.
+
+    Example:
+        >>> read_cls_labels(Path("cls_labels.npy").read_bytes())["2007_000032"]
+        (0, 14)
     """
     start = _check_header(data)
     try:
@@ -64,18 +73,18 @@ def read_cls_labels(data: bytes) -> dict[str, tuple[int, ...]]:
         raise ValueError(f"not the pickle of a dict of tag vectors ({type(err).__name__}: {err})") from err
     table = top.values[0] if isinstance(top, _Array) and top.ndim == 0 and len(top.values) == 1 else top
     if not isinstance(table, dict):
-        raise ValueError("holds no dict; expected one of image id to a vector with 1 for every class in the image")
+        raise ValueError("does not hold a dict; expected a dict from image id to a vector with 1 for every class in the image")
     return {_image_id(key): _tags(key, value) for key, value in table.items()}
 
 
 def _check_header(data: bytes) -> int:
-    """Check the .npy header and find where the pickle begins."""
+    """Check the .npy header, and return the offset of the pickle."""
     if data[:6] != b"\x93NUMPY" or len(data) < 12:
         raise ValueError("not a .npy file")
     wide = data[6] > 1
     (length,) = struct.unpack_from("<I" if wide else "<H", data, 8)
     start = 12 if wide else 10
-    if length > 10_000:  # numpy's own limit for what it trusts itself to parse
+    if length > 10_000:  # numpy's own limit for parsing a header
         raise ValueError("its .npy header is too long")
     try:
         header = ast.literal_eval(data[start : start + length].decode("latin-1").strip())
@@ -101,7 +110,7 @@ def _tags(key: Any, value: Any) -> tuple[int, ...]:
 
 
 def _interpret(data: bytes) -> Any:
-    """Run the pickle's instructions on plain values."""
+    """Run the instructions of the pickle on plain values, and return the result."""
     stack: list[Any] = []
     memo: dict[Any, Any] = {}
     for opcode, arg, _ in pickletools.genops(data):
@@ -140,7 +149,7 @@ def _symbol(name: str) -> _Symbol:
 def _pop_mark(stack: list[Any]) -> list[Any]:
     place = len(stack) - 1
     while stack[place] is not _MARK:
-        place -= 1  # runs into IndexError where there is none
+        place -= 1
         if place < 0:
             raise IndexError("no mark")
     items = stack[place + 1 :]
@@ -158,7 +167,7 @@ def _take(stack: list[Any], count: int) -> list[Any]:
 
 def _append(stack: list[Any], items: list[Any]) -> None:
     if not isinstance(stack[-1], list):
-        raise TypeError("append to what is no list")
+        raise TypeError("append to an object that is not a list")
     stack[-1].extend(items)
 
 
@@ -200,7 +209,7 @@ def _build(stack: list[Any]) -> None:
         if not fits or len(target.values) != prod(shape):
             raise TypeError("an array whose shape does not fit its content")
     else:
-        raise TypeError("state for what has none")
+        raise TypeError("state for an object that takes none")
     stack.append(target)
 
 

@@ -1,4 +1,4 @@
-"""MS COCO 2014 as weakly supervised segmentation uses it, and any other set annotated in the same JSON."""
+"""Read MS COCO 2014 as weakly supervised segmentation uses it, and other sets that are annotated in the same JSON."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from wsss_ray.data.tags import check_classes, numbered_lines
 
 @dataclass(frozen=True)
 class _Part:
-    """One of the set's two parts: its JSON, and the folders of its images and of its masks, if these are not drawn."""
+    """One part of the set: its JSON, the folder of its images, and the folder of its masks; None if masks are drawn."""
 
     side: Literal["train", "val"]
     annotations: Path
@@ -39,42 +39,46 @@ class _Part:
 
 
 class Coco(Source):
-    """COCO's folders of images, and its JSON of object annotations, from which tags and masks are made.
+    """COCO's folders of images and its JSON of object annotations. Tags and masks are made from the JSON.
 
-    Classes are the categories in the order of their ids: COCO's 80, ids 1 to 90, become the labels 1 to 80. An image's tags are
-    the categories of its objects; crowds do not count, and images without objects are left out, listed or not. So the default is
-    the 82,081 and 40,137 images of the papers. A later object covers an earlier one in a mask, and no pixel is 255.
+    Classes are the categories in the order of their ids: COCO's 80 categories, with ids 1 to 90, become the labels 1 to 80. The
+    tags of an image are the categories of its objects. Crowds do not count. Images without objects are left out, even if a list
+    names them. So the defaults give the 82,081 training and 40,137 validation images of the papers. In a mask a later object
+    covers an earlier one, and no pixel is 255 unless `crowd` is `ignore`.
 
-    Lists name one image a line, by its file with or without folder and extension (`COCO_train2014_000000000009`), or by its id
-    (`9`); what stands behind that, as the class indices in CLIP-ES's lists, is not read. All paths are absolute or relative to
+    A list names one image per line: by its file, with or without folder and extension (`COCO_train2014_000000000009`), or by its
+    id (`9`). The rest of a line is ignored, such as the class indices in CLIP-ES's lists. All paths are absolute or relative to
     `root`.
     """
 
     root: Annotated[str, NotIdentity()] = Field(description="Folder of the set, such as coco2014.")
     train_annotations: Annotated[str, NotIdentity()] = Field(
-        default="annotations/instances_train2014.json", description="JSON of the objects in the images with tags."
+        default="annotations/instances_train2014.json", description="JSON with the objects in the training images."
     )
     val_annotations: Annotated[str | None, NotIdentity()] = Field(
-        default="annotations/instances_val2014.json", description="JSON of the objects in the images to score on; null for none."
+        default="annotations/instances_val2014.json", description="JSON with the objects in the validation images; null for none."
     )
-    train_images: Annotated[str, NotIdentity()] = Field(default="train2014", description="Folder of the images with tags.")
-    val_images: Annotated[str, NotIdentity()] = Field(default="val2014", description="Folder of the images to score on.")
+    train_images: Annotated[str, NotIdentity()] = Field(default="train2014", description="Folder of the training images.")
+    val_images: Annotated[str, NotIdentity()] = Field(default="val2014", description="Folder of the validation images.")
     train: Annotated[str | None, NotIdentity()] = Field(
-        default=None, description="List of the images with tags; null: all of train_annotations."
+        default=None, description="List of the training images; null: all of train_annotations."
     )
     val: Annotated[str | None, NotIdentity()] = Field(
-        default=None, description="List of the images to score on; null: all of val_annotations."
+        default=None, description="List of the validation images; null: all of val_annotations."
     )
     strong: Annotated[str | None, NotIdentity()] = Field(
-        default=None, description="List of images of train_annotations whose masks are trained on."
+        default=None, description="List of images of train_annotations whose masks are used for training."
     )
     train_masks: Annotated[str | None, NotIdentity()] = Field(
-        default=None, description="Folder of ready masks, <name>.png, such as SegmentationClass/train2014; null: they are drawn."
+        default=None, description="Folder of existing masks, <name>.png, such as SegmentationClass/train2014; null: draw them."
     )
-    val_masks: Annotated[str | None, NotIdentity()] = Field(default=None, description="Folder of val's masks; null: drawn.")
+    val_masks: Annotated[str | None, NotIdentity()] = Field(
+        default=None, description="Folder of the validation masks; null: draw them."
+    )
     saliency: Annotated[str | None, NotIdentity()] = Field(default=None, description="Folder of saliency maps, <name>.png.")
     crowd: Crowd = Field(
-        default="background", description="What crowds are in drawn masks: left out, or `ignore`, 255 where no object is."
+        default="background",
+        description="Crowds in drawn masks: `background` leaves them out, `ignore` labels them 255 where no object is.",
     )
 
     @model_validator(mode="after")
@@ -90,22 +94,22 @@ class Coco(Source):
         return check_classes(tuple(part.read().categories.values()), f"data.train_annotations: {part.annotations}: categories")
 
     def splits(self) -> tuple[Split, ...]:
-        """`weak`, and those of val, strong and saliency that have annotations, a list or a folder."""
+        """Return `weak`, and those of val, strong and saliency that have annotations, a list or a folder."""
         given: tuple[tuple[Split, str | None], ...]
         given = (("val", self.val_annotations), ("strong", self.strong), ("saliency", self.saliency))
         return ("weak", *(split for split, path in given if path is not None))
 
     def has_masks(self, split: Split) -> bool:
-        """Whether weak, val or strong: every image has its mask."""
+        """Return True for weak, val and strong, where every image has a mask."""
         return split != "saliency"
 
     def items(self, split: Split) -> list[Item]:
-        """List a split from its JSON and its list; the saliency maps in the order of the weak images."""
+        """List a split from its JSON and its list. Saliency maps have the order of the weak images."""
         if split == "saliency":
             folder = self._path(self.saliency or "", "saliency")
             return [_with_map(item, folder / f"{item.image_id}.png") for item in self.items("weak")]
         if split not in self.splits():
-            raise ValueError(f"data.{'val_annotations' if split == 'val' else split}: there is no such file; set it to one")
+            raise ValueError(f"data.{'val_annotations' if split == 'val' else split}: is null; set it to a file")
         part = self._part("val" if split == "val" else "train")
         if part.masks is None:
             pycocotools()  # if it is missing, say so before the first image
@@ -128,7 +132,7 @@ class Coco(Source):
     def _path(self, name: str, field: str) -> Path:
         root = expand(self.root)
         if not root.is_dir():
-            raise ValueError(f"data.root: {root} is no folder (asked for data.{field}); set it to the folder of the set")
+            raise ValueError(f"data.root: {root} is not a folder (asked for data.{field}); set it to the folder of the set")
         return root / expand(name)
 
     def _part(self, side: Literal["train", "val"]) -> _Part:
@@ -152,7 +156,7 @@ class Coco(Source):
         return encode_labels(draw_labels(annotations, height=height, width=width, labels=labels, crowd=self.crowd))
 
     def _listed_as(self, item: Item) -> tuple[Instances, CocoImage]:
-        """Find what was listed, known by its digest. Train and val may hold images of one name, or lie in one folder."""
+        """Find a listed image by its digest: train and val may have images of the same name, or share a folder."""
         parts = [self._part("train"), *([self._part("val")] if self.val_annotations is not None else [])]
         for part in parts:
             if item.path is not None and Path(item.path).is_relative_to(part.images):
@@ -164,13 +168,13 @@ class Coco(Source):
 
 
 def _all(file: Instances) -> Iterator[tuple[CocoImage, str]]:
-    """All images of a file, each with where it stands, for messages."""
+    """Yield all images of a file, each with its place for messages."""
     for picture in file.images.values():
         yield picture, f"{file.path}: image {picture.image_id}"
 
 
 def _listed(file: Instances, path: Path, field: str) -> Iterator[tuple[CocoImage, str]]:
-    """The images that a list names."""
+    """Yield the images that a list names, each with its place for messages."""
     for number, line in numbered_lines(path, field):
         found = (file.find(word) for text in (line, line.split()[0]) for word in _spellings(text))
         picture = next((picture for picture in found if picture is not None), None)
@@ -180,7 +184,7 @@ def _listed(file: Instances, path: Path, field: str) -> Iterator[tuple[CocoImage
 
 
 def _spellings(text: str) -> tuple[str, ...]:
-    """A name as it stands, without extension, and without folder too."""
+    """Return a name as it is, without extension, and without folder and extension."""
     path = PurePosixPath(text)
     return text, str(path.parent / path.stem), path.stem
 
@@ -199,7 +203,7 @@ def _with_map(item: Item, path: Path) -> Item:
 
 
 def _size(path: Path, missing: str) -> int:
-    """Look up the size of a file. Raises ValueError with this text where there is none."""
+    """Return the size of a file. If it is missing, raise ValueError with the text `missing`."""
     try:
         return path.stat().st_size
     except OSError as err:

@@ -1,7 +1,7 @@
-"""The JSON in which MS COCO annotates objects (https://cocodataset.org/#format-data).
+"""Read the JSON in which MS COCO annotates objects (https://cocodataset.org/#format-data).
 
-A file of COCO's size (330 MB, 600,000 objects) would fill gigabytes as Python objects, in every worker. So one record is parsed
-at a time, and what stays of an annotation is its place in the file; an image's shapes are read again when its mask is drawn.
+A file of COCO's size (330 MB, 600,000 objects) would take gigabytes as Python objects, in every worker. So one record is parsed
+at a time, and only the place of an annotation in the file is kept. The shapes of an image are read again when its mask is drawn.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from wsss_ray.core.component import canonical
 
 _LISTS = ("images", "annotations", "categories")
 _SPACE = re.compile(r"[ \t\n\r]*")
-_BOM = "\xef\xbb\xbf"  # UTF-8's, read as Latin-1
+_BOM = "\xef\xbb\xbf"  # the byte order mark of UTF-8, read as Latin-1
 
 Annotation = Mapping[str, Any]
 
@@ -30,8 +30,9 @@ Annotation = Mapping[str, Any]
 class CocoImage:
     """One image of a file. `name` is the path of its image file without the extension.
 
-    `tags` are the classes of its objects, crowds left out: places among the file's categories, sorted. `digest` is over its size
-    and the category, crowd flag and shape of its annotations in their order. `spans` are where these begin and end in the file.
+    `tags` are the classes of its objects without crowds, as sorted indices into the file's categories. `digest` covers the size
+    of the image, and the category, crowd flag and shape of its annotations in their order. `spans` holds where each annotation
+    begins and ends in the file.
     """
 
     image_id: int
@@ -46,7 +47,7 @@ class CocoImage:
 
 @dataclass(frozen=True)
 class Instances:
-    """What a file says: category id -> name and image id -> image, both in the order of the ids, and image ids by name."""
+    """The content of a file: category id -> name and image id -> image, both in the order of the ids, and name -> image id."""
 
     path: Path
     categories: dict[int, str]
@@ -71,10 +72,13 @@ class Instances:
 
 
 def read_instances(path: Path, name: str) -> Instances:
-    """Read a file of annotations, once per process for as long as it stays the same.
+    """Read a file of annotations. The result is cached in the process until the file changes.
 
-    Raises ValueError with the job's field `name`, the file and the record on what is missing, unknown or there twice. Shapes are
-    not looked at: a bad one is the matter of its image (see `coco_masks`).
+    Shapes are not checked here: an invalid shape is an error of its image (see `coco_masks`).
+
+    Raises:
+        ValueError: If something is missing, unknown or duplicate. The message names the job's field (`name`), the file and the
+            record.
     """
     try:
         state = path.stat()
@@ -84,14 +88,14 @@ def read_instances(path: Path, name: str) -> Instances:
     except UnicodeDecodeError as err:
         raise ValueError(f"data.{name}: {path} is not UTF-8 text; save it as UTF-8") from err
     except (json.JSONDecodeError, RecursionError) as err:
-        raise ValueError(f"data.{name}: {path}: no JSON: {err}") from err
+        raise ValueError(f"data.{name}: {path}: not JSON: {err}") from err
     except ValueError as err:
         raise ValueError(f"data.{name}: {path}: {err}") from err
 
 
 @dataclass
 class _Found:
-    """The annotations of an image so far: where the first one stands, the categories, a chain of digests, the spans."""
+    """The annotations of one image so far: the place of the first one, the categories, a chained digest, and the spans."""
 
     where: str
     categories: set[int] = field(default_factory=set)
@@ -116,12 +120,12 @@ def _read(path: Path, mtime_ns: int, size: int) -> Instances:
     found: dict[int, _Found] = {}
     first: dict[int, str] = {}  # where a category is first used
     known: dict[str, Any] = {"images": sizes, "annotations": annotations, "categories": names}
-    text = path.read_bytes().decode("latin-1")  # a character a byte: places in the text are places in the file
+    text = path.read_bytes().decode("latin-1")  # one character per byte: offsets in the text are offsets in the file
     for kind, place, record, start, end in _records(text):
         where = f"{kind}[{place}]"
         number = _whole(record, "id", where)
         if number in known[kind]:
-            raise ValueError(f"{where}: the id {number} is there twice")
+            raise ValueError(f"{where}: the id {number} is used twice")
         if kind == "annotations":
             annotations.add(number)
             category = _whole(record, "category_id", where)
@@ -150,7 +154,7 @@ def _read(path: Path, mtime_ns: int, size: int) -> Instances:
 def _pictures(
     sizes: Mapping[int, tuple[str, int, int]], found: Mapping[int, _Found], tag_of: Mapping[int, int]
 ) -> dict[int, CocoImage]:
-    """Put together what the lists say of each image."""
+    """Build the images from their records and annotations."""
     pictures = {}
     for image_id in sorted(sizes):
         file_name, height, width = sizes[image_id]
@@ -164,7 +168,7 @@ def _pictures(
 
 
 class _Cursor:
-    """A place in a JSON text. Raises JSONDecodeError where the text is not what is asked for."""
+    """A position in a JSON text. Its methods raise JSONDecodeError if the text is not what they expect."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -172,14 +176,14 @@ class _Cursor:
         self._decode = json.JSONDecoder().raw_decode
 
     def peek(self) -> str:
-        """Skip space; the next character, empty at the end."""
+        """Skip white space; return the next character, or an empty string at the end."""
         space = _SPACE.match(self.text, self.at)
         assert space is not None
         self.at = space.end()
         return self.text[self.at : self.at + 1]
 
     def mark(self, allowed: str) -> str:
-        """Read one of the characters `allowed`."""
+        """Read one character, which must be in `allowed`."""
         found = self.peek()
         if not found or found not in allowed:
             raise json.JSONDecodeError(f"Expecting {' or '.join(allowed)}", self.text, self.at)
@@ -193,7 +197,7 @@ class _Cursor:
         return value
 
     def members(self, start: str, end: str) -> Iterator[None]:
-        """Stop before every member of an object or list; the caller reads it."""
+        """Yield before every member of an object or list; the caller must read the member."""
         self.mark(start)
         if self.peek() == end:
             self.at += 1
@@ -205,7 +209,7 @@ class _Cursor:
 
 
 def _records(text: str) -> Iterator[tuple[str, int, Any, int, int]]:
-    """Yield every record of the three lists: the list, the place in it, the record, where it starts and ends in the text."""
+    """Yield every record of the three lists: name of the list, index in it, the record, its start and its end in the text."""
     cursor, missing = _Cursor(text), list(_LISTS)
     for _ in cursor.members("{", "}"):
         key = cursor.value()
@@ -225,10 +229,10 @@ def _records(text: str) -> Iterator[tuple[str, int, Any, int, int]]:
 
 
 def _packed(shape: Any) -> bytes:
-    """A shape as bytes that are the same however its numbers are written; polygons, the most of the data, in the quick way."""
+    """Encode a shape independently of how its numbers are written. Polygons, which are most of the data, take a fast path."""
     try:
         return b"".join(struct.pack(f"<q{len(polygon)}d", len(polygon), *polygon) for polygon in shape)
-    except (TypeError, struct.error, OverflowError):  # run lengths, or no shape at all
+    except (TypeError, struct.error, OverflowError):  # run lengths, or not a shape
         return canonical(shape).encode("utf-8", "surrogatepass")
 
 
@@ -257,7 +261,7 @@ def _text(record: Any, name: str, where: str) -> str:
 def _check_known(name: str, used: Mapping[int, str], known: Mapping[int, Any], kind: str) -> None:
     for number, where in used.items():
         if number not in known:
-            raise ValueError(f"{where}.{name} is {number}, which is none of the {len(known)} {kind}")
+            raise ValueError(f"{where}.{name} is {number}, which is not one of the {len(known)} {kind}")
 
 
 def _short(value: Any) -> str:

@@ -1,6 +1,6 @@
-"""Masks of labels from COCO's shapes. Polygons are drawn by pycocotools, so that every pixel is as in the papers' masks.
+"""Draw label masks from COCO's shapes. pycocotools draws the polygons, so that every pixel is as in the papers' masks.
 
-Runs are decoded here: pycocotools 2.0.11 returns memory that was never written, or crashes, when they do not fit the image.
+Run lengths are decoded here: pycocotools 2.0.11 returns uninitialised memory, or crashes, if they do not fit the image.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Crowd = Literal["background", "ignore"]
 
 
 def pycocotools(wanted_by: str = "data: drawing masks") -> Any:
-    """Import `pycocotools.mask`. Raises ValueError that says what needs it and how to install it."""
+    """Import `pycocotools.mask`. Raises ValueError that says what needs it (`wanted_by`) and how to install it."""
     try:
         return import_module("pycocotools.mask")
     except ImportError as err:
@@ -31,10 +31,19 @@ def pycocotools(wanted_by: str = "data: drawing masks") -> Any:
 def draw_labels(
     annotations: Sequence[Annotation], *, height: int, width: int, labels: Mapping[int, int], crowd: Crowd
 ) -> NDArray[np.uint8]:
-    """Draw an image's annotations, category id -> label by `labels`: (H, W), background 0.
+    """Draw the annotations of an image as labels (H, W), with background 0.
 
-    A later object covers an earlier one, as in ReCAM's `mscoco/annToMask.py`. Crowds are left out, or say 255 ("ignore") where no
-    object is. Raises ValueError that names the annotation on a shape that is none or does not fit the image.
+    A later object covers an earlier one, as in ReCAM's `mscoco/annToMask.py`.
+
+    Args:
+        annotations: The annotations in the order of the file.
+        height: Height of the image.
+        width: Width of the image.
+        labels: Category id -> label.
+        crowd: "background" leaves crowds out; "ignore" labels them 255 where no object is.
+
+    Raises:
+        ValueError: If a shape is invalid or does not fit the image. The message names the annotation.
     """
     import numpy as np
 
@@ -49,7 +58,7 @@ def draw_labels(
 
 
 def _inside(annotation: Annotation, height: int, width: int) -> NDArray[np.bool_]:
-    """The pixels of one annotation, (H, W)."""
+    """Return the pixels of one annotation, (H, W)."""
     import numpy as np
 
     shape = annotation["segmentation"]
@@ -63,23 +72,23 @@ def _inside(annotation: Annotation, height: int, width: int) -> NDArray[np.bool_
 
 
 def _polygon_runs(polygons: Sequence[Any], height: int, width: int) -> list[int]:
-    """Draw the union of polygons [x, y, x, y, ...], which may have other forms for pycocotools if they are too short."""
+    """Draw the union of polygons [x, y, x, y, ...]. They are checked first: pycocotools reads short lists as other formats."""
     if not polygons:
         raise ValueError("it has no polygon")
     side = max(height, width)
     for place, polygon in enumerate(polygons):
         if not isinstance(polygon, list) or not all(_is_number(value) for value in polygon):
-            raise ValueError(f"polygon {place} is no list of numbers")
+            raise ValueError(f"polygon {place} is not a list of numbers")
         if len(polygon) < 6 or len(polygon) % 2:
             raise ValueError(f"polygon {place} has {len(polygon)} numbers; expected x and y of three points or more")
-        if not all(-side <= value <= 2 * side for value in polygon):  # or pycocotools takes memory for every pixel on the way
+        if not all(-side <= value <= 2 * side for value in polygon):  # pycocotools would allocate memory for every pixel between
             raise ValueError(f"polygon {place} goes far beyond the image, which is {width}x{height}")
     mask = pycocotools()
     return _runs(mask.merge(mask.frPyObjects(polygons, height, width)), height, width)
 
 
 def _runs(shape: Any, height: int, width: int) -> list[int]:
-    """The lengths of runs outside and inside by turns, from a run-length encoding as a list or as COCO's text."""
+    """Return the lengths of the runs, alternately outside and inside, from run lengths as a list or as COCO's text."""
     counts = shape.get("counts") if isinstance(shape, dict) else None
     if not isinstance(counts, list | str | bytes):
         raise ValueError("its segmentation is neither polygons nor run lengths (size and counts)")
@@ -92,7 +101,8 @@ def _runs(shape: Any, height: int, width: int) -> list[int]:
 
 
 def _decoded(text: bytes) -> list[int]:
-    """The run lengths in COCO's text: five bits a character, the lowest first, from the fourth run on less the run two before.
+    """Decode COCO's text of run lengths: five bits per character, lowest first. The fourth run and later ones are stored as the
+    difference from the run two before.
 
     See rleToString in https://github.com/cocodataset/cocoapi/blob/master/common/maskApi.c.
     """
@@ -101,7 +111,7 @@ def _decoded(text: bytes) -> list[int]:
     for code in text:
         bits = code - 48
         if not 0 <= bits < 64 or shift > 60:
-            raise ValueError("its run lengths are no text of COCO's")
+            raise ValueError("its run lengths are not in COCO's text format")
         value |= (bits & 31) << shift
         shift += 5
         if bits & 32:  # more to come

@@ -1,4 +1,4 @@
-"""One's own images: a folder, and a table of tags or one subfolder per class."""
+"""Read your own images: a folder, and a table of tags or one subfolder per class."""
 
 from __future__ import annotations
 
@@ -18,20 +18,23 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".tif", ".tiff", ".bmp")
 
 
 class Folder(Source):
-    """A folder of images with a CSV, JSON, JSONL or Parquet table of their tags.
+    """A folder of images with a CSV, JSON, JSONL or Parquet table of their tags, or with one subfolder per class.
 
-    A table has a column `image` (file relative to `root`, with or without its extension), and either `tags` (names with ; or | or
-    , between) or one 0/1 column for every class; `split` (train or val) where it holds both. JSON may also map image to names.
-    An image is known by its path in `root` without the extension; so are its mask and its saliency map. Other paths start where
-    the command was given.
+    A table has a column `image` (a file relative to `root`, with or without extension), and either a column `tags` (names
+    separated by ; or | or ,) or one 0/1 column per class. If it holds training and validation images, a column `split` (train or
+    val) tells them apart. A JSON file may also map images to lists of names.
+
+    The id of an image is its path in `root` without extension. Its mask and its saliency map have that path in their folders,
+    with the extension .png. Other relative paths start at the current folder.
     """
 
-    root: Annotated[str, NotIdentity()] = Field(description="Folder of the images, with subfolders or without.")
+    root: Annotated[str, NotIdentity()] = Field(description="Folder of the images, with or without subfolders.")
     tags: Annotated[str | None, NotIdentity()] = Field(
-        default=None, description="Table of tags (.csv, .json, .jsonl, .parquet); null: the first subfolder's name is the tag."
+        default=None,
+        description="Table of tags (.csv, .json, .jsonl, .parquet); null: the name of the first subfolder is the tag.",
     )
     val: Annotated[str | None, NotIdentity()] = Field(
-        default=None, description="Table of the images to score on, if they are not marked in tags; needs masks."
+        default=None, description="Table of the validation images, if `tags` does not mark them; needs masks."
     )
     masks: Annotated[str | None, NotIdentity()] = Field(default=None, description="Folder of the masks, <image>.png.")
     saliency: Annotated[str | None, NotIdentity()] = Field(default=None, description="Folder of saliency maps, <image>.png.")
@@ -46,7 +49,7 @@ class Folder(Source):
         return self
 
     def class_names(self) -> tuple[str, ...]:
-        """List the classes given, or all that the tags name."""
+        """Return the given classes, or all that the tags name."""
         if self.classes is not None:
             return check_classes(self.classes, "data.classes")
         if self.tags is not None:
@@ -55,22 +58,22 @@ class Folder(Source):
         return check_classes(sorted(names), f"data.root: {self.root}")
 
     def splits(self) -> tuple[Split, ...]:
-        """`weak`, `val` where there are masks and images marked so, `saliency` where there is a folder."""
+        """Return `weak`; `val` if there are masks and validation images; `saliency` if there is a folder of maps."""
         found: list[Split] = ["weak"]
         if self.masks is not None and self._rows("val"):
             found.append("val")
         return (*found, "saliency") if self.saliency is not None else tuple(found)
 
     def has_masks(self, split: Split) -> bool:
-        """Whether val; for weak, whether there is any mask."""
+        """Return True for val, and for weak if any image has a mask."""
         return split == "val" or (split == "weak" and self.masks is not None and any(item.mask for item in self.listed("weak")))
 
     def items(self, split: Split) -> list[Item]:
-        """List a split in the order of its table, or by name where the folders are the tags."""
+        """List a split in the order of its table, or sorted by name if subfolders are the tags."""
         return list(self.listed(split))
 
     def listed(self, split: Split) -> Iterator[Item]:
-        """See `items`."""
+        """Yield the items of `items` one by one."""
         if split == "strong":
             raise ValueError("data.strong: a folder has no such split")
         classes, files = self.class_names(), self._scan()
@@ -103,7 +106,7 @@ class Folder(Source):
             raise ValueError(f"data.masks: no image has a mask in {others}; that of {first!r} would be {first}.png")
 
     def load(self, item: Item) -> Raw:
-        """Read the image and, if it has one, the mask."""
+        """Read the image, and the mask if there is one."""
         if item.path is None:
             raise ValueError(f"image {item.image_id} has no file")
         return Raw(Path(item.path).read_bytes(), Path(item.mask).read_bytes() if item.mask else None)
@@ -117,25 +120,25 @@ class Folder(Source):
         return rows + listed if split == "val" else rows
 
     def _folder_rows(self) -> list[TagRow]:
-        """Make rows of the images whose first folder is their class."""
+        """Make one row per image, with its first folder as its tag."""
         rows = []
         for name in sorted(path for paths in self._scan().values() for path in paths):
             first, slash, _ = name.partition("/")
             if not slash:
-                raise ValueError(f"data.root: {name} lies in no class folder; set data.tags to a table, or move it into one")
+                raise ValueError(f"data.root: {name} is not in a class folder; set data.tags to a table, or move it into one")
             rows.append(TagRow(name, (first,), "weak"))
         return rows
 
     def _scan(self) -> dict[str, tuple[str, ...]]:
-        """Find all images below the root: path without extension -> paths, relative, with forward slashes."""
+        """Find all images below the root: relative path without extension -> relative paths, with forward slashes."""
         return once((self.root, self.masks, self.saliency), self._walk)
 
     def _walk(self) -> dict[str, tuple[str, ...]]:
         root = expand(self.root)
         if not root.is_dir():
-            raise ValueError(f"data.root: {root} is no folder; set it to the folder of the images")
+            raise ValueError(f"data.root: {root} is not a folder; set it to the folder of the images")
         if self.masks is not None and not expand(self.masks).is_dir():
-            raise ValueError(f"data.masks: {expand(self.masks)} is no folder; set it to the folder of the masks, or to null")
+            raise ValueError(f"data.masks: {expand(self.masks)} is not a folder; set it to the folder of the masks, or to null")
         other = {os.path.realpath(expand(path)) for path in (self.masks, self.saliency) if path is not None}
         found: dict[str, tuple[str, ...]] = {}
         for folder, subfolders, files in walk(root):
@@ -152,9 +155,9 @@ class Folder(Source):
 
 
 def walk(folder: str | Path) -> Iterator[tuple[str, list[str], list[str]]]:
-    """`os.walk`, but a folder that may not be read is an OSError that names it, and not an empty one.
+    """Walk a folder like `os.walk`, but raise an OSError that names a folder if it cannot be read.
 
-    Except `lost+found`, which the file systems of disks have for themselves.
+    An unreadable `lost+found` is skipped: file systems create it for their own use.
     """
 
     def stop(error: OSError) -> None:
@@ -173,18 +176,18 @@ def _fail(message: str) -> NoReturn:
 
 
 def bare(name: str) -> str:
-    """Drop the extension of an image file."""
+    """Return a file name without the extension of an image; other extensions stay."""
     stem, dot, suffix = name.rpartition(".")
     return stem if f"{dot}{suffix.lower()}" in SUFFIXES else name
 
 
 def nfc(name: str) -> str:
-    """One spelling of accents: macOS stores a letter and its accent apart."""
+    """Normalise accents to one spelling (NFC): macOS stores a letter and its accent separately."""
     return name if name.isascii() else unicodedata.normalize("NFC", name)
 
 
 def alike(path: str) -> str:
-    """What a path is but for case, extension and folder."""
+    """Return a path without folder, extension and case, to compare similar names."""
     return nfc(bare(PurePosixPath(path).name)).lower()
 
 
@@ -195,8 +198,8 @@ def _find(row: TagRow, files: dict[str, tuple[str, ...]], root: str) -> str:
         return same[0]
     if not named or row.image != bare(row.image):
         near = [path for paths in files.values() for path in paths if alike(path) == alike(row.image)]
-        mend = f"; did you mean {near[0]!r}?" if near else f", where it is looked for; formats: {' '.join(SUFFIXES)}"
-        raise ValueError(f"{row.where}: image {row.image!r} is not in {root}{mend}")
+        remedy = f"did you mean {near[0]!r}?" if near else f"add it or remove the row; formats: {' '.join(SUFFIXES)}"
+        raise ValueError(f"{row.where}: image {row.image!r} is not in {root}; {remedy}")
     if len(named) > 1:
         raise ValueError(f"{row.where}: image {row.image!r} may be {' or '.join(sorted(named))}; give the extension")
     return named[0]

@@ -1,7 +1,7 @@
-"""Image, mask and saliency files of any origin to the forms that the store holds. The bytes are not trusted.
+"""Convert image, mask and saliency files of any origin to the formats of the store. The bytes are not trusted.
 
-Everything here is a pure function of bytes. What cannot be read is a ValueError with one line that says why; ingest records it
-for that image and goes on. Formats are told by their first bytes and only those listed in `_READERS` are tried.
+All functions are pure functions of bytes. A file that cannot be read raises ValueError with one line that says why; ingest
+records it for that image and goes on. The first bytes of a file tell its format, and only the formats in `_READERS` are tried.
 """
 
 from __future__ import annotations
@@ -49,16 +49,16 @@ _BROKEN = (
     zlib.error,
     Image.DecompressionBombError,
 )
-"""What Pillow's decoders are known to raise on damaged files."""
+"""The exceptions that Pillow's decoders are known to raise on damaged files."""
 
 _ORIENTATION = 0x0112
-_MASK_PIXELS = 1 << 31  # masks and saliency maps are checked against the size of their image instead
+_MASK_PIXELS = 1 << 31  # the size of masks and saliency maps is compared with their image instead
 _GRAY_16 = ("I;16", "I;16L", "I;16B", "I;16N", "I")
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """An image as the store holds it: a JPEG or PNG that decodes to upright 8-bit RGB of this size."""
+    """An image in the form that the store holds: a JPEG or PNG that decodes to upright 8-bit RGB of this size."""
 
     image: bytes
     height: int
@@ -67,7 +67,7 @@ class Decoded:
 
 @dataclass(frozen=True)
 class Header:
-    """What the beginning of an image file says. `depth` is in bits a channel, as far as it is known; `turned` by EXIF."""
+    """The header of an image file. `depth` is in bits per channel, if known; `turned` says that EXIF rotates or flips it."""
 
     kind: str
     width: int
@@ -79,7 +79,7 @@ class Header:
 
 
 def read_header(file: BinaryIO) -> Header:
-    """Read the header of an image file, no pixels. Raises ValueError as `normalise_image` does, OSError if it is not readable."""
+    """Read the header of an image file, not its pixels. Raises ValueError as `normalise_image` does, or OSError."""
     start = file.read(32)
     file.seek(0)
     kind, reader = _reader(start)
@@ -94,11 +94,14 @@ def read_header(file: BinaryIO) -> Header:
 
 
 def normalise_image(data: bytes, *, max_pixels: int) -> Decoded:
-    """Return the bytes themselves if they are an upright 8-bit RGB JPEG or PNG, otherwise the same picture as a PNG.
+    """Convert an image file to a PNG, unless it is an upright 8-bit RGB JPEG or PNG: then its bytes are kept.
 
-    The image is decoded in full, so that a truncated file shows here. EXIF orientation is applied, transparency is laid on white,
-    16-bit gray is scaled to 8 bits, an animation gives its first frame, colour profiles are ignored. The same bytes always give
-    the same bytes (for one version of Pillow). Raises ValueError.
+    The image is decoded in full, so truncated files are found here. EXIF orientation is applied, transparency is put on white,
+    16-bit gray is scaled to 8 bits, the first frame of an animation is taken, colour profiles are ignored. Equal bytes give equal
+    bytes (for one version of Pillow).
+
+    Raises:
+        ValueError: If the file is damaged, has more than `max_pixels` pixels, or is in no format that is read.
     """
     kind, image = _open(data, max_pixels)
     plain = kind in ("JPEG", "PNG") and image.mode == "RGB" and not image.has_transparency_data
@@ -111,7 +114,7 @@ def normalise_image(data: bytes, *, max_pixels: int) -> Decoded:
 
 
 def pixels(image: Image.Image, *, max_pixels: int) -> NDArray[np.uint8]:
-    """The upright pixels of an image that Pillow has opened, (H, W, 3) RGB. Raises ValueError."""
+    """Return the upright RGB pixels (H, W, 3) of an image opened by Pillow. Raises ValueError if it is damaged or too large."""
     if image.width * image.height > max_pixels:
         raise ValueError(f"{image.width}x{image.height} is more than {max_pixels} pixels")
     return _rgb(image)
@@ -120,10 +123,20 @@ def pixels(image: Image.Image, *, max_pixels: int) -> NDArray[np.uint8]:
 def normalise_mask(
     data: bytes, *, height: int, width: int, num_labels: int, palette: Mapping[tuple[int, int, int], int] | None = None
 ) -> bytes:
-    """Turn a mask file into an 8-bit PNG of labels, 255 where it says ignore.
+    """Convert a mask file to an 8-bit PNG of labels, in which 255 is the ignore label.
 
-    Palette images give their indices, gray and integer ones their values, 1-bit ones 0 and 1. Colours are looked up in `palette`
-    (colour to label; the VOC palette if not given). Raises ValueError naming the sizes, label or colour that does not fit.
+    A palette image gives its indices, a gray or integer image its values, a 1-bit image 0 and 1. The colours of an RGB image are
+    looked up in `palette`.
+
+    Args:
+        data: The bytes of the mask file.
+        height: Height of the image.
+        width: Width of the image.
+        num_labels: Number of labels, background included.
+        palette: Colour -> label; None for the palette of Pascal VOC.
+
+    Raises:
+        ValueError: If the file cannot be read or does not fit. The message names the sizes, the label or the colour.
     """
     kind, image = _open(data, _MASK_PIXELS, size=(width, height), what="mask")
     if kind == "JPEG":
@@ -141,9 +154,10 @@ def normalise_mask(
 def normalise_saliency(
     data: bytes, *, height: int, width: int, max_side: int | None = None, max_pixels: int = _MASK_PIXELS
 ) -> bytes:
-    """Turn a saliency map, gray or colour, into an 8-bit gray PNG of its image's size.
+    """Convert a saliency map, gray or colour, to an 8-bit gray PNG of the size of its image (`height`, `width`).
 
-    Raises ValueError unless it is as large as its image, or becomes so when it is shrunk to `max_side` as that was.
+    Raises:
+        ValueError: If the file cannot be read, or has another size than its image, also when it is shrunk to `max_side` like it.
     """
     size = (width, height) if max_side is None else None
     _, image = _open(data, max_pixels, size=size, what="saliency map")
@@ -154,16 +168,16 @@ def normalise_saliency(
 
 
 def fitted(height: int, width: int, max_side: int | None) -> tuple[int, int]:
-    """The size (height, width) of an image whose longer side may have `max_side` pixels."""
+    """Return the size (height, width) of an image after its longer side is limited to `max_side` pixels."""
     if max_side is None or max(height, width) <= max_side:
         return height, width
     return tuple(max(1, round(side * max_side / max(height, width))) for side in (height, width))  # type: ignore[return-value]
 
 
 def shrink(image: Decoded, mask: bytes | None, max_side: int | None) -> tuple[Decoded, bytes | None]:
-    """An image and its mask (as normalised) with a longer side of at most `max_side`; as they are if they fit.
+    """Shrink a normalised image and its mask until the longer side has at most `max_side` pixels. If they fit, return them as is.
 
-    A shrunk image is stored as a JPEG of quality 95 with full colour; masks take the nearest label.
+    A shrunk image is stored as a JPEG of quality 95 without chroma subsampling. A mask takes the nearest label.
     """
     height, width = fitted(image.height, image.width, max_side)
     if (height, width) == (image.height, image.width):
@@ -191,7 +205,7 @@ def voc_colours() -> dict[tuple[int, int, int], int]:
 def _open(
     data: bytes, max_pixels: int, size: tuple[int, int] | None = None, what: str = "image"
 ) -> tuple[str, ImageFile.ImageFile]:
-    """Decode an image and tell its format. The size is checked first, against `size` (width, height) if given."""
+    """Decode an image; return its format and the image. Check its size first, if given also against `size` (width, height)."""
     kind, reader = _reader(data)
     try:
         image = reader(io.BytesIO(data))  # not Image.open: the limit is ours, and warnings of a second limit would only confuse
@@ -209,7 +223,7 @@ def _open(
 
 
 def _reader(start: bytes) -> tuple[str, type[ImageFile.ImageFile]]:
-    """Tell the format of an image by its first bytes."""
+    """Find the format of an image by its first bytes; return its name and Pillow's reader."""
     if not start:
         raise ValueError("the file is empty (0 bytes)")
     found = next(((name, reader) for name, mark, reader in _READERS if start.startswith(mark)), None)
@@ -219,7 +233,7 @@ def _reader(start: bytes) -> tuple[str, type[ImageFile.ImageFile]]:
 
 
 def _orientation(image: Image.Image) -> int:
-    """Read the EXIF orientation; 1, upright, where there is none or it makes no sense."""
+    """Read the EXIF orientation; 1 (upright) if there is none or it is invalid."""
     try:
         value = image.getexif().get(_ORIENTATION, 1)
     except _BROKEN:
@@ -228,7 +242,7 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _rgb(image: Image.Image) -> NDArray[np.uint8]:
-    """Turn an image of any mode into upright (H, W, 3)."""
+    """Convert an image of any mode to an upright RGB array (H, W, 3)."""
     try:
         upright = ImageOps.exif_transpose(image) if _orientation(image) != 1 else image
         return _convert(upright)
@@ -257,7 +271,7 @@ def _mask_values(image: Image.Image, palette: Mapping[tuple[int, int, int], int]
     if image.mode == "RGBA" and image.getchannel("A").getextrema() == (255, 255):
         image = image.convert("RGB")
     if image.mode != "RGB":
-        raise ValueError(f"a mask of mode {image.mode} is not understood; save it as a palette, gray or RGB PNG")
+        raise ValueError(f"a mask of mode {image.mode} is not supported; save it as a palette, gray or RGB PNG")
     colours = voc_colours() if palette is None else palette
     codes_P, labels_P = np.array(sorted((r << 16 | g << 8 | b, label) for (r, g, b), label in colours.items())).T
     code_HW = np.asarray(image).astype(np.int64) @ np.array([1 << 16, 1 << 8, 1])

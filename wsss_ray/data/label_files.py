@@ -1,4 +1,4 @@
-"""Write label maps as files that other tools read: palette PNGs in the colours of Pascal VOC, and classes.txt."""
+"""Write label maps as files for other tools: palette PNGs in the colours of Pascal VOC, and classes.txt."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from wsss_ray.storage.atomic import replacing
 if TYPE_CHECKING:
     from wsss_ray.core.contracts import LabelArray
 
-_BAD = re.compile(r"[\\\x00-\x1f\x7f]")
+_FORBIDDEN = re.compile(r"[\\\x00-\x1f\x7f]")
 
 
 def file_of_image(folder: Path, image_id: str, *, suffix: str = ".png") -> Path:
-    """Where the file of an image lies, its folder made. Raises ValueError if that is not below `folder`."""
+    """Return the path of an image's file below `folder`, and create its folder. Raises ValueError if it would lie elsewhere."""
     parts = image_id.split("/")
-    if _BAD.search(image_id) or any(part in ("", ".", "..") for part in parts):
-        raise ValueError(f"image id {image_id!r} is no path below a folder; was the store edited by hand?")
+    if _FORBIDDEN.search(image_id) or any(part in ("", ".", "..") for part in parts):
+        raise ValueError(f"image id {image_id!r} is not a path below a folder; was the store edited by hand?")
     path = folder.joinpath(*parts[:-1], f"{parts[-1]}{suffix}")
     path.parent.mkdir(parents=True, exist_ok=True)
     if not path.parent.resolve().is_relative_to(folder.resolve()):
@@ -39,6 +39,6 @@ def write_voc(path: Path, label_HW: LabelArray) -> None:
 
 
 def write_classes(out: Path, classes: Sequence[str]) -> None:
-    """Write classes.txt: line n, counted from 1, is label n."""
+    """Write classes.txt: line n, counted from 1, names label n."""
     with replacing(out / "classes.txt") as file:
         file.write("".join(f"{' '.join(name.split())}\n" for name in classes).encode())

@@ -1,8 +1,9 @@
-"""What was read off many small files, kept from one command to the next in the user's cache folder.
+"""Cache what was read from many small files in the user's cache folder, for the next command.
 
-A file counts as read while its size and the times of its content and of its inode are the same to the nanosecond: only the system
-sets the latter, so that no tool can bring an older one back. What was written a moment ago is read again the next time, as a file
-may change twice within one tick of its file system's clock. The folder may be deleted at any time.
+A cached file is valid while its size, its inode, its modification time and its change time (ctime) are the same to the
+nanosecond. Only the system sets the change time, so no tool can restore an older one. A file that changed less than two seconds
+ago is not cached, because it may change twice within one tick of its file system's clock. The cache folder may be deleted at any
+time.
 """
 
 from __future__ import annotations
@@ -17,20 +18,20 @@ from pathlib import Path
 
 from wsss_ray.storage.atomic import replacing
 
-_LEAST = 1000  # files read anew, from which on keeping them pays
+_LEAST = 1000  # newly read files; for fewer, writing the cache does not pay
 _YOUNG_NS = 2_000_000_000
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]")
 _HEAD = "wsss-ray 1"
 
 
 class Remembered:
-    """Lists of words read off the files of one folder, by the files' names. `what` says which folder, and how it is read."""
+    """A cache of the words read from the files of one folder, by file name. `what` identifies the folder and how it is read."""
 
     def __init__(self, *what: object) -> None:
         cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
         name = hashlib.sha256(repr(what).encode("utf-8", "surrogateescape")).hexdigest()[:16]
         self._path = Path(cache, "wsss-ray", f"{name}.txt")
-        self._known: dict[str, str] = {}  # name -> stamp and words, with tabs between
+        self._known: dict[str, str] = {}  # name -> stamp and words, separated by tabs
         self._new = 0
         with suppress(OSError, ValueError):
             head, *lines = self._path.read_text(encoding="utf-8").split("\n")
@@ -38,7 +39,7 @@ class Remembered:
                 self._known = {name: rest for name, _, rest in (line.partition("\t") for line in lines)}
 
     def words(self, name: str, path: str, read: Callable[[bytes], Sequence[str]]) -> Sequence[str]:
-        """What `read` finds in a file, or found in it before. Raises OSError, and what `read` raises."""
+        """Return the words that `read` finds in a file, from the cache if the file is unchanged. Errors of `read` are raised."""
         stamp = _stamp(os.stat(path))
         kept, _, rest = self._known.get(name, "").partition("\t")
         if kept == stamp:
@@ -54,7 +55,7 @@ class Remembered:
         return found
 
     def keep(self) -> None:
-        """Write down what is new, if it is much. A cache that cannot be written is none."""
+        """Write the cache if enough files are new. If it cannot be written, nothing happens: the files are read again."""
         if self._new < _LEAST:
             return
         text = "\n".join((_HEAD, *(f"{name}\t{rest}" for name, rest in self._known.items())))

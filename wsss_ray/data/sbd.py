@@ -1,7 +1,7 @@
-"""VOC's augmented training set, on which the literature trains: the masks of SBD (Hariharan et al., ICCV 2011) beside VOC's own.
+"""Build VOC's augmented training set, on which the literature trains: the masks of SBD (Hariharan et al., ICCV 2011) and VOC.
 
-Its list, `train_aug`, has the images of VOC's training list and of both lists of SBD, less those of VOC's validation list. An
-image of VOC's two lists keeps VOC's mask, which has a border of 255; the others have SBD's, which has none.
+Its list `train_aug` holds the images of VOC's training list and of both lists of SBD, without those of VOC's validation list. An
+image of VOC's two lists keeps VOC's mask, whose objects have a border of 255. Other images have SBD's mask, which has no border.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _CLASSES = 20
 
 @dataclass(frozen=True)
 class Augmented:
-    """How many images are in VOC's training and validation lists, and in `train_aug`."""
+    """The number of images in VOC's training list, in VOC's validation list, and in `train_aug`."""
 
     train: int
     val: int
@@ -32,20 +32,26 @@ class Augmented:
 
 
 def augment(voc: Path, sbd: Path, *, watch: Callable[[str, int], Callable[[int], None]]) -> Augmented:
-    """Write `SegmentationClassAug`, which has that name when it is whole, and then `train_aug.txt`, below `voc`.
+    """Write the folder `SegmentationClassAug` and then the list `train_aug.txt` below `voc`.
+
+    The folder gets its name when it is complete.
 
     Args:
         voc: `VOCdevkit/VOC2012`, with `ImageSets/Segmentation` and `SegmentationClass`.
         sbd: `benchmark_RELEASE`, or the folder in it that has `cls`, `train.txt` and `val.txt`.
-        watch: told of what is to be done and how much of it; returns what takes how much more is.
+        watch: Called with the name of the work and its number of items; returns a function that is called with each advance.
 
     Raises:
-        ValueError: in one line, if masks or list are there already or a file is not what it should be.
-        OSError: if a file is missing.
+        ValueError: If the masks or the list exist already, or a file does not hold what it should.
+        OSError: If a file is missing.
+
+    Example:
+        >>> augment(Path("VOCdevkit/VOC2012"), Path("benchmark_RELEASE"), watch=lambda name, total: lambda advance: None)
+        Augmented(train=1464, val=1449, train_aug=10582)
     """
     for made in (voc / MASKS, voc / LIST):
         if made.exists():
-            raise ValueError(f"{made}: is there already; move it away to make {MASKS} and {LIST} anew")
+            raise ValueError(f"{made}: exists already; move it away to make {MASKS} and {LIST} again")
     sbd = sbd / "dataset" if (sbd / "dataset").is_dir() else sbd
     train, val = (_ids(voc / "ImageSets/Segmentation" / f"{name}.txt") for name in ("train", "val"))
     more = {*_ids(sbd / "train.txt"), *_ids(sbd / "val.txt")} - train - val
@@ -65,20 +71,20 @@ def augment(voc: Path, sbd: Path, *, watch: Callable[[str, int], Callable[[int],
 def _ids(path: Path) -> set[str]:
     found = set(path.read_text(encoding="utf-8", errors="replace").split())
     if not found:
-        raise ValueError(f"{path}: names no image")
+        raise ValueError(f"{path}: names no image; unpack the archive again")
     return found
 
 
 def _read(path: Path) -> LabelArray:
-    """The mask in a .mat file of SBD."""
+    """Read the mask in a .mat file of SBD."""
     from scipy.io import loadmat
 
-    path.stat()  # an OSError that names it, if it is missing
+    path.stat()  # raises an OSError that names the file if it is missing
     try:
         label_HW = np.asarray(loadmat(str(path), variable_names=["GTcls"])["GTcls"]["Segmentation"][0, 0])
-    except Exception as error:  # scipy has many for files that are damaged
+    except Exception as error:  # scipy raises many types for damaged files
         what = " ".join(f"{type(error).__name__}: {error}".split())
-        raise ValueError(f"{path}: no mask of SBD is in it ({what}); unpack benchmark.tgz again") from error
+        raise ValueError(f"{path}: holds no mask of SBD ({what}); unpack benchmark.tgz again") from error
     if label_HW.ndim != 2 or label_HW.dtype.kind not in "iu" or not set(np.unique(label_HW)) <= set(range(_CLASSES + 1)):
-        raise ValueError(f"{path}: is no mask with the labels 0 to {_CLASSES}; unpack benchmark.tgz again")
+        raise ValueError(f"{path}: is not a mask with the labels 0 to {_CLASSES}; unpack benchmark.tgz again")
     return label_HW.astype(np.uint8)

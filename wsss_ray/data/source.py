@@ -1,6 +1,6 @@
-"""What a data set offers: splits, their items, and the bytes of one item. Listing is cheap and needs no decoding.
+"""Define a data set by its splits, their items, and the bytes of one item. Listing is cheap: no image is decoded.
 
-A listing is made one item after another and is never held whole where it need not be: there may be millions.
+Items are listed one after another. A listing is held in memory only where that is necessary: there may be millions of items.
 """
 
 from __future__ import annotations
@@ -29,17 +29,22 @@ Split = Literal["weak", "val", "strong", "saliency"]
 
 MAX_PIXELS = 80_000_000
 _ID = re.compile(r"[^/\\\x00-\x1f\x7f]+(/[^/\\\x00-\x1f\x7f]+)*")
-_DIGESTED = 1000  # items whose digest is taken at a time
+_DIGESTED = 1000  # items hashed at a time
 _looked_up: ContextVar[dict[Any, Any] | None] = ContextVar("looked_up", default=None)
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One image of a split before ingest. `path` and `mask` are files, or None for sources that make their images.
+    """One image of a split before ingest.
 
-    `tags` are 0-based class indices, sorted. `size` is the sum of the bytes of the files behind it: part of the data's identity.
-    `annotation` is a digest of what the mask is drawn from where it is no file, and then part of the identity too. `changed` is
-    when the newer of the files was last written, in seconds since the epoch; 0 where the source did not look.
+    Attributes:
+        image_id: Name of the image, such as its relative path without extension. It must be unique in the split.
+        tags: 0-based class indices, sorted.
+        path: The image file; None if the source makes the image.
+        mask: The mask file; None if there is none, or the source makes the mask.
+        size: Number of bytes in both files. It is part of the data's identity.
+        annotation: Digest of what the mask is drawn from, if it is drawn. It is part of the data's identity too.
+        changed: When the newer of the files was last written, in seconds since the epoch; 0 if the source did not look.
     """
 
     image_id: str
@@ -53,40 +58,58 @@ class Item:
 
 @dataclass(frozen=True)
 class Raw:
-    """The bytes of one item: an image file, and a mask as an image file or as the array of its labels already encoded."""
+    """The bytes of one item: an image file, and a mask, either an image file or a label map that is encoded already."""
 
     image: bytes
     mask: bytes | None = None
 
 
 class Source(Component):
-    """A data set: where its images, tags and masks come from."""
+    """A data set: it lists images with their tags and masks, and reads them.
 
-    version: int = Field(default=1, description="Raise it when files have changed and kept their names, tags and sizes.")
-    shard_size: int = Field(default=128, ge=1, description="Images per Parquet shard: the unit of work, retry and resume.")
-    max_pixels: int = Field(default=MAX_PIXELS, ge=1, description="Larger images are recorded as errors and skipped.")
+    A plug-in adds a subclass with the abstract methods. Mark its paths as `NotIdentity`, since moved files are the same data.
+
+    Example:
+        >>> class Cats(Source):
+        ...     root: Annotated[str, NotIdentity()]
+        ...     def class_names(self):
+        ...         return ("cat",)
+        ...     def splits(self):
+        ...         return ("weak",)
+        ...     def has_masks(self, split):
+        ...         return False
+        ...     def items(self, split):
+        ...         paths = sorted(expand(self.root).glob("*.jpg"))
+        ...         return [Item(path.stem, tags=(0,), path=str(path), size=path.stat().st_size) for path in paths]
+        ...     def load(self, item):
+        ...         return Raw(Path(item.path).read_bytes())
+    """
+
+    version: int = Field(default=1, description="Raise it when files have changed but kept their names, tags and sizes.")
+    shard_size: int = Field(default=128, ge=1, description="Images per Parquet shard, the unit of work, retry and resume.")
+    max_pixels: int = Field(default=MAX_PIXELS, ge=1, description="Images with more pixels are recorded as errors and skipped.")
     max_side: int | None = Field(
-        default=None, ge=16, description="Shrink images with a longer side to it, their masks too."
+        default=None, ge=16, description="Shrink images and masks whose longer side has more pixels; null: keep them."
     )
 
     @abstractmethod
     def class_names(self) -> tuple[str, ...]:
-        """The K object classes in label order; background (label 0) is not among them."""
+        """Return the K object classes in label order, without background (label 0)."""
 
     @abstractmethod
     def splits(self) -> tuple[Split, ...]:
-        """The splits that are there; `weak` always."""
+        """Return the splits of the data set. `weak` must be one of them."""
 
     @abstractmethod
     def has_masks(self, split: Split) -> bool:
-        """Whether the split's items have masks."""
+        """Tell whether the items of a split have masks."""
 
     @abstractmethod
     def items(self, split: Split) -> list[Item]:
-        """The items in a fixed order. Raises ValueError that names the file, and what is wrong with it."""
+        """List the items of a split in a fixed order. Raises ValueError that names the file and says what is wrong with it."""
 
     def listed(self, split: Split) -> Iterator[Item]:
-        """The same items one after another, for sources that need not hold them all."""
+        """Yield the items of `items` one by one. Override it if the source need not hold them all."""
         yield from self.items(split)
 
     @abstractmethod
@@ -107,14 +130,12 @@ class DataSplit(Component):
     num_untagged: Annotated[int, NotIdentity()] = 0
     num_bytes: Annotated[int, NotIdentity()] = 0
     newest: Annotated[float | None, NotIdentity()] = Field(
-        default=None, description="When the newest of its files was written, in seconds since the epoch; null: not known."
+        default=None, description="When its newest file was written, in seconds since the epoch; null: not known."
     )
-    samples: Annotated[tuple[str, ...], NotIdentity()] = Field(
-        default=(), description="Some of its files, to look for on every machine."
-    )
+    samples: Annotated[tuple[str, ...], NotIdentity()] = Field(default=(), description="Some files that every machine must see.")
 
     def identity(self) -> dict[str, Any]:
-        """The data's identity is what is in it (ids, tags, sizes, classes) and how it is sharded, not how it was found."""
+        """Return the data's identity: its content (ids, tags, sizes, classes) and its shards, not where it was found."""
         return {
             "kind": self.kind(),
             "revision": self.revision,
@@ -125,7 +146,7 @@ class DataSplit(Component):
         }
 
     def summary(self) -> str:
-        """What the listing holds, in one line for people."""
+        """Describe the listing in one line."""
         parts = [f"{self.num_images} images, {self.num_masks} with masks"]
         if self.num_untagged:
             parts.append(f"{self.num_untagged} without tags")
@@ -134,19 +155,19 @@ class DataSplit(Component):
 
     @property
     def num_shards(self) -> int:
-        """Shards of this split, and so of everything made from it."""
+        """Return the number of shards of this split, and of everything made from it."""
         return -(-self.num_images // self.source.shard_size)
 
     def shard_items(self, items: list[Item], shard: int) -> list[Item]:
-        """The items of one shard, out of those of all."""
+        """Cut the items of shard number `shard` out of `items`."""
         size = self.source.shard_size
         return items[shard * size : (shard + 1) * size]
 
 
 def describe(source: Source, split: Split, classes: tuple[str, ...] | None = None) -> DataSplit:
-    """List a split and take its digest: ids, tags and the byte size of every file. `classes` are the source's, if they are known.
+    """List a split, and hash its ids, tags and file sizes. Raises ValueError that says what is wrong with the lists.
 
-    Raises ValueError on what is wrong with the lists.
+    `classes` are the class names of the source; None asks the source for them.
     """
     classes = source.class_names() if classes is None else classes
     tags, masks, untagged, size, newest, looked = Counter[int](), 0, 0, 0, 0.0, True
@@ -178,13 +199,13 @@ def describe(source: Source, split: Split, classes: tuple[str, ...] | None = Non
 
 
 class ListingDigest:
-    """The digest of a listing, which is that of its canonical JSON, taken piece by piece."""
+    """Hash a listing piece by piece. The digest is that of the listing's canonical JSON."""
 
     def __init__(self) -> None:
         self._hash, self._rows, self._is_first = hashlib.sha256(b"["), list[list[Any]](), True
 
     def add(self, item: Item) -> None:
-        """The next item: id, tags, the byte size of its files, and the digest of annotations where there are any."""
+        """Add an item: id, tags, the byte size of its files, and the digest of its annotations if it has one."""
         self._rows.append([item.image_id, item.tags, item.size, *([item.annotation] if item.annotation else [])])
         if len(self._rows) == _DIGESTED:
             self._flush()
@@ -196,7 +217,7 @@ class ListingDigest:
             self._rows, self._is_first = [], False
 
     def hexdigest(self) -> str:
-        """As 64 hexadecimal digits."""
+        """Return the digest as 64 hexadecimal digits."""
         self._flush()
         ended = self._hash.copy()
         ended.update(b"]")
@@ -204,10 +225,7 @@ class ListingDigest:
 
 
 def checked(source: Source, split: Split, num_classes: int) -> Iterator[Item]:
-    """The items of a split.
-
-    Raises ValueError on an empty split, an id given twice or unfit as a name, or a tag out of range.
-    """
+    """Yield the items of a split. Raises ValueError on an empty split, a duplicate or invalid id, or a tag out of range."""
     seen = set[str]()
     for item in source.listed(split):
         if item.image_id in seen:
@@ -228,7 +246,7 @@ def checked(source: Source, split: Split, num_classes: int) -> Iterator[Item]:
 
 @contextmanager
 def looked_up_once() -> Iterator[None]:
-    """Within it, what `once` has looked up is not looked up again: a listing asks for its folders and tables several times."""
+    """Cache the results of `once` within the block, because a listing asks for its folders and tables several times."""
     token = _looked_up.set({})
     try:
         yield
@@ -237,7 +255,7 @@ def looked_up_once() -> Iterator[None]:
 
 
 def once(key: Any, look: Callable[[], T]) -> T:
-    """What `look` finds; within `looked_up_once`, what it found for that key before."""
+    """Return what `look` finds; within `looked_up_once`, call it once per key and return its cached result later."""
     known = _looked_up.get()
     if known is None:
         return look()
@@ -248,7 +266,7 @@ def once(key: Any, look: Callable[[], T]) -> T:
 
 
 def file_state(path: str) -> tuple[int, float] | None:
-    """The size of a file in bytes, and when it was last written in seconds since the epoch; None where there is no such file."""
+    """Return the size of a file in bytes, and when it was last written in seconds since the epoch; None if it is missing."""
     try:
         state = os.stat(path)
     except OSError:
@@ -257,12 +275,12 @@ def file_state(path: str) -> tuple[int, float] | None:
 
 
 def expand(path: str) -> Path:
-    """A path from a job file: `~` is the home folder, relative paths start where the command was given."""
+    """Expand a path of a job file: `~` is the home folder. A relative path starts at the current folder."""
     return Path(path).expanduser()
 
 
 def stages_of(source: Source) -> Data:
-    """The ingest stages of a source's splits, listed and digested. Raises ValueError on what is wrong with the lists."""
+    """Make the ingest stages of all splits of a source. Raises ValueError that says what is wrong with the lists."""
     with looked_up_once():
         classes, names = source.class_names(), source.splits()
         splits = {split: describe(source, split, classes) for split in names if split != "saliency"}

@@ -1,8 +1,8 @@
-"""The built-in demo and test set: drawn sprites pasted on crops of two photographs, with tags and exact masks.
+"""Compose the built-in demo and test set: sprites pasted on crops of two photographs, with tags and exact masks.
 
-The sprites are Kenney's (CC0), from the wheel of `arcade`; the photographs are those of scikit-learn (BSD-3). Neither package is
-imported: their pictures are read as files. Training scenes lie on the left halves of the photographs, val scenes on the right.
-Everything follows from (seed, split, index) through Python's own Mersenne Twister, whose `random()` is the same everywhere.
+The sprites are Kenney's (CC0), from the wheel of `arcade`. The photographs are those of scikit-learn (BSD-3). Neither package is
+imported: their pictures are read as files. Training scenes use the left halves of the photographs, validation scenes the right
+halves. A scene follows from (seed, split, index) through Python's own Mersenne Twister, whose `random()` is the same everywhere.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _PATTERNS: dict[str, tuple[str, ...]] = {
     "zombie": ("animated_characters/zombie/*.png",),
 }
 _VISIBLE = 0.4
-"""The share of every object's pixels that the objects over it leave free."""
+"""The least share of each object's pixels that the objects above it must leave visible."""
 
 _TRIES = 1000
 _ARCADE = "3.3.3"
@@ -49,15 +49,15 @@ _INSTALL = {"arcade": f"pip install --no-deps arcade=={_ARCADE}", "sklearn": "pi
 
 
 class Sprites(Source):
-    """Scenes of one to `objects` sprites of different classes on photographs. Needs no download beyond two packages."""
+    """Scenes of one to `objects` sprites of different classes on photographs. They need two packages and no other download."""
 
-    train: Annotated[int, NotIdentity()] = Field(default=1000, ge=1, description="Training scenes.")
-    val: Annotated[int, NotIdentity()] = Field(default=200, ge=0, description="Held-out scenes; 0 for none.")
+    train: Annotated[int, NotIdentity()] = Field(default=1000, ge=1, description="Number of training scenes.")
+    val: Annotated[int, NotIdentity()] = Field(default=200, ge=0, description="Number of validation scenes; 0 for none.")
     size: int = Field(default=64, ge=16, le=1024, description="Side of the scenes in pixels.")
-    objects: int = Field(default=2, ge=1, le=3, description="Most sprites in a scene.")
+    objects: int = Field(default=2, ge=1, le=3, description="Largest number of sprites in a scene.")
     smallest: float = Field(default=0.35, gt=0.1, le=0.75, description="Least longer side of a sprite, as a share of the scene.")
-    largest: float = Field(default=0.75, gt=0.1, le=0.75, description="Most longer side of a sprite, as a share of the scene.")
-    rotation: float = Field(default=30.0, ge=0, le=180, description="Largest turn of a sprite in degrees, either way.")
+    largest: float = Field(default=0.75, gt=0.1, le=0.75, description="Largest longer side of a sprite, as a share of the scene.")
+    rotation: float = Field(default=30.0, ge=0, le=180, description="Largest rotation of a sprite in degrees, either way.")
     seed: int = Field(default=0, ge=0, description="Another seed gives other scenes.")
 
     @model_validator(mode="after")
@@ -67,19 +67,19 @@ class Sprites(Source):
         return self
 
     def class_names(self) -> tuple[str, ...]:
-        """List the twelve kinds of sprite."""
+        """Return the twelve kinds of sprite."""
         return tuple(_PATTERNS)
 
     def splits(self) -> tuple[Split, ...]:
-        """`weak`, and `val` unless it has no scenes."""
+        """Return `weak`, and `val` if it has scenes."""
         return ("weak", "val") if self.val else ("weak",)
 
     def has_masks(self, split: Split) -> bool:
-        """Whether weak or val: every scene has its mask."""
+        """Return True for weak and val, where every scene has a mask."""
         return split in ("weak", "val")
 
     def items(self, split: Split) -> list[Item]:
-        """List the scenes with their tags, which are drawn before any picture is made."""
+        """List the scenes with their tags, without making the scenes."""
         if split not in ("weak", "val"):
             raise ValueError(f"data.{split}: the sprites have no such split")
         _check_packages()
@@ -97,14 +97,14 @@ class Sprites(Source):
         return Raw(buffer.getvalue(), encode_labels(label_HW))
 
     def _classes(self, image_id: str) -> list[int]:
-        """Draw the classes of a scene, undermost first, all different."""
+        """Draw the classes of a scene at random, all different, the lowest one first."""
         rng = random.Random(f"classes/{self.seed}/{image_id}")
         left = list(range(len(_PATTERNS)))
         count = 1 + int(rng.random() * self.objects)
         return [left.pop(int(rng.random() * len(left))) for _ in range(count)]
 
     def _compose(self, image_id: str) -> tuple[Image.Image, NDArray[np.uint8]]:
-        """Paste the sprites; draw again while one hides too much of another."""
+        """Paste the sprites; place them again while one hides too much of another."""
         import numpy as np
 
         classes = self._classes(image_id)
@@ -127,7 +127,7 @@ class Sprites(Source):
         raise ValueError(f"data: no place found for the sprites of {image_id}; lower data.largest or data.objects")
 
     def _place(self, kind: int, rng: random.Random) -> tuple[Image.Image, tuple[int, int]]:
-        """Turn, flip and scale a sprite of a class, and draw where it goes, wholly inside the scene."""
+        """Flip, rotate and scale a sprite of a class, and draw its place at random, fully inside the scene."""
         from PIL import Image
 
         names = _sprites()[kind]
@@ -157,14 +157,14 @@ class Sprites(Source):
 
 
 def _trim(sprite: Image.Image) -> Image.Image:
-    """Cut off the margin that cannot be seen."""
+    """Cut off the transparent margin."""
     box = sprite.getchannel("A").point(lambda alpha: 255 if alpha > 127 else 0).getbbox()
     return sprite.crop(box) if box is not None else sprite
 
 
 @lru_cache(maxsize=1)
 def _sprites() -> tuple[tuple[Image.Image, ...], ...]:
-    """Read the sprites of every class, in the order of their names."""
+    """Read the sprites of every class, sorted by name within a class."""
     from PIL import Image
 
     folder = _package_folder("arcade", "resources/assets/images")
@@ -195,7 +195,7 @@ def _photographs() -> tuple[Image.Image, ...]:
 
 
 def _check_packages() -> None:
-    """Raise ValueError unless both packages are there. Another arcade may draw other sprites, so other data under one name."""
+    """Raise ValueError unless both packages are installed. Other versions of arcade may have other sprites, and so other data."""
     _package_folder("arcade", "resources/assets/images")
     found = version("arcade")
     if found != _ARCADE:

@@ -1,4 +1,4 @@
-"""Lists of images and their tags as people write them: text lists, CSV, JSON, JSONL and Parquet. Errors name file and line."""
+"""Read lists of images and their tags as people write them: text, CSV, JSON, JSONL and Parquet. Errors name file and line."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _BITS = {"": False, "0": False, "0.0": False, "false": False, "1": True, "1.0": 
 
 @dataclass(frozen=True, slots=True)
 class TagRow:
-    """One image of a table of tags. `split` is "weak", "val" or "test" (left out); `at` is its place in `file`, as ":3"."""
+    """One image of a table of tags. `split` is "weak", "val" or "test" (left out); `at` is its place in `file`, such as ":3"."""
 
     image: str
     tags: tuple[str, ...]
@@ -31,7 +31,7 @@ class TagRow:
 
     @property
     def where(self) -> str:
-        """File and line for messages."""
+        """Return file and line, for messages."""
         return self.file + (self.at or self.image)
 
 
@@ -54,7 +54,7 @@ def read_text(path: Path, field: str) -> str:
 
 
 def numbered_lines(path: Path, field: str) -> Iterator[tuple[int, str]]:
-    """Yield (line number from 1, text) of the lines of a list that say something; `#` starts a comment."""
+    """Yield (line number from 1, text) of each line of a list that is not empty. `#` starts a comment."""
     for number, line in enumerate(read_text(path, field).splitlines(), start=1):
         text = line.partition("#")[0].strip()
         if text:
@@ -62,7 +62,7 @@ def numbered_lines(path: Path, field: str) -> Iterator[tuple[int, str]]:
 
 
 def check_classes(names: Sequence[str], where: str) -> tuple[str, ...]:
-    """Raise ValueError on no classes, an empty or repeated name, or background as a class; otherwise return them."""
+    """Check class names and return them. Raises ValueError on no or too many classes, empty or repeated names, and background."""
     if not names:
         raise ValueError(f"{where}: no class is named")
     if len(names) > 254:
@@ -71,14 +71,14 @@ def check_classes(names: Sequence[str], where: str) -> tuple[str, ...]:
         if not name.strip():
             raise ValueError(f"{where}: class {place} has no name")
         if name in names[:place]:
-            raise ValueError(f"{where}: class {name!r} is there twice")
+            raise ValueError(f"{where}: class {name!r} is listed twice")
         if name.strip("_").lower() == "background":
             raise ValueError(f"{where}: leave {name!r} out; background is label 0 by itself")
     return tuple(names)
 
 
 def indices(tags: Sequence[str], classes: Sequence[str], where: str) -> tuple[int, ...]:
-    """Turn class names into sorted 0-based indices. Raises ValueError that lists the allowed names."""
+    """Convert class names to sorted 0-based indices. Raises ValueError that lists the allowed names."""
     for tag in tags:
         if tag not in classes:
             raise ValueError(f"{where}: unknown class {tag!r}; allowed: {', '.join(classes)}")
@@ -86,13 +86,13 @@ def indices(tags: Sequence[str], classes: Sequence[str], where: str) -> tuple[in
 
 
 def read_table(path: Path, field: str) -> Table:
-    """Read a .csv, .json, .jsonl or .parquet of images and their tags. Raises ValueError naming file and line."""
+    """Read a .csv, .json, .jsonl or .parquet table of images and their tags. Raises ValueError that names file and line."""
     readers = {".csv": _from_csv, ".json": _from_json, ".jsonl": _from_jsonl, ".parquet": _from_parquet}
     reader = readers.get(path.suffix.lower())
     if reader is None:
-        raise ValueError(f"data.{field}: {path} is none of {', '.join(readers)}")
+        raise ValueError(f"data.{field}: {path} has an unknown format; save it as one of {', '.join(readers)}")
     rows, columns = list[TagRow](), None
-    same: dict[tuple[str, ...], tuple[str, ...]] = {}  # a million rows have a few sets of tags
+    same: dict[tuple[str, ...], tuple[str, ...]] = {}  # rows share tuples: a million rows have few different ones
     for at, record in reader(path, field):
         if columns is None:
             columns = _class_columns(record)
@@ -103,7 +103,7 @@ def read_table(path: Path, field: str) -> Table:
 
 
 def _class_columns(first: dict[str, Any]) -> tuple[str, ...]:
-    """Name the 0/1 columns of a table that has no column `tags`."""
+    """Return the names of the 0/1 columns of a table without a column `tags`."""
     if "tags" in first:
         return ()
     return tuple(name for name in first if name not in _KNOWN and not name.startswith("__index_level"))
@@ -147,7 +147,7 @@ def _bit(value: Any, column: str, where: str) -> bool:
 def _from_csv(path: Path, field: str) -> Iterator[tuple[str, dict[str, Any]]]:
     text = read_text(path, field)
     header = text.partition("\n")[0]
-    delimiter = next((mark for mark in ",;\t" if mark in header), ",")  # spreadsheets write ; where the comma is decimal
+    delimiter = next((mark for mark in ",;\t" if mark in header), ",")  # spreadsheets write ; in languages with a decimal comma
     reader = csv.DictReader(text.splitlines(keepends=True), delimiter=delimiter, skipinitialspace=True, strict=True)
     try:
         reader.fieldnames = [_column(name) for name in reader.fieldnames or ()]
@@ -161,7 +161,7 @@ def _from_csv(path: Path, field: str) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _column(name: str) -> str:
-    """A column's name; the known ones in any case."""
+    """Strip the name of a column, and put it in lower case if it is a known one."""
     name = name.strip()
     return name.lower() if name.lower() in _KNOWN else name
 
@@ -195,14 +195,14 @@ def _from_parquet(path: Path, field: str) -> Iterator[tuple[str, dict[str, Any]]
         for number, record in enumerate(records):
             yield f" row {number}", record
     except (pa.ArrowException, OSError) as err:
-        raise ValueError(f"data.{field}: {path} is no readable Parquet file: {' '.join(str(err).split())[:200]}") from err
+        raise ValueError(f"data.{field}: {path} is not a readable Parquet file: {' '.join(str(err).split())[:200]}") from err
 
 
 def _parse(text: str, where: str) -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError as err:
-        raise ValueError(f"{where}: no JSON: {err}") from err
+        raise ValueError(f"{where}: not JSON: {err}") from err
 
 
 def _record(value: Any, where: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""How training samples are cut from images: the same geometry for an image and all its label maps."""
+"""Cut training samples from images, with the same geometry for an image and all its label maps."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
     from wsss_ray.core.contracts import ImageArray, LabelArray
 
 _PAD = (123, 117, 104)
-"""The colour around an image that is smaller than its crop: the ImageNet mean, which networks see as nearly zero."""
+"""The colour of padding: the ImageNet mean, which networks see as nearly zero."""
 
 
 class Warp(Augment):
-    """Resize the whole image to a square, its aspect ratio not kept, and mirror it half of the time (as DSRG and SEC do)."""
+    """Resize the whole image to a square, ignoring its aspect ratio, and mirror it with probability 0.5 (as DSRG and SEC do)."""
 
     size: int = Field(default=321, ge=8, description="Side of the square in pixels.")
-    flip: bool = True
+    flip: bool = Field(default=True, description="Mirror a sample with probability 0.5.")
 
     def __call__(
         self, image_HWC: ImageArray, seeds_EHW: LabelArray, rng: np.random.Generator
@@ -32,15 +32,15 @@ class Warp(Augment):
 
 
 class RandomCrop(Augment):
-    """Scale by a random factor, cut a square at a random place, mirror half of the time.
+    """Scale by a random factor, cut a square at a random place, and mirror with probability 0.5.
 
-    An image smaller than the square is padded at random sides with the mean colour, its labels with `IGNORE`.
+    An image smaller than the square is put at a random place in it. The mean colour pads the image, `IGNORE` its labels.
     """
 
     size: int = Field(default=321, ge=8, description="Side of the crop in pixels.")
-    min_scale: float = Field(default=1.0, gt=0)
-    max_scale: float = Field(default=1.0, gt=0)
-    flip: bool = True
+    min_scale: float = Field(default=1.0, gt=0, description="Smallest factor by which an image is scaled.")
+    max_scale: float = Field(default=1.0, gt=0, description="Largest factor by which an image is scaled.")
+    flip: bool = Field(default=True, description="Mirror a sample with probability 0.5.")
 
     def __call__(
         self, image_HWC: ImageArray, seeds_EHW: LabelArray, rng: np.random.Generator

@@ -1,4 +1,4 @@
-"""Pascal VOC, and any other set laid out like it."""
+"""Read Pascal VOC, and other sets with the same layout."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Tagger = Callable[["Entry"], tuple[int, ...]]
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One line of a list: the id, what it says of the files and the tags, and where it stands."""
+    """One line of a list: the image id, its place for messages, and the files and tags that the line gives."""
 
     image_id: str
     where: str
@@ -40,25 +40,29 @@ class Entry:
 
 
 class Voc(Source):
-    """Pascal VOC's folders: images, XML annotations, masks and lists.
+    """Pascal VOC's folders of images, XML annotations, masks and lists.
 
-    Lists may have lines as PSA (`/JPEGImages/x.jpg /SegmentationClassAug/x.png`), as IRN (`x`) or as OAA (`x 0 14`, 0-based class
-    indices). All paths are absolute or relative to `root`.
+    The lines of a list have the form of PSA (`/JPEGImages/x.jpg /SegmentationClassAug/x.png`), of IRN (`x`) or of OAA (`x 0 14`,
+    with 0-based class indices). All paths are absolute or relative to `root`.
     """
 
     root: Annotated[str, NotIdentity()] = Field(description="Folder of the set, such as VOCdevkit/VOC2012.")
     train: Annotated[str, NotIdentity()] = Field(
-        default="ImageSets/SegmentationAug/train_aug.txt", description="List of the images with tags."
+        default="ImageSets/SegmentationAug/train_aug.txt", description="List of the training images."
     )
     val: Annotated[str | None, NotIdentity()] = Field(
-        default="ImageSets/Segmentation/val.txt", description="List of the images to score on; null for none."
+        default="ImageSets/Segmentation/val.txt", description="List of the validation images; null for none."
     )
-    strong: Annotated[str | None, NotIdentity()] = Field(default=None, description="List of images whose masks are trained on.")
+    strong: Annotated[str | None, NotIdentity()] = Field(
+        default=None, description="List of images whose masks are used for training."
+    )
     images: Annotated[str, NotIdentity()] = Field(default="JPEGImages", description="Folder of the images.")
     masks: Annotated[str | None, NotIdentity()] = Field(
         default=None, description="Folder of the masks, <id>.png; null: the paths in the list, else SegmentationClassAug."
     )
-    val_masks: Annotated[str | None, NotIdentity()] = Field(default=None, description="Folder of val's masks; null: as masks.")
+    val_masks: Annotated[str | None, NotIdentity()] = Field(
+        default=None, description="Folder of the validation masks; null: as masks."
+    )
     saliency: Annotated[str | None, NotIdentity()] = Field(default=None, description="Folder of saliency maps, <id>.png.")
     annotations: Annotated[str, NotIdentity()] = Field(default="Annotations", description="Folder of the XML annotations.")
     tags: Annotated[str, NotIdentity()] = Field(
@@ -68,11 +72,11 @@ class Voc(Source):
         default=False, description="Leave out objects marked difficult in the XML, unless the image has no others."
     )
     classes: Annotated[tuple[str, ...] | None, NotIdentity()] = Field(
-        default=None, description="Class names in label order; null: classes.txt in root if there, else VOC's twenty."
+        default=None, description="Class names in label order; null: classes.txt in root if it exists, else VOC's twenty."
     )
 
     def class_names(self) -> tuple[str, ...]:
-        """List the classes given, or those of `classes.txt` in the root, or VOC's."""
+        """Return the given classes, or those of `classes.txt` in the root, or VOC's."""
         if self.classes is not None:
             return check_classes(self.classes, "data.classes")
         path = self._path("classes.txt", "root")
@@ -81,26 +85,26 @@ class Voc(Source):
         return check_classes([name for _, name in numbered_lines(path, "root")], str(path))
 
     def splits(self) -> tuple[Split, ...]:
-        """`weak`, and those of val, strong and saliency that have a list or folder."""
+        """Return `weak`, and those of val, strong and saliency that have a list or folder."""
         given: tuple[tuple[Split, str | None], ...] = (("val", self.val), ("strong", self.strong), ("saliency", self.saliency))
         return ("weak", *(split for split, path in given if path is not None))
 
     def has_masks(self, split: Split) -> bool:
-        """Whether val or strong; for weak, whether there is any mask."""
+        """Return True for val and strong, and for weak if any image has a mask."""
         if split != "weak":
             return split != "saliency"
         root, folder = self._root(), self._folder(self.masks)
         return any(file_state(_mask(entry, root, folder)) for entry in self._entries(self.train, "train"))
 
     def items(self, split: Split) -> list[Item]:
-        """List a split from its text file; the saliency maps in the order of the weak images."""
+        """List a split from its text file. Saliency maps have the order of the weak images."""
         return list(self.listed(split))
 
     def listed(self, split: Split) -> Iterator[Item]:
-        """See `items`."""
+        """Yield the items of `items` one by one."""
         listed = {"weak": self.train, "val": self.val, "strong": self.strong, "saliency": self.train}[split]
         if listed is None:
-            raise ValueError(f"data.{split}: there is no such list; set it to a file")
+            raise ValueError(f"data.{split}: is null; set it to a list of images")
         field = "train" if split in ("weak", "saliency") else split
         root, images, maps = self._root(), self._folder(self.images), self._folder(self.saliency)
         folder = self._folder((self.val_masks if split == "val" else None) or self.masks)
@@ -121,7 +125,7 @@ class Voc(Source):
                 yield Item(entry.image_id, tags_of(entry), path, mask, size + found[0], changed=max(changed, found[1]))
 
     def load(self, item: Item) -> Raw:
-        """Read the image and, if it has one, the mask."""
+        """Read the image, and the mask if there is one."""
         if item.path is None:
             raise ValueError(f"image {item.image_id} has no file")
         return Raw(Path(item.path).read_bytes(), Path(item.mask).read_bytes() if item.mask else None)
@@ -129,7 +133,7 @@ class Voc(Source):
     def _path(self, name: str, field: str) -> Path:
         root = expand(self.root)
         if not root.is_dir():
-            raise ValueError(f"data.root: {root} is no folder (asked for data.{field}); set it to the one with {self.images}/")
+            raise ValueError(f"data.root: {root} is not a folder (asked for data.{field}); set it to the one with {self.images}/")
         return root / expand(name)
 
     def _entries(self, listed: str, field: str) -> Iterator[Entry]:
@@ -141,12 +145,12 @@ class Voc(Source):
         return str(expand(self.root))
 
     def _folder(self, name: str | None) -> str | None:
-        """A folder, which may be given relative to the root."""
+        """Return the path of a folder, which may be relative to the root."""
         return None if name is None else str(expand(self.root) / expand(name))
 
     @contextmanager
     def _tagger(self, split: Split) -> Iterator[Tagger]:
-        """Choose where tags come from. A tag file need not know the val images: they are only scored."""
+        """Choose where tags come from. A tag file need not hold the validation images: they are only scored."""
         classes = self.class_names()
         if self.tags != "auto":
             yield self._from_tag_file(self._path(self.tags, "tags"), classes, split)
@@ -195,13 +199,13 @@ class Voc(Source):
 
 
 def read_annotation(data: bytes, where: str, *, drop_difficult: bool = False) -> tuple[str, ...]:
-    """Read the class names of the objects in a VOC annotation, each once. Raises ValueError naming the file."""
+    """Read the class names of the objects in a VOC annotation, each once. Raises ValueError that names the file (`where`)."""
     try:
         top = ElementTree.fromstring(data, ElementTree.XMLParser(target=_Plain()))
     except _DocumentType as err:
         raise ValueError(f"{where}: a document type is not expected in an annotation; remove it") from err
     except (ElementTree.ParseError, LookupError, ValueError) as err:
-        raise ValueError(f"{where}: no XML: {err}") from err
+        raise ValueError(f"{where}: not XML: {err}") from err
     objects = top.findall("object")
     easy = [found for found in objects if (found.findtext("difficult") or "0").strip() != "1"]
     kept = easy if drop_difficult and easy else objects
@@ -210,19 +214,19 @@ def read_annotation(data: bytes, where: str, *, drop_difficult: bool = False) ->
 
 
 class _DocumentType(Exception):
-    """An annotation has one: the place of entities, which expand, or name other files."""
+    """Raised if an annotation has a document type, which may define entities that expand or name other files."""
 
 
 class _Plain(ElementTree.TreeBuilder):
-    """Elements and text, in whatever encoding the file is."""
+    """Build elements and text, but refuse a document type."""
 
     def doctype(self, *_: object) -> None:
-        """Refuse it before anything in it is read."""
+        """Refuse the document type before anything in it is read."""
         raise _DocumentType
 
 
 def _entry(line: str, where: str) -> Entry:
-    """Parse a line of any of the three list styles."""
+    """Parse a line in any of the three forms."""
     head, *rest = line.split()
     if not rest and "/" not in head and "." not in head:
         return Entry(head, where)
@@ -242,7 +246,7 @@ def _fit(tags: tuple[int, ...], classes: tuple[str, ...], where: str) -> tuple[i
 
 
 def _image(entry: Entry, root: str, folder: str) -> tuple[str, int, float]:
-    """The file of an image, its size, and when it was written."""
+    """Return the file of an image, its size, and when it was last written."""
     paths = [f"{root}/{entry.image}"] if entry.image else [f"{folder}/{entry.image_id}{suffix}" for suffix in _SUFFIXES]
     for path in paths:
         state = file_state(path)
@@ -252,7 +256,7 @@ def _image(entry: Entry, root: str, folder: str) -> tuple[str, int, float]:
 
 
 def _mask(entry: Entry, root: str, folder: str | None) -> str:
-    """Where the mask of an image is looked for."""
+    """Return the path at which the mask of an image is expected."""
     if folder is None and entry.mask:
         return f"{root}/{entry.mask}"
     return f"{folder or f'{root}/{_MASKS}'}/{entry.image_id}.png"

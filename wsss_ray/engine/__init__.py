@@ -1,1 +1,1 @@
-"""Make one shard or one training."""
+"""Make one shard of a stage, or run one training. No Ray."""

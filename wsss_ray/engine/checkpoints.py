@@ -1,4 +1,4 @@
-"""Trained networks in the store: weights as safetensors, and training checkpoints that resume at the exact step."""
+"""Save and load trained networks as safetensors, and training checkpoints that resume at the exact step."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ ComponentT = TypeVar("ComponentT", bound=Component)
 
 
 def build_model(stage: Stage, *, pretrained: bool = True) -> nn.Module:
-    """The network of a train stage as it starts: pretrained parts loaded, the rest drawn from the job's seed.
+    """Build the network of a train stage as it starts: pretrained weights are loaded, the rest is drawn from the job's seed.
 
-    Without `pretrained` it is the bare network, for weights that replace all of them: nothing is read or downloaded.
+    Without `pretrained` no file is read or downloaded: use it if all weights are replaced afterwards.
     """
     learner, split = stage.component, stage.input("data").component
     assert isinstance(learner, Learner)
@@ -43,10 +43,10 @@ def build_model(stage: Stage, *, pretrained: bool = True) -> nn.Module:
 
 
 def use_bfloat16(net: nn.Module, device: torch.device) -> None:
-    """Let the parts of a network (trunk, head, blocks) compute in bfloat16 from now on, and hand on float32.
+    """Make the parts of a network (trunk, head, blocks) compute in bfloat16 and return float32.
 
-    As torch's autocast does it: weights and gradients stay float32, and so do the losses and what a network does between its
-    parts (closed forms, enlarging). bfloat16 has float32's range, so that no loss needs scaling. Parameters keep their names.
+    Weights and gradients stay float32, as in torch's autocast. So do the losses and all that a network computes between its
+    parts (closed forms, upsampling). bfloat16 has the range of float32, so no loss needs scaling. Parameters keep their names.
     """
     for child in net.children():
         for part in child if isinstance(child, nn.ModuleList) else [child]:
@@ -62,14 +62,14 @@ def _in_bfloat16(forward: Callable[..., Tensor], device_type: str) -> Callable[.
 
 
 def load_model(store: RunStore, stage: Stage, device: str) -> nn.Module:
-    """The trained network of a train stage, in eval mode. Raises FileNotFoundError if it is not trained yet."""
+    """Load the trained network of a train stage, in eval mode. Raises FileNotFoundError if it is not trained yet."""
     net = build_model(stage, pretrained=False)
     net.load_state_dict(load_tensors(store.read(store.stage_path(stage, "model.safetensors"))))
     return net.to(device).eval()
 
 
 def _without_weights(component: ComponentT) -> ComponentT:
-    """The same component with every `Weights` in it set to none."""
+    """Copy a component with every `Weights` in it set to none."""
     changed = {
         name: Weights() if isinstance(value, Weights) else _without_weights(value)
         for name, value in component
@@ -79,31 +79,36 @@ def _without_weights(component: ComponentT) -> ComponentT:
 
 
 def start_from(net: nn.Module, store: RunStore, stage: Stage) -> None:
-    """Load the weights of another train stage: the trunk, and each further part (head, blocks) that is the same in both.
+    """Load the weights of another train stage: the trunk, and each further part (head, blocks) with the same shapes in both.
 
-    Raises ValueError if the trunks differ.
+    Raises:
+        FileNotFoundError: If the other stage is not trained yet.
+        ValueError: If the trunks differ.
     """
     state = load_tensors(store.read(store.stage_path(stage, "model.safetensors")))
     own = net.state_dict()
     differ = [name for name in own if name not in state or state[name].shape != own[name].shape]
-    other = {name.partition(".")[0] for name in differ}
-    shared = {name: state[name] for name in own if name.partition(".")[0] not in other}
-    if "trunk" in other or not shared:
-        raise ValueError(f"cannot start from the weights of {stage.name}: the trunks differ (at {(differ or ['trunk'])[0]})")
+    other_parts = {name.partition(".")[0] for name in differ}
+    shared = {name: state[name] for name in own if name.partition(".")[0] not in other_parts}
+    if "trunk" in other_parts or not shared:
+        where = (differ or ["trunk"])[0]
+        raise ValueError(
+            f"cannot start from the weights of {stage.name}: the trunks differ (at {where}); give both the same trunk"
+        )
     net.load_state_dict(shared, strict=not differ)
 
 
 def save_model(store: RunStore, stage: Stage, net: nn.Module) -> None:
-    """Write the final weights; equal tensors give equal bytes."""
+    """Write the final weights as model.safetensors. Equal tensors give equal bytes."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
     store.write(store.stage_path(stage, "model.safetensors"), save_tensors(tensors))
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """All that a training needs to go on after `step`. Random numbers are keyed by step and image, so none are in here.
+    """The state from which a training continues after `step`. Random numbers are keyed by step and image, so none are stored.
 
-    `labels`: label maps that were made ahead for steps to come (online_labels.py), by step.
+    `labels` maps later steps to label maps that were made ahead for them (see online_labels.py).
     """
 
     step: int
@@ -121,7 +126,7 @@ def take_checkpoint(
     *,
     labels: dict[int, torch.Tensor] | None = None,
 ) -> Callable[[], None]:
-    """Take a checkpoint as the training is now. To commit it, and drop all but the last two, call what is returned."""
+    """Copy the present state of a training. The returned function writes it, and deletes all checkpoints but the last two."""
     buffer = io.BytesIO()
     state = {"step": step, "net": net.state_dict(), "optimizer": optimizer.state_dict(), "labels": labels or {}}
     torch.save(state, buffer)
@@ -130,14 +135,14 @@ def take_checkpoint(
         store.write(_checkpoint_path(store, stage, step), buffer.getvalue())
         folder = store.stage_path(stage, "checkpoints")
         for name in [name for name in store.names(folder) if name.startswith("step-")][:-_KEPT]:
-            with suppress(FileNotFoundError):  # an orphan of a killed run may be tidying up too
+            with suppress(FileNotFoundError):  # a worker that outlived a killed run may delete it too
                 store.delete(f"{folder}/{name}")
 
     return commit
 
 
 def latest_step(store: RunStore, stage: Stage) -> int:
-    """The step of the last checkpoint that was committed; 0 if there is none."""
+    """Return the step of the last checkpoint that was written; 0 if there is none."""
     names = [name for name in store.names(store.stage_path(stage, "checkpoints")) if name.startswith("step-")]
     if not names:
         return 0
@@ -145,7 +150,7 @@ def latest_step(store: RunStore, stage: Stage) -> int:
 
 
 def load_checkpoint(store: RunStore, stage: Stage, step: int, device: str) -> Checkpoint:
-    """The checkpoint of that step. Raises FileNotFoundError."""
+    """Load the checkpoint of a step. Raises FileNotFoundError."""
     data = store.read(_checkpoint_path(store, stage, step))
     state = torch.load(io.BytesIO(data), map_location=device, weights_only=True)
     labels = {int(made_for): label_BHW.cpu() for made_for, label_BHW in state.get("labels", {}).items()}

@@ -1,4 +1,4 @@
-"""What is known of stages that failed: `failure.json` in the folder of each, until somebody tries it again."""
+"""Record failed stages: `failure.json` in a stage's folder says why it failed, until the stage is tried again."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ from wsss_ray.storage.store import Identified, RunStore
 
 
 class Failures:
-    """The stages that failed in one attempt, which are not tried again in it: the trials of a sweep share stages."""
+    """The stages that failed in one attempt. The trials of a sweep share stages, and do not try a failed one again."""
 
     def __init__(self, store: RunStore, attempt: str) -> None:
         self.store, self.attempt = store, attempt
 
     def of(self, stage_id: str) -> str | None:
-        """Why a stage failed in this attempt, if it did."""
+        """Return why a stage failed in this attempt; None if it did not."""
         found = failure_of(self.store, stage_id) or {}
         return found["error"] if found.get("attempt") == self.attempt else None
 
     def note(self, error: StageError) -> None:
-        """Write down why the stages of an error failed, as far as the store can be written."""
+        """Write the reason of an error for each of its stages. A store that cannot be written is ignored."""
         about = {
             "error": error.what.splitlines()[0],
             "logs": error.logs,
             "attempt": self.attempt,
             "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         }
-        with suppress(OSError):  # a store that has failed must not hide what it was
+        with suppress(OSError):  # a store that fails must not hide the error
             for stage_id in error.stages:
                 self.store.write_json(_path(self.store, stage_id), about)
 
     def forget(self, stages: Iterable[Identified]) -> None:
-        """Remove what earlier attempts have noted of stages that are to be tried now."""
+        """Delete the failures that earlier attempts noted for stages that are tried now."""
         for stage in stages:
             if failure_of(self.store, stage.id) is not None and self.of(stage.id) is None:
                 with suppress(FileNotFoundError):  # another submit was faster
@@ -43,7 +43,7 @@ class Failures:
 
 
 def failure_of(store: RunStore, stage_id: str) -> dict[str, Any] | None:
-    """Why a stage failed when it was last tried (error, logs, attempt, time), if it did and nobody has tried again."""
+    """Read why a stage failed when it was last tried (error, logs, attempt, time); None if it has no noted failure."""
     try:
         found: dict[str, Any] = store.read_json(_path(store, stage_id))
     except FileNotFoundError:

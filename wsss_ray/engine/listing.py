@@ -1,8 +1,8 @@
-"""The listing of a split beside its shards while they are made: one process lists the data, the workers read their part of it.
+"""Keep the listing of a split in the store while its shards are made: one process lists the data, workers read their part.
 
-Without it every worker would list all files, hold them all, and ask a shared file system for each of them.
+Without it, each worker would list all files, hold the listing in memory, and query a shared file system for every file.
 
-    STORE/stages/<stage id>/listing/part-00000.parquet      of several shards each; gone when the stage is done
+    STORE/stages/<stage id>/listing/part-00000.parquet      covers several shards; deleted when the stage is done
 """
 
 from __future__ import annotations
@@ -19,56 +19,60 @@ from wsss_ray.storage.shards import read_shard, write_shard
 from wsss_ray.storage.store import RunStore
 
 FOLDER = "listing"
-_ITEMS = 8192  # of a file, as near as whole shards come to it
+_ITEMS = 8192  # per file, rounded down to whole shards
 _COLUMNS = ("image_id", "tags", "path", "mask", "size", "annotation")
 
 
 class StoredListing:
-    """The items of an ingest stage's shards. Raises ValueError if what is listed here is not what was planned."""
+    """The items of an ingest stage, shard by shard.
+
+    `write`, `by_shard`, and `shard` where no listing is stored, list the data on this machine. They raise ValueError if it is not
+    the data that was planned.
+    """
 
     def __init__(self, store: RunStore, stage: Stage) -> None:
         assert isinstance(stage.component, DataSplit)
         self.store, self.stage, self.split = store, stage, stage.component
-        self._part: tuple[int, list[Item]] = (-1, [])
+        self._loaded: tuple[int, list[Item]] = (-1, [])  # number and items of the file that was read last
 
     @property
-    def _shards(self) -> int:
-        """Shards of one file."""
+    def _shards_per_file(self) -> int:
         return max(1, _ITEMS // self.split.source.shard_size)
 
     def shard(self, shard: int) -> list[Item]:
-        """The items of one shard: from the store, or by listing all here, where nobody has done so for us."""
-        part, place = divmod(shard, self._shards)
-        if part != self._part[0]:
+        """Return the items of one shard from the stored listing. If there is none, list all data here."""
+        part, place = divmod(shard, self._shards_per_file)
+        if part != self._loaded[0]:
             try:
                 rows = read_shard(self.store, self.stage, part, "listing", folder=FOLDER)
             except FileNotFoundError:
                 return self.split.shard_items(self._all, shard)
-            self._part = part, [_item(row) for row in rows]
-        return self.split.shard_items(self._part[1], place)
+            self._loaded = part, [_item(row) for row in rows]
+        return self.split.shard_items(self._loaded[1], place)
 
     def write(self) -> None:
-        """List the data and write it down for the workers."""
-        self.remove()  # of an attempt that died; its files may have lain elsewhere
+        """List the data, and store the listing for the workers."""
+        self.remove()  # an attempt that died may have left one, with other paths
         items = self._listed()
-        for part in range(-(-self.split.num_shards // self._shards)):
-            rows = [{name: getattr(item, name) for name in _COLUMNS} for item in islice(items, self._shards * self._size)]
+        for part in range(-(-self.split.num_shards // self._shards_per_file)):
+            of_part = islice(items, self._shards_per_file * self._shard_size)
+            rows = [{name: getattr(item, name) for name in _COLUMNS} for item in of_part]
             write_shard(self.store, self.stage, part, "listing", rows, folder=FOLDER)
         _exhaust(items)
 
     def remove(self) -> None:
-        """It has served."""
+        """Delete the stored listing. Call it once all shards are written."""
         self.store.delete_folder(self.store.stage_path(self.stage, FOLDER))
 
     def by_shard(self) -> Iterator[tuple[int, list[Item]]]:
-        """List the data here, shard after shard."""
+        """List the data here, and yield the number and the items of each shard."""
         items = self._listed()
         for shard in range(self.split.num_shards):
-            yield shard, list(islice(items, self._size))
+            yield shard, list(islice(items, self._shard_size))
         _exhaust(items)
 
     @property
-    def _size(self) -> int:
+    def _shard_size(self) -> int:
         return self.split.source.shard_size
 
     @cached_property
@@ -90,7 +94,7 @@ class StoredListing:
 
 
 def _exhaust(items: Iterator[Item]) -> None:
-    """Run into the check at the end, past what is more than was planned."""
+    """Consume the rest, so that the generator reaches its check at the end."""
     deque(items, maxlen=0)
 
 

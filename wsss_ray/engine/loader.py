@@ -1,9 +1,11 @@
-"""From shards to training batches: random access by (shard, row), the same global batches for any number of workers.
+"""Make training batches from shards by random access to (shard, row). Any number of workers gives the same global batches.
 
-Step t of a training sees elements t*B to t*B + B - 1 of an endless stream: the data in a new order each epoch, the order drawn
-from (job seed, epoch). Worker r of W takes every W-th of them, in micro-batches. All randomness of one image in one epoch comes
-from one key, drawn from (job seed, epoch, image id). Batches are made ahead of the steps: in a thread of the worker, which costs
-nothing to start, or in processes, which a GPU needs that is faster than one processor decodes.
+Step t of a training uses elements t*B to t*B + B - 1 of an endless stream. The stream holds the data in a new order each epoch,
+drawn from (job seed, epoch). Worker r of W takes every W-th element of a step, in micro-batches. All randomness of one image in
+one epoch comes from one key, drawn from (job seed, epoch, image id).
+
+Batches are made ahead of the steps. A thread of the worker makes them, which costs nothing to start; or several processes do, for
+a GPU that is faster than one CPU core decodes.
 """
 
 from __future__ import annotations
@@ -46,7 +48,7 @@ class Element:
 
 
 def global_batch(num_images: int, batch_size: int, seed: int, step: int) -> list[Element]:
-    """The elements of one step, over all workers."""
+    """Return the elements of one step, over all workers."""
     places = range(step * batch_size, (step + 1) * batch_size)
     epochs = [place // num_images for place in places]
     return [
@@ -56,7 +58,7 @@ def global_batch(num_images: int, batch_size: int, seed: int, step: int) -> list
 
 
 class ShardedImages(Dataset[Sample]):
-    """Images, tags and label maps of the shards of a train stage's inputs; one sample per `Element`."""
+    """The images, tags and label maps that a train stage reads, as a dataset with one sample per `Element`."""
 
     def __init__(self, store: RunStore, stage: Stage, augment: Augment, num_classes: int) -> None:
         assert stage.seed is not None
@@ -77,8 +79,8 @@ class ShardedImages(Dataset[Sample]):
                     self.ids.append(image_id)
                     self.places.append(place)
         self.masked = masked
-        online = isinstance(stage.component, OnlineSegmenter)  # its images without a mask have labels made as it trains
-        if self.strong is not None and not self.seeds and not online:  # full supervision: no mask, nothing to teach
+        online = isinstance(stage.component, OnlineSegmenter)  # labels of images without a mask are made during training
+        if self.strong is not None and not self.seeds and not online:  # full supervision needs a mask
             kept = [(image_id, place) for image_id, place in zip(self.ids, self.places, strict=True) if image_id in masked]
             self.ids, self.places = [image_id for image_id, _ in kept], [place for _, place in kept]
         self._open: OrderedDict[str, pq.ParquetFile] = OrderedDict()
@@ -127,10 +129,13 @@ class ShardedImages(Dataset[Sample]):
 
 
 def image_places(store: RunStore, stage: Stage, present: list[str] | None = None) -> dict[str, tuple[Stage, int, int]]:
-    """Where each image of an ingest stage lies; with `present`, only images that have those columns. Reads footers only."""
+    """Map the id of each image of an ingest stage to its (stage, shard, row), reading only footers.
+
+    With `present`, only images are returned for which none of these columns is null.
+    """
     shards = list_shards(store, stage)
     with ThreadPoolExecutor(_READERS, thread_name_prefix="shards") as pool:
-        listed = list(pool.map(lambda shard: _listed(store, stage, shard, present or []), shards))
+        listed = list(pool.map(lambda shard: _image_ids(store, stage, shard, present or []), shards))
     return {
         image_id: (stage, shard, row)
         for shard, rows in zip(shards, listed, strict=True)
@@ -139,11 +144,11 @@ def image_places(store: RunStore, stage: Stage, present: list[str] | None = None
     }
 
 
-def _listed(store: RunStore, stage: Stage, shard: int, present: list[str]) -> list[str | None]:
-    """The image id of each row of a shard; None where a column of `present` is null.
+def _image_ids(store: RunStore, stage: Stage, shard: int, present: list[str]) -> list[str | None]:
+    """Return the image id of each row of a shard; None for a row in which a column of `present` is null.
 
-    A row is its own row group, so that the footer's statistics say both: an id is its column's minimum and maximum there, and
-    whether there is a mask is known without reading the masks. A shard that has no such statistics is read.
+    Each row is a row group of its own, so the statistics in the footer are enough: the id is the minimum and maximum of its
+    column, and the number of nulls tells whether there is a mask. A shard without such statistics is read.
     """
     file = open_shard(store, stage, shard, "images")
     try:
@@ -165,7 +170,7 @@ def _listed(store: RunStore, stage: Stage, shard: int, present: list[str]) -> li
 
 
 def collate(samples: list[Sample]) -> Batch:
-    """Samples to a batch."""
+    """Stack samples into a batch."""
     ids, keys, images, tags, seeds, strong, valid = zip(*samples, strict=True)
     return Batch(
         ids=ids,
@@ -178,8 +183,8 @@ def collate(samples: list[Sample]) -> Batch:
     )
 
 
-class _Micros:
-    """The micro-batches of one worker from step `start` to `stop`, one after another, for torch's DataLoader."""
+class _MicroBatchSampler:
+    """Sample the micro-batches of one worker from step `start` to `stop`, for torch's DataLoader."""
 
     def __init__(self, num_images: int, batch_size: int, seed: int, start: int, stop: int, rank: int, world: int, micro: int):
         self.num_images, self.batch_size, self.seed = num_images, batch_size, seed
@@ -196,9 +201,10 @@ class _Micros:
 
 
 def automatic_processes(cpus: float, *, gpu: bool, others: int) -> int:
-    """Processes that decode where `run.loader_workers` is null: the CPUs that a GPU's worker and `others` leave, at most 8.
+    """Choose the number of decoding processes if `run.loader_workers` is null.
 
-    None beside a step that the CPUs make themselves: there a thread is enough, and a process costs some 300 MB and seconds.
+    A worker with a GPU gets the CPUs that it and `others` leave free, at most 8. A worker without a GPU gets 0: a thread is
+    enough for it, and a process costs about 300 MB and a few seconds.
     """
     return max(0, min(_MOST_PROCESSES, int(cpus) - 1 - others)) if gpu else 0
 
@@ -215,16 +221,25 @@ def micro_batches(
     workers: int,
     pin: bool = False,
 ) -> Generator[list[Batch], None, None]:
-    """For each step from `start` to `stop`, this worker's share of the global batch as a list of micro-batches.
+    """Yield, for each step from `start` to `stop`, this worker's share of the global batch as a list of micro-batches.
 
-    Made ahead by `workers` processes, or by a thread (0); with `pin` in memory that a GPU reads by itself.
+    Args:
+        images: The dataset of the train stage.
+        batch_size: Images per step, over all workers.
+        start: First step.
+        stop: Step before which to stop.
+        rank: Number of this worker, from 0.
+        world: Number of workers.
+        micro: Most images in one micro-batch.
+        workers: Processes that make batches ahead; 0 uses a thread.
+        pin: Put batches in pinned memory, which a GPU reads directly.
     """
     steps = _steps(images, batch_size, start, stop, rank, world, micro, workers, pin)
-    return steps if workers else _ahead(steps, _STEPS_AHEAD)
+    return steps if workers else _prefetched(steps, _STEPS_AHEAD)
 
 
-def _ahead(source: Iterator[T], count: int) -> Generator[T, None, None]:
-    """The same items, up to `count` of them made in a thread while one is used. What fails there is raised where it is due."""
+def _prefetched(source: Iterator[T], count: int) -> Generator[T, None, None]:
+    """Yield the items of `source`; a thread makes up to `count` of them ahead. Its errors are raised when their item is due."""
     pool = ThreadPoolExecutor(1, thread_name_prefix="batches")
     try:
         made = deque(pool.submit(next, source, None) for _ in range(count))
@@ -238,7 +253,7 @@ def _ahead(source: Iterator[T], count: int) -> Generator[T, None, None]:
 def _steps(
     images: ShardedImages, batch_size: int, start: int, stop: int, rank: int, world: int, micro: int, workers: int, pin: bool
 ) -> Generator[list[Batch], None, None]:
-    sampler = _Micros(len(images), batch_size, images.seed, start, stop, rank, world, micro)
+    sampler = _MicroBatchSampler(len(images), batch_size, images.seed, start, stop, rank, world, micro)
     loader = DataLoader(
         images,
         batch_sampler=sampler,

@@ -1,4 +1,4 @@
-"""The training loop. Plain torch, no Ray, no I/O: it takes batches and yields what happened, step by step."""
+"""Run the training loop: take batches, train, and yield the result of each step. Plain torch: no Ray, no I/O."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from wsss_ray.core.contracts import Batch, Learner
 
 @dataclass(frozen=True)
 class Step:
-    """One optimiser step: losses averaged over the global batch, `step` steps done so far.
+    """The result of one optimiser step. Losses are averaged over the global batch; `step` counts the steps done so far.
 
-    `waited`: seconds of them that nothing was computed here, for want of images or of labels made online.
+    `waited` is the part of `seconds` in which this worker waited for images or for online labels.
     """
 
     step: int
@@ -31,7 +31,7 @@ class Step:
 
     @property
     def loss(self) -> float:
-        """The sum of the terms: what was minimised."""
+        """Return the sum of the terms, which is minimised."""
         return sum(self.terms.values())
 
 
@@ -46,11 +46,13 @@ def fit(
     num_images: int,
     device: torch.device,
 ) -> Iterator[Step]:
-    """Train from step `start` to `total`; `batches` gives one list of micro-batches per step.
+    """Train from step `start` to `total`. `batches` gives one list of micro-batches per step.
 
-    The gradient is that of the mean over the global batch, whatever its split into workers and micro-batches. Raises
-    FloatingPointError on a loss that is not finite, before the step is taken: the losses set out for the host before the last
-    backward pass and are read behind it, so that a GPU has that to do while the host waits for them.
+    The gradient is that of the mean loss over the global batch, for any split into workers and micro-batches. The copy of the
+    losses to the host starts before the last backward pass and is awaited after it, so that the GPU has work in the meantime.
+
+    Raises:
+        FloatingPointError: If a loss is not finite. The optimiser step is then not taken.
     """
     distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
     world = torch.distributed.get_world_size() if distributed else 1
@@ -96,11 +98,11 @@ def fit(
 
 
 class _Totals:
-    """Sums of the loss terms over all workers, by one small message per step.
+    """Sum the loss terms over all workers, with one small message per step.
 
-    Workers may differ in the terms they have (no strong image in a share). So they keep one list of all names seen; each step's
-    message is: how many names of mine are not in it, the sum of each, whether I have it. Where a name is new, all learn it and
-    send again.
+    Workers may have different terms (one without strong images lacks theirs). So all keep the same list of the names seen. The
+    message of a worker holds how many of its names are not in the list, and for each name in the list whether it has the term,
+    and its sum. If a name is new, all workers add it to the list and send again.
     """
 
     def __init__(self, device: torch.device, distributed: bool) -> None:
@@ -109,7 +111,7 @@ class _Totals:
         self._flags: dict[tuple[float, ...], torch.Tensor] = {}
 
     def begin(self, sums: dict[str, torch.Tensor]) -> Callable[[], dict[str, float]]:
-        """Send; what is returned waits for the totals. All workers call both."""
+        """Send this worker's sums. The returned function waits for the totals. All workers must call both."""
         if not self.distributed:
             values = _to_host(torch.stack(list(sums.values())).double())
             return lambda: dict(zip(sums, values(), strict=True))
@@ -119,7 +121,7 @@ class _Totals:
     def _message(self, sums: dict[str, torch.Tensor]) -> Callable[[], list[float]]:
         zero = torch.zeros((), device=self.device)
         flags = (float(len(sums.keys() - set(self.names))), *(float(name in sums) for name in self.names))
-        if flags not in self._flags:  # kept, for a new tensor from the host makes it wait for the GPU
+        if flags not in self._flags:  # cached: a copy of a new tensor to the GPU would make the host wait
             self._flags[flags] = torch.tensor(flags, dtype=torch.float64, device=self.device)
         parts = [self._flags[flags], *(sums.get(name, zero).double()[None] for name in self.names)]
         message = torch.cat(parts)
@@ -137,7 +139,7 @@ class _Totals:
 
 
 def _to_host(row: torch.Tensor) -> Callable[[], list[float]]:
-    """Begin to copy a row of numbers to the host; what is returned waits for that copy, not for what the GPU was given later."""
+    """Begin to copy a row of numbers to the host. The returned function waits for this copy, not for later work of the GPU."""
     if row.device.type != "cuda":
         return row.tolist
     host = torch.empty(row.shape, dtype=row.dtype, pin_memory=True)

@@ -1,8 +1,9 @@
-"""Labels made while a network trains (RRM): what they rest on comes from the network, the CRF runs on CPUs beside the training.
+"""Make labels while a network trains (RRM): the network gives the evidence, and CPUs run the CRF beside the training.
 
-Before step t the network's maps of batch t + ahead are taken and handed to the label makers; then the labels of batch t, taken
-`ahead` steps earlier, are waited for. So the labels of a step are a function of the step and of `ahead`, whoever makes them and
-however long it takes. Labels that are made and not yet used belong to the state of the training and go into its checkpoints.
+Before step t, the network computes its maps of batch t + ahead, and label makers start on them. Then the training waits for the
+labels of batch t, which were started `ahead` steps earlier. So the labels of a step depend on the step and on `ahead` only, not
+on who makes them or how long it takes. Labels that are started but not used yet are part of the training's state: its checkpoints
+hold them.
 """
 
 from __future__ import annotations
@@ -25,17 +26,17 @@ if TYPE_CHECKING:
     from wsss_ray.core.contracts import LabelArray
 
 Labels = dict[int, Tensor]
-"""Step -> label_BHW of the images of its batch, in their order."""
+"""Map from step to label_BHW of the images of its batch, in their order."""
 
 
 class LabelMakers:
-    """Makes labels of images: in other processes, or at once in this one where there are none."""
+    """Make labels of images in other processes, or in this process if there is no pool."""
 
     def __init__(self, learner: OnlineSegmenter, pool: ProcessPoolExecutor | None) -> None:
         self.learner, self.pool = learner, pool
 
     def start(self, evidence: Evidence) -> Future[LabelArray]:
-        """Begin with one image."""
+        """Start to make the label of one image."""
         if self.pool is not None:
             return self.pool.submit(self.learner.online_label, evidence)
         done: Future[LabelArray] = Future()
@@ -45,7 +46,7 @@ class LabelMakers:
 
 @contextmanager
 def label_makers(learner: OnlineSegmenter, workers: int) -> Iterator[LabelMakers]:
-    """`workers` processes that make labels, or none (0)."""
+    """Run `workers` processes that make labels; with 0 this process makes them."""
     if not workers:
         yield LabelMakers(learner, None)
         return
@@ -55,7 +56,10 @@ def label_makers(learner: OnlineSegmenter, workers: int) -> Iterator[LabelMakers
 
 
 class OnlineBatches(Iterator[list[Batch]]):
-    """The batches of one worker, their labels in place. `worked`: seconds of the last `next` that the network was busy."""
+    """The batches of one worker with their labels.
+
+    `worked` is the time in seconds that the last `next` spent on evidence, not on waiting.
+    """
 
     def __init__(
         self,
@@ -73,7 +77,7 @@ class OnlineBatches(Iterator[list[Batch]]):
         self.waiting: deque[tuple[list[Batch], list[Future[LabelArray] | Tensor]]] = deque()
 
     def __next__(self) -> list[Batch]:
-        """Take the evidence of the batch `ahead` of this one, then wait for this one's labels."""
+        """Take the evidence of the batch that is `ahead` steps later, then wait for the labels of this one."""
         self.worked = 0.0
         while self.pulled <= self.step + self.learner.ahead:
             micros = next(self.batches, None)
@@ -96,17 +100,17 @@ class OnlineBatches(Iterator[list[Batch]]):
         begun: list[Future[LabelArray] | Tensor] = []
         for micro in micros:
             evidence = self.learner.evidence(self.net, micro.to(self.device))
-            for row, one in enumerate(evidence):  # an image with a human mask needs no other label
+            for row, one in enumerate(evidence):  # a human mask is the label
                 begun.append(micro.seeds_BEHW[row, 0] if micro.strong_B[row] else self.makers.start(one))
         return begun
 
     def pending(self) -> Labels:
-        """The labels of the steps to come, as far as they are begun."""
+        """Wait for the labels that are started for later steps, and return them."""
         return {step: torch.stack(_labels(*one)) for step, one in enumerate(self.waiting, start=self.step)}
 
 
 def gather(mine: Labels) -> Labels:
-    """The labels of the global batch from those of every worker: worker r of W has every W-th of its images."""
+    """Assemble the labels of global batches from those of all workers: worker r of W has every W-th image."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return mine
     parts: list[Any] = [None] * torch.distributed.get_world_size()
@@ -121,7 +125,7 @@ def gather(mine: Labels) -> Labels:
 
 
 def _labels(micros: list[Batch], made: list[Future[LabelArray] | Tensor]) -> list[Tensor]:
-    """Label_HW of every image: its human mask where it has one, nothing outside the image."""
+    """Return label_HW of every image, with `IGNORE` where the crop goes beyond the image."""
     found = []
     places = [(micro, row) for micro in micros for row in range(len(micro.ids))]
     for (micro, row), one in zip(places, made, strict=True):

@@ -1,4 +1,4 @@
-"""The record of a stage: what was made, from what, by which code and machine, how long it took, and what came out."""
+"""Commit stages with a record: what was made, from which inputs, by which code and machine, how long it took, and the result."""
 
 from __future__ import annotations
 
@@ -23,14 +23,17 @@ from wsss_ray.ops.confusion import dense, scores
 from wsss_ray.storage.shards import count_rows, first_written, list_shards, read_shard, read_table, shard_path
 from wsss_ray.storage.store import RunStore
 
-_READERS = 8  # files that are read at a time: from an object store each takes a while to come
+_READERS = 8  # files read at a time: each takes a while to come from an object store
 _PACKAGES = ("ray", "torch", "torchvision", "numpy", "pyarrow", "pillow", "pydensecrf2", "scipy")
 
 
 class StageError(RuntimeError):
-    """A stage that could not be made: `what` names it and the cause, `logs` where to look; both are the message.
+    """Raised when a stage cannot be made.
 
-    `stages` are the ids of the stages that cannot be made.
+    Args:
+        what: Name of the stage, and the cause; the first line of the message.
+        stages: Ids of the stages that cannot be made.
+        logs: Where to find the logs; the second line of the message.
     """
 
     def __init__(self, what: str, stages: Sequence[str] = (), logs: str | None = None) -> None:
@@ -41,7 +44,7 @@ class StageError(RuntimeError):
 def make_record(
     stage: Stage, *, started: float, finished: float, counts: dict[str, int], metrics: dict[str, Any], **extra: Any
 ) -> dict[str, Any]:
-    """A record; times in seconds since the epoch."""
+    """Build the record of a stage. Times are in seconds since the epoch; `extra` adds fields."""
     return {
         "id": stage.id,
         "name": stage.name,
@@ -69,10 +72,20 @@ def commit_shards(
     readers: Sequence[Stage] = (),
     made: Mapping[int, int] | None = None,
 ) -> None:
-    """Commit a per-image stage whose shards are all there. `made`: images by shard, as far as known; footers tell of the others.
+    """Commit a per-image stage whose shards all exist.
 
-    Raises StageError if more than `max_bad_fraction` of the images failed; the shards with failures are removed then, and before
-    them what `readers` (stages of the same pipeline, not yet committed) made of them, so that the next submit tries them again.
+    Args:
+        store: The store of the stage.
+        stage: The stage to commit.
+        started: Start in seconds since the epoch.
+        finished: End in seconds since the epoch.
+        max_bad_fraction: Largest allowed share of failed images.
+        readers: Later stages of the same pipeline that are not committed yet.
+        made: Number of images by shard, as far as known. The footers of other shards are read.
+
+    Raises:
+        StageError: If more images failed. The shards with failures are then deleted, first those of `readers`, so that the next
+            submit makes them again.
     """
     shards, failed, known = list_shards(store, stage), list_shards(store, stage, "errors"), made or {}
     with ThreadPoolExecutor(_READERS) as pool:
@@ -80,7 +93,7 @@ def commit_shards(
         errors = sum(pool.map(lambda shard: count_rows(store, stage, shard, "errors"), failed))
     seen = images + (errors if stage.kind == "ingest" else 0)
     if errors > max_bad_fraction * seen:
-        message = _too_many(store, stage, failed, seen, max_bad_fraction)
+        message = _describe_failures(store, stage, failed, seen, max_bad_fraction)
         for reader in (*reversed(readers), stage):
             for folder in ("errors", "shards"):
                 for shard in set(failed) & set(list_shards(store, reader, folder)):
@@ -93,8 +106,8 @@ def commit_shards(
     store.commit(stage, make_record(stage, started=started, finished=finished, counts=counts, metrics=metrics))
 
 
-def _too_many(store: RunStore, stage: Stage, failed: Sequence[int], seen: int, max_bad_fraction: float) -> str:
-    """What to say of the failures of a stage: how many, and the first of the most common ones."""
+def _describe_failures(store: RunStore, stage: Stage, failed: Sequence[int], seen: int, max_bad_fraction: float) -> str:
+    """Write the message on failed images: how many there are, and the first one with the most common reason."""
     reasons, first = Counter[str](), dict[str, str]()
     for shard in failed:
         for row in read_shard(store, stage, shard, "errors", folder="errors"):
@@ -108,15 +121,17 @@ def _too_many(store: RunStore, stage: Stage, failed: Sequence[int], seen: int, m
 
 
 def check_unchanged(store: RunStore, stage: Stage) -> None:
-    """Raise StageError if a file of an ingest stage that is done has other content now, though the same name, tags and size.
+    """Raise StageError if a file of a finished ingest stage has new content, but the same name, tags and size.
 
-    Only files newer than the ingest, its first attempt's too, are read, and the data is not listed again if the plan saw none.
+    Only files newer than the start of the ingest, or than its oldest shard, are read. If the plan saw no newer file, the data is
+    not listed again.
     """
     record, worker = store.record(stage), worker_class(stage)(store, stage)
     if record is None or type(worker) is not IngestWorker:
         return
     began, newest = datetime.fromisoformat(record["started"]).timestamp(), worker.split.newest
-    began = min(began, first_written(store, stage) - 1)  # the record has the last attempt's start; a file may have whole seconds
+    # The record has the start of the last attempt; an earlier one may have written shards. File times may be whole seconds.
+    began = min(began, first_written(store, stage) - 1)
     if newest is not None and newest < began:
         return
     made = set(list_shards(store, stage))
@@ -127,21 +142,22 @@ def check_unchanged(store: RunStore, stage: Stage) -> None:
             item = newer.get(row["image_id"])
             if item is not None and {"image_id": item.image_id} | worker.row(item) != row:
                 raise StageError(
-                    f"stage {stage.name}: {item.path} or its mask has changed since it was packed; raise data.version to make "
-                    "all that depends on it anew, or restore the file"
+                    f"stage {stage.name}: {item.path} or its mask has changed since it was packed; restore the file, or "
+                    "raise data.version to make all that depends on it again"
                 )
 
 
 def _changed_at(item: Item) -> float:
-    """When the newer of an item's files was last written, in seconds since the epoch; 0 for an item without files."""
+    """Return when the newer of an item's files was last written, in seconds since the epoch; 0 for an item without files."""
     return item.changed or max((os.stat(path).st_mtime for path in (item.path, item.mask) if path), default=0.0)
 
 
 def score(store: RunStore, stage: Stage) -> dict[str, Any]:
     """Sum the confusion matrices of an evaluate stage and score the sum.
 
-    `scored` is the number of images that have a mask; precision and recall are means over the labels that have one, per label
-    they are class_precision and class_recall.
+    Returns:
+        The metrics of the stage's record. `scored` is the number of images with a mask. `precision` and `recall` are means over
+        the labels for which they are defined; `class_precision` and `class_recall` have one value per label.
     """
     labels, scored = len(data_split(stage).classes) + 1, 0
     matrix = dense([], [], labels)
@@ -165,13 +181,13 @@ def score(store: RunStore, stage: Stage) -> dict[str, Any]:
 
 
 def missing_shards(store: RunStore, stage: Stage) -> list[int]:
-    """The shards of a per-image stage that are still to be made."""
+    """List the shards of a per-image stage that do not exist yet."""
     return sorted(set(range(data_split(stage).num_shards)) - set(list_shards(store, stage)))
 
 
 @lru_cache
 def versions() -> dict[str, str]:
-    """Versions of this package, of those whose numbers it depends on, and of the plug-ins that are installed."""
+    """Return the versions of this package, of the packages that its numbers depend on, and of the installed plug-ins."""
     found = {"wsss-ray": __version__, "python": platform.python_version()}
     for package in _PACKAGES:
         try:
@@ -183,7 +199,7 @@ def versions() -> dict[str, str]:
 
 @lru_cache
 def git_commit() -> str | None:
-    """The commit of the code that runs, if it runs from a git checkout."""
+    """Return the commit of the running code; None if it does not run from a git checkout."""
     folder = PACKAGE.parent
     if not (folder / ".git").exists():
         return None

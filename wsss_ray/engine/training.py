@@ -1,4 +1,4 @@
-"""One training stage on one worker: network, batches, checkpoints, metrics. No Ray; the runner wraps and places it."""
+"""Run one training stage on one worker: network, batches, checkpoints, metrics. No Ray: the runner places the workers."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from wsss_ray.storage.store import RunStore
 
 
 class TrainingError(ValueError):
-    """What stops a training on all its workers alike, so that trying again does not help."""
+    """Raised on all workers alike if a training cannot be done. Trying again does not help."""
 
 
 def run_training(
@@ -50,11 +50,30 @@ def run_training(
     validation: Validation | None = None,
     wrap: Callable[[nn.Module], nn.Module] = lambda net: net,
 ) -> dict[str, Any]:
-    """Train a stage from its last checkpoint to its end; rank 0 writes checkpoints, metrics.jsonl and the final weights.
+    """Train a stage from its last checkpoint to its end.
 
-    `wrap` makes the network distributed; `validation` scores a segmenter now and then. Checkpoints and metrics are
-    written beside the training. Returns the stage's metrics. Raises TrainingError, or FloatingPointError if it diverges, on all
-    workers alike.
+    Rank 0 writes checkpoints and metrics.jsonl in a thread while the training goes on, and at the end the weights.
+
+    Args:
+        store: The store of the stage.
+        stage: The train stage.
+        device: Where this worker trains.
+        rank: Number of this worker, from 0.
+        world: Number of workers.
+        micro_batch: Most images in one forward and backward pass.
+        loader_workers: Processes that decode images; 0 uses a thread.
+        label_workers: Processes that make online labels; 0 makes them in this process.
+        checkpoint_every: Steps between two checkpoints.
+        log_every: Steps between two lines of metrics.jsonl.
+        validation: Scores a segmenter during the training; None for no scores.
+        wrap: Makes the network distributed.
+
+    Returns:
+        The metrics of the stage on rank 0, an empty dictionary on other ranks.
+
+    Raises:
+        TrainingError: If the training cannot start, on all workers alike.
+        FloatingPointError: If a loss is not finite, on all workers alike.
     """
     learner = stage.component
     assert isinstance(learner, Learner)
@@ -63,13 +82,13 @@ def run_training(
         ready = _prepare(store, stage, device, world)
     except (ValueError, FileNotFoundError) as error:
         problem = str(error)
-    start = _agree(problem, _first_step(store, stage) if rank == 0 else 0)
+    start = _agree_on_start(problem, _first_step(store, stage) if rank == 0 else 0)
     assert ready is not None
     images, bare, optimizer = ready
     total = learner.total_steps(len(images))
     made: Labels = {}
     if start:
-        saved = load_checkpoint(store, _holder(store, stage, start), start, str(device))
+        saved = load_checkpoint(store, _stage_with_checkpoint(store, stage, start), start, str(device))
         bare.load_state_dict(saved.net)
         optimizer.load_state_dict(saved.optimizer)
         made = {step: label_BHW[rank::world] for step, label_BHW in saved.labels.items()}
@@ -88,8 +107,9 @@ def run_training(
     )
     net = wrap(bare)
     with ExitStack() as stack:
-        aside, online = stack.enter_context(Aside()), None
-        batches: Iterator[list[Batch]] = stack.enter_context(closing(loaded))  # here, where an interrupt is not lost
+        writer, online = stack.enter_context(BackgroundWriter()), None
+        # Closed by the stack: if the garbage collector closed the batches, an interrupt would be lost.
+        batches: Iterator[list[Batch]] = stack.enter_context(closing(loaded))
         if isinstance(learner, OnlineSegmenter):
             makers = stack.enter_context(label_makers(learner, label_workers))
             batches = online = OnlineBatches(bare, learner, batches, makers, start=start, device=device, made=made)
@@ -102,9 +122,9 @@ def run_training(
             log.add(step, learner.batch_size, flush=keep, miou=miou)
             if keep:
                 checkpoint = take_checkpoint(store, stage, bare, optimizer, step.step, labels=labels)
-                aside.begin(log.take(), checkpoint)
-            elif log.due() and not aside.busy():
-                aside.begin(log.take())
+                writer.begin(log.take(), checkpoint)
+            elif log.due() and not writer.busy():
+                writer.begin(log.take())
     if log is not None:
         save_model(store, stage, bare)
         return {"final_loss": log.loss, "steps": total, "images": len(images)}
@@ -112,13 +132,13 @@ def run_training(
 
 
 def _first_step(store: RunStore, stage: Stage) -> int:
-    """Where to go on: after the stage's own last checkpoint, else after that of the stage it resumes, else at 0."""
+    """Return the step of the stage's last checkpoint, else of the last one of the stage that it resumes, else 0."""
     before = stage.optional("resume")
     return latest_step(store, stage) or (latest_step(store, before) if before is not None else 0)
 
 
-def _holder(store: RunStore, stage: Stage, start: int) -> Stage:
-    """The stage that holds the checkpoint of step `start`: its own come after all of the one it resumes."""
+def _stage_with_checkpoint(store: RunStore, stage: Stage, start: int) -> Stage:
+    """Return the stage that has the checkpoint of step `start`. A stage's own ones are later than all of the stage it resumes."""
     before = stage.optional("resume")
     return before if before is not None and latest_step(store, before) >= start else stage
 
@@ -126,7 +146,7 @@ def _holder(store: RunStore, stage: Stage, start: int) -> Stage:
 def _prepare(
     store: RunStore, stage: Stage, device: torch.device, world: int
 ) -> tuple[ShardedImages, nn.Module, torch.optim.Optimizer]:
-    """Images, network and optimiser as the training starts. Raises ValueError on what a user can mend."""
+    """Make images, network and optimiser for the start. Raises ValueError or FileNotFoundError on what a user can correct."""
     learner, split = stage.component, stage.input("data").component
     assert isinstance(learner, Learner)
     assert isinstance(split, DataSplit)
@@ -145,10 +165,10 @@ def _prepare(
     return images, net, learner.optimizer.build(learner.param_groups(net))
 
 
-def _agree(problem: str | None, start: int) -> int:
-    """What every worker found, told to all: raises TrainingError on all of them if one has a problem; else rank 0's start.
+def _agree_on_start(problem: str | None, start: int) -> int:
+    """Return rank 0's first step to all workers. If one worker has a problem, raise TrainingError on all of them.
 
-    Without it a worker whose file is missing would leave the others waiting for its gradients.
+    Otherwise a worker whose file is missing would leave the others waiting for its gradients.
     """
     found: list[tuple[str | None, int] | None] = [(problem, start)]
     if torch.distributed.is_available() and torch.distributed.is_initialized():
@@ -161,17 +181,17 @@ def _agree(problem: str | None, start: int) -> int:
     return found[0][1]
 
 
-class Aside:
-    """What is written to the store while the training goes on, in order.
+class BackgroundWriter:
+    """Write to the store in a thread, in order, while the training goes on.
 
-    A write that fails is raised when the next ones begin, or at the end of the block: one checkpoint later at most.
+    The error of a write is raised when the next writes begin, or at the end of the block: at most one checkpoint later.
     """
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="store")
         self._last: Future[None] | None = None
 
-    def __enter__(self) -> Aside:
+    def __enter__(self) -> BackgroundWriter:
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
@@ -180,11 +200,11 @@ class Aside:
             self._wait()
 
     def busy(self) -> bool:
-        """Whether something is still being written."""
+        """Tell whether a write is still running."""
         return self._last is not None and not self._last.done()
 
     def begin(self, *writes: Callable[[], None]) -> None:
-        """Begin the next writes, none before the one in front of it is there; waits for earlier ones. Raises their errors."""
+        """Wait for earlier writes and raise their error; then start these, one after another."""
         self._wait()
 
         def work() -> None:
@@ -199,10 +219,10 @@ class Aside:
 
 
 class MetricsLog:
-    """metrics.jsonl: a line every `every` steps, written whole each time; lines after the step one resumes at are dropped.
+    """Write metrics.jsonl, one line every `every` steps. Each write replaces the whole file.
 
-    Between two writes lie a second and a hundred times what the last one took, so that a long file on a slow store takes no more
-    than a hundredth of the time.
+    Lines of an earlier attempt after step `start` are dropped. The time between two writes is at least one second, and at least
+    100 times the duration of the last write, so a long file on a slow store takes at most 1 % of the time.
     """
 
     def __init__(self, store: RunStore, stage: Stage, start: int, *, every: int) -> None:
@@ -217,8 +237,9 @@ class MetricsLog:
         self._next = time.monotonic()
 
     def add(self, step: Step, batch_size: int, *, flush: bool, miou: float | None = None) -> None:
-        """Note a step; every so many, and at a checkpoint (`flush`), a line with the mean losses. A score (`miou`) is in that
-        line or, so that it changes no mean, in one of its own.
+        """Note a step. Every `every` steps, and at a checkpoint (`flush`), add a line with the mean losses since the last one.
+
+        A score (`miou`) goes into that line. If no line is due, it gets a line of its own, which changes no mean.
         """
         self._since.append(step)
         when = {"step": step.step, "epoch": round(step.epoch, 4), "time": round(time.time(), 3)}
@@ -242,11 +263,11 @@ class MetricsLog:
         self._since = []
 
     def due(self) -> bool:
-        """Whether there are lines to be written, and it is time."""
+        """Tell whether there are lines to write, and the time between two writes has passed."""
         return len(self._text) > self._written and time.monotonic() > self._next
 
     def take(self) -> Callable[[], None]:
-        """Take the lines as they are now. To commit them call what is returned."""
+        """Copy the present lines. The returned function writes them."""
         lines, self._written = bytes(self._text), len(self._text)
 
         def commit() -> None:

@@ -1,7 +1,7 @@
-"""How good a segmenter is while it trains: the mIoU of its plain predictions on a few images that have masks.
+"""Score a segmenter while it trains: the mIoU of its plain predictions on a few images with masks.
 
-It changes no byte of the training: networks predict in evaluation mode, no random number is used up, and what is chosen and
-counted is no part of a stage's identity.
+Validation changes no byte of the training. The network predicts in eval mode, no random number of the training is used, and the
+settings are not part of a stage's identity.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from wsss_ray.storage.shards import read_rows
 from wsss_ray.storage.store import RunStore
 
 PLAIN = MultiScale(scales=(1.0,), flip=False, crf=None)
-"""One look at the image as it is: a score of the network and not of what comes behind it."""
+"""Predict once, on the image as it is: the score is that of the network, without post-processing."""
 
 
 @dataclass(frozen=True)
 class Validation:
-    """Every how many steps of a training, and on how many images of an ingest stage."""
+    """Settings of validation: score every `every` steps, on `images` images of the ingest stage `data`."""
 
     data: Stage
     every: int
@@ -38,15 +38,18 @@ class Validation:
 
 
 def validation_of(plan: Plan, stage: Stage, *, every: int | None, images: int) -> Validation | None:
-    """On what a training is validated: the data of the first score of its model. None if it has none, or no steps are given."""
+    """Choose the validation data of a training: the data of the first evaluate stage that scores its model.
+
+    Returns None if no stage scores the model, or `every` is None.
+    """
     scored = [one for one in plan if one.kind == "evaluate" and stage.id in [model.id for model in one.all("model")]]
     return Validation(scored[0].input("data"), every, images) if scored and every is not None else None
 
 
 class Validator:
-    """Scores the network of one training worker on its share of the images; all workers call it at the same steps.
+    """Score the network on one worker's share of the validation images. All workers must call it at the same steps.
 
-    The images are the first by a key drawn from their ids, and so the same ones in every training on that data.
+    The images are the first ones in the order of a key drawn from their ids, so every training on that data uses the same ones.
     """
 
     def __init__(self, validation: Validation, store: RunStore, stage: Stage, *, rank: int, world: int) -> None:
@@ -63,7 +66,7 @@ class Validator:
             self.rows.append((row["image"], row["mask"]))
 
     def miou(self, net: nn.Module, device: torch.device, *, step: int, total: int) -> float | None:
-        """The mean IoU over the images of all workers; None if it is not due after that step, or no mask has a label."""
+        """Return the mean IoU over the images of all workers; None if no score is due at that step, or no pixel can be scored."""
         if not self.some or (step % self.every and step != total):
             return None
         matrix = np.zeros((self.labels, self.labels + 1), np.int64)

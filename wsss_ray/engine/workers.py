@@ -1,8 +1,8 @@
-"""What one shard of a per-image stage takes: a worker per stage kind, built once per process, called with shard numbers.
+"""Make one shard of a per-image stage. Each stage kind has a worker, built once per process and called with shard numbers.
 
 No Ray here: the runners hand these workers to Ray Data, and a test or a script can call them in a loop. A call reads its input
-shards, writes its own shard atomically, and can be repeated without harm. An image that fails becomes a row of nulls (so that
-shards stay aligned) and a row in the stage's errors; it never ends the run by itself.
+shards and writes its own shard atomically; repeating it does no harm. An image that fails becomes a row of nulls, so that shards
+stay aligned, and a row in the stage's errors. It does not end the run: `commit_shards` checks the share of failed images.
 """
 
 from __future__ import annotations
@@ -35,29 +35,29 @@ Row = dict[str, Any]
 
 
 class ShardWorker:
-    """Makes the shards of one stage. Subclasses say what one image takes."""
+    """Make the shards of one stage. A subclass makes the row of one image."""
 
     schema: ClassVar[str]
     nulls: ClassVar[Row]
 
     def __init__(self, store: RunStore, stage: Stage, device: str = "cpu") -> None:
         self.store, self.stage, self.device = store, stage, device
-        self.image: str | None = None  # the one whose row is being made
+        self.image: str | None = None  # id of the image whose row is being made
 
     def __call__(self, shard: int) -> int:
-        """Make one shard, unless it is there already. Returns the number of images it holds."""
+        """Make one shard. Return the number of its images, or 0 if the shard exists already."""
         if self.store.exists(shard_path(self.store, self.stage, shard)):
             return 0
         if needs_model(self.stage):
-            _ = self.model  # what fails here is not one image's fault
+            _ = self.model  # loaded here, because a failure is not the fault of one image
         rows: list[Row] = []
         errors: list[Row] = []
         for image_id, path, make in self.images(shard):
             self.image = image_id
             try:
                 rows.append({"image_id": image_id} | make())
-            except Exception as error:  # one bad image must not end a run; it is recorded, and counted at the end
-                if _is_the_machines(error):
+            except Exception as error:  # one bad image must not end a run
+                if _is_machine_failure(error):
                     raise
                 reason = f"{type(error).__name__}: {error}" if not isinstance(error, ValueError | OSError) else str(error)
                 errors.append({"image_id": image_id, "path": path, "reason": reason})
@@ -66,21 +66,21 @@ class ShardWorker:
         path = shard_path(self.store, self.stage, shard, "errors")
         if errors:
             write_shard(self.store, self.stage, shard, "errors", errors, folder="errors")
-        elif self.store.exists(path):  # of an attempt that died before its shard was written
+        elif self.store.exists(path):  # left by an attempt that died before it wrote the shard
             self.store.delete(path)
         write_shard(self.store, self.stage, shard, self.schema, rows)
         return len(rows)
 
     def images(self, shard: int) -> Sequence[tuple[str, str | None, Callable[[], Row]]]:
-        """For each image of the shard its id, the file it comes from, and how its row is made."""
+        """Return for each image of the shard its id, its file if it has one, and a function that makes its row."""
         raise NotImplementedError
 
     def failed(self, image_id: str) -> list[Row]:
-        """The rows that stand for an image that failed: as a rule one, of nulls."""
+        """Return the rows that stand for a failed image: one row of nulls unless overridden."""
         return [{"image_id": image_id} | self.nulls]
 
     def joined(self, shard: int, **inputs: str) -> list[tuple[Row, ...]]:
-        """Rows of the data shard zipped with those of other inputs (role=schema): the same images in the same order."""
+        """Zip the rows of the data shard with those of other inputs (role=schema): the same images in the same order."""
         tables = [read_shard(self.store, self.stage.input("data"), shard, "images")]
         tables += [read_shard(self.store, self.stage.input(role), shard, schema) for role, schema in inputs.items()]
         for table in tables[1:]:
@@ -89,7 +89,7 @@ class ShardWorker:
 
     @cached_property
     def model(self) -> nn.Module:
-        """The network of the stage's `model` input, with its weights, for inference."""
+        """Load the trained network of the stage's `model` input, for inference."""
         import torch
 
         from wsss_ray.engine.checkpoints import load_model
@@ -99,18 +99,18 @@ class ShardWorker:
 
 
 class IngestWorker(ShardWorker):
-    """Packs images, tags and masks of one split."""
+    """Pack the images, tags and masks of one split."""
 
     schema = "images"
 
     @cached_property
     def listing(self) -> StoredListing:
-        """What there is to pack."""
+        """Return the listing of the images to pack."""
         return StoredListing(self.store, self.stage)
 
     @property
     def split(self) -> DataSplit:
-        """The stage's component."""
+        """Return the split, which is the stage's component."""
         assert isinstance(self.stage.component, DataSplit)
         return self.stage.component
 
@@ -120,9 +120,9 @@ class IngestWorker(ShardWorker):
         return [(item.image_id, item.path, lambda item=item: self.row(item)) for item in items]  # type: ignore[misc]
 
     def row(self, item: Item) -> Row:
-        """Image, tags, mask, and the digest of the source file."""
+        """Make the row of an image: the image, its tags and mask, and the digest of its file."""
         raw = self.split.source.load(item)
-        size = len(raw.image) + (len(raw.mask or b"") if item.mask else 0)  # a mask that is drawn has no file
+        size = len(raw.image) + (len(raw.mask or b"") if item.mask else 0)  # a drawn mask has no file
         if item.size and size != item.size:
             raise ValueError(f"the files have {size} bytes, the plan saw {item.size}: they changed; submit again")
         image = normalise_image(raw.image, max_pixels=self.split.source.max_pixels)
@@ -141,12 +141,12 @@ class IngestWorker(ShardWorker):
         }
 
     def failed(self, image_id: str) -> list[Row]:
-        """An image that cannot be read is not in the data."""
+        """Return no row: an image that cannot be read is left out of the data."""
         return []
 
 
 class SaliencyWorker(IngestWorker):
-    """Packs saliency maps, aligned with the images that were ingested."""
+    """Pack saliency maps, aligned with the ingested images."""
 
     schema = "saliency"
 
@@ -160,18 +160,18 @@ class SaliencyWorker(IngestWorker):
         ]
 
     def map(self, item: Item, image: Row) -> Row:
-        """The saliency map of one image."""
+        """Make the row of a saliency map, without the id."""
         source = self.split.source
         size = {"height": image["height"], "width": image["width"], "max_side": source.max_side}
         return {"saliency": normalise_saliency(source.load(item).image, max_pixels=source.max_pixels, **size)}
 
     def failed(self, image_id: str) -> list[Row]:
-        """A row without a map keeps the alignment."""
+        """Return a row without a map, which keeps the shards aligned."""
         return [{"image_id": image_id, "saliency": None}]
 
 
 class LocalizeWorker(ShardWorker):
-    """Localization maps of every image for its tags, randomness keyed by the image."""
+    """Make localization maps of every image for its tags. Randomness is keyed by the image."""
 
     schema = "maps"
     nulls = {"classes": [], "height": 0, "width": 0, "peak": None, "mean": None, "grid": None}
@@ -181,7 +181,7 @@ class LocalizeWorker(ShardWorker):
         return [(row["image_id"], None, lambda row=row: self.row(row)) for (row,) in self.joined(shard)]  # type: ignore[misc]
 
     def row(self, image: Row) -> Row:
-        """Maximum and mean of the maps."""
+        """Make the row of an image: maximum and mean of its maps."""
         localizer = self.stage.component
         assert isinstance(localizer, Localizer)
         assert self.stage.seed is not None
@@ -193,7 +193,7 @@ class LocalizeWorker(ShardWorker):
 
 
 class SeedWorker(ShardWorker):
-    """Label maps: from localization maps, from a segmenter's own predictions, or from human masks with noise."""
+    """Make label maps from localization maps, from a segmenter's own predictions, or from human masks with noise."""
 
     schema = "seeds"
     nulls = {"seed": None}
@@ -205,7 +205,7 @@ class SeedWorker(ShardWorker):
         return [(row[0]["image_id"], None, lambda row=row: self.row(*row)) for row in rows]  # type: ignore[misc]
 
     def row(self, image: Row, maps: Row | None = None, saliency: Row | None = None) -> Row:
-        """The seed as PNG."""
+        """Make the row of an image: its label map as PNG."""
         rule = self.stage.component
         image_HWC = decode_rgb(image["image"])
         if isinstance(rule, Relabel):
@@ -226,7 +226,7 @@ class SeedWorker(ShardWorker):
         return {"seed": encode_labels(rule.seed(image_HWC, decode_maps(maps), saliency_HW))}
 
     def spoilt(self, noise: MaskNoise, image: Row, image_HWC: ImageArray) -> LabelArray:
-        """The human mask with its noise, randomness keyed by the image."""
+        """Add noise to the human mask; `IGNORE` everywhere without a mask. Randomness is keyed by the image."""
         if image["mask"] is None:
             return np.full(image_HWC.shape[:2], IGNORE, np.uint8)
         assert self.stage.seed is not None
@@ -235,7 +235,7 @@ class SeedWorker(ShardWorker):
 
 
 class EvaluateWorker(ShardWorker):
-    """The confusion matrix of every image that has a mask, and the prediction where a model made it."""
+    """Make the confusion matrix of every image that has a mask, and store the prediction if a model made it."""
 
     schema = "scores"
     nulls = {"prediction": None, "cells": [], "counts": []}
@@ -246,7 +246,7 @@ class EvaluateWorker(ShardWorker):
         return [(row[0]["image_id"], None, lambda row=row: self.row(*row)) for row in rows]  # type: ignore[misc]
 
     def row(self, image: Row, seed: Row | None = None) -> Row:
-        """Cells of the confusion matrix; none for an image without a mask."""
+        """Make the row of an image: cells of the confusion matrix; none for an image without a mask."""
         split = self.stage.input("data").component
         assert isinstance(split, DataSplit)
         if image["mask"] is None:
@@ -261,32 +261,32 @@ class EvaluateWorker(ShardWorker):
         elif seed["seed"] is not None:
             label_HW = decode_gray(seed["seed"])
         else:
-            label_HW = np.full_like(mask_HW, IGNORE)  # the seed stage has recorded why; here all its pixels are missed
+            label_HW = np.full_like(mask_HW, IGNORE)  # the seed stage recorded why; here all pixels count as missed
         cells, counts = sparse(confusion(mask_HW, label_HW, len(split.classes) + 1))
         return {"prediction": prediction, "cells": cells, "counts": counts}
 
 
-def _is_the_machines(error: Exception) -> bool:
-    """Whether memory, a disk, a device or the network failed: then the shard is to be made again, and no image is to blame."""
+def _is_machine_failure(error: Exception) -> bool:
+    """Return True if memory, a disk, a device or the network failed: the shard is then made again, and no image is to blame."""
     if isinstance(error, OSError):
         return error.errno is not None and error.errno not in (errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.EACCES)
     return isinstance(error, MemoryError) or type(error).__name__ in ("OutOfMemoryError", "AcceleratorError", "ArrowMemoryError")
 
 
 def worker_class(stage: Stage) -> type[ShardWorker]:
-    """The worker of a per-image stage."""
+    """Return the worker class of a per-image stage."""
     if stage.kind == "ingest":
         return SaliencyWorker if stage.optional("like") else IngestWorker
     return {"localize": LocalizeWorker, "seed": SeedWorker, "evaluate": EvaluateWorker}[stage.kind]
 
 
 def needs_model(stage: Stage) -> bool:
-    """Whether a per-image stage runs a network, and so wants a GPU."""
+    """Tell whether a per-image stage runs a network, and so should run on a GPU."""
     return stage.optional("model") is not None
 
 
 def data_split(stage: Stage) -> DataSplit:
-    """The split that a per-image stage is sharded like."""
+    """Return the split that determines the shards of a per-image stage."""
     source = stage if stage.kind == "ingest" else stage.input("data")
     assert isinstance(source.component, DataSplit)
     return source.component

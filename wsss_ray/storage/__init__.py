@@ -1,1 +1,1 @@
-"""Files of the store, and nothing of what is in them."""
+"""Read and write the run store: file systems, atomic files, Parquet shards and their schemas, claims, rows of trials."""

@@ -1,4 +1,4 @@
-"""Write a file that appears when it is whole."""
+"""Write files atomically: a file appears only when it is complete."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from pathlib import Path
 from typing import IO
 
 TEMPORARY = ".tmp-"
-"""How the names of unfinished files begin. Readers pass over them, and sweeps remove what killed writers left."""
+"""Prefix of the names of unfinished files. Readers skip them. `sweep` of a store removes those of killed writers."""
 
 
 class replacing:
-    r"""Open a file that takes the place of `path` when the block ends. If the block fails, `path` is as it was.
+    r"""Open a file that replaces `path` when the block ends. If the block fails, `path` does not change.
 
-    A link at `path` is replaced and not followed.
+    A symbolic link at `path` is replaced, not followed.
 
     Args:
-        path: the file; its folder exists.
-        durable: wait for the disk before the file appears, so that a power cut cannot leave an empty one.
+        path: The file to write. Its folder must exist.
+        durable: Wait for the disk before the file appears, so that a power cut cannot leave an empty file.
 
     Raises:
-        OSError: if the file cannot be written.
+        OSError: If the file cannot be written.
 
     Example:
         >>> with replacing(Path("labels/list.txt")) as file:
-        ...     file.write(b"2007_000032\n")
+        ...     _ = file.write(b"2007_000032\n")
     """
 
     def __init__(self, path: str | Path, *, durable: bool = False) -> None:

@@ -1,9 +1,12 @@
-"""Claims: who is making a stage now, so that others wait for it instead of making it twice.
+"""Claim stages: a process claims a stage before it makes it, so that other processes wait instead of making it twice.
 
-A claim is a file `STORE/claims/<what>.json`, mostly of a stage by its id, with its holder and a beat that the holder counts up
-every few seconds. It is void when its beat stands still for `STALE_S` by the clock of whoever waits (so that no clocks are
-compared), or at once when its process is known to be dead. Claims save work and guard nothing: every write of a stage is atomic
-and can be repeated, so that two holders, after a long pause of one of them, still end in the same bytes.
+A claim is the file `STORE/claims/<name>.json`. The name is a stage's id, `sweep-<name>` or `logger-<kind>-<run>`. The file says
+who holds the claim, and has a beat, a counter that the holder raises every `BEAT_S` seconds. A claim is stale at once if its
+process is known to be dead; otherwise it is stale when its beat has not changed for `STALE_S` seconds. Each waiting process
+measures that time with its own clock, so clocks of different machines are never compared.
+
+Claims save work but protect nothing. Every write of a stage is atomic and repeatable. A long pause of one holder may lead to two
+holders; both then write the same bytes.
 """
 
 from __future__ import annotations
@@ -25,20 +28,33 @@ from wsss_ray.storage.store import RunStore
 
 BEAT_S = 5.0
 STALE_S = 40.0
-_LEFT_S = 60.0
+_ABANDONED_S = 60.0  # age from which a temporary file counts as left by a killed process
 _POLL_S = 1.0
-_SETTLE_S = 0.5  # on an object store, after which a claim that was written last is the one that counts
+_SETTLE_S = 0.5  # wait after writing a claim to an object store; the claim that was written last counts
 
 
 class Claims:
-    """The claims of one process on the stages (sweeps, loggers) of a store; a context that keeps up the beats and frees all."""
+    """The claims of one process on stages, sweeps and loggers of a store.
+
+    Use it as a context manager: inside the block a thread keeps the claims beating, and the end of the block frees them.
+
+    Args:
+        attempt: Name of the process for others that wait; see `attempt`.
+
+    Example:
+        >>> with Claims(store, attempt()) as claims:
+        ...     claims.wait(stage.id, done=lambda: store.is_done(stage))
+        ...     if not store.is_done(stage):
+        ...         make(stage)  # this process has the claim
+        ...     claims.free(stage.id)
+    """
 
     def __init__(self, store: RunStore, attempt: str) -> None:
         self.store = store
         self.holder = {"attempt": attempt, "machine": _machine(), "pid": os.getpid(), "started": _started(os.getpid())}
-        self._held: dict[str, int] = {}  # what -> beat
-        self._since: dict[str, float] = {}  # what -> when it was taken, in seconds since the epoch
-        self._seen: dict[str, tuple[bytes, float]] = {}  # what -> another's claim, and since when it stands like that
+        self._held: dict[str, int] = {}  # name -> beat
+        self._since: dict[str, float] = {}  # name -> when it was taken, in seconds since the epoch
+        self._seen: dict[str, tuple[bytes, float]] = {}  # name -> another's claim, and since when it has not changed
         self._lock = threading.Lock()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._keep_beating, daemon=True)
@@ -50,74 +66,74 @@ class Claims:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._over.set()
         self._thread.join()
-        for what in list(self._held):
-            self.free(what)
+        for name in list(self._held):
+            self.free(name)
 
-    def take(self, what: str) -> dict[str, Any] | None:
-        """Claim a stage by its id. Returns None if it is ours now, else who holds it."""
-        if what in self._held:
+    def take(self, name: str) -> dict[str, Any] | None:
+        """Claim a name, as a rule a stage's id. Return None if this process now has the claim, else its holder."""
+        if name in self._held:
             return None
-        self._since[what] = round(time.time(), 3)
-        path, data = self._path(what), self._content(what, 0)
+        self._since[name] = round(time.time(), 3)
+        path, data = self._path(name), self._content(name, 0)
         if not self._create(path, data):
             other = self._read(path)
-            if other is not None and not self._is_void(what, other):
+            if other is not None and not self._is_stale(name, other):
                 return _holder(other)
             if other is not None and not self._remove(path, other):
-                return {"attempt": "another"}  # one that was faster than we
+                return {"attempt": "another"}  # another process was faster
             if not self._create(path, data):
                 return _holder(self._read(path) or b"")
         with self._lock:
-            self._held[what] = 0
+            self._held[name] = 0
         return None
 
-    def wait(self, what: str, done: Callable[[], bool]) -> None:
-        """Wait until something is done by its holder, or ours to make."""
-        while not done() and self.take(what) is not None:
+    def wait(self, name: str, done: Callable[[], bool]) -> None:
+        """Wait until `done()` is true or this process gets the claim."""
+        while not done() and self.take(name) is not None:
             time.sleep(_POLL_S)
 
-    def free(self, what: str) -> None:
-        """Give a stage back."""
+    def free(self, name: str) -> None:
+        """Release a claim, unless another process has taken it over."""
         with self._lock:
-            beat = self._held.pop(what, None)
-            if beat is not None and self._read(self._path(what)) == self._content(what, beat):
+            beat = self._held.pop(name, None)
+            if beat is not None and self._read(self._path(name)) == self._content(name, beat):
                 with suppress(OSError):
-                    self.store.delete(self._path(what))
+                    self.store.delete(self._path(name))
 
     def sweep(self) -> None:
-        """Remove claims on stages that are done: their holders died between the record and this."""
-        for name in self.store.names(self.store.path("claims")):
-            what = name.removesuffix(".json")
-            done = self.store.exists(self.store.path("stages", what, "record.json"))
-            if done and what not in self._held:
+        """Remove claims on finished stages, left by holders that died after writing the record, and old temporary files."""
+        for file_name in self.store.names(self.store.path("claims")):
+            name = file_name.removesuffix(".json")
+            done = self.store.exists(self.store.path("stages", name, "record.json"))
+            if done and name not in self._held:
                 with suppress(FileNotFoundError):
-                    self.store.delete(self._path(what))
+                    self.store.delete(self._path(name))
         if self.store.is_local:
-            for left in Path(self.store.path("claims")).glob(f"{TEMPORARY}*"):  # of who was killed while he took one
+            for left in Path(self.store.path("claims")).glob(f"{TEMPORARY}*"):  # of processes killed inside `take`
                 with suppress(OSError):
-                    if time.time() - left.stat().st_mtime > _LEFT_S:
+                    if time.time() - left.stat().st_mtime > _ABANDONED_S:
                         left.unlink()
 
-    def _is_void(self, what: str, data: bytes) -> bool:
+    def _is_stale(self, name: str, data: bytes) -> bool:
         if is_dead(_holder(data)):
             return True
-        before, since = self._seen.get(what, (b"", 0.0))
+        before, since = self._seen.get(name, (b"", 0.0))
         if before != data:
-            self._seen[what] = (data, time.monotonic())
+            self._seen[name] = (data, time.monotonic())
             return False
         return time.monotonic() - since > STALE_S
 
     def _keep_beating(self) -> None:
         while not self._over.wait(BEAT_S):
             with self._lock:
-                for what, beat in self._held.items():
-                    with suppress(OSError):  # a store that fails for a moment costs the claim at worst
-                        if self._read(self._path(what)) == self._content(what, beat):  # else another has taken it over
-                            self._beat(self._path(what), self._content(what, beat + 1))
-                            self._held[what] = beat + 1
+                for name, beat in self._held.items():
+                    with suppress(OSError):  # a short failure of the store costs at most the claim
+                        if self._read(self._path(name)) == self._content(name, beat):  # otherwise another took it over
+                            self._beat(self._path(name), self._content(name, beat + 1))
+                            self._held[name] = beat + 1
 
     def _beat(self, path: str, data: bytes) -> None:
-        """Write a claim over itself: of the same length, in one go, so that a kill leaves no half of it and no temporary."""
+        """Overwrite a claim with content of the same length, in one write: a kill leaves no half claim and no temporary file."""
         if not self.store.is_local:
             self.store.write(path, data)
             return
@@ -125,7 +141,7 @@ class Claims:
             file.write(data)
 
     def _create(self, path: str, data: bytes) -> bool:
-        """Write a file unless it is there; of two who try at once one succeeds."""
+        """Write a file unless it exists. If two processes try at once, one succeeds."""
         if not self.store.is_local:
             if self.store.exists(path):
                 return False
@@ -144,7 +160,7 @@ class Claims:
         return True
 
     def _remove(self, path: str, data: bytes) -> bool:
-        """Remove a claim that is void; False if it was another one already, which is put back."""
+        """Remove a stale claim. If the file holds another claim by now, put it back and return False."""
         if not self.store.is_local:
             with suppress(FileNotFoundError):
                 self.store.delete(path)
@@ -169,25 +185,25 @@ class Claims:
         except FileNotFoundError:
             return None
 
-    def _path(self, what: str) -> str:
-        return self.store.path("claims", f"{what}.json")
+    def _path(self, name: str) -> str:
+        return self.store.path("claims", f"{name}.json")
 
-    def _content(self, what: str, beat: int) -> bytes:
-        return json.dumps(self.holder | {"since": self._since[what], "beat": f"{beat:09d}"}).encode()
+    def _content(self, name: str, beat: int) -> bytes:
+        return json.dumps(self.holder | {"since": self._since[name], "beat": f"{beat:09d}"}).encode()
 
 
 def attempt() -> str:
-    """Who is running: the submission of Ray Jobs, or this process."""
+    """Name the running attempt: the submission id of Ray Jobs, or else this process and machine."""
     return os.environ.get("WSSS_RAY_ATTEMPT") or f"process {os.getpid()} on {socket.gethostname()}"
 
 
 def is_dead(holder: dict[str, Any]) -> bool:
-    """Whether the process of a claim is known to be no more, which only its own machine can tell."""
+    """Return True if the process of a claim is known to be dead. Only the machine of that process can tell."""
     return holder.get("machine") == _machine() and _started(holder["pid"]) not in (holder["started"], "unknown")
 
 
 def _holder(data: bytes) -> dict[str, Any]:
-    """Who holds a claim, as its file says."""
+    """Parse the holder of a claim from the content of its file."""
     try:
         found: dict[str, Any] = json.loads(data)
     except ValueError:  # being written at this moment
@@ -196,7 +212,7 @@ def _holder(data: bytes) -> dict[str, Any]:
 
 
 def _machine() -> str:
-    """The name of this machine, of its start and of its space of process ids, which a copy or a container may have apart."""
+    """Identify this machine by host name, boot and PID namespace; copies and containers may share a host name."""
     parts = [socket.gethostname()]
     with suppress(OSError):
         parts += [Path("/proc/sys/kernel/random/boot_id").read_text().strip(), os.readlink("/proc/self/ns/pid")]
@@ -204,13 +220,13 @@ def _machine() -> str:
 
 
 def _started(pid: int) -> str | None:
-    """When a process of this machine began, in the kernel's ticks; None if it is no more."""
+    """Return when a process of this machine started, in clock ticks since boot; None if it is dead, "unknown" if unreadable."""
     try:
         os.kill(pid, 0)
         stat = Path(f"/proc/{pid}/stat").read_text()
     except ProcessLookupError:
         return None
-    except OSError:  # another user's, or a system without /proc: its beat has to tell
+    except OSError:  # another user's process, or no /proc: only its beat can tell
         return "unknown"
     fields = stat.rpartition(")")[2].split()
     return None if fields[0] == "Z" else fields[19]

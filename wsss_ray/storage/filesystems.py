@@ -1,7 +1,8 @@
-"""Where a store may lie: paths and URIs, and the file systems of pyarrow behind them.
+"""Open the pyarrow file system behind the URI of a store.
 
-Credentials come from the environment (AWS_ACCESS_KEY_ID, a profile, the machine's role, GOOGLE_APPLICATION_CREDENTIALS), never
-from a URI, which stands in job files, reports and messages. An S3 URI may say where its server is and how patient to be:
+Credentials come from the environment (AWS_ACCESS_KEY_ID, a profile, the machine's role, GOOGLE_APPLICATION_CREDENTIALS). A URI
+never holds them, because it appears in job files, reports and messages. The options of an S3 URI set the server, timeouts and
+retries:
 
     s3://bucket/folder?region=eu-west-1
     s3://bucket/folder?endpoint_override=minio:9000&scheme=http&request_timeout=30&attempts=3
@@ -17,8 +18,8 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 import pyarrow.fs as pafs
 
 CREDENTIALS = "the URI holds credentials; take them out: they come from the environment (AWS_ACCESS_KEY_ID, ...)"
-_GS_PATIENCE = "retry_limit_seconds=60"  # the library's own is a quarter of an hour
-_S3_PATIENCE = {"connect_timeout": 5.0, "request_timeout": 20.0}  # seconds; a request's without a byte, however large the file
+_GS_PATIENCE = "retry_limit_seconds=60"  # the default is 15 minutes
+_S3_PATIENCE = {"connect_timeout": 5.0, "request_timeout": 20.0}  # seconds; a request may take this long without a byte
 _S3_ATTEMPTS = 3
 _S3_OPTIONS: dict[str, Callable[[str], Any]] = {
     "region": str,
@@ -33,7 +34,20 @@ _S3_OPTIONS: dict[str, Callable[[str], Any]] = {
 
 
 def open_uri(uri: str) -> tuple[pafs.FileSystem, str]:
-    """The file system of a URI, and the path in it. Raises ValueError if it names no folder, OSError if no one answers."""
+    """Open the file system of a URI.
+
+    Returns:
+        The file system, and the path in it.
+
+    Raises:
+        ValueError: If the URI names no folder, holds a wrong option, or its bucket does not exist.
+        OSError: If the server does not answer.
+
+    Example:
+        >>> fs, path = open_uri("s3://bucket/runs?region=eu-west-1")
+        >>> path
+        'bucket/runs'
+    """
     if uri.startswith("s3://"):
         return _open_s3(uri)
     if uri.startswith(("gs://", "gcs://")) and "retry_limit_seconds=" not in uri:
@@ -45,7 +59,7 @@ def open_uri(uri: str) -> tuple[pafs.FileSystem, str]:
 
 
 def holds_credentials(uri: str) -> bool:
-    """Whether a URI has a user or password in front of an S3 bucket, a password before another host, or a key in its query."""
+    """Tell whether a URI holds a user or password before an S3 bucket, a password before another host, or a key in its query."""
     scheme, separator, rest = uri.partition("://")
     if not separator:
         return False
@@ -58,14 +72,14 @@ def holds_credentials(uri: str) -> bool:
 
 
 def shown(uri: str) -> str:
-    """A URI as messages may show it: without user, password and query."""
+    """Return a URI for messages: without user, password and query."""
     scheme, separator, rest = uri.partition("://")
     place = (rest.partition("?")[0].rpartition("@")[2] if separator else uri).rstrip("/")
     return f"{scheme}://{place}" if separator else place
 
 
 def local_path(uri: str) -> str:
-    """The path of a file:// URI."""
+    """Return the path of a file:// URI. Raises ValueError if it names no folder of this machine."""
     host, _, path = uri.removeprefix("file:").removeprefix("//").partition("/")
     if host not in ("", "localhost") or not path:
         raise ValueError("names no folder of this machine; write it as file:///folder, or simply as /folder")
@@ -73,7 +87,7 @@ def local_path(uri: str) -> str:
 
 
 def _open_s3(uri: str) -> tuple[pafs.FileSystem, str]:
-    """The file system and the path (bucket/folder) of an s3:// URI. Raises ValueError if there is no such bucket."""
+    """Open an s3:// URI; return its file system and the path `bucket/folder`."""
     parts = urlsplit(uri)
     bucket, path = parts.netloc, unquote(parts.path).strip("/")
     if not bucket:
@@ -81,22 +95,23 @@ def _open_s3(uri: str) -> tuple[pafs.FileSystem, str]:
     options: dict[str, Any] = dict(_S3_PATIENCE)
     for name, text in parse_qsl(parts.query, keep_blank_values=True):
         if name not in _S3_OPTIONS:
-            raise ValueError(f"does not understand {name!r} after the ?; allowed: {', '.join(_S3_OPTIONS)}")
+            raise ValueError(f"unknown option {name!r} after the ?; allowed: {', '.join(_S3_OPTIONS)}")
         try:
             options[name] = _S3_OPTIONS[name](text)
         except ValueError as error:
-            raise ValueError(f"{name}={text} is no number") from error
+            raise ValueError(f"{name}={text} is not a number") from error
     attempts = options.pop("attempts", _S3_ATTEMPTS)
-    own = "endpoint_override" in options or any(os.environ.get(name) for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"))
-    if "region" not in options and not own:
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    own_server = "endpoint_override" in options or bool(endpoint)
+    if "region" not in options and not own_server:
         options["region"] = pafs.resolve_s3_region(bucket)
     fs = pafs.S3FileSystem(retry_strategy=pafs.AwsStandardS3RetryStrategy(max_attempts=attempts), **options)
     try:
         missing = fs.get_file_info(bucket).type == pafs.FileType.NotFound
     except OSError as error:
-        if "ACCESS_DENIED" not in str(error):  # one may be allowed to use a folder of it alone
+        if "ACCESS_DENIED" not in str(error):  # the credentials may allow only a folder of the bucket
             raise
         missing = False
     if missing:
-        raise ValueError(f"there is no bucket {bucket!r}; make it first, or mend the name")
+        raise ValueError(f"there is no bucket {bucket!r}; create it, or correct the name")
     return fs, f"{bucket}/{path}" if path else bucket

@@ -1,9 +1,9 @@
-"""What lies in the store: Arrow schemas, and the codecs of images, label maps, localization maps and models.
+"""Define the Arrow schemas of the store.
 
-Every per-image artifact is a set of Parquet shards `part-00000.parquet`, one row per image. Shard k of any artifact holds the
-images of shard k of the data it was made from, in the same order, so that readers zip shards and never join. Plain Arrow types
-only; the schema's name and version stand in the file metadata. Rows are their own row groups where training reads images at
-random, so that one image costs one range read.
+Every per-image artifact is a set of Parquet shards `part-00000.parquet` with one row per image. Shard k of an artifact holds the
+images of shard k of its data, in the same order, so readers zip shards and never join. Columns have plain Arrow types only. The
+metadata of a file holds the name and version of its schema. Training reads images and seeds at random, so each of their rows is a
+row group of its own, and one image costs one range read.
 """
 
 from __future__ import annotations
@@ -48,11 +48,11 @@ SCORES = pa.schema(
         _ID,
         pa.field("prediction", pa.binary()),  # PNG; null on error and where seeds are scored (they have their own shards)
         pa.field("cells", pa.list_(pa.uint32()), nullable=False),  # true * (L + 1) + predicted, column L is "undecided"
-        pa.field("counts", pa.list_(pa.int64()), nullable=False),  # pixels in each of those cells of the confusion matrix
+        pa.field("counts", pa.list_(pa.int64()), nullable=False),  # pixels in each of these cells of the confusion matrix
     ]
 )
 ERRORS = pa.schema([_ID, pa.field("path", pa.string()), pa.field("reason", pa.string(), nullable=False)])
-LISTING = pa.schema(  # of a split, while it is ingested: see `listings`
+LISTING = pa.schema(  # of a split, while it is ingested; see engine/listing.py
     [
         _ID,
         pa.field("tags", _CLASSES, nullable=False),
@@ -64,12 +64,12 @@ LISTING = pa.schema(  # of a split, while it is ingested: see `listings`
 )
 PREDICTIONS = pa.schema(
     [
-        _ID,  # the path below the folder that the images were found in, without its ending
+        _ID,  # path below the folder of the images, without extension
         pa.field("path", pa.string(), nullable=False),
         pa.field("height", pa.int32()),  # of the upright image and its label map; null on error
         pa.field("width", pa.int32()),
         pa.field("prediction", pa.binary()),  # PNG of labels
-        pa.field("pixels", pa.list_(pa.int64())),  # with label 0, 1, ...
+        pa.field("pixels", pa.list_(pa.int64())),  # number of pixels with label 0, 1, ...
         pa.field("reason", pa.string()),  # why there is no prediction
     ]
 )
@@ -87,13 +87,13 @@ _NAMES = {
 
 
 def table(name: str, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
-    """An Arrow table of one of the schemas of this file, its name and version in the metadata."""
+    """Make an Arrow table with the schema called `name`. Its metadata holds the schema's name and version."""
     schema = _NAMES[name].with_metadata({"wsss_ray.schema": name, "wsss_ray.version": str(VERSION)})
     return pa.Table.from_pylist([dict(row) for row in rows], schema=schema)
 
 
 def check_schema(schema: pa.Schema, name: str, path: str) -> None:
-    """Raise ValueError unless `schema` is this version's `name`."""
+    """Raise ValueError unless `schema` is the schema called `name`, in the version of this package."""
     found = {key.decode(): value.decode() for key, value in (schema.metadata or {}).items()}
     kind, version = found.get("wsss_ray.schema"), found.get("wsss_ray.version")
     if kind != name:
@@ -107,7 +107,7 @@ def check_schema(schema: pa.Schema, name: str, path: str) -> None:
 
 
 def check_plain(schema: pa.Schema, path: str) -> None:
-    """Raise ValueError unless all columns are of plain types: Ray registers extension types whose values are unpickled."""
+    """Raise ValueError if a column has an extension type. Ray registers such types and unpickles their values."""
     odd = [schema.field(place).name for place in range(len(schema)) if not _is_plain(schema.field(place))]
     if odd:
         raise ValueError(f"{path}: column {odd[0]!r} is of an extension type, which may hold code; only plain types are read")
@@ -117,5 +117,3 @@ def _is_plain(field: pa.Field) -> bool:
     if isinstance(field.type, pa.BaseExtensionType) or b"ARROW:extension:name" in (field.metadata or {}):
         return False
     return all(_is_plain(field.type.field(place)) for place in range(field.type.num_fields))
-
-

@@ -1,6 +1,6 @@
-"""Parquet shards of a stage: written whole, read by row, by column, or all together.
+"""Read and write the Parquet shards of a stage. A shard is written whole, and read by row, by column, or all at once.
 
-Shard k of an artifact is `STORE/stages/<stage id>/shards/part-0000k.parquet`; what failed in it is in `errors/`.
+Shard k of a stage is `STORE/stages/<stage id>/shards/part-0000k.parquet`. The same name in `errors/` lists its failed images.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 
 def shard_path(store: RunStore, stage: Identified, shard: int, folder: str = "shards") -> str:
-    """Where shard `shard` of a stage lies."""
+    """Return the path of a shard of a stage."""
     return store.stage_path(stage, folder, f"part-{shard:05d}.parquet")
 
 
 def list_shards(store: RunStore, stage: Identified, folder: str = "shards") -> list[int]:
-    """The numbers of the shards that are there."""
+    """List the numbers of the existing shards, sorted."""
     names = store.names(store.stage_path(stage, folder))
     return [int(name.removeprefix("part-").removesuffix(".parquet")) for name in names if name.startswith("part-")]
 
@@ -39,9 +39,10 @@ def first_written(store: RunStore, stage: Identified) -> float:
 def write_shard(
     store: RunStore, stage: Identified, shard: int, schema: str, rows: list[dict[str, Any]], folder: str = "shards"
 ) -> None:
-    """Commit one shard: one row group per row, zstd, no timestamps, so that equal rows give equal bytes.
+    """Write one shard atomically. Equal rows give equal bytes: the compression is zstd, and there are no timestamps.
 
-    Statistics are kept of ids and of which masks there are: Parquet would copy small PNGs into them, several times each.
+    Each row of images and seeds is a row group of its own. Only `image_id` and `mask` have statistics: in those of other columns
+    Parquet would copy small PNGs, several times each. `schema` is a name of `schemas.table`.
     """
     import pyarrow.parquet as pq
 
@@ -55,7 +56,7 @@ def write_shard(
 
 
 def count_rows(store: RunStore, stage: Identified, shard: int, folder: str = "shards") -> int:
-    """The rows of a shard, from its footer."""
+    """Read the number of rows of a shard from its footer."""
     import pyarrow.parquet as pq
 
     with store.fs.open_input_file(shard_path(store, stage, shard, folder)) as file:
@@ -63,7 +64,12 @@ def count_rows(store: RunStore, stage: Identified, shard: int, folder: str = "sh
 
 
 def open_shard(store: RunStore, stage: Identified, shard: int, schema: str, folder: str = "shards") -> pq.ParquetFile:
-    """Open a shard for reading row by row; the caller closes it. Raises ValueError on another schema or version."""
+    """Open a shard to read single rows. The caller closes it.
+
+    Raises:
+        FileNotFoundError: If the shard does not exist.
+        ValueError: If the file is damaged, or has another schema or version.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -74,9 +80,9 @@ def open_shard(store: RunStore, stage: Identified, shard: int, schema: str, fold
     try:
         file = pq.ParquetFile(stream)
     except (pa.ArrowException, ArithmeticError, AttributeError, LookupError, TypeError) as error:
-        # pyarrow's own, and those of extension types, which Ray registers and which are read before we can look at them
-        mend = "delete its stage's folder to make it again"
-        raise ValueError(f"{path}: is no Parquet file of plain columns: {error}; {mend}") from error
+        # Errors of pyarrow, and of the extension types that Ray registers: pyarrow reads them before we can check the schema.
+        remedy = "delete its stage's folder to make it again"
+        raise ValueError(f"{path}: is not a Parquet file of plain columns: {error}; {remedy}") from error
     schemas.check_schema(file.schema_arrow, schema, path)
     return file
 
@@ -84,7 +90,7 @@ def open_shard(store: RunStore, stage: Identified, shard: int, schema: str, fold
 def read_shard(
     store: RunStore, stage: Identified, shard: int, schema: str, columns: list[str] | None = None, folder: str = "shards"
 ) -> list[dict[str, Any]]:
-    """The rows of a shard, optionally only some columns."""
+    """Read the rows of a shard as dictionaries, with all columns or only `columns`."""
     rows: list[dict[str, Any]] = read_table(store, stage, shard, schema, columns, folder).to_pylist()
     return rows
 
@@ -92,7 +98,7 @@ def read_shard(
 def read_table(
     store: RunStore, stage: Identified, shard: int, schema: str, columns: list[str] | None = None, folder: str = "shards"
 ) -> pa.Table:
-    """A shard as a table, optionally only some columns."""
+    """Read a shard as a table, with all columns or only `columns`."""
     file = open_shard(store, stage, shard, schema, folder)
     try:
         return file.read(columns=columns)
@@ -103,7 +109,7 @@ def read_table(
 def read_all(
     store: RunStore, stage: Identified, schema: str, columns: list[str] | None = None, folder: str = "shards"
 ) -> pa.Table:
-    """All shards of a stage as one table, in order. For small columns and small artifacts."""
+    """Read all shards of a stage into one table, in order. Use it for small columns and small artifacts only."""
     import pyarrow as pa
 
     from wsss_ray.storage import schemas
@@ -116,7 +122,7 @@ def read_all(
 def read_rows(
     store: RunStore, stage: Identified, shard: int, schema: str, places: Sequence[int], columns: list[str] | None = None
 ) -> list[dict[str, Any]]:
-    """The rows of a shard at some places; no others are read where each is a row group of its own."""
+    """Read the rows of a shard at `places`. If each row is a row group of its own, no other row is read."""
     file = open_shard(store, stage, shard, schema)
     try:
         if file.num_row_groups == file.metadata.num_rows:

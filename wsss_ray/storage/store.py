@@ -1,12 +1,12 @@
-"""The run store: one folder per stage id, on any file system that pyarrow knows.
+"""Keep stages and runs in a store: one folder per stage id, on any file system that pyarrow supports.
 
     STORE/stages/<stage id>/   record.json, written last: the stage is done exactly when it exists
                                shards/part-00000.parquet, errors/part-00000.parquet
                                metrics.jsonl, checkpoints/step-00000100.pt, model.safetensors  (train)
     STORE/runs/<run name>/     job.yaml, run.json, report.html, logs/, loggers/, tensorboard/
 
-A file appears whole or not at all: on a local or NFS path by writing beside it and renaming, on an object store by its own
-atomic put. Writing the same shard twice writes the same bytes, so that a retried worker does no harm.
+A file appears whole or not at all. On a local or NFS path it is written under another name and renamed; an object store uploads
+atomically. Writing the same shard twice writes the same bytes, so a worker that is retried does no harm.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from wsss_ray.storage.atomic import TEMPORARY, replacing
 
-if TYPE_CHECKING:  # it takes a while to be imported; whoever only looks for records in a folder need not wait for it
+if TYPE_CHECKING:  # slow to import, and not needed to look for records in a local folder
     import pyarrow.fs as pafs
 
 
@@ -30,21 +30,31 @@ STAGE_ID = re.compile(r"(ingest|train|localize|seed|evaluate)-[0-9a-f]{8,64}")
 
 
 class Identified(Protocol):
-    """A stage as far as the store is concerned: its folder's name."""
+    """A stage as the store sees it: an object whose id names its folder."""
 
     @property
     def id(self) -> str:
-        """See `plan.Stage.id`."""
+        """Return the name of the stage's folder; see `core.plan.Stage.id`."""
 
 
 class DamagedFile(OSError):
-    """A file of the store that does not hold what it should."""
+    """Raised when a file of the store does not hold what it should."""
 
 
 class RunStore:
-    """Reads and writes stages and runs below a path or URI (`runs`, `/nfs/runs`, `s3://bucket/runs`, `gs://...`).
+    """Read and write stages and runs below a path or URI (`runs`, `/nfs/runs`, `s3://bucket/runs`, `gs://...`).
 
-    Raises ValueError on a URI that holds credentials. A file:// URI is the path that it names.
+    A store with a file:// URI is the store at that path. Nothing is opened or created before the first access.
+
+    Raises:
+        ValueError: If the URI holds credentials.
+
+    Example:
+        >>> store = RunStore("runs")
+        >>> store.names(store.path("runs"))
+        ['pets']
+        >>> store.record_by_id("evaluate-0123456789abcdef")["metrics"]["miou"]
+        0.62
     """
 
     def __init__(self, uri: str) -> None:
@@ -72,28 +82,28 @@ class RunStore:
 
     @property
     def fs(self) -> pafs.FileSystem:
-        """The file system behind the URI."""
+        """Return the pyarrow file system of the store."""
         return self._root[0]
 
     @property
     def is_local(self) -> bool:
-        """Whether the store is a mounted path, where a rename is what makes a write atomic."""
+        """Tell whether the store is a mounted path, where writes are made atomic by a rename."""
         return "://" not in self.uri
 
     def path(self, *parts: str) -> str:
-        """A path below the store's root, in the file system's own form."""
+        """Join `parts` to a path below the store's root, as `read`, `write` and `fs` take it."""
         return "/".join((self.uri if self.is_local else self._root[1], *parts))
 
     def stage_path(self, stage: Identified, *parts: str) -> str:
-        """A path in a stage's folder."""
+        """Return a path in a stage's folder."""
         return self.path("stages", stage.id, *parts)
 
     def run_path(self, run: str, *parts: str) -> str:
-        """A path in a run's folder."""
+        """Return a path in a run's folder."""
         return self.path("runs", run, *parts)
 
     def there(self) -> str | None:
-        """What lies where the store is to be: `file`, `folder`, or None. Raises OSError or ValueError if nobody can tell."""
+        """Look at the root of the store: return `file`, `folder` or None. Raises OSError or ValueError if it cannot be read."""
         if self.is_local:
             return "folder" if os.path.isdir(self.uri) else "file" if os.path.exists(self.uri) else None
         import pyarrow as pa
@@ -107,11 +117,11 @@ class RunStore:
     # -- bytes and tables ------------------------------------------------------------------------------------------------
 
     def exists(self, path: str) -> bool:
-        """Whether a file is there."""
+        """Tell whether a file exists."""
         return os.path.isfile(path) if self.is_local else bool(self.fs.get_file_info(path).is_file)
 
     def names(self, folder: str) -> list[str]:
-        """The names in a folder, sorted; empty if there is no such folder. Unfinished writes are left out."""
+        """List the names in a folder, sorted and without unfinished files. The list is empty if there is no such folder."""
         if self.is_local:
             found = os.listdir(folder) if os.path.isdir(folder) else []
         else:
@@ -121,17 +131,17 @@ class RunStore:
         return sorted(name for name in found if not name.startswith(TEMPORARY))
 
     def read(self, path: str) -> bytes:
-        """A whole file. Raises FileNotFoundError."""
+        """Read a whole file. Raises FileNotFoundError."""
         if self.is_local:
             return Path(path).read_bytes()
         with self.fs.open_input_stream(path) as stream:
             return bytes(stream.read())
 
     def write(self, path: str, data: bytes) -> None:
-        """Write a whole file atomically, replacing what was there. Raises OSError, and then all is as it was."""
-        memoryview(data)  # what is not bytes must fail before an object store has begun a file
+        """Write a whole file atomically, replacing an existing one. On OSError nothing has changed."""
+        memoryview(data)  # fail on other types before an object store begins the file
         if not self.is_local:
-            # In a thread of its own: whatever interrupts this one, between its beginning and its end the object is not cut short.
+            # Upload in a thread of its own: an interrupt of this thread then cannot cut the object short.
             with ThreadPoolExecutor(1) as pool:
                 pool.submit(self._put, path, data).result()
             return
@@ -144,36 +154,36 @@ class RunStore:
             stream.write(data)
 
     def delete(self, path: str) -> None:
-        """Remove a file that exists."""
+        """Delete a file that exists."""
         self.fs.delete_file(path)
 
     def delete_folder(self, path: str) -> None:
-        """Remove a folder with all in it, if it is there."""
+        """Delete a folder and its content, if it exists."""
         import pyarrow.fs as pafs
 
         if self.fs.get_file_info(path).type == pafs.FileType.Directory:
             self.fs.delete_dir(path)
 
     def read_json(self, path: str) -> Any:
-        """A JSON file. Raises FileNotFoundError, or DamagedFile."""
+        """Read a JSON file. Raises FileNotFoundError, or DamagedFile if the file is not JSON."""
         data = self.read(path)
         try:
             return json.loads(data)
         except ValueError as error:
-            raise DamagedFile(f"{path}: is damaged, no JSON; delete it and submit again to have it made anew") from error
+            raise DamagedFile(f"{path}: is damaged (not JSON); delete it and submit again to make it again") from error
 
     def write_json(self, path: str, value: Any) -> None:
-        """Write a JSON file for people to read as well."""
+        """Write a JSON file, indented so that people can read it too."""
         self.write(path, (json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n").encode())
 
     # -- stages ----------------------------------------------------------------------------------------------------------
 
     def is_done(self, stage: Identified) -> bool:
-        """Whether a stage has its record."""
+        """Tell whether a stage is done, that is, has its record."""
         return self.exists(self.stage_path(stage, "record.json"))
 
     def record(self, stage: Identified) -> dict[str, Any] | None:
-        """A stage's record, or None while it is not done."""
+        """Read a stage's record; None while the stage is not done."""
         path = self.stage_path(stage, "record.json")
         if not self.exists(path):
             return None
@@ -181,17 +191,18 @@ class RunStore:
         return record
 
     def commit(self, stage: Identified, record: dict[str, Any]) -> None:
-        """Write the record: from now on the stage is done."""
+        """Write a stage's record, which marks the stage as done, and remove its unfinished files."""
         self.write_json(self.stage_path(stage, "record.json"), record)
         self.sweep(stage)
 
     def record_by_id(self, stage_id: str) -> dict[str, Any] | None:
-        """The record of a stage known by its id alone, None while it is not done.
+        """Read the record of a stage by the stage's id; None while the stage is not done.
 
-        Raises ValueError if it is no such id: ids come from records too, and must not lead out of the store.
+        Raises:
+            ValueError: If `stage_id` does not look like an id. Ids come from files too, and must not lead out of the store.
         """
         if not STAGE_ID.fullmatch(stage_id):
-            raise ValueError(f"{stage_id!r} is no stage's id; was the store edited by hand?")
+            raise ValueError(f"{stage_id!r} is not the id of a stage; was the store edited by hand?")
         path = self.path("stages", stage_id, "record.json")
         if not self.exists(path):
             return None
@@ -199,11 +210,10 @@ class RunStore:
         return record | {"id": stage_id}
 
     def sweep(self, stage: Identified) -> int:
-        """Remove what killed writers left in the folder of a stage that is done; returns how many files.
+        """Remove temporary files of killed writers from the folder of a finished stage; return their number.
 
-        All files of the stage are there, so that nobody needs what a late writer still writes: it finds its temporary gone and
-        fails alone. Object stores show no unfinished files; what interrupted uploads hold there is removed by a lifecycle rule of
-        the bucket.
+        The stage is complete, so nobody needs what a late writer is still writing: that writer finds its temporary file gone and
+        fails alone. An object store shows no unfinished files; a lifecycle rule of the bucket has to remove interrupted uploads.
         """
         if not self.is_local:
             return 0

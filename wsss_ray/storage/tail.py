@@ -1,4 +1,4 @@
-"""Following a file of the store that grows, such as a training's metrics.jsonl."""
+"""Follow a growing file of the store, such as a training's metrics.jsonl."""
 
 from __future__ import annotations
 
@@ -8,21 +8,31 @@ from wsss_ray.storage.store import RunStore
 
 
 class LineTail:
-    """The lines that come to a file in the store which is written whole each time; only what is new is read."""
+    r"""Read the new lines of a growing file of the store.
+
+    The writer replaces the whole file each time it adds lines; `lines` reads only the part after the lines it has returned.
+
+    Example:
+        >>> tail = LineTail(store, store.stage_path(stage, "metrics.jsonl"))
+        >>> tail.lines()
+        [b'{"step": 100}\n']
+        >>> tail.lines()
+        []
+    """
 
     def __init__(self, store: RunStore, path: str) -> None:
         self.store, self.path = store, path
-        self._seen: tuple[int, object] | None = None
-        self._end, self._last = 0, b""  # how far it was read, and the last line there
+        self._seen: tuple[int, object] | None = None  # size and modification time at the last read
+        self._end, self._last = 0, b""  # number of bytes read, and the last line of them
 
     def lines(self) -> list[bytes]:
-        """The lines since the last call: all of them where the file is not what it was and more. Raises OSError."""
+        """Return the lines added since the last call, or all lines if the file does not continue the one read. Raises OSError."""
         info = self.store.fs.get_file_info(self.path)
         if info.type != pafs.FileType.File or (info.size, info.mtime_ns) == self._seen:
             return []
-        from_here = self._end - len(self._last)
+        start = self._end - len(self._last)  # the last line is read again, to see that it is still there
         with self.store.fs.open_input_file(self.path) as file:
-            file.seek(min(from_here, file.size()))
+            file.seek(min(start, file.size()))
             fresh = file.read()
             if fresh.startswith(self._last):
                 fresh = fresh[len(self._last) :]

@@ -1,6 +1,6 @@
-"""What came of a sweep: one row for each trial and seed, as an Arrow table that any reader of Parquet understands.
+"""Represent the results of a sweep: one row per trial and seed, in an Arrow table that any Parquet reader understands.
 
-What a trial set stands in it twice: exactly, as JSON in `config`, and in a column for each parameter, to filter and to plot.
+The parameters of a trial are in its row twice: exactly, as JSON in `config`, and in one column per parameter, to filter and plot.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ _PARAMETER, _METRIC = "parameter.", "metric."
 
 @dataclass(frozen=True, kw_only=True)
 class TrialRow:
-    """One trial under one seed, as far as it came. Values of `parameters` are JSON's: scalars, lists and blocks."""
+    """One trial under one seed, finished or not. Values of `parameters` are JSON values: scalars, lists and blocks."""
 
     name: str
     run: str  # the name of its run in the store
     seed: int
     method: str
-    parameters: dict[str, Any]  # by dotted field, those that this trial set
-    state: TrialState  # stopped: ended early by a scheduler
+    parameters: dict[str, Any]  # dotted field -> value, of the fields that this trial sets
+    state: TrialState  # stopped: a scheduler ended it early
     error: str | None = None
-    metrics: dict[str, float]  # mIoU by name of the score, as a share of one
+    metrics: dict[str, float]  # name of the score -> mIoU in [0, 1]
     stages: list[str]  # their ids
-    seconds: float  # of its own attempt; stages that it found done cost nothing
+    seconds: float  # of its own attempt; stages that were done before cost nothing
     started: str | None = None  # ISO 8601
     finished: str | None = None
-    progress: float | None = None  # the share of its training that it reported last
+    progress: float | None = None  # the share of its training that it last reported, in [0, 1]
     published: float | None = None  # the paper's figure in per cent
 
 
@@ -62,7 +62,10 @@ _SAME = tuple(field.name for field in fields(TrialRow) if field.name in _FIXED.n
 
 
 def to_table(rows: Sequence[TrialRow]) -> pa.Table:
-    """The rows in their order. A parameter's column has numbers or booleans if all its values are, else text (blocks as JSON)."""
+    """Make the table of the rows, in their order.
+
+    A parameter's column holds numbers or booleans if all its values are such, else text (blocks as JSON).
+    """
     schema, columns = list(_FIXED), {name: [getattr(row, name) for row in rows] for name in _SAME}
     columns["config"] = [canonical(row.parameters) for row in rows]
     columns["error"] = [_printable(row.error) for row in rows]
@@ -81,7 +84,7 @@ def to_table(rows: Sequence[TrialRow]) -> pa.Table:
 
 
 def ranking(rows: Iterable[TrialRow], metric: str) -> list[TrialRow]:
-    """Best first, ties by name and seed; rows without the metric last, by name."""
+    """Sort rows by a metric: best first, ties by name and seed, rows without the metric last."""
 
     def key(row: TrialRow) -> tuple[float, str, int, str]:
         value = row.metrics.get(metric, math.nan)
@@ -95,7 +98,7 @@ def _names(mappings: Iterable[dict[str, Any]]) -> list[str]:
 
 
 def _kind(values: Sequence[Any]) -> pa.DataType:
-    """Of the values that are set; a truth value is no number."""
+    """Choose the type of a column from the values that are set; a boolean is not a number."""
     kinds = {type(value) for value in values if value is not None}
     if kinds and kinds <= {int, float}:
         return pa.float64()
@@ -107,5 +110,5 @@ def _text(value: Any) -> str:
 
 
 def _printable(text: str | None) -> str | None:
-    """Errors quote paths, which may hold bytes that are no text; Arrow takes UTF-8 only."""
+    """Escape what is not UTF-8: errors quote paths with any bytes, and Arrow takes UTF-8 only."""
     return None if text is None else text.encode(errors="backslashreplace").decode()
