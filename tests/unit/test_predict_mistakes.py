@@ -34,7 +34,7 @@ def error_of(capsys, store, *arguments, run="tiny"):
         (["photos", "--address", "http://127.0.0.1:8265"], "predict drives the cluster itself"),
         (["photos", "--address", "127.0.0.1:1"], "address 127.0.0.1:1: nothing answers there"),
         (["photos", "--address", "nonsense"], "address 'nonsense': give auto"),
-        (["photos", "--out", "file"], "Not a directory"),
+        (["photos", "--out", "file"], "--out file: is a file; give a folder"),
         (["photos", "--out", "photos/val/0000.png"], "lies in --out"),
     ],
 )
