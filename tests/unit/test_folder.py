@@ -162,7 +162,7 @@ def test_class_folders(tmp_path):
         ("t.json", "{", r"t\.json: no JSON"),
         ("t.jsonl", '{"image": "a", "tags": []}\n{oops\n', r"t\.jsonl:2: no JSON"),
         ("t.parquet", "not parquet", r"data\.tags: .*t\.parquet is no readable Parquet"),
-        ("t.txt", "a", r"t\.txt is none of \.csv, \.json, \.jsonl, \.parquet"),
+        ("t.txt", "a", r"t\.txt has an unknown format; save it as one of \.csv, \.json, \.jsonl, \.parquet"),
     ],
 )
 def test_errors_name_the_file_and_the_line(root, name, text, message):

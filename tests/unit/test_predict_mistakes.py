@@ -29,7 +29,7 @@ def error_of(capsys, store, *arguments, run="tiny"):
         (["nothing.jpg"], "nothing.jpg: there is no such file or folder"),
         (["void"], "void: no image in this folder; formats: .jpg"),
         (["photos/*.bmp"], "photos/*.bmp: matches no image; formats: .jpg"),
-        (["photos", "--model", "classifier"], "--model classifier: trained segmenters: segmenter, retrain; "),
+        (["photos", "--model", "classifier"], "--model classifier: is not one of the trained segmenters: segmenter, retrain; "),
         (["photos", "--overlay", "--format", "parquet"], "--overlay: goes with --format voc"),
         (["photos", "--address", "http://127.0.0.1:8265"], "predict drives the cluster itself"),
         (["photos", "--address", "127.0.0.1:1"], "address 127.0.0.1:1: nothing answers there"),

@@ -91,7 +91,7 @@ class Folder(Source):
                 yield Item(image_id, tags, other, None, found[0], changed=found[1])
                 continue
             if split == "val" and others is not None and found is None:
-                raise ValueError(f"{row.where}: mask {other} is missing; every image to score on needs one")
+                raise ValueError(f"{row.where}: mask {other} is missing; every validation image needs one")
             path = f"{root}/{name}"
             size, changed = file_state(path) or _fail(f"{row.where}: image {path} is gone")
             first, masked = first or image_id, masked or found is not None
@@ -122,7 +122,7 @@ class Folder(Source):
         for name in sorted(path for paths in self._scan().values() for path in paths):
             first, slash, _ = name.partition("/")
             if not slash:
-                raise ValueError(f"data.root: {name} lies in no class folder; set data.tags to a table, or move it into one")
+                raise ValueError(f"data.root: {name} lies in no class folder; move it into one, or set data.tags to a table")
             rows.append(TagRow(name, (first,), "weak"))
         return rows
 
@@ -195,7 +195,7 @@ def _find(row: TagRow, files: dict[str, tuple[str, ...]], root: str) -> str:
         return same[0]
     if not named or row.image != bare(row.image):
         near = [path for paths in files.values() for path in paths if alike(path) == alike(row.image)]
-        mend = f"; did you mean {near[0]!r}?" if near else f", where it is looked for; formats: {' '.join(SUFFIXES)}"
+        mend = f"; did you mean {near[0]!r}?" if near else f"; names are relative to that folder, formats: {' '.join(SUFFIXES)}"
         raise ValueError(f"{row.where}: image {row.image!r} is not in {root}{mend}")
     if len(named) > 1:
         raise ValueError(f"{row.where}: image {row.image!r} may be {' or '.join(sorted(named))}; give the extension")

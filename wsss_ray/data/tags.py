@@ -90,7 +90,7 @@ def read_table(path: Path, field: str) -> Table:
     readers = {".csv": _from_csv, ".json": _from_json, ".jsonl": _from_jsonl, ".parquet": _from_parquet}
     reader = readers.get(path.suffix.lower())
     if reader is None:
-        raise ValueError(f"data.{field}: {path} is none of {', '.join(readers)}")
+        raise ValueError(f"data.{field}: {path} has an unknown format; save it as one of {', '.join(readers)}")
     rows, columns = list[TagRow](), None
     same: dict[tuple[str, ...], tuple[str, ...]] = {}  # a million rows have a few sets of tags
     for at, record in reader(path, field):

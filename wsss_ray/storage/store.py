@@ -160,7 +160,7 @@ class RunStore:
         try:
             return json.loads(data)
         except ValueError as error:
-            raise DamagedFile(f"{path}: is damaged, no JSON; delete it and submit again to have it made anew") from error
+            raise DamagedFile(f"{path}: is damaged, no JSON; delete it and submit again") from error
 
     def write_json(self, path: str, value: Any) -> None:
         """Write a JSON file for people to read as well."""
