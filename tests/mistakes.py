@@ -176,15 +176,33 @@ def set_(text: str) -> str:
 JOB_FILE = [
     Mistake("no job file", "validate none.yaml", ("none.yaml", "cannot be read")),
     Mistake("a folder for a job file", "validate images", ("images: cannot be read",)),
-    Mistake("empty job file", "validate job.yaml", ("job.yaml:1: a job file is a mapping",), written("job.yaml", "")),
+    Mistake("empty job file", "validate job.yaml", ("job.yaml:1: is no mapping. A job file has",), written("job.yaml", "")),
     Mistake(
-        "a list for a job", "validate job.yaml", ("job.yaml:1: a job file is a mapping",), written("job.yaml", "- name: x\n")
+        "a list for a job",
+        "validate job.yaml",
+        ("job.yaml:1: is no mapping. A job file has",),
+        written("job.yaml", "- name: x\n"),
     ),
-    Mistake("a picture for a job", "validate images/0.png", ("images/0.png: is not UTF-8 text",)),
-    Mistake("tabs", "validate job.yaml", ("job.yaml:4", "YAML wants spaces, not tabs"), edit("  classifier", "\tclassifier")),
-    Mistake("a bracket left open", "validate job.yaml", ("job.yaml:",), edit("[24]", "[24")),
-    Mistake("a key twice", "validate job.yaml", ("name: is there twice",), edit("name: pets", "name: pets\nname: pets")),
-    Mistake("code in YAML", "validate job.yaml", ("constructor",), edit("name: pets", "name: !!python/name:os.system")),
+    Mistake("a picture for a job", "validate images/0.png", ("images/0.png: is not UTF-8 text. Give a job file",)),
+    Mistake(
+        "tabs",
+        "validate job.yaml",
+        ("job.yaml:4: invalid YAML: ", "Indent with spaces, not tabs."),
+        edit("  classifier", "\tclassifier"),
+    ),
+    Mistake("a bracket left open", "validate job.yaml", ("job.yaml:20: invalid YAML: ",), edit("[24]", "[24")),
+    Mistake(
+        "a key twice",
+        "validate job.yaml",
+        ("job.yaml:2: name: is set twice. Remove one.",),
+        edit("name: pets", "name: pets\nname: pets"),
+    ),
+    Mistake(
+        "code in YAML",
+        "validate job.yaml",
+        ("job.yaml:1: invalid YAML: ", "constructor"),
+        edit("name: pets", "name: !!python/name:os.system"),
+    ),
     Mistake("misspelt block", "validate job.yaml", ("methd", "no such field", "method"), edit("method:", "methd:")),
     Mistake("misspelt field", "validate job.yaml", ("job.yaml:", "batchsize", "no such field"), edit("batch_size", "batchsize")),
     Mistake(
@@ -194,13 +212,17 @@ JOB_FILE = [
     Mistake(
         "base that is not there", "validate job.yaml", ("above.yaml", "cannot be read"), edit("name: pets", "base: above.yaml")
     ),
-    Mistake("base of itself", "validate job.yaml", ("builds on this file",), edit("name: pets", "base: job.yaml")),
-    Mistake("a run named with a slash", "plan job.yaml", ("name",), edit("name: pets", "name: my/pets")),
-    Mistake("a run named upwards", "plan job.yaml", ("name",), edit("name: pets", "name: ../pets")),
+    Mistake(
+        "base of itself", "validate job.yaml", ("base: job.yaml leads back to this file",), edit("name: pets", "base: job.yaml")
+    ),
+    Mistake(
+        "a run named with a slash", "plan job.yaml", ("name: 'my/pets' cannot name a run.",), edit("name: pets", "name: my/pets")
+    ),
+    Mistake("a run named upwards", "plan job.yaml", ("name: '../pets' cannot name a run.",), edit("name: pets", "name: ../pets")),
     Mistake(
         "a method in one word",
         "validate job.yaml",
-        ("method", "is a block; write {name: mdc}"),
+        ("method: 'mdc' is no block. Write {name: mdc}",),
         lambda root: written("job.yaml", "name: x\nmethod: mdc\ndata: {kind: folder, root: images}\n")(root),
     ),
     Mistake("unknown method", "validate job.yaml", ("ficklenett", "allowed: ", "ficklenet"), edit("ficklenet", "ficklenett")),
@@ -210,7 +232,7 @@ JOB_FILE = [
     Mistake("a negative batch", set_("method.classifier.batch_size=-4"), ("batch_size", "greater than")),
     Mistake("an even window", set_("method.classifier.kernel_size=4"), ("kernel_size", "odd")),
     Mistake("a threshold above one", set_("method.seed_rule.theta=35"), ("method.seed_rule.theta", "less than")),
-    Mistake("no workers", set_("run.workers=0"), ("run.workers", "at least 1")),
+    Mistake("no workers", set_("run.workers=0"), ("run.workers: must be a whole number of at least 1", "got 0")),
     Mistake("a range backwards", set_("run.workers=[4,2]"), ("run.workers", "[min, max]")),
     Mistake("--set without a value", set_("run.workers"), ("--set run.workers: write it as field.field=value",)),
     Mistake("--set below a number", set_("run.seed.x=1"), ("--set run.seed.x=1", "run.seed")),
@@ -221,18 +243,40 @@ JOB_FILE = [
         ("vgg.pth",),
     ),
     Mistake("a last stage that is none", "submit job.yaml --until never", ("never",)),
-    Mistake("an empty sweep", "submit job.yaml", ("sweep",), lambda root: written("job.yaml", JOB + "sweep: {}\n")(root)),
+    Mistake(
+        "an empty sweep",
+        "submit job.yaml",
+        ("sweep: give either trials",),
+        lambda root: written("job.yaml", JOB + "sweep: {}\n")(root),
+    ),
+    Mistake(
+        "values of a sweep without their kind",
+        "plan job.yaml",
+        ("sweep.space.method.seed_rule.theta: must be a block of fields (grid, choice, uniform, loguniform)",),
+        lambda root: written("job.yaml", JOB + "sweep: {space: {method.seed_rule.theta: [0.3, 0.4]}}\n")(root),
+    ),
+    Mistake(
+        "a sweep whose values are misspelt",
+        "plan job.yaml",
+        ("sweep.space.method.seed_rule.theta.gird: there is no such field; allowed: grid, choice",),
+        lambda root: written("job.yaml", JOB + "sweep: {space: {method.seed_rule.theta: {gird: [0.3, 0.4]}}}\n")(root),
+    ),
     Mistake(
         "a sweep over no field",
         "plan job.yaml",
-        ("method.seed_rule.thata",),
-        lambda root: written("job.yaml", JOB + "sweep: {space: {method.seed_rule.thata: [0.3, 0.4]}}\n")(root),
+        ("method.seed_rule.thata: there is no such field",),
+        lambda root: written("job.yaml", JOB + "sweep: {space: {method.seed_rule.thata: {grid: [0.3, 0.4]}}}\n")(root),
     ),
 ]
 
 DATA = [
     Mistake("no image folder", set_("data.root=nowhere"), ("data.root", "nowhere is not a folder")),
-    Mistake("an empty image folder", "plan job.yaml", ("image '0.png' is not in",), folder("images")),
+    Mistake(
+        "an empty image folder",
+        "plan job.yaml",
+        ("image '0.png' is not in", "add it or remove the row"),
+        folder("images"),
+    ),
     Mistake("no table", set_("data.tags=none.csv"), ("data.tags: cannot read", "none.csv")),
     Mistake("a table with a head alone", "plan job.yaml", ("tags.csv holds no images",), table("image,tags\n")),
     Mistake(
@@ -265,18 +309,22 @@ DATA = [
     Mistake(
         "all images in one class",
         "submit job.yaml",
-        ("all 5 images have the same tags (cat)", "add images of other classes"),
+        ("all 5 images have the same tags (cat)", "Add images of other classes"),
         table("image,tags\n" + "".join(f"{k},cat\n" for k in (0, 1, 2, 3, 4))),
     ),
     Mistake("no mask folder", set_("data.masks=nowhere"), ("data.masks", "nowhere is not a folder")),
-    Mistake("masks under other names", set_("data.masks=others"), ("mask", "is missing"), folder("others")),
+    Mistake("masks under other names", set_("data.masks=others"), ("mask", "is missing; every"), folder("others")),
     Mistake(
         "a table in Excel's format",
         set_("data.tags=tags.xlsx"),
         ("tags.xlsx has an unknown format; save it as one of .csv",),
         written("tags.xlsx", "PK"),
     ),
-    Mistake("images in no class folder", set_("data={kind: folder, root: images}"), ("is not in a class folder",)),
+    Mistake(
+        "images in no class folder",
+        set_("data={kind: folder, root: images}"),
+        ("0.png is not in a class folder; move it into one",),
+    ),
     Mistake("a folder for VOC that is none", set_("data={kind: voc, root: images}"), ("images",)),
     Mistake(
         "tags that would run code",
@@ -289,18 +337,18 @@ DATA = [
 
 STORE = [
     Mistake("a file for a store", "plan job.yaml --store tags.csv", ("store tags.csv: is a file",)),
-    Mistake("a store below a file", "submit job.yaml --store tags.csv/runs", ("tags.csv/runs",)),
+    Mistake("a store below a file", "submit job.yaml --store tags.csv/runs", ("tags.csv/runs: cannot be read or written",)),
     Mistake("a scheme nobody knows", "plan job.yaml --store ftp://host/x", ("store ftp://host/x",)),
     Mistake("no bucket", "plan job.yaml --store s3://", ("store s3://",)),
     Mistake("a password in a URI", "plan job.yaml --store s3://me:secret@bucket/x", ("credentials",)),
     Mistake("no store", "status --store nowhere", ("store nowhere: there is no store there",)),
     Mistake("no such run", "show dogs", ("no run 'dogs' in", "wsss-ray status")),
     Mistake("a run to resume that is none", "resume dogs", ("no run 'dogs' in",)),
-    Mistake("nothing may be written", "submit job.yaml --store /proc/runs", ("/proc/runs",)),
+    Mistake("nothing may be written", "submit job.yaml --store /proc/runs", ("store /proc/runs: cannot be read or written",)),
     Mistake(
         "a record cut off",
         "submit job.yaml",
-        ("record.json", "damaged (not JSON)"),
+        ("record.json: is damaged (not JSON); delete it",),
         of_stage("miou", "record.json", lambda data: data[:40]),
     ),
     Mistake(
@@ -312,7 +360,7 @@ STORE = [
     Mistake(
         "shards of a newer version",
         "export pets --format voc --out labels",
-        ("part-", "version"),
+        ("part-", "has schema version 9, but this wsss-ray reads version"),
         of_stage("miou", "shards/part-*", of_version_9),
     ),
     Mistake(
@@ -330,7 +378,7 @@ CLUSTER = [
     Mistake("another machine without a token", "ps --address http://example.org:8265", ("token",)),
     Mistake("a password in an address", "ps --address http://me:secret@head:8265", ("password",)),
     Mistake("attempts of no cluster", "ps", ("--address http://HEAD:8265",)),
-    Mistake("--detach from nothing", "submit job.yaml --detach", ("--detach goes with --address http://",)),
+    Mistake("--detach from nothing", "submit job.yaml --detach", ("--detach: goes with --address http://",)),
     Mistake("a store that the machines do not share", "submit job.yaml --address http://127.0.0.1:1", ("runs",)),
     Mistake("a module that is not there", "submit job.yaml --include mine.py", ("mine.py",)),
     Mistake("a module that does not parse", "submit job.yaml --include mine.py", ("mine.py",), written("mine.py", "def x(:\n")),
@@ -342,12 +390,18 @@ MODEL = [
     Mistake("a misspelt option", "plan job.yaml --stor runs", ("--stor",)),
     Mistake("no job given", "submit", ("JOB",)),
     Mistake("an image that is not there", "predict pets none.jpg --out labels", ("none.jpg: there is no such file",)),
-    Mistake("a model that is none", "predict pets images --out labels --model maps", ("--model maps: trained segmenters",)),
-    Mistake("labels over a file", "predict pets images --out tags.csv", ("tags.csv",)),
-    Mistake("labels over the images", "predict pets images --out images", ("--out",)),
+    Mistake(
+        "a model that is none",
+        "predict pets images --out labels --model maps",
+        ("--model maps: is not one of the trained segmenters",),
+    ),
+    Mistake("labels over a file", "predict pets images --out tags.csv", ("--out tags.csv: is a file; give a folder",)),
+    Mistake("labels over the images", "predict pets images --out images", ("--out images, where the labels would be written",)),
     Mistake("a form that is none", "export pets --format jpeg --out labels", ("jpeg",)),
-    Mistake("what the run has not", "export pets --format voc --out labels --stage dogs", ("dogs",)),
-    Mistake("an export over a file", "export pets --format voc --out tags.csv", ("tags.csv",)),
+    Mistake(
+        "what the run has not", "export pets --format voc --out labels --stage dogs", ("stage 'dogs': the run has no such stage",)
+    ),
+    Mistake("an export over a file", "export pets --format voc --out tags.csv", ("--out tags.csv: is a file; give a folder",)),
     Mistake("a folder that is not there", "init nowhere --out other.yaml", ("nowhere",)),
     Mistake("a folder without images", "init empty --out other.yaml", ("empty", "no image"), folder("empty")),
     Mistake("a job that is there already", "init images --tags tags.csv --out job.yaml", ("job.yaml",)),

@@ -1,4 +1,4 @@
-"""wsss-ray: weakly supervised semantic segmentation from image-level tags, on a laptop or on a Ray cluster."""
+"""Weakly supervised semantic segmentation from image-level tags, on a laptop or on a Ray cluster."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 else:
 
     def __getattr__(name: str) -> str:
-        """Return the version. It is not imported above, because `wsss_ray.core` takes a tenth of a second to import."""
+        """Return `__version__`. It is not imported above, because importing `wsss_ray.core` takes a tenth of a second."""
         if name == "__version__":
             from wsss_ray.core.version import __version__
 
@@ -24,14 +24,14 @@ def load(
     """Load a trained segmenter as a torch module with `classes`, `predict(image)` and `forward(image_BCHW)`.
 
     Args:
-        run: a run of the store, the id of a train stage, or an exported folder (a path with a slash).
-        store: folder or URI of the run store. The training data need not be there.
-        device: such as "cuda:1"; by default a GPU if there is one.
-        model: which segmenter of the run; by default the last that is trained.
-        crf: with a dense CRF or without; by default as the job's metric has it.
+        run: Name of a run, id of a train stage, or path of an exported folder. The path must contain a slash.
+        store: Folder or URI of the run store. The training data need not be present.
+        device: Device of the model, such as "cuda:1". Default: a GPU if there is one.
+        model: Name of the stage that trained the segmenter. Default: the last one of the run.
+        crf: True refines labels with a dense CRF, False does not. Default: as the job's metric does.
 
     Raises:
-        ValueError: in one line, if there is no such run, model or file, or if it does not fit.
+        ValueError: The run, the model or a file is missing or does not fit. The message is one line.
 
     Example:
         >>> model = wsss_ray.load("photos")

@@ -1,4 +1,4 @@
-"""`python -m wsss_ray`: the command line."""
+"""Run the command line by `python -m wsss_ray`."""
 
 from wsss_ray.cli import main
 

@@ -74,7 +74,7 @@ def test_a_run_from_submission_over_stop_and_resume_to_its_end(head, job, tmp_pa
 
     stopped = head.call("stop", attempt, *at)
     assert (stopped.returncode, "STOPPED" in stopped.stdout) == (0, True), stopped.stderr
-    assert "was over already: STOPPED" in head.call("stop", run, *at).stdout
+    assert "had already ended: STOPPED" in head.call("stop", run, *at).stdout
     assert not (tmp_path / "imported").exists(), "it was stopped before its first image"
 
     (tmp_path / "open").touch()
@@ -153,7 +153,7 @@ def test_an_interrupt_without_a_terminal_detaches(head, job):
     process.send_signal(signal.SIGINT)
     rest = process.communicate(timeout=60)[0]
     assert process.returncode == 130, rest
-    assert rest.startswith(f"detached; {attempt} goes on")
+    assert rest.startswith(f"detached; {attempt} is still running")
     assert attempts(head, run) == {attempt: "RUNNING"}
     head.server().stop(attempt)
 
@@ -192,9 +192,9 @@ def test_what_cannot_be_used_is_refused_in_one_line(head, job, tmp_path):
         (("submit", *arguments, "--address", f"127.0.0.1:{closed}"), {}, "nothing answers there"),
         (("submit", *arguments, "--address", "http://192.0.2.1:8265"), {"RAY_AUTH_MODE": "disabled"}, "refused without a token"),
         (("submit", *arguments, "--address", "ray://head:10001"), {}, "Ray Client"),
-        (("submit", *arguments, "--detach"), {}, "--detach goes with"),
+        (("submit", *arguments, "--detach"), {}, "--detach: goes with"),
         (("submit", *arguments, "--address", head.url, "--store", "here"), {}, "run.store: here is relative"),
-        (("resume", "tiny", "--address", head.url), {}, "--store runs is relative"),
+        (("resume", "tiny", "--address", head.url), {}, "--store runs: is relative"),
     ]
     for command, environment, message in cases:
         done = head.call(*command, **environment)

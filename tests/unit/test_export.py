@@ -176,14 +176,14 @@ def test_the_last_stage_that_is_done_or_the_one_named(made, small, tmp_path, cap
     assert find_labels(store, run_json(store), "relabel").id == stage_named(plan, "relabel").id
     part = small[0]
     assert find_labels(part, run_json(part)).stage == "seeds"
-    done = "those with label maps: seeds, relabel, miou"
+    done = "stages with label maps: seeds, relabel, miou"
     said = error_of(capsys, "--format", "voc", "--store", store.uri, "--stage", "seed")
-    assert f"stage 'seed': there is none; {done}" in said
+    assert f"stage 'seed': the run has no such stage; {done}" in said
     for name in ("seed_quality", "maps", "classifier"):
         said = error_of(capsys, "--format", "voc", "--store", store.uri, "--stage", name)
         assert f"stage {name!r}: it has no label maps; {done}" in said
     said = error_of(capsys, "--format", "voc", "--store", part.uri, "--stage", "relabel")
-    assert "stage 'relabel': it is not done; those with label maps: seeds" in said
+    assert "stage 'relabel': it is not done; stages with label maps: seeds" in said
 
 
 def test_a_run_without_label_maps(tmp_path, capsys):
@@ -208,7 +208,7 @@ def test_a_folder_with_files_is_left_alone(small, tmp_path, capsys, monkeypatch)
     call("--format", "voc", "--store", store.uri, "--overwrite")
     np.testing.assert_array_equal(np.asarray(Image.open(picture)), labels["weak/0003"])
     assert (tmp_path / "tiny-seeds-voc/notes.txt").read_text() == "mine"
-    assert "File exists" in error_of(capsys, "--format", "voc", "--store", store.uri, "--out", picture)
+    assert f"{picture}: is a file; give a folder" in error_of(capsys, "--format", "voc", "--store", store.uri, "--out", picture)
 
 
 def tamper(store, plan, image_id, seed=None):

@@ -140,8 +140,8 @@ def test_copies_are_found_by_content(tmp_path):
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({}, "no images; understood are"),
-        ({"a.png": 1, "b.png": 2}, "2 images, and nothing that gives them tags; understood are"),
+        ({}, "no images; init reads these layouts"),
+        ({"a.png": 1, "b.png": 2}, "2 images, and nothing that gives them tags; init reads these layouts"),
         ({"images/a.png": 1}, "nothing that gives them tags"),
         ({"a.heic": None}, r"no images (1 .heic cannot be read: save them as JPEG)"),
         ({"a.png": 1, "tags.csv": "file,label\na.png,cat\n"}, "the column must be called 'image' (found: file, label)"),

@@ -48,7 +48,7 @@ def test_partial_blocks_keep_the_methods_defaults(tmp_path):
         ("ficklenet", "fickelnet", 3, ["method", "'fickelnet'", "allowed: ", "ficklenet"]),
         ("name: ficklenet", "kind: ficklenet", 2, ["method", "name is missing"]),
         ("kind: folder", "kind: foldr", 8, ["data", "'foldr'", "allowed: ", "folder", "voc"]),
-        ("name: test", "name: a/b", 1, ["name", "pattern"]),
+        ("name: test", "name: a/b", 1, ["name", "'a/b' cannot name a run. Use at most 100 letters, digits, "]),
         ("workers: 1", "workers: -1", 12, ["run.workers"]),
         ("workers: 1", "wrkers: 1", 12, ["run.wrkers", "no such field", "workers"]),
         ("workers: 1", "\tworkers: 1", 12, ["tabs"]),
@@ -87,7 +87,7 @@ def test_overrides(tmp_path):
     path = write(tmp_path, GOOD)
     job = load_job(path, ["method.localizer.selections=7", "run.workers=2", "method.relabel=null"])
     assert (job.method.localizer.selections, job.run.workers, job.method.relabel) == (7, 2, None)
-    with pytest.raises(JobError, match=r"--set run.workers=x: run.workers: is a whole number of at least 1, or a range"):
+    with pytest.raises(JobError, match=r"--set run.workers=x: run.workers: must be a whole number of at least 1, or a range"):
         load_job(path, ["run.workers=x"])
     with pytest.raises(JobError, match="write it as"):
         load_job(path, ["run.workers"])

@@ -18,7 +18,7 @@ from wsss_ray.config.schema import job_schema
     ("loggers", "message"),
     [
         ("[mlfow]", "run.loggers.0: kind is 'mlfow', allowed: "),
-        ("[tensorboard, tensorboard]", "run.loggers: each kind once: tensorboard, tensorboard"),
+        ("[tensorboard, tensorboard]", "run.loggers: 'tensorboard' is listed twice. Remove one."),
         ("mlflow", r"run.loggers: write a list, such as \[mlflow\]"),
         ("[{kind: mlflow, experimant: x}]", "run.loggers.0.experimant: there is no such field; allowed: experiment, tracking"),
         ("[{kind: mlflow, tracking_uri: 'http://me:secret@host'}]", "run.loggers.0.tracking_uri: the URI holds credentials"),

@@ -231,7 +231,7 @@ def test_mistakes_are_one_line(trained_run, tmp_path, capsys):
     for arguments, said in [
         (("--format", "torch", "--stage", "miou"), "--stage: goes with --format voc and coco; with torch give --model"),
         (("--format", "voc", "--model", "retrain"), "--model: goes with --format torch, onnx and safetensors"),
-        (("--format", "torch", "--model", "none"), "--model none: trained segmenters: segmenter, retrain"),
+        (("--format", "torch", "--model", "none"), "--model none: is not one of the trained segmenters: segmenter, retrain"),
         (("--format", "safetensors", "--image", tmp_path / "none.jpg"), "none.jpg"),
         (("--format", "safetensors", "--image", tmp_path / "text.jpg"), "not an image in a format that is read here"),
     ]:

@@ -52,9 +52,9 @@ def test_two_images_with_one_name_are_refused(tree):
 
 
 def test_what_is_written_is_not_read(tree):
-    with pytest.raises(ValueError, match=r"lies in --out a, which is written to"):
+    with pytest.raises(ValueError, match=r"lies in --out a, where the labels would be written"):
         names("a/x.jpg", out="a")
-    with pytest.raises(ValueError, match=r"lies in --out a, which is written to"):
+    with pytest.raises(ValueError, match=r"lies in --out a, where the labels would be written"):
         names("a", out="a")
 
 

@@ -80,7 +80,7 @@ def test_generations_share_their_past_and_end_in_the_bytes_of_one_training(tmp_p
         ({"samples": 1}, "at least 2 samples"),
         ({"space": {"method.seed_rule.theta": {"uniform": [0, 1]}}}, "a space of one field"),
         ({"space": {LR: {"grid": [1]}}}, "drawn at random"),
-        ({"search": "optuna"}, "goes without a scheduler"),
+        ({"search": "optuna"}, "and no scheduler"),
         ({"seeds": [1, 2]}, "no seeds"),
     ],
 )

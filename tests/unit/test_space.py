@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import yaml
@@ -66,21 +68,41 @@ def test_names_tell_trials_apart():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({}, "give either trials, at least one, or a space"),
+        ({}, r"give either trials \(at least one\) or a space"),
         ({"trials": [{"name": "a"}], "space": {"x": {"grid": [1]}}}, "give either trials"),
         ({"space": {"x": {}}}, "give one of grid, choice, uniform, loguniform"),
         ({"space": {"x": {"grid": [1], "choice": [2]}}}, "give one of grid"),
-        ({"space": {"x": {"uniform": [2, 1]}}}, r"\[2, 1\]: the first is to be less"),
-        ({"space": {"x": {"loguniform": [0, 1]}}}, "less and positive"),
-        ({"space": {"run.seed": {"grid": [1]}}}, "run.seed is not a trial's to set"),
+        ({"space": {"x": {"uniform": [2, 1]}}}, r"\[2, 1\]: the first number must be smaller"),
+        ({"space": {"x": {"loguniform": [0, 1]}}}, "smaller and positive"),
+        ({"space": {"run.seed": {"grid": [1]}}}, "run.seed cannot be set by a trial"),
         ({"space": {"x": {"grid": []}}}, "at least 1"),
-        ({"space": {"x": {"grid": [1]}}, "search": "optuna"}, "optuna draws from a space without grids"),
+        ({"space": {"x": {"grid": [1]}}, "search": "optuna"}, "optuna needs a space without grids"),
         ({"space": {"x": {"grid": [1]}}, "scheduler": {"kind": "asha", "grace": 2}}, "less than 1"),
     ],
 )
 def test_mistakes(fields, message):
     with pytest.raises(ValidationError, match=message):
         sweep(**fields)
+
+
+@pytest.mark.parametrize(
+    ("block", "message"),
+    [
+        ("{trials: [3]}", r"trials.0: must be a block of fields \(name, set, published\)"),
+        ("{space: {run.workers: [1]}}", r"space.run.workers: must be a block of fields \(grid, choice, uniform, loguniform\)"),
+        ("{space: {run.workers: {grit: [1]}}}", "space.run.workers.grit: there is no such field; allowed: grid, choice, .*"),
+        ("{scheduler: {kind: pbt, gens: 3}}", "scheduler.pbt.gens: there is no such field; allowed: kind, generations, .*"),
+        ("{scheduler: {kind: asha, gens: 3}}", "scheduler.asha.gens: there is no such field; allowed: kind, stage, .*"),
+        ("{scheduler: {kind: bohb}}", "scheduler: kind is 'bohb', allowed: asha, pbt"),
+        ("{scheduler: {grace: 0.5}}", "scheduler: kind is missing"),
+    ],
+)
+def test_mistakes_in_a_job_name_the_field_and_what_is_allowed(tmp_path, block, message):
+    path = tmp_path / "job.yaml"
+    path.write_text(yaml.safe_dump(tiny_job_of("cam") | {"sweep": yaml.safe_load(block)}))
+    with pytest.raises(JobError) as caught:
+        read_job(path)
+    assert any(re.fullmatch(rf"{path}:\d+: sweep.{message}", line) for line in str(caught.value).splitlines()), caught.value
 
 
 def test_the_ends_of_a_draw():

@@ -104,7 +104,10 @@ def test_labels_round_trip():
 @pytest.mark.parametrize(
     ("metadata", "message"),
     [
-        ({"wsss_ray.schema": "seeds", "wsss_ray.version": "99"}, r"part-00000\.parquet: schema version 99, .* delete the stage"),
+        (
+            {"wsss_ray.schema": "seeds", "wsss_ray.version": "99"},
+            r"part-00000\.parquet: has schema version 99, .* delete the stage",
+        ),
         ({"wsss_ray.schema": "maps", "wsss_ray.version": "1"}, "holds maps, expected seeds"),
         (None, "holds no artifact of wsss-ray"),
     ],

@@ -48,10 +48,10 @@ def test_a_job_may_build_on_another(tmp_path, base):
     ("text", "message"),
     [
         ("base: nowhere.yaml\nname: x\n", r"nowhere.yaml: cannot be read"),
-        ("base: [a]\nname: x\n", r"job.yaml:1: base: is the path of another job file"),
-        ("base: job.yaml\nname: x\n", r"job.yaml:1: base: job.yaml builds on this file"),
+        ("base: [a]\nname: x\n", r"job.yaml:1: base: must be the path of another job file"),
+        ("base: job.yaml\nname: x\n", r"job.yaml:1: base: job.yaml leads back to this file"),
         ("base: base.yaml\nmethod:\n  seed_rule: {theta: 7}\n", r"job.yaml:3: method.seed_rule.theta: .* equal to 1"),
-        ("base: base.yaml\nsweep: {trials: []}\n", r"job.yaml:2: sweep: give either trials, at least one, or a space"),
+        ("base: base.yaml\nsweep: {trials: []}\n", r"job.yaml:2: sweep: give either trials \(at least one\) or a space"),
         ("base: base.yaml\nsweep: {trials: [{name: a}, {name: 'A'}]}\n", r"job.yaml:2: sweep: trials: two are called 'a'"),
     ],
 )
@@ -72,9 +72,9 @@ def test_mistakes_name_file_and_line(tmp_path, base, text, message):
             "treshold: there is no such field; allowed: threshold",
         ),
         ("sweep: {trials: [{name: a, publised: 3}]}", "publised: there is no such field; allowed: name, set, published"),
-        ("sweep: {trials: [{name: a, set: {run.seed: 3}}]}", "run.seed is not a trial's to set"),
-        ("sweep: {trials: [{name: a, set: {name: b}}]}", "name is not a trial's to set"),
-        ("sweep: {seeds: [1, 1], trials: [{name: a}]}", "has one twice"),
+        ("sweep: {trials: [{name: a, set: {run.seed: 3}}]}", "run.seed cannot be set by a trial"),
+        ("sweep: {trials: [{name: a, set: {name: b}}]}", "name cannot be set by a trial"),
+        ("sweep: {seeds: [1, 1], trials: [{name: a}]}", "lists one twice"),
     ],
 )
 def test_mistakes_in_lists_and_sweeps(tmp_path, base, text, message):
@@ -84,7 +84,7 @@ def test_mistakes_in_lists_and_sweeps(tmp_path, base, text, message):
 
 def test_seeds_of_the_command_line_do_not_vanish(tmp_path, base):
     file = write(tmp_path, "job.yaml", {"base": "base.yaml", "sweep": {"seeds": [1, 2], "trials": [{"name": "a"}]}})
-    with pytest.raises(JobError, match=r"set sweep.seeds="):
+    with pytest.raises(JobError, match=r"Set sweep.seeds="):
         read_job(file, ["run.seed=9"]).trials()
     assert [one.seed for one in read_job(file, ["sweep.seeds=[9]"]).trials()] == [9]
 
@@ -102,10 +102,10 @@ def test_long_names_stay_apart(tmp_path, base):
     [
         ("{name: a, set: {method.seed_rule.theta: 3}}", r"trial 'a': method.seed_rule.theta: "),
         ("{name: a, set: {method.seed_rule.tehta: 1}}", r"trial 'a': method.seed_rule.tehta: there is no such field"),
-        ("{name: a, set: {method.localizer.scales.5: 1}}", r"5 is no place in a list of 1"),
-        ("{name: a, set: {method.localizer.scales.0.x: 1}}", r"method.localizer.scales.0 is 1.0, no block"),
-        ("{name: a, set: {method.localizer.scales.0.x.y: 1}}", r"method.localizer.scales.0 is 1.0, no block"),
-        ("{name: a, set: {name.x.y: 1}}", r"name.x.y is not a trial's to set"),
+        ("{name: a, set: {method.localizer.scales.5: 1}}", r"5 is no position in a list of 1"),
+        ("{name: a, set: {method.localizer.scales.0.x: 1}}", r"method.localizer.scales.0 is 1.0, which has no fields"),
+        ("{name: a, set: {method.localizer.scales.0.x.y: 1}}", r"method.localizer.scales.0 is 1.0, which has no fields"),
+        ("{name: a, set: {name.x.y: 1}}", r"name.x.y cannot be set by a trial"),
     ],
 )
 def test_a_mistake_in_a_trial_names_it(tmp_path, trial, message):

@@ -1,4 +1,4 @@
-"""The command line: parse, call, print. One file per family of commands; the heavy imports are inside the commands."""
+"""Assemble the command line. Commands parse, call and print; each imports what is heavy inside its function."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ for command in (
 
 
 def main() -> None:
-    """Run the command line: exit code 2 and one clear message for what a user can mend."""
+    """Run the command line. A mistake that the user can fix ends it with one clear message and exit code 2."""
     guard.BY_MAIN.set(True)
     with signals.heard():
         try:
@@ -31,7 +31,10 @@ def main() -> None:
 
 @app.callback(invoke_without_command=True)
 def _options(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
-    """Weakly supervised semantic segmentation from image-level tags, on a laptop or on a Ray cluster."""
+    """Weakly supervised semantic segmentation from image-level tags, on a laptop or on a Ray cluster.
+
+    To begin: wsss-ray init FOLDER, then wsss-ray check job.yaml, then wsss-ray submit job.yaml.
+    """
     if version:
         from wsss_ray.core.version import __version__
 

@@ -1,4 +1,4 @@
-"""Commands for the attempts on a cluster: ps, logs, stop; and how submit and resume send a job there and follow it."""
+"""List, follow and stop attempts on a cluster (ps, logs, stop), and send jobs there for submit and resume."""
 
 from __future__ import annotations
 
@@ -19,32 +19,41 @@ if TYPE_CHECKING:
     from wsss_ray.runners.jobs import Attempt, JobServer
 
 Server = Annotated[
-    str | None, typer.Option("--address", metavar="URL", envvar="RAY_API_SERVER_ADDRESS", help="Job server: http://HEAD:8265.")
+    str | None,
+    typer.Option(
+        "--address",
+        metavar="URL",
+        envvar="RAY_API_SERVER_ADDRESS",
+        help="The cluster's job server, such as http://HEAD:8265.",
+    ),
 ]
-AttemptName = Annotated[str, typer.Argument(metavar="ID", help="An attempt, or a run: then its latest attempt.")]
+AttemptName = Annotated[str, typer.Argument(metavar="ID", help="An attempt, or a run: the latest attempt at it.")]
 
 _END = {"SUCCEEDED": 0, "FAILED": 2, "STOPPED": 130}
 
 
 @dataclass(frozen=True)
 class Shipment:
-    """A command for a cluster and all that it needs there."""
+    """A command to run on a cluster, with everything that it needs there."""
 
     run: str
     store: str
     arguments: tuple[str, ...]
-    again: tuple[str, ...]  # the command that resumes it
+    again: tuple[str, ...]  # arguments of the command that resumes it
     texts: dict[str, str]
     includes: tuple[Path, ...] = ()
-    plugins: tuple[str, ...] = ()  # modules that must be installed there
+    plugins: tuple[str, ...] = ()  # modules that must be installed on the cluster
     excludes: tuple[str, ...] = ()
     python: str | None = None
 
 
 def ps(
-    address: Server = None, all_jobs: Annotated[bool, typer.Option("--all", help="Also the jobs that others submitted.")] = False
+    address: Server = None, all_jobs: Annotated[bool, typer.Option("--all", help="List the jobs of other programs too.")] = False
 ) -> None:
-    """List the attempts on a cluster, oldest first; how far those that go on are, if their store can be read from here."""
+    """List the attempts on a cluster, oldest first.
+
+    An attempt is one submission of a run. The progress of a running attempt is shown if this machine can read its store.
+    """
     server = connect(address)
     rows, closed = [], set[str]()
     for one in _or_fail(lambda: server.attempts(all_jobs=all_jobs)):
@@ -56,9 +65,11 @@ def ps(
 def logs(
     attempt: AttemptName,
     address: Server = None,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until it ends; exits as submit does.")] = False,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Follow the output until the attempt ends; exit as submit does.")
+    ] = False,
 ) -> None:
-    """Print what an attempt has printed."""
+    """Print the output of an attempt."""
     server = connect(address)
     found = _or_fail(lambda: server.find(attempt))
     if not follow:
@@ -67,23 +78,36 @@ def logs(
     try:
         found = _tail(server, found.id)()
     except KeyboardInterrupt:
-        fail(f"{found.id} goes on", code=130)
+        fail(f"{found.id} is still running", code=130)
     raise SystemExit(_END[found.state])
 
 
 def stop(attempt: AttemptName, address: Server = None) -> None:
-    """Stop an attempt and wait for its end. What it has done is kept."""
+    """Stop an attempt and wait until it has ended.
+
+    What it has finished stays in the store; resume continues from there.
+    """
     server = connect(address)
     found = _or_fail(lambda: server.find(attempt))
     if found.is_over:
-        typer.echo(f"{found.id} was over already: {found.state}")
+        typer.echo(f"{found.id} had already ended: {found.state}")
         return
     found = _or_fail(lambda: server.stop(found.id))
-    typer.echo(f"{found.id} is over: {found.state}; what was done is kept")
+    typer.echo(f"{found.id} has ended: {found.state}; what was done is kept")
 
 
 def send(shipment: Shipment, address: str, *, detach: bool, force: bool) -> NoReturn:
-    """Submit to a cluster, and follow unless it is to detach. Ends the process: 0 success, 2 failure, 130 stopped."""
+    """Submit a command to a cluster, follow it unless `detach`, and end this process.
+
+    Args:
+        shipment: Command, files and options to send.
+        address: URL of the job server.
+        detach: Return once the cluster has accepted the job.
+        force: Submit even if another attempt at the run is running.
+
+    Raises:
+        SystemExit: Always. The code is 0 after success or when detached, 2 after a failure, 130 if stopped.
+    """
     import getpass
     from contextlib import suppress
     from tempfile import TemporaryDirectory
@@ -106,8 +130,8 @@ def send(shipment: Shipment, address: str, *, detach: bool, force: bool) -> NoRe
     running = None if force else _or_fail(lambda: server.running(shipment.run, store))
     if running is not None:
         fail(
-            f"run {shipment.run} has an attempt that is {running.state}: {running.id}; "
-            f"end it by `{_command(server, 'stop', running.id)}`, or submit beside it by --force"
+            f"run {shipment.run}: attempt {running.id} is {running.state}. "
+            f"Stop it with `{_command(server, 'stop', running.id)}`, or submit another one with --force."
         )
     metadata = {jobs.RUN: shipment.run, jobs.STORE: store, jobs.VERSION: __version__}
     with suppress(KeyError, OSError):
@@ -121,9 +145,7 @@ def send(shipment: Shipment, address: str, *, detach: bool, force: bool) -> NoRe
         bundle.write(Path(folder), files, shipment.texts)
         environment = {"WSSS_RAY_ATTEMPT": attempt} | plugins
         _or_fail(
-            lambda: server.submit(
-                attempt, entrypoint=command, folder=Path(folder), environment=environment, metadata=metadata
-            )
+            lambda: server.submit(attempt, entrypoint=command, folder=Path(folder), environment=environment, metadata=metadata)
         )
     typer.echo(f"submitted {attempt}")
     if detach:
@@ -133,11 +155,11 @@ def send(shipment: Shipment, address: str, *, detach: bool, force: bool) -> NoRe
 
 
 def connect(address: str | None) -> JobServer:
-    """The job server at an address, with its token. Exits if there is none, or none that may be used."""
+    """Return the job server at an address, with its token. Exit if there is none or if it may not be used."""
     from wsss_ray.deploy.address import AddressError, job_server
 
     if not address:
-        fail("give the cluster's job server by --address http://HEAD:8265, or by RAY_API_SERVER_ADDRESS")
+        fail("no job server is named. Give the cluster's with --address http://HEAD:8265 or RAY_API_SERVER_ADDRESS.")
     try:
         access = job_server(address, os.environ, home=Path.home())
     except AddressError as error:
@@ -151,7 +173,7 @@ def connect(address: str | None) -> JobServer:
 
 
 def _follow(attempt: str, shipment: Shipment, server: JobServer) -> NoReturn:
-    """Show an attempt's log until its end, or until the user wants no more."""
+    """Print the log of an attempt until it ends or the user detaches, and end this process."""
     tail = _tail(server, attempt)
     while True:
         try:
@@ -164,28 +186,25 @@ def _follow(attempt: str, shipment: Shipment, server: JobServer) -> NoReturn:
             if answer == "s":
                 found = _or_fail(lambda: server.stop(attempt))
                 break
-            typer.echo(f"detached; {attempt} goes on")
+            typer.echo(f"detached; {attempt} is still running")
             _say_how(attempt, shipment.store, server)
             raise SystemExit(130 if answer is None else 0) from None
     if found.state == "SUCCEEDED":
         raise SystemExit(0)
-    how = f"go on by `{_command(server, *shipment.again)}`"
     what = "was stopped" if found.state == "STOPPED" else "has failed"
-    fail(f"{attempt} {what}; what was done is kept, {how}", _END[found.state])
+    fail(f"{attempt} {what}; what was done is kept, resume with `{_command(server, *shipment.again)}`", _END[found.state])
 
 
 def _tail(server: JobServer, attempt: str) -> Any:
-    """What follows an attempt's log, and does so again from there when it was interrupted."""
+    """Return a function that follows an attempt's log. After an interrupt, calling it again continues where it was."""
     from wsss_ray.runners.jobs import LogTail
 
-    tail = LogTail(
-        server, attempt, write=lambda text: typer.echo(text, nl=False), note=lambda text: typer.echo(text, err=True)
-    )
+    tail = LogTail(server, attempt, write=lambda text: typer.echo(text, nl=False), note=lambda text: typer.echo(text, err=True))
     return lambda: _or_fail(tail.follow)
 
 
 def _ask() -> str:
-    """What to do with an attempt that the user turns away from; another Ctrl-C, or no answer, is to detach."""
+    """Ask what to do with the attempt after Ctrl-C. Another Ctrl-C, or no answer, means detach."""
     while True:
         typer.echo("\n[d]etach, [s]top or [c]ontinue? ", nl=False, err=True)
         try:
@@ -207,7 +226,7 @@ def _command(server: JobServer, *arguments: str) -> str:
 
 
 def _or_fail(call: Any) -> Any:
-    """What a call to the job server returns; exits with its one line if it fails."""
+    """Return the result of a call to the job server. Exit with its one-line message if it fails."""
     from wsss_ray.runners.jobs import ClusterError
 
     try:
@@ -217,7 +236,7 @@ def _or_fail(call: Any) -> Any:
 
 
 def _at(attempt: Attempt, closed: set[str]) -> list[str]:
-    """How far an attempt that goes on is, by its store; `closed` are stores that cannot be read from here."""
+    """Return the progress cells of a running attempt from its store. `closed` collects stores that cannot be read from here."""
     from wsss_ray.reporting.status import run_status, sweep_status
     from wsss_ray.storage.store import RunStore
 

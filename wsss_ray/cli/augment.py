@@ -1,4 +1,4 @@
-"""The command that prepares Pascal VOC as the papers use it: augment-voc."""
+"""Prepare Pascal VOC as the papers use it: the command augment-voc."""
 
 from __future__ import annotations
 
@@ -10,12 +10,15 @@ import typer
 from wsss_ray.cli.console import fail
 from wsss_ray.cli.init import watched
 
-VocFolder = Annotated[Path, typer.Argument(metavar="VOC", help="VOCdevkit/VOC2012.")]
-SbdFolder = Annotated[Path, typer.Argument(metavar="SBD", help="benchmark_RELEASE, as benchmark.tgz has it.")]
+VocFolder = Annotated[Path, typer.Argument(metavar="VOC", help="Folder VOCdevkit/VOC2012.")]
+SbdFolder = Annotated[Path, typer.Argument(metavar="SBD", help="Folder benchmark_RELEASE, unpacked from benchmark.tgz.")]
 
 
 def augment_voc(voc: VocFolder, sbd: SbdFolder) -> None:
-    """Add SBD's masks to Pascal VOC 2012: writes SegmentationClassAug and train_aug.txt, which the papers train on."""
+    """Add the masks of SBD to a folder of Pascal VOC 2012.
+
+    Writes SegmentationClassAug and train_aug.txt, on which the papers train.
+    """
     from wsss_ray.data.sbd import LIST, augment
 
     try:
@@ -26,5 +29,5 @@ def augment_voc(voc: VocFolder, sbd: SbdFolder) -> None:
     except OSError as error:
         fail(f"{error.filename or voc}: {error.strerror or error}")
     except KeyboardInterrupt:
-        fail("interrupted; call it again to begin anew", code=130)
+        fail("interrupted; run it again to start over", code=130)
     typer.echo(f"{LIST}: {found.train_aug} images, {found.train} of them VOC's own; {found.val} to score on")

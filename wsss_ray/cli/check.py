@@ -1,4 +1,4 @@
-"""The command that tries a job before its long run: two batches of everything, and what the whole will take."""
+"""Try a job before its long run: run two batches of each stage, and estimate time, memory and disk of the whole."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ import typer
 from wsss_ray.cli.console import JobFile, Override, StoreUri, Until, check_loggers, fail, load, plan_here, say_data, table
 from wsss_ray.cli.signals import unwound_by_sigterm
 
-Images = Annotated[int, typer.Option("--images", min=2, help="Images of each split that are tried.")]
-Memory = Annotated[float | None, typer.Option("--memory", metavar="GB", min=0, help="Memory to do with. Default: what is free.")]
+Images = Annotated[int, typer.Option("--images", min=2, help="Images to try from each split.")]
+Memory = Annotated[
+    float | None, typer.Option("--memory", metavar="GB", min=0, help="Memory to use at most. Default: what is free.")
+]
 
 _ENOUGH = 5  # failed images that are named
 
@@ -24,7 +26,10 @@ def check(
     images: Images = 6,
     memory: Memory = None,
 ) -> None:
-    """Try two batches of every stage here, without Ray and leaving nothing behind, and estimate what the whole job takes."""
+    """Run two batches of each stage and estimate the whole job.
+
+    Finds mistakes before the long run, and estimates time, memory and disk. Needs no Ray and leaves no files behind.
+    """
     from rich.console import Console
 
     from wsss_ray.preflight.dry_run import CheckError, try_job
@@ -73,7 +78,7 @@ def check(
 
 
 def _places(job: Any) -> tuple[Any, list[str]]:
-    """What the job gets on this machine, and what has to be said of that."""
+    """Return the resources that the job gets on this machine, and notes for the user about them."""
     from wsss_ray.preflight.estimate import Places
     from wsss_ray.preflight.survey.sizes import Machine
     from wsss_ray.runners.admission import training_share
@@ -100,7 +105,7 @@ def _places(job: Any) -> tuple[Any, list[str]]:
 
 
 def _show(found: list[Any]) -> None:
-    """The table, and its sums."""
+    """Print the table of stages and their total."""
     from wsss_ray.preflight.estimate import RAY_START, total_bytes, total_seconds
 
     gpu = any(one.on_gpu for one in found)
@@ -120,14 +125,14 @@ def _show(found: list[Any]) -> None:
 
 
 def _unknown(job: Any, places: Any) -> list[str]:
-    """What no trial on one machine can tell."""
+    """Name what a trial on one machine cannot predict."""
     cluster = places.workers > 1 or "://" in job.run.store or os.environ.get("RAY_ADDRESS")
     others = ", other machines' speed, the network between them and the store's" if cluster else ""
     return [f"not known: how good the model will be{others}; rare large or broken images, as a few were tried"]
 
 
 def _warnings(found: list[Any], store: Any) -> list[str]:
-    """What does not fit this machine."""
+    """Return a warning for each resource that the job exceeds on this machine."""
     import shutil
     from pathlib import Path
 
@@ -149,7 +154,7 @@ def _warnings(found: list[Any], store: Any) -> list[str]:
 
 
 def _say_failed(job: Any, measures: list[Any], images: int, allowed: float) -> None:
-    """Name the images that could not be done; exit if a run like this would end."""
+    """Name the images that failed. Exit if so many failures would end the run."""
     failed = [one for measure in measures for one in measure.failed]
     for one in failed[:_ENOUGH]:
         typer.echo(f"warning: {one.what}: {one.reason} (stage {one.stage})")

@@ -1,6 +1,6 @@
-"""What a shell may complete besides commands and options: names of runs and stages, as the store `runs` or --store has them.
+"""Complete names of runs and stages in a shell, from the store that --store names or from `runs`.
 
-A tab must not wait: nothing but the standard library is imported here, and only a store that is a folder is looked at.
+Completion must be fast. So this module imports nothing but the standard library, and reads only stores that are folders.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from typing import Any
 
 import typer
 
-_SKIPPED = (OSError, ValueError, LookupError, TypeError)  # a tab is no place for messages
+_SKIPPED = (OSError, ValueError, LookupError, TypeError)  # completion prints no messages
 
 
 def run_names(ctx: typer.Context, incomplete: str) -> list[str]:
-    """Runs of the store."""
+    """List the runs of the store."""
     folder = _runs(ctx)
     try:
         return sorted(path.name for path in folder.iterdir() if path.name.startswith(incomplete) and path.is_dir())
@@ -24,18 +24,18 @@ def run_names(ctx: typer.Context, incomplete: str) -> list[str]:
 
 
 def label_stages(ctx: typer.Context, incomplete: str) -> list[str]:
-    """Stages of the run that was given that may hold label maps."""
+    """List the stages of the given run that may hold label maps."""
     return _stages(ctx, ("seed", "evaluate"), incomplete)
 
 
 def trained_stages(ctx: typer.Context, incomplete: str) -> list[str]:
-    """Trainings of the run that was given."""
+    """List the train stages of the given run."""
     return _stages(ctx, ("train",), incomplete)
 
 
 def _stages(ctx: typer.Context, kinds: tuple[str, ...], incomplete: str) -> list[str]:
     try:
-        run = ctx.params["run"] or ctx.args[0]  # of a line that ends in an option without its value, no argument is parsed
+        run = ctx.params["run"] or ctx.args[0]  # click parses no argument of a line that ends in an option
         stages: list[dict[str, Any]] = json.loads((_runs(ctx) / run / "run.json").read_bytes())["stages"]
         return [stage["name"] for stage in stages if stage["kind"] in kinds and stage["name"].startswith(incomplete)]
     except _SKIPPED:
@@ -43,5 +43,5 @@ def _stages(ctx: typer.Context, kinds: tuple[str, ...], incomplete: str) -> list
 
 
 def _runs(ctx: typer.Context) -> Path:
-    """Where the runs of the store are; below a file that is not there if the store is no folder."""
+    """Return the folder of the runs. For a store that is no folder, it is a path that does not exist."""
     return Path(ctx.params.get("store") or "runs", "runs").expanduser()

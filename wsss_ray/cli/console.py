@@ -1,4 +1,4 @@
-"""What the commands share: loading jobs and stores with one clear message on mistakes, printing tables."""
+"""Load jobs and stores, and print tables, for all commands. A mistake ends the command with one clear message."""
 
 from __future__ import annotations
 
@@ -20,13 +20,17 @@ if TYPE_CHECKING:
 
 JobFile = Annotated[Path, typer.Argument(metavar="JOB", help="Job file (YAML).")]
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="Name of the run.", autocompletion=run_names)]
-Override = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override a field; may be repeated.")]
-StoreUri = Annotated[str | None, typer.Option("--store", metavar="URI", help="Run store; overrides run.store.")]
-OpenStore = Annotated[str, typer.Option("--store", metavar="URI", help="Run store.")]
+Override = Annotated[
+    list[str] | None, typer.Option("--set", metavar="A.B=C", help="Set a field of the job, such as run.seed=1. Repeatable.")
+]
+StoreUri = Annotated[
+    str | None, typer.Option("--store", metavar="URI", help="Folder or URI of the run store, instead of the job's run.store.")
+]
+OpenStore = Annotated[str, typer.Option("--store", metavar="URI", help="Folder or URI of the run store.")]
 Model = Annotated[
     str | None,
     typer.Option(
-        metavar="NAME", help="Which segmenter of the run; by default the last trained one.", autocompletion=trained_stages
+        metavar="NAME", help="Stage that trained the segmenter. Default: the last one of the run.", autocompletion=trained_stages
     ),
 ]
 Until = Annotated[Literal["localize", "seed", "train"] | None, typer.Option(help="Stop after the last stage of this kind.")]
@@ -35,7 +39,7 @@ INTERRUPTED = "interrupted; what was done is kept, submit again to go on"
 
 
 def load(job: Path, override: list[str] | None) -> LoadedJob:
-    """Read a job file. Exits with a line per mistake."""
+    """Read and validate a job file. Exit with one line per mistake."""
     from wsss_ray.config.job import JobError, read_job
 
     try:
@@ -47,7 +51,7 @@ def load(job: Path, override: list[str] | None) -> LoadedJob:
 def plan_here(
     loaded: LoadedJob, store: str | None, until: Until, listed: Listed | None = None
 ) -> tuple[JobConfig, Plan, RunStore]:
-    """The job with its data at absolute paths, its plan, and its store. Exits with a line per mistake."""
+    """Return the job with absolute data paths, its plan and its store. Exit with one line per mistake."""
     from wsss_ray.config.job import plans_of
     from wsss_ray.config.paths import located
 
@@ -60,7 +64,7 @@ def plan_here(
 
 
 def check_loggers(job: JobConfig) -> None:
-    """Exit if a logger of the job cannot be used from here."""
+    """Exit if this process cannot use a logger of the job."""
     for logger in job.run.loggers:
         try:
             logger.check()
@@ -69,7 +73,7 @@ def check_loggers(job: JobConfig) -> None:
 
 
 def plan_trials(loaded: LoadedJob, until: Until, listed: Listed) -> list[tuple[TrialJob, Plan]]:
-    """Every job of a sweep with its plan, as far as they are known before the start. Exits with a line per mistake."""
+    """Return the jobs of a sweep that are known before its start, each with its plan. Exit with one line per mistake."""
     from wsss_ray.config.job import JobError, plans_of
     from wsss_ray.config.paths import located
     from wsss_ray.config.sweep import check_scheduler
@@ -86,26 +90,32 @@ def plan_trials(loaded: LoadedJob, until: Until, listed: Listed) -> list[tuple[T
 
 
 def open_store(uri: str, *, must_exist: bool = False) -> RunStore:
-    """A run store. Exits if it is none."""
+    """Open a run store. Exit if the URI is no store or, with `must_exist`, if there is none yet."""
     from wsss_ray.storage.store import RunStore
 
     try:
         store = RunStore(uri)
         there = store.there()
-    except (OSError, ValueError) as error:  # pyarrow's own are among these
+    except (OSError, ValueError) as error:  # pyarrow raises subclasses of these
         from wsss_ray.storage.filesystems import shown
 
         fail(f"store {shown(uri)}: {error}")
     if there == "file":
         fail(f"store {uri}: is a file; give a folder")
     if must_exist and there is None:
-        fail(f"store {uri}: there is no store there; give the folder by --store")
+        fail(f"store {uri}: there is no store there; give its folder with --store")
     return store
+
+
+def check_out(folder: Path) -> None:
+    """Exit if --out names a file."""
+    if folder.exists() and not folder.is_dir():
+        fail(f"--out {folder}: is a file; give a folder")
 
 
 @contextmanager
 def told(store: RunStore) -> Iterator[None]:
-    """What can go wrong while stages are made, each as one clear message."""
+    """Exit with one clear message if a stage, the store or the cluster fails in this block."""
     from wsss_ray.engine.records import StageError
 
     try:
@@ -115,13 +125,13 @@ def told(store: RunStore) -> Iterator[None]:
     except ConnectionError as error:
         fail(f"no Ray cluster at {os.environ.get('RAY_ADDRESS')} takes this process: {str(error).strip().splitlines()[0]}")
     except OSError as error:
-        fail(f"store {store.uri}: {error}")
+        fail(f"store {store.uri}: {'cannot be read or written: ' if error.errno else ''}{error}")
     except KeyboardInterrupt:
         fail(INTERRUPTED, code=130)
 
 
 def known_run(store: RunStore, run: str) -> dict[str, Any]:
-    """What `run.json` says of a run. Exits if there is no such run."""
+    """Return the content of a run's `run.json`. Exit if there is no such run."""
     names = store.names(store.path("runs"))
     path = store.run_path(run, "run.json")
     if run not in names or not store.exists(path):
@@ -131,7 +141,7 @@ def known_run(store: RunStore, run: str) -> dict[str, Any]:
 
 
 def say_data(plan: Plan) -> None:
-    """Print what was found where the job file points: the first thing to look at."""
+    """Print how many images each data stage has found, so that wrong paths and tags are seen at once."""
     from wsss_ray.data.source import DataSplit
 
     for stage in plan:
@@ -140,12 +150,12 @@ def say_data(plan: Plan) -> None:
 
 
 def count_done(plan: Plan, store: RunStore) -> int:
-    """Stages of a plan that are done."""
+    """Count the stages of a plan that are done."""
     return sum(map(store.is_done, plan))
 
 
 def score_table(scores: list[tuple[str, Any]]) -> None:
-    """The scores of evaluate stages by their records."""
+    """Print a table of scores from the records of evaluate stages."""
     if not scores:
         return
     names = ("miou", "precision", "recall", "coverage")
@@ -154,12 +164,12 @@ def score_table(scores: list[tuple[str, Any]]) -> None:
 
 
 def figure(value: float | None) -> str:
-    """A share with three digits."""
+    """Format a score with three digits, or `-` for None."""
     return "-" if value is None else f"{value:.3f}"
 
 
 def table(header: list[str], rows: list[list[str]], *, right: Collection[str] = ()) -> None:
-    """Print aligned columns, two spaces apart; those named in `right` are aligned to the right, as numbers are read."""
+    """Print aligned columns, two spaces apart. Columns named in `right` are aligned to the right, for numbers."""
     columns = [[name, *(row[place] for row in rows)] for place, name in enumerate(header)]
     widths = [max(map(len, column)) for column in columns]
     aligned = [
@@ -171,6 +181,6 @@ def table(header: list[str], rows: list[list[str]], *, right: Collection[str] = 
 
 
 def fail(message: str, code: int = 2) -> NoReturn:
-    """End with one clear message, or one for each mistake."""
+    """Print an error message, one line per mistake, and exit."""
     typer.echo(f"error: {message}", err=True)
     raise SystemExit(code)

@@ -1,4 +1,4 @@
-"""Commands that carry artifacts and models out of the store: export."""
+"""Export label maps and trained models from the store: the command export."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from wsss_ray.cli.complete import label_stages, run_names
-from wsss_ray.cli.console import Model, OpenStore, fail, known_run, open_store
+from wsss_ray.cli.console import Model, OpenStore, check_out, fail, known_run, open_store
 
 ExportForm = Literal["voc", "coco", "torch", "onnx", "safetensors"]
 _LABELS = ("voc", "coco")
@@ -17,31 +17,37 @@ _LABELS = ("voc", "coco")
 def export(
     run: Annotated[
         str,
-        typer.Argument(
-            metavar="RUN", help="Name of the run; for a model also the id of a train stage.", autocompletion=run_names
-        ),
+        typer.Argument(metavar="RUN", help="Name of a run. For a model, also the id of a train stage.", autocompletion=run_names),
     ],
     form: Annotated[
         ExportForm,
         typer.Option(
             "--format",
-            help="Label maps: PNGs in VOC's colours, or one JSON of COCO's RLE. A model: torch.export, ONNX, safetensors.",
+            help="Label maps: voc (PNGs in VOC's colours) or coco (one JSON of RLE masks). "
+            "A model: torch (torch.export), onnx or safetensors.",
         ),
     ],
     stage: Annotated[
         str | None,
-        typer.Option(help="Stage with seeds or predictions; by default the last that is done.", autocompletion=label_stages),
+        typer.Option(help="Stage whose label maps to export. Default: the last one that is done.", autocompletion=label_stages),
     ] = None,
     model: Model = None,
     image: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="What a model's file is compared on; by default an image of the run.")
+        Path | None, typer.Option(metavar="FILE", help="Image to compare the model's file on. Default: an image of the run.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder to write; by default RUN-STAGE-FORMAT.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder to write. Default: RUN-STAGE-FORMAT.")] = None,
     store: OpenStore = "runs",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Write into a folder that holds files; others stay.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Write into a folder that holds files; other files stay.")
+    ] = False,
 ) -> None:
-    """Write the label maps of a run as files (seeds, predictions), or a trained network with its model card."""
+    """Export the label maps or a trained model of a run as files.
+
+    Label maps are seeds or predictions. A model comes with a model card and is compared with the network on an image.
+    """
     run_store = open_store(store, must_exist=True)
+    if out is not None:
+        check_out(out)
     try:
         if form in _LABELS:
             if model is not None or image is not None:

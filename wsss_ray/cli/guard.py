@@ -1,4 +1,4 @@
-"""Driving a cluster from here: joining it by its address, and from a child process, as Ray ends one whose head is gone."""
+"""Join a cluster by its address, and drive it from a child process, because Ray kills a process whose head node is gone."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from wsss_ray.deploy.address import Address
 
 BY_MAIN: ContextVar[bool] = ContextVar("BY_MAIN", default=False)
-"""Whether this process is the command line, and no other program that calls its commands: only then can it be started again."""
+"""True if this process is the command line itself. Only then can `guard` start the same command in a child."""
 
-_GUARDED = "WSSS_RAY_GUARDED"  # in the child: where it says that it has come to an end of its own
+_GUARDED = "WSSS_RAY_GUARDED"  # in the child: the pipe by which it reports that it has ended by itself
 _PR_SET_PDEATHSIG = 1
 
 
 def place_of(address: str) -> Address:
-    """What an address stands for. Exits if it is none."""
+    """Parse an address. Exit if it is none."""
     from wsss_ray.deploy.address import AddressError, parse_address
 
     try:
@@ -36,7 +36,7 @@ def place_of(address: str) -> Address:
 
 
 def join(place: Address) -> None:
-    """Let Ray find a running cluster that this process is to drive, by RAY_ADDRESS. Exits if nothing answers there."""
+    """Set RAY_ADDRESS to a running cluster that this process will drive. Exit if nothing answers there."""
     from wsss_ray.deploy.address import AddressError, check_open, find_token
 
     if place.text == "auto":
@@ -52,9 +52,9 @@ def join(place: Address) -> None:
 
 
 def guard() -> None:
-    """Where this process is about to drive a cluster: do it in a child, say what became of it, and end as it ended.
+    """Run the command in a child if this process is about to drive a cluster. Say how it ended, and exit with its code.
 
-    When the head is gone, Ray ends the process that drives it at once, without a word.
+    When the head node is gone, Ray kills the process that drives the cluster at once and without a message.
     """
     if _GUARDED in os.environ:
         atexit.register(os.write, int(os.environ.pop(_GUARDED)), b".")

@@ -1,4 +1,4 @@
-"""The command that begins: from a folder of images to a job file."""
+"""Write a job file for a folder of images: the command init."""
 
 from __future__ import annotations
 
@@ -12,15 +12,24 @@ import typer
 
 from wsss_ray.cli.console import fail
 
-FolderPath = Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of the images.")]
+FolderPath = Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of images.")]
 Out = Annotated[Path, typer.Option("--out", metavar="FILE", help="Job file to write.")]
-Tags = Annotated[Path | None, typer.Option("--tags", metavar="FILE", help="Table of tags, if it is not found by itself.")]
-Masks = Annotated[Path | None, typer.Option("--masks", metavar="FOLDER", help="Folder of masks, if it is not found by itself.")]
+Tags = Annotated[
+    Path | None,
+    typer.Option("--tags", metavar="FILE", help="Table of tags. Default: the one found in or beside FOLDER, if any."),
+]
+Masks = Annotated[
+    Path | None,
+    typer.Option("--masks", metavar="FOLDER", help="Folder of masks. Default: the one found in or beside FOLDER, if any."),
+]
 Force = Annotated[bool, typer.Option("--force", help="Replace the job file, and the table or lists beside it.")]
 
 
 def init(folder: FolderPath, out: Out = Path("job.yaml"), tags: Tags = None, masks: Masks = None, force: Force = False) -> None:
-    """Look at a folder of images, say what is in it, and write a job file that suits it and this machine."""
+    """Inspect a folder of images and write a job file for it.
+
+    Prints what is in the folder and what looks wrong. The job suits the images and this machine.
+    """
     from wsss_ray.config.job import JobError
     from wsss_ray.preflight.survey.findings import findings
     from wsss_ray.preflight.survey.sizes import Machine
@@ -54,7 +63,7 @@ def init(folder: FolderPath, out: Out = Path("job.yaml"), tags: Tags = None, mas
 
 @contextmanager
 def watched() -> Iterator[Callable[[str, int], Callable[[int], None]]]:
-    """Progress on the terminal, on its error stream, so that what was found can be piped."""
+    """Show progress on the error stream, so that the output can be piped."""
     from rich.console import Console
 
     from wsss_ray.reporting.progress import Display

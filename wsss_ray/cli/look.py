@@ -1,4 +1,4 @@
-"""Commands that look and start nothing: plan, validate, methods, schema, show."""
+"""Show jobs, methods and runs without starting anything: plan, validate, methods, schema, show."""
 
 from __future__ import annotations
 
@@ -32,7 +32,10 @@ if TYPE_CHECKING:
 
 
 def plan(job: JobFile, override: Override = None, store: StoreUri = None, until: Until = None) -> None:
-    """Show a job's stages, done and missing, or the trials of its sweep. Starts nothing."""
+    """Show the stages of a job, done and missing.
+
+    If the job has a sweep, shows its trials. Starts nothing.
+    """
     from wsss_ray.storage.shards import list_shards
 
     loaded = load(job, override)
@@ -52,14 +55,20 @@ def plan(job: JobFile, override: Override = None, store: StoreUri = None, until:
 
 
 def validate(job: JobFile, override: Override = None) -> None:
-    """Check a job file, not its data, and print it with every default spelt out."""
+    """Check a job file and print it with every default.
+
+    Does not read the data.
+    """
     import yaml
 
     typer.echo(yaml.safe_dump(load(job, override).job.spec(), sort_keys=False, allow_unicode=True), nl=False)
 
 
 def methods() -> None:
-    """List the methods that a job file can name: stages, the job with the paper's settings, the plug-in it is from, paper."""
+    """List the methods that a job file can name.
+
+    Shows each method's stages, the job file with the paper's settings, the package that it comes from, and the paper.
+    """
     from wsss_ray.core.method import Method
     from wsss_ray.core.plugins import origin
 
@@ -82,7 +91,7 @@ def schema() -> None:
 
 
 def show(run: RunName, store: OpenStore = "runs") -> None:
-    """Show a run: its stages, times and scores."""
+    """Show the stages, times and scores of a run."""
     from wsss_ray.reporting.status import quality
 
     run_store = open_store(store, must_exist=True)
@@ -107,7 +116,7 @@ def show(run: RunName, store: OpenStore = "runs") -> None:
 
 
 def _register() -> None:
-    """Import all that a job file can name. Exits if what WSSS_RAY_PLUGINS names fails."""
+    """Import everything that a job file can name. Exit if a module of WSSS_RAY_PLUGINS fails."""
     from wsss_ray.config.job import JobError, register
 
     try:
@@ -117,7 +126,7 @@ def _register() -> None:
 
 
 def _stages(method: Any) -> str:
-    """The stages of a method as it stands by default, or why there are none."""
+    """Name the stages of a method with its default fields, or say why there are none."""
     from wsss_ray.methods import outline
 
     try:

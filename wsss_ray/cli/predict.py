@@ -1,4 +1,4 @@
-"""Commands that use a trained model: predict."""
+"""Label new images with a trained model: the command predict."""
 
 from __future__ import annotations
 
@@ -10,34 +10,50 @@ from typing import Annotated, Literal
 import typer
 
 from wsss_ray.cli.complete import run_names
-from wsss_ray.cli.console import Model, OpenStore, fail, open_store
+from wsss_ray.cli.console import Model, OpenStore, check_out, fail, open_store
 from wsss_ray.cli.guard import guard, join, place_of
 
-Crf = Annotated[bool | None, typer.Option("--crf/--no-crf", help="Dense CRF behind the network; by default as the job scores.")]
+Crf = Annotated[
+    bool | None,
+    typer.Option("--crf/--no-crf", help="Refine labels with a dense CRF, or not. Default: as the job's metric does."),
+]
 
 
 def predict(
     run: Annotated[
         str,
         typer.Argument(
-            metavar="RUN", help="A run, the id of a train stage, or an exported folder (with a /).", autocompletion=run_names
+            metavar="RUN", help="Run, id of a train stage, or exported folder (a path with a /).", autocompletion=run_names
         ),
     ],
-    images: Annotated[list[str], typer.Argument(metavar="IMAGES..", help="Files, folders, or patterns in quotes.")],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write; call again to resume.")],
-    form: Annotated[Literal["voc", "parquet"], typer.Option("--format", help="In VOC's colours, or Parquet shards")] = "voc",
-    overlay: Annotated[bool, typer.Option("--overlay", help="Also write each picture under the colours of its labels.")] = False,
+    images: Annotated[list[str], typer.Argument(metavar="IMAGES", help="Image files, folders, or quoted patterns.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write. Run again to resume.")],
+    form: Annotated[
+        Literal["voc", "parquet"], typer.Option("--format", help="PNGs in VOC's colours, or Parquet shards.")
+    ] = "voc",
+    overlay: Annotated[bool, typer.Option("--overlay", help="Also write each image with its labels drawn over it.")] = False,
     model: Model = None,
     crf: Crf = None,
     store: OpenStore = "runs",
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes; by default what is faster, measured on the way.")] = None,
-    address: Annotated[
-        str | None, typer.Option(metavar="ADDRESS", help="Shard over a cluster: auto or HOST:PORT; all on shared paths.")
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Number of processes. Default: chosen by the speed of the first images.")
     ] = None,
-    max_pixels: Annotated[int | None, typer.Option(min=1, help="Larger ones are errors; by default as the data had it.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Make all anew, also in a folder that holds files.")] = False,
+    address: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="Cluster to use: auto or HOST:PORT. All its machines must see the same paths."),
+    ] = None,
+    max_pixels: Annotated[
+        int | None,
+        typer.Option(min=1, help="Pixels of the largest image; larger ones fail. Default: the limit of the job's data."),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Label all images again, also in a folder that holds files.")
+    ] = False,
 ) -> None:
-    """Label images by a trained model. Exits with 1 if some could not be (errors.csv says why), with 2 if nothing was done."""
+    """Label images with a trained model.
+
+    Exits with 1 if some images failed (errors.csv says why), and with 2 if nothing was done.
+    """
     from wsss_ray.inference.inputs import list_images
     from wsss_ray.inference.trained import find_trained
 
@@ -46,7 +62,7 @@ def predict(
     if address is not None:
         place = place_of(address)
         if place.kind == "jobs":
-            fail(f"--address {address}: predict drives the cluster itself; call it on one of its machines with --address auto")
+            fail(f"--address {address}: predict drives the cluster itself; run it on one of its machines with --address auto")
         join(place)
     guard()
     if "/" not in run:
@@ -56,6 +72,7 @@ def predict(
         listing = list_images(images, out=out)
     except (OSError, ValueError) as error:
         fail(str(error))
+    check_out(out)
     if max_pixels is not None:
         trained = replace(trained, max_pixels=max_pixels)
     from wsss_ray.inference.batch import Prediction, begin, finish
@@ -72,8 +89,8 @@ def predict(
     except (OSError, ValueError) as error:
         fail(str(error))
     except KeyboardInterrupt:
-        fail("interrupted; what is written is kept, call again to go on", code=130)
-    except Exception as error:  # noqa: BLE001  of Ray: its own classes around ours
+        fail("interrupted; what is written is kept, run it again to go on", code=130)
+    except Exception as error:  # noqa: BLE001  Ray wraps our errors in classes of its own
         fail(cause(error).line)
     there = len(listing.images) - wanted
     note = f", {there} were there already" if there else ""

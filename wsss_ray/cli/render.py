@@ -1,4 +1,4 @@
-"""The command that writes manifests for clusters: render."""
+"""Write manifests for clusters: the command render."""
 
 from __future__ import annotations
 
@@ -9,15 +9,23 @@ import typer
 
 from wsss_ray.cli.console import JobFile, Override, StoreUri, Until, fail
 
-Target = Annotated[Literal["ray-up", "kuberay", "slurm", "compose"], typer.Argument(help="What the job is to run on.")]
-Out = Annotated[Path | None, typer.Option(metavar="FILE", help="Write to a file instead of the terminal.")]
-Image = Annotated[str | None, typer.Option(help="Container image (kuberay, compose); see cluster/Dockerfile.")]
-Python = Annotated[str, typer.Option(metavar="PATH", help="Interpreter that has this package, on every node (slurm).")]
-Where = Annotated[str, typer.Option(help="aws:REGION, gcp:PROJECT/ZONE or local:USER@HEAD,WORKER,... (ray-up).")]
+Target = Annotated[Literal["ray-up", "kuberay", "slurm", "compose"], typer.Argument(help="Kind of cluster.")]
+Out = Annotated[Path | None, typer.Option(metavar="FILE", help="File to write. Default: print to the terminal.")]
+Image = Annotated[
+    str | None,
+    typer.Option(help="Container image (kuberay, compose), see cluster/Dockerfile. Default: wsss-ray:VERSION or VERSION-gpu."),
+]
+Python = Annotated[str, typer.Option(metavar="PATH", help="Python interpreter that has wsss-ray, on every node (slurm).")]
+Where = Annotated[str, typer.Option(help="Machines: aws:REGION, gcp:PROJECT/ZONE or local:USER@HEAD,WORKER,... (ray-up).")]
 VmImage = Annotated[str | None, typer.Option(help="Image of the machines: Ubuntu, with NVIDIA's driver for GPUs (ray-up).")]
-Package = Annotated[str | None, typer.Option(help="What pip installs on the machines: a wheel here, or a requirement (ray-up).")]
-Gpus = Annotated[int | None, typer.Option(min=0, help="GPUs of a worker machine; a training worker takes one. Default: 1.")]
-Cpus = Annotated[int | None, typer.Option(min=1, help="CPUs of a worker machine. Default: what the job's processes take.")]
+Package = Annotated[
+    str | None, typer.Option(help="Wheel or requirement that pip installs on the machines (ray-up). Default: this version.")
+]
+Gpus = Annotated[
+    int | None,
+    typer.Option(min=0, help="GPUs of each worker machine; a training worker takes one. Default: 1, or 0 if run.gpu is false."),
+]
+Cpus = Annotated[int | None, typer.Option(min=1, help="CPUs of each worker machine. Default: what the job's processes need.")]
 
 
 def render(
@@ -35,7 +43,10 @@ def render(
     vm_image: VmImage = None,
     package: Package = None,
 ) -> None:
-    """Write what a cluster needs to run a job: ray up's YAML, a RayJob, a Slurm script, a Compose file. Starts nothing."""
+    """Write the manifest with which a cluster runs a job.
+
+    ray-up: a YAML for `ray up`. kuberay: a RayJob. slurm: a batch script. compose: a Compose file. Starts nothing.
+    """
     from wsss_ray.config.document import JobError, read_document
     from wsss_ray.core.version import __version__
     from wsss_ray.deploy import manifests

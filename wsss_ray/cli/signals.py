@@ -1,4 +1,4 @@
-"""Signals that end a command: hear them whatever started it, and hear them again where a library lost them."""
+"""Handle the signals that end a command, even if the process that started it ignores them or a library loses them."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from functools import partial
 from types import FrameType
 from typing import Any, NoReturn
 
-_AGAIN_S = 0.01  # by then the weak reference's callback or the destructor is over
-_ONE_S = 1.0  # within it, two SIGINTs are one that came twice
+_AGAIN_S = 0.01  # after this time, the weak reference's callback or the destructor has ended
+_ONE_S = 1.0  # two SIGINTs within this time are one that came twice
 
 
 class Ended(SystemExit):
@@ -22,13 +22,14 @@ class Ended(SystemExit):
 
 @contextmanager
 def heard() -> Iterator[None]:
-    """Let SIGINT and SIGTERM end this process, also one that inherited that it ignores them.
+    """Let SIGINT and SIGTERM end this process, even if it has inherited to ignore them.
 
-    A shell without job control, such as that of a script, starts what it runs in the background deaf to SIGINT. SIGHUP stays
-    ignored, as `nohup` wants it. Child processes inherit what is set here: they hear the signals as those of a command in the
-    foreground do, and without that Ray cannot cancel a task.
+    A shell without job control, such as the shell of a script, starts background commands with SIGINT ignored. SIGHUP stays
+    ignored, as `nohup` needs it. Child processes inherit these settings and react to the signals like those of a command in the
+    foreground; otherwise Ray could not cancel a task.
 
-    Python drops what a signal's handler raises inside a weak reference's callback or a destructor. Here it is raised again.
+    Python drops an exception that a signal's handler raises inside a weak reference's callback or a destructor. This block raises
+    it again.
     """
     for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL)):
         if signal.getsignal(number) == signal.SIG_IGN:
@@ -52,7 +53,7 @@ def heard() -> Iterator[None]:
 
 @contextmanager
 def unwound_by_sigterm() -> Iterator[None]:
-    """Clean up also when the process is ended politely."""
+    """Raise `Ended` on SIGTERM, so that clean-up runs."""
 
     def end(number: int, _frame: FrameType | None) -> NoReturn:
         raise Ended(128 + number)
@@ -68,7 +69,7 @@ def unwound_by_sigterm() -> Iterator[None]:
 
 
 def interrupt_once() -> Callable[[int, FrameType | None], None]:
-    """Return a handler of SIGINT that takes those within a second for one, as of a terminal and of a parent that passes it on."""
+    """Return a handler of SIGINT that counts signals within a second as one: a terminal and a parent may both send it."""
     last = float("-inf")
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:

@@ -1,4 +1,4 @@
-"""The command that says how far runs are: status. Its cells serve `ps` too."""
+"""Show the progress of runs: the command status. `ps` uses its cells too."""
 
 from __future__ import annotations
 
@@ -15,13 +15,17 @@ if TYPE_CHECKING:
     from wsss_ray.reporting.status import RunStatus, StageStatus, SweepStatus
 
 AnyRun = Annotated[
-    str | None, typer.Argument(metavar="[RUN]", help="A run: its stages. A sweep: its trials.", autocompletion=run_names)
+    str | None,
+    typer.Argument(metavar="RUN", help="Run whose stages, or sweep whose trials, are shown.", autocompletion=run_names),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="All of it as JSON, for machines.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print everything as JSON.")]
 
 
 def status(run: AnyRun = None, store: OpenStore = "runs", as_json: AsJson = False) -> None:
-    """Say how far the runs of a store are, or the stages of one: progress, rate, time left, failures, who works on it."""
+    """Show the progress of all runs of a store, or of one run.
+
+    Shows rate, time left, failures, and which process works on it.
+    """
     from wsss_ray.reporting.status import Seen, run_status, sweep_status
 
     run_store = open_store(store, must_exist=True)
@@ -52,7 +56,7 @@ def status(run: AnyRun = None, store: OpenStore = "runs", as_json: AsJson = Fals
 
 
 def at(found: RunStatus | SweepStatus) -> list[str]:
-    """How far it is: stages done, the stage to look at, its progress, rate, and time left."""
+    """Return cells for a run or sweep: stages done, the current stage, its progress, rate, and time left."""
     from wsss_ray.reporting.status import SweepStatus
 
     if isinstance(found, SweepStatus):
@@ -74,7 +78,7 @@ def _say_stages(run: RunStatus) -> None:
 
 
 def _progress(stage: StageStatus) -> list[str]:
-    """Progress, rate, time left; `-` for what nobody can tell of a stage that runs."""
+    """Return cells for progress, rate and time left. `-` marks what is unknown of a running stage."""
     from wsss_ray.reporting.progress import pace, span
 
     unknown = "-" if stage.state == "running" else ""

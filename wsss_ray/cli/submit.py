@@ -1,4 +1,4 @@
-"""Commands that make things: submit, and resume, which is submit by a run's name."""
+"""Run jobs: the commands submit and resume. `resume` submits the job file that the store keeps with a run."""
 
 from __future__ import annotations
 
@@ -39,18 +39,22 @@ Where = Annotated[
     typer.Option(
         "--address",
         metavar="ADDRESS",
-        help="A cluster: http://HEAD:8265 (Ray Jobs, from any machine), auto or HOST:PORT (this process drives it).",
+        help="Cluster to run on. http://HEAD:8265: Ray Jobs, from any machine. auto or HOST:PORT: this process drives it. "
+        "Default: Ray starts on this machine.",
     ),
 ]
-Detach = Annotated[bool, typer.Option("--detach", help="With http://: return when the cluster has the job.")]
-Force = Annotated[bool, typer.Option("--force", help="With http://: also while an attempt of the run goes on.")]
-Python = Annotated[str | None, typer.Option("--python", metavar="PATH", help="With http://: the interpreter there; python.")]
+Detach = Annotated[bool, typer.Option("--detach", help="With http://: return once the cluster has the job.")]
+Force = Annotated[bool, typer.Option("--force", help="With http://: submit even if another attempt at the run is running.")]
+Python = Annotated[
+    str | None, typer.Option("--python", metavar="PATH", help="With http://: interpreter on the cluster. Default: python.")
+]
 Include = Annotated[
     list[Path] | None,
-    typer.Option("--include", metavar="PATH", help="A module or package with methods or data sources of your own."),
+    typer.Option("--include", metavar="PATH", help="Module or package with your own methods or data sources. Repeatable."),
 ]
 Exclude = Annotated[
-    list[str] | None, typer.Option("--exclude", metavar="GLOB", help="With http://: files that are not shipped, as mine/data/*.")
+    list[str] | None,
+    typer.Option("--exclude", metavar="GLOB", help="With http://: files not to ship, such as mine/data/*. Repeatable."),
 ]
 
 
@@ -66,7 +70,10 @@ def submit(
     include: Include = None,
     exclude: Exclude = None,
 ) -> None:
-    """Run a job, or the trials of its sweep: every stage that is not done yet. Submit again to resume."""
+    """Run every stage of a job that is not done yet.
+
+    If the job has a sweep, runs its trials. Submit again to resume.
+    """
     remote = _is_remote(address, detach=detach)
     _use(include, remote=remote)
     if not remote:
@@ -99,7 +106,7 @@ def submit(
 
 def resume(
     run: RunName,
-    store: Annotated[str, typer.Option("--store", metavar="URI", help="Run store that has it.")] = "runs",
+    store: Annotated[str, typer.Option("--store", metavar="URI", help="Run store that holds the run.")] = "runs",
     until: Until = None,
     address: Where = None,
     detach: Detach = False,
@@ -108,7 +115,10 @@ def resume(
     include: Include = None,
     exclude: Exclude = None,
 ) -> None:
-    """Go on with a run of a store, by the job that it was submitted with."""
+    """Continue a run with the job that it was submitted with.
+
+    The store keeps that job with the run.
+    """
     remote = _is_remote(address, detach=detach)
     _use(include, remote=remote)
     if not remote:
@@ -122,7 +132,7 @@ def resume(
     if holds_credentials(store):
         fail(f"--store: {CREDENTIALS}")
     if is_local_store(store):
-        fail(f"--store {store} is relative, and the cluster's machines share no working folder; give it as they see it")
+        fail(f"--store {store}: is relative, and machines of a cluster share no working folder. Give the path as they see it.")
     shipment = _ship(
         ("resume", run, "--store", store),
         run=run,
@@ -137,7 +147,7 @@ def resume(
 
 
 def _submit_here(loaded: LoadedJob, store: str | None, until: Until) -> None:
-    """Make every missing stage of a job or its sweep in this process, or on the cluster that it drives."""
+    """Run every missing stage of a job or its sweep, in this process or on the cluster that it drives."""
     listed: Listed = {}
     job, plan, run_store = plan_here(loaded, store, until, listed)
     check_loggers(job)
@@ -159,7 +169,7 @@ def _submit_here(loaded: LoadedJob, store: str | None, until: Until) -> None:
 
 
 def _resume_here(run: str, store: str, until: Until) -> None:
-    """Submit the job file that the store keeps with a run or a sweep."""
+    """Submit the job file that the store keeps with a run or sweep."""
     from wsss_ray.config.job import JobError, parse_job
 
     run_store = open_store(store, must_exist=True)
@@ -186,7 +196,7 @@ def _ship(
     exclude: list[str] | None,
     plugins: tuple[str, ...] = (),
 ) -> Shipment:
-    """A command for a cluster, and how it is resumed."""
+    """Return the shipment of a command, with the command that resumes it."""
     stops = ("--until", until) if until else ()
     return Shipment(
         run=run,
@@ -202,19 +212,19 @@ def _ship(
 
 
 def _is_remote(address: str | None, *, detach: bool) -> bool:
-    """Whether the address is a job server. Any other cluster is joined from here."""
+    """Return True if the address is a job server. Join any other cluster from this process."""
     place = place_of(address) if address is not None else None
     if place is not None and place.kind == "jobs":
         return True
     if detach:
-        fail("--detach goes with --address http://HEAD:8265: without a job server this process is the run")
+        fail("--detach: goes with --address http://HEAD:8265. Without a job server, the run ends with this process.")
     if place is not None:
         join(place)
     return False
 
 
 def _use(includes: list[Path] | None, *, remote: bool) -> None:
-    """Import the user's own modules, so that the job can name what is in them, here and in the workers of a private Ray."""
+    """Import the user's own modules, so that the job can name their classes here and in the workers of a private Ray."""
     if not includes:
         return
     if not remote and os.environ.get("RAY_ADDRESS"):
@@ -228,7 +238,7 @@ def _use(includes: list[Path] | None, *, remote: bool) -> None:
 
 
 def _repeated(python: str | None, includes: list[Path] | None, excludes: list[str] | None) -> Sequence[str]:
-    """The options that a further attempt needs as well."""
+    """Return the options that another attempt needs too."""
     options = [("--python", python)] if python else []
     options += [("--include", str(path)) for path in includes or ()]
     options += [("--exclude", pattern) for pattern in excludes or ()]

@@ -1,4 +1,4 @@
-"""What the commands do with a job that has a sweep: its trials before, its ranking after."""
+"""Run a job with a sweep: show its trials before, and their ranking after."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def submit_sweep(loaded: LoadedJob, store: RunStore, until: Until, listed: Listed) -> None:
-    """Run the trials of a job's sweep, and print their results. `listed` has the job's own data."""
+    """Run the trials of a job's sweep and print their results. `listed` holds the data of the job itself."""
     from wsss_ray.config.paths import located
     from wsss_ray.config.sweep import result_table
     from wsss_ray.reporting.progress import Display
@@ -59,7 +59,7 @@ def submit_sweep(loaded: LoadedJob, store: RunStore, until: Until, listed: Liste
 
 
 def say_trials(sweep: Sweep, trials: list[tuple[TrialJob, Plan]], store: RunStore) -> None:
-    """The trials of a sweep, and how much they share."""
+    """Print the trials of a sweep and how many stages they share."""
     if not trials:
         fields = ", ".join(sweep.space)
         how = "bred in generations" if sweep.search == "random" else f"chosen by {sweep.search} as results come in"
@@ -75,7 +75,7 @@ def say_trials(sweep: Sweep, trials: list[tuple[TrialJob, Plan]], store: RunStor
 
 
 def say_ranking(rows: list[TrialRow], metrics: tuple[str, ...]) -> None:
-    """Trials from the best to the worst, by the first metric."""
+    """Print the trials from best to worst, by the first metric."""
     from wsss_ray.storage.trials import ranking
 
     shown = []

@@ -1,1 +1,1 @@
-"""From YAML to a validated job."""
+"""Turn YAML into a validated job."""

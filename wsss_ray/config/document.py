@@ -1,4 +1,4 @@
-"""Job files as documents: YAML, the file that one builds on (`base`), overrides, environment variables, lines for messages."""
+"""Read job files: YAML, the file that `base` names, overrides and environment variables. Keep the line of each field."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ _MOST_NODES = 100_000
 
 
 class JobError(ValueError):
-    """A job file that cannot run: one line per mistake, ready to print."""
+    """A job file cannot run. The message has one line per mistake, ready to print."""
 
 
 @dataclass(frozen=True)
 class Document:
-    """A job file before it is validated; `sources` says for each field in which line, or by which override, it is set."""
+    """A job file before validation. `sources` maps each field to the line or the override that sets it."""
 
     path: str
     values: dict[str, Any]
     sources: dict[Place, str]
 
     def with_override(self, text: str) -> Document:
-        """The same with `a.b=value`, the value being YAML, as `--set` has it."""
+        """Return a copy with one override `a.b=value`, as `--set` takes it. The value is YAML. Raises JobError."""
         name, equals, value = text.partition("=")
         if not equals:
             raise JobError(f"--set {text}: write it as field.field=value")
@@ -40,7 +40,16 @@ class Document:
         return self.with_value(name, parsed, where=f"--set {text}")
 
     def with_value(self, name: str, value: Any, *, where: str) -> Document:
-        """The same with the field at the dotted path `name` set; missing blocks are made, a number is a place in a list."""
+        """Return a copy in which the field `name` has another value.
+
+        Args:
+            name: Dotted path of the field. Missing blocks are created; a number is a position in a list.
+            value: Parsed YAML.
+            where: Source of the value, such as an option, for error messages.
+
+        Raises:
+            JobError: The path leads through a value that is no block, or to no position of a list.
+        """
         path = tuple(name.strip().split("."))
         if not all(path):
             raise JobError(f"{where}: write the field as field.field")
@@ -57,7 +66,7 @@ class Document:
             else:
                 block = block[key]
             if not isinstance(block, dict | list):
-                raise JobError(f"{where}: {'.'.join(path[:depth])} is {block!r}, no block; set it as a block first")
+                raise JobError(f"{where}: {'.'.join(path[:depth])} is {block!r}, which has no fields. Set it to a block first.")
         if isinstance(block, list):
             block[_index(block, path[-1], where)] = _apart(value)
         else:
@@ -66,7 +75,7 @@ class Document:
         return Document(self.path, values, kept | dict.fromkeys(made, where))
 
     def expanded(self) -> dict[str, Any]:
-        """The values with ${NAME} replaced from the environment. Raises JobError if a variable is not set."""
+        """Return the values with each ${NAME} replaced by the environment variable. Raises JobError if one is not set."""
         try:
             found: dict[str, Any] = _expand_environment(self.values)
         except ValueError as error:
@@ -75,14 +84,14 @@ class Document:
 
 
 def read_document(path: str | Path, overrides: Sequence[str] = (), *, _above: tuple[Path, ...] = ()) -> Document:
-    """Read a job file, laid over the one that its `base` names, if any.
+    """Read a job file. If it names a `base`, lay it over that file.
 
     Args:
-        path: the job file.
-        overrides: `a.b=value` each, as `--set` has them.
+        path: Job file.
+        overrides: Texts `a.b=value`, as `--set` takes them.
 
     Raises:
-        JobError: with file and line.
+        JobError: The file cannot be read or is no YAML mapping. The message names file and line.
     """
     file = Path(path)
     try:
@@ -99,15 +108,15 @@ def read_document(path: str | Path, overrides: Sequence[str] = (), *, _above: tu
 
 
 def parse_document(data: bytes, name: str) -> Document:
-    """Parse a job that stands alone, such as the one in a run's folder. `name` is what messages call it. Raises JobError."""
+    """Parse a job without `base`, such as the one in a run's folder. Error messages call it `name`. Raises JobError."""
     values, sources = _parse(data, name)
     if "base" in values:
-        raise JobError(f"{sources['base',]}: base: this job stands alone; write the fields of the base into it")
+        raise JobError(f"{sources['base',]}: base: is not allowed in this job. Write the fields of the base into it.")
     return Document(name, values, sources)
 
 
 def _parse(data: bytes, name: str) -> tuple[dict[str, Any], dict[Place, str]]:
-    """The values of a YAML mapping, and for each field the line where it is set."""
+    """Return the values of a YAML mapping, and the line that sets each field."""
     try:
         text = data.decode()
         tree = yaml.compose(text)
@@ -116,42 +125,42 @@ def _parse(data: bytes, name: str) -> tuple[dict[str, Any], dict[Place, str]]:
         values = _apart(yaml.safe_load(text))
         sources = {where: f"{name}:{line}" for where, line in _lines(tree, ())}
     except UnicodeDecodeError as error:
-        raise JobError(f"{name}: is not UTF-8 text") from error
+        raise JobError(f"{name}: is not UTF-8 text. Give a job file (YAML).") from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        problem = getattr(error, "problem", None) or "is not YAML"
-        tab = " (YAML wants spaces, not tabs)" if "\\t" in problem else ""
-        raise JobError(f"{name}:{mark.line + 1 if mark else 1}: {problem}{tab}") from error
+        problem = getattr(error, "problem", None) or "cannot be parsed"
+        tab = ". Indent with spaces, not tabs." if "\\t" in problem else ""
+        raise JobError(f"{name}:{mark.line + 1 if mark else 1}: invalid YAML: {problem}{tab}") from error
     except RecursionError as error:
         raise JobError(f"{name}: an alias (*name) refers to itself") from error
     if not isinstance(values, dict):
-        raise JobError(f"{name}:1: a job file is a mapping with the blocks name, method, data and run")
+        raise JobError(f"{name}:1: is no mapping. A job file has the fields name, method, data and, if needed, run and sweep.")
     duplicate = next(_duplicates(tree, ()), None)
     if duplicate is not None:
-        raise JobError(f"{name}:{duplicate[1]}: {duplicate[0]}: is there twice")
+        raise JobError(f"{name}:{duplicate[1]}: {duplicate[0]}: is set twice. Remove one.")
     return values, sources
 
 
 def _over_base(document: Document, base: Any, file: Path, above: tuple[Path, ...]) -> Document:
     where = document.sources.get(("base",), str(file))
     if not isinstance(base, str):
-        raise JobError(f"{where}: base: is the path of another job file, relative to this one")
+        raise JobError(f"{where}: base: must be the path of another job file, relative to this one")
     under = file.parent / base
     if under.resolve() in above:
-        raise JobError(f"{where}: base: {base} builds on this file")
+        raise JobError(f"{where}: base: {base} leads back to this file. A file cannot be its own base.")
     below = read_document(under, _above=above)
     return Document(document.path, _merge(below.values, document.values), below.sources | document.sources)
 
 
 def _apart(value: Any) -> Any:
-    """A copy in which no block stands in two places, as an alias makes it: an override below one of them is for that one."""
+    """Copy a value so that blocks behind a YAML alias are separate. Then an override changes only one of them."""
     if isinstance(value, dict):
         return {key: _apart(part) for key, part in value.items()}
     return [_apart(part) for part in value] if isinstance(value, list) else value
 
 
 def _merge(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """Lay a block over another, field by field; an inner block that names another kind replaces the one below."""
+    """Lay a block over another, field by field. An inner block of another kind replaces the one below it."""
     merged = dict(under)
     for key, value in over.items():
         below = merged.get(key)
@@ -167,7 +176,7 @@ def _same_kind(under: dict[str, Any], over: dict[str, Any]) -> bool:
 
 def _index(block: list[Any], key: str, where: str) -> int:
     if not key.isdigit() or int(key) >= len(block):
-        raise JobError(f"{where}: {key} is no place in a list of {len(block)}; they count from 0")
+        raise JobError(f"{where}: {key} is no position in a list of {len(block)}. Positions count from 0.")
     return int(key)
 
 
@@ -189,7 +198,7 @@ def _expand_environment(value: Any) -> Any:
 
 
 def _size(node: yaml.Node | None, known: dict[int, int]) -> int:
-    """The values of a document, those behind aliases each time that they are named; `known` by the id of the node."""
+    """Count the values of a document, and those behind an alias once per use. `known` caches counts by node id."""
     if id(node) not in known:
         below = node.value if isinstance(node, yaml.CollectionNode) else []
         parts = [part for pair in below for part in (pair if isinstance(pair, tuple) else (pair,))]
@@ -198,7 +207,7 @@ def _size(node: yaml.Node | None, known: dict[int, int]) -> int:
 
 
 def _lines(node: yaml.Node | None, path: Place) -> Iterator[tuple[Place, int]]:
-    """The line of every key, by path."""
+    """Yield the path and the line of every key and list item."""
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             where = (*path, str(key.value))
@@ -212,7 +221,7 @@ def _lines(node: yaml.Node | None, path: Place) -> Iterator[tuple[Place, int]]:
 
 
 def _duplicates(node: yaml.Node | None, path: Place) -> Iterator[tuple[str, int]]:
-    """Keys given twice in one mapping, which YAML readers let pass."""
+    """Yield keys that one mapping sets twice, with their lines. YAML readers accept them silently."""
     if isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
         for key, value in node.value:

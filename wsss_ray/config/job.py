@@ -1,4 +1,4 @@
-"""Jobs: from a document to a validated value, with errors that name the line, the field, and what is allowed."""
+"""Validate jobs. Errors name the line, the field, and what is allowed."""
 
 from __future__ import annotations
 
@@ -43,18 +43,18 @@ class JobConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$", description="Name of the run: its folder in the store.")
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$", description="Name of the run and of its folder in the store.")
     method: Method
     data: Source
     run: Execution = Execution()
-    sweep: Sweep | None = Field(default=None, description="Variants of this job.")
+    sweep: Sweep | None = Field(default=None, description="Variants of this job, run as trials.")
 
     @field_validator("method", "data", mode="before")
     @classmethod
     def _named(cls, value: Any, info: Any) -> Any:
         role: type[Method] | type[Source] = Method if info.field_name == "method" else Source
         if isinstance(value, str):
-            raise ValueError(f"is a block; write {{{role.tag}: {value}}}, with its fields behind that")
+            raise ValueError(f"{value!r} is no block. Write {{{role.tag}: {value}}}, with further fields inside the braces.")
         if isinstance(value, dict) and role.tag not in value:
             raise ValueError(f"{role.tag} is missing, allowed: {', '.join(role.kinds())}")
         return value
@@ -65,12 +65,12 @@ class JobConfig(BaseModel):
         return {} if value is None else value
 
     def plan(self, data: Data | None = None) -> Plan:
-        """List the data, unless it is given, and lay out the stages. Reads directories and lists, no image. Raises ValueError."""
+        """Lay out the stages, and list the data first unless `data` is given. Opens no image. Raises ValueError."""
         method = self.method.everywhere(Learner, precision=self.run.precision) if self.run.precision else self.method
         return Plan.of(reseed(method.plan(data or stages_of(self.data)), self.run.seed))
 
     def spec(self) -> dict[str, Any]:
-        """The whole job with every default spelt out."""
+        """Return the job as a job file would write it, with every default."""
         sweep = {"sweep": self.sweep.model_dump(mode="json", exclude_none=True)} if self.sweep else {}
         parts = {"name": self.name, "method": self.method.spec(), "data": self.data.spec()}
         return parts | {"run": {name: spec_of(value) for name, value in self.run}} | sweep
@@ -87,32 +87,34 @@ class TrialJob:
 
 @dataclass(frozen=True)
 class LoadedJob:
-    """A validated job with its document, which says where each field was set and what the trials of a sweep are variants of."""
+    """A validated job with its document. The document knows where each field was set, and the trials of a sweep vary it."""
 
     document: Document
     job: JobConfig
 
     @property
     def sweep(self) -> Sweep:
-        """The sweep block of a job that has one."""
+        """Return the sweep block of a job that has one."""
         assert self.job.sweep is not None
         return self.job.sweep
 
     def trials(self) -> tuple[TrialJob, ...]:
-        """Every trial of the sweep with every seed; none without a sweep, or if its search chooses them as it learns.
+        """Return every trial of the sweep with every seed.
+
+        There are none without a sweep, or if the sweep chooses trials by the results of others.
 
         Raises:
-            JobError: if a trial is no valid job.
+            JobError: A trial is no valid job.
         """
         if self.job.sweep is None:
             return ()
         if self.sweep.seeds and self.document.sources.get(("run", "seed"), "").startswith("--set"):
-            raise JobError("--set run.seed: the sweep has seeds of its own; set sweep.seeds=[...]")
+            raise JobError("--set run.seed: the sweep has its own seeds. Set sweep.seeds=[...] instead.")
         seeds = self.sweep.seeds or (self.job.run.seed,)
         return tuple(self.variant(trial, seed) for trial in trials_of(self.sweep, self.job.run.seed) for seed in seeds)
 
     def variant(self, trial: Trial, seed: int) -> TrialJob:
-        """The job of one trial. Raises JobError."""
+        """Return the job of one trial with one seed. Raises JobError."""
         path, sources = self.document.path, self.document.sources
         place = self.sweep.trials.index(trial) if trial in self.sweep.trials else None
         where = sources.get(("sweep", "trials", str(place)), path)
@@ -128,11 +130,11 @@ def read_job(path: str | Path, overrides: Sequence[str] = ()) -> LoadedJob:
     """Read and validate a job file.
 
     Args:
-        path: the job file.
-        overrides: `a.b=value` each, as `--set` has them.
+        path: Job file.
+        overrides: Texts `a.b=value`, as `--set` takes them.
 
     Raises:
-        JobError: with a line per mistake.
+        JobError: The job is not valid. The message has one line per mistake.
 
     Example:
         >>> loaded = read_job("jobs/demo_theta.yaml", ["run.seed=1"])
@@ -143,22 +145,22 @@ def read_job(path: str | Path, overrides: Sequence[str] = ()) -> LoadedJob:
 
 
 def parse_job(data: bytes, name: str) -> LoadedJob:
-    """Validate a job that stands alone, such as a run's `job.yaml`; `name` is what messages call it. Raises JobError."""
+    """Validate a job without `base`, such as a run's `job.yaml`. Error messages call it `name`. Raises JobError."""
     document = parse_document(data, name)
     return LoadedJob(document, validated(document))
 
 
 def load_job(path: str | Path, overrides: Sequence[str] = ()) -> JobConfig:
-    """Read and validate a job file, and keep only the job; see `read_job`. Raises JobError with a line per mistake."""
+    """Read and validate a job file like `read_job`, and return only the job. Raises JobError with one line per mistake."""
     return read_job(path, overrides).job
 
 
 Listed = dict[Source, Data]
-"""Data sources that have been listed, and what was found."""
+"""Data sources that have been listed, with the stages that list them."""
 
 
 def plans_of(jobs: Iterable[JobConfig], listed: Listed | None = None) -> list[Plan]:
-    """The plan of each job, every data set listed once, and not at all if it is in `listed`. Raises ValueError."""
+    """Plan each job. Every data source is listed once, and not again if `listed` holds it. Raises ValueError."""
     listed = {} if listed is None else listed
     plans = []
     for job in jobs:
@@ -170,7 +172,7 @@ def plans_of(jobs: Iterable[JobConfig], listed: Listed | None = None) -> list[Pl
 
 
 def _check_tags(plan: Plan) -> None:
-    """Raise ValueError where a network is to learn tags that all images share."""
+    """Raise ValueError if a network would learn tags that all images share."""
     for stage in plan:
         joint = (stage,) if isinstance(stage.component, OnlineSegmenter) else ()
         for training in stage.all("model") if stage.kind == "localize" else joint:
@@ -181,13 +183,13 @@ def _check_tags(plan: Plan) -> None:
             if same and learner.total_steps(split.num_images):
                 named = ", ".join(name for name, count in zip(split.classes, split.tagged, strict=True) if count) or "none"
                 raise ValueError(
-                    f"data: all {split.num_images} images have the same tags ({named}), and nothing tells them apart; "
-                    "add images of other classes, or of none (an empty cell in a table of tags)"
+                    f"data: all {split.num_images} images have the same tags ({named}), so there is nothing to learn. "
+                    "Add images of other classes, or images of no class (an empty cell in the table of tags)."
                 )
 
 
 def validated(document: Document) -> JobConfig:
-    """The job of a document. Raises JobError with a line per mistake."""
+    """Validate a document. Raises JobError with one line per mistake."""
     register()
     try:
         return JobConfig.model_validate(document.expanded())
@@ -204,7 +206,7 @@ def validated(document: Document) -> JobConfig:
 
 
 def register() -> None:
-    """Import every method, network and data source, of plug-ins too, so that job files can name them. Raises JobError."""
+    """Import every method, network and data source, and all plug-ins, so that job files can name them. Raises JobError."""
     methods()
     load_trunks()
     load_sources()
@@ -215,7 +217,7 @@ def register() -> None:
 
 
 def _explain(problem: Any, sources: dict[tuple[str, ...], str], file: str, document: Any) -> str:
-    """One mistake as `file:line: dotted.path: what is wrong and what is allowed`."""
+    """Describe one mistake as `file:line: dotted.path: what is wrong and what is allowed`."""
     path = tuple(str(part) for part in problem["loc"])
     known = next((path[:end] for end in range(len(path), 0, -1) if path[:end] in sources), None)
     where = sources[known] if known else f"{file}:1"
@@ -227,6 +229,16 @@ def _explain(problem: Any, sources: dict[tuple[str, ...], str], file: str, docum
         message = f"there is no such field; allowed: {', '.join(_allowed(path[:-1], document))}"
     elif problem["type"] == "missing":
         message = "is missing"
+    elif problem["type"] == "model_type":
+        fields = ", ".join(_allowed(path, document))
+        message = f"must be a block of fields{f' ({fields})' if fields else ''}"
+    elif problem["type"] == "string_pattern_mismatch" and path == ("name",):
+        rule = "at most 100 letters, digits, '.', '_' and '-', beginning with a letter or digit"
+        message = f"{problem['input']!r} cannot name a run. Use {rule}."
+    elif problem["type"] == "union_tag_invalid":
+        message = f"kind is {problem['ctx']['tag']!r}, allowed: {problem['ctx']['expected_tags'].replace(chr(39), '')}"
+    elif problem["type"] == "union_tag_not_found":
+        message = "kind is missing"
     elif problem["type"] == "tuple_type":
         message = f"write a list, such as [{problem['input']}]"
     else:
@@ -238,26 +250,36 @@ def _explain(problem: Any, sources: dict[tuple[str, ...], str], file: str, docum
 
 
 def _allowed(path: tuple[str, ...], document: Any) -> list[str]:
-    """The fields of the block at `path`: of the kind that the document names, or of the default that stands there."""
+    """Return the fields of the block at `path`: those of the kind that the document names, or of the default."""
     model: type[BaseModel] = JobConfig
     role: type[BaseModel] = JobConfig
+    roles: list[type[BaseModel]] = []
     for part in path:
         default = None
-        if part.isdigit():  # an item of a list of such blocks
-            document = document[int(part)] if isinstance(document, list) else {}
-        else:
+        if part in model.model_fields:
             field = model.model_fields[part]
-            role = next(_blocks_of(field.annotation))
+            roles = list(_blocks_of(field.annotation))
+            role = roles[0]
             default = None if field.is_required() else field.get_default(call_default_factory=True)
             document = document.get(part, {}) if isinstance(document, dict) else {}
+        elif isinstance(document, list):  # a block of a list
+            document = document[int(part)]
+        elif isinstance(document, dict):  # a block of a mapping, or the kind of the block, which pydantic puts into its path
+            role = next((one for one in roles if part == document.get("kind") in _kinds_of(one)), role)
+            document = document.get(part, document)
         given = document if isinstance(document, dict) else {}
         named = role.kinds().get(str(given.get(role.tag))) if issubclass(role, Component) else None
         model = named or (type(default) if isinstance(default, BaseModel) else role)
     return list(model.model_fields)
 
 
+def _kinds_of(block: type[BaseModel]) -> tuple[Any, ...]:
+    """Return the values of a block's `kind` field, if it has one: those of a Literal."""
+    return get_args(block.model_fields["kind"].annotation) if "kind" in block.model_fields else ()
+
+
 def _blocks_of(annotation: Any) -> Iterator[type[BaseModel]]:
-    """The block types in a field's annotation: itself, of an optional one, of the items of a list."""
+    """Yield the block types in a field's annotation: the type itself, the types of a union, or of a list's items."""
     if get_origin(annotation) is None and isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
     for part in get_args(annotation):

@@ -1,4 +1,4 @@
-"""The local paths that a job names, which mean something else in another folder and on another machine."""
+"""Find the local paths of a job. They may not exist in another working folder or on another machine."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from wsss_ray.config.job import JobConfig
 from wsss_ray.core.component import Component
 from wsss_ray.nets.weights import Weights
 
-_FROM_HERE = {"folder": ("root", "tags", "val", "masks", "saliency")}  # of other sources only `root`; the rest lies below it
+_FROM_HERE = {"folder": ("root", "tags", "val", "masks", "saliency")}  # in other sources, all paths lie below `root`
 
 
 def local_paths(job: JobConfig) -> Iterator[tuple[str, str]]:
-    """Field and path of all that do not start at another one: the store if it is a folder, data, files of weights."""
+    """Yield field and path of the store (if a folder), the data and files of weights. Skip paths below another of these."""
     if "://" not in job.run.store:
         yield "run.store", job.run.store
     for name in _data_fields(job):
@@ -23,7 +23,7 @@ def local_paths(job: JobConfig) -> Iterator[tuple[str, str]]:
 
 
 def located(job: JobConfig) -> JobConfig:
-    """The same job with its data at absolute paths, for workers that have another working directory."""
+    """Return the job with absolute data paths, for workers with another working directory."""
     absolute = {name: str(Path(getattr(job.data, name)).expanduser().absolute()) for name in _data_fields(job)}
     return job.model_copy(update={"data": job.data.model_copy(update=absolute)}) if absolute else job
 

@@ -1,9 +1,9 @@
-"""Population based training as stages: each generation of each member is a train stage that goes on from another's checkpoint.
+"""Plan population based training as stages: each generation of each member continues from another train stage's checkpoint.
 
-A member is its first learning rate and the factors since. Its training of k generations is the job's learner with that rate, the
-schedule `piecewise` and k parts of the steps; that it starts from the checkpoint of k - 1 generations (role `resume`) saves time
-and changes no byte. So the best member's job, submitted alone, ends in the same weights. Who takes over from whom is drawn from
-the job's seed, and a population that is submitted again finds its generations done.
+A member is a first learning rate and the factors applied to it since. Its training of k generations is the job's learner with
+that rate, the schedule `piecewise` and k parts of the steps. Starting from the checkpoint of k - 1 generations (role `resume`)
+saves time and changes no byte, so the best member's job, submitted alone, ends in the same weights. The job's seed decides which
+member copies which, so a population that is submitted again finds its generations done.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from wsss_ray.data.source import DataSplit
 
 @dataclass(frozen=True)
 class Member:
-    """A lineage: the first learning rate, and the factor on it in every generation so far."""
+    """A lineage: the first learning rate, and the factor on it in each generation so far."""
 
     rate: float
     factors: tuple[float, ...] = (1.0,)
 
 
 def first_generation(sweep_job: LoadedJob) -> list[Member]:
-    """The population as it is drawn."""
+    """Draw the members of the first generation."""
     (field,) = sweep_job.sweep.space
     return [Member(rate=trial.set[field]) for trial in drawn_trials(sweep_job.sweep, sweep_job.job.run.seed)]
 
 
 def next_generation(members: Sequence[Member], scores: Sequence[float], rule: Pbt, seed: int) -> list[Member]:
-    """Truncation selection: the worst take over from the best with a changed rate, all others keep theirs."""
+    """Select by truncation: the worst members copy the best with a changed rate, and all others keep theirs."""
     order = sorted(range(len(members)), key=lambda place: (-scores[place], place))
     some = max(1, int(len(members) * rule.quantile))
     best, worst = order[:some], set(order[-some:]) if len(members) > 1 else set()
@@ -50,9 +50,10 @@ def next_generation(members: Sequence[Member], scores: Sequence[float], rule: Pb
 
 
 def trial_of_member(sweep_job: LoadedJob, member: Member, place: int, data: Data) -> tuple[TrialJob, Plan]:
-    """A member's training so far, as a job of its own and as a plan that goes on from its last generation.
+    """Return a member's training so far: as a job of its own, and as a plan that continues its last generation.
 
-    Raises ValueError if the field is no learner's of this plan, or its training is shorter than the generations.
+    Raises:
+        ValueError: The searched field belongs to no learner of the plan, or its training has fewer steps than generations.
     """
     (field,) = sweep_job.sweep.space
     rule = sweep_job.sweep.scheduler
@@ -75,7 +76,7 @@ def trial_of_member(sweep_job: LoadedJob, member: Member, place: int, data: Data
 
 
 def _steps(sweep_job: LoadedJob, part: str, data: Data) -> int:
-    """The steps of the learner as the job has it."""
+    """Return the training steps of the learner in the job as written."""
     plan = sweep_job.job.plan(data)
     stage = _stage_of(plan, _part(sweep_job.job.method, part), part)
     split = stage.input("data").component
@@ -99,7 +100,7 @@ def _stage_of(plan: Plan, component: Any, path: str) -> Stage:
 
 
 def _put(targets: Sequence[Stage], old: Stage, new: Stage) -> tuple[Stage, ...]:
-    """The same graph with one stage in the place of another."""
+    """Replace one stage in a graph, and return the graph's targets."""
     done: dict[str, Stage] = {old.id: new}
 
     def visit(stage: Stage) -> Stage:

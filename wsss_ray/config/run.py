@@ -1,4 +1,4 @@
-"""How a job is run: the `run` block of a job file."""
+"""Define the `run` block of a job file, which says how a job is run."""
 
 from __future__ import annotations
 
@@ -11,47 +11,54 @@ from wsss_ray.reporting.loggers import Logger, Tensorboard
 
 
 class Execution(BaseModel):
-    """The `run` block: where and how wide. Nothing but `seed` and `precision` changes a number, and these are part of stage ids.
+    """The `run` block: where a job runs and with how many processes.
 
-    `precision` is no more than a short way to write it into every learner of the method, where it belongs. What else makes a
-    training faster here (processes that decode, checkpoints written beside it, pinned memory) changes no number.
+    Only `seed` and `precision` change results, and both are part of stage ids. `precision` is a short way to set the field of
+    that name in every learner of the method. Everything else (processes that decode, checkpoints written in the background,
+    pinned memory) changes speed or memory, and no result.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    seed: int = Field(default=0, ge=0, description="The job's random seed; part of the identity of train and localize stages.")
+    seed: int = Field(default=0, ge=0, description="Random seed of the job; part of the ids of train and localize stages.")
     precision: Precision | None = Field(
-        default=None, description="`precision` of every training of the method; null: as its block says. Part of their identity."
+        default=None, description="Precision of every training; null: as each learner's block says. Part of stage ids."
     )
     store: str = Field(default="runs", min_length=1, description="Folder or URI (s3://, gs://) of the run store.")
     workers: int | tuple[int, int] = Field(
-        default=1, description="Training workers (processes, one GPU each if there are any); [min, max]: as machines come and go."
+        default=1,
+        description="Training workers, with one GPU each if there are GPUs. [min, max]: as machines join and leave.",
     )
-    cpus_per_worker: float | None = Field(default=None, gt=0, description="CPUs of a training worker; null: an even share.")
-    gpu: bool | None = Field(default=None, description="Use GPUs; null: if the cluster has any.")
-    micro_batch: int = Field(default=64, ge=1, description="Images that a worker holds at a time; changes memory, not results.")
+    cpus_per_worker: float | None = Field(default=None, gt=0, description="CPUs of each training worker; null: an even share.")
+    gpu: bool | None = Field(default=None, description="Use GPUs; null: use them if the cluster has any.")
+    micro_batch: int = Field(default=64, ge=1, description="Images in a worker's memory at a time; changes memory, not results.")
     loader_workers: int | None = Field(
-        default=None, ge=0, description="Processes that decode ahead of each training worker; 0: a thread; null: 0 without a GPU."
+        default=None,
+        ge=0,
+        description="Processes that decode images for each training worker; 0: a thread; null: up to 8, or 0 without a GPU.",
     )
-    label_workers: int = Field(default=0, ge=0, description="Processes that make labels online (RRM) beside each worker.")
+    label_workers: int = Field(default=0, ge=0, description="Processes beside each worker that compute online labels (RRM).")
     image_workers: int | tuple[int, int] | None = Field(
-        default=None, description="Actors of a per-image stage, or [min, max]; null: as many as the cluster holds, as it grows."
+        default=None,
+        description="Actors of a per-image stage, or [min, max]; null: as many as fit, and more if the cluster grows.",
     )
-    gpus_per_image_worker: float = Field(default=1.0, gt=0, le=1, description="Share of a GPU that a localizing actor takes.")
-    in_flight: int = Field(default=2, ge=1, description="Shards that are handed to an actor at a time.")
+    gpus_per_image_worker: float = Field(default=1.0, gt=0, le=1, description="Share of a GPU for an actor that runs a network.")
+    in_flight: int = Field(default=2, ge=1, description="Shards given to an actor at a time.")
     checkpoint_every: int = Field(default=200, ge=1, description="Steps between training checkpoints.")
     log_every: int = Field(default=20, ge=1, description="Steps between lines of metrics.jsonl.")
     validate_every: int | None = Field(
-        default=None, ge=1, description="Steps between scores of a segmenter that trains, if the plan scores it; null: none."
+        default=None,
+        ge=1,
+        description="Steps between validations of a segmenter in training, if the plan scores it; null: no validation.",
     )
-    validate_images: int = Field(default=100, ge=1, description="Images with masks that these scores are computed on, at most.")
+    validate_images: int = Field(default=100, ge=1, description="Largest number of images with masks in each validation.")
     loggers: tuple[Logger, ...] = Field(
-        default=(Tensorboard(),), description="Where the figures go while the job runs: tensorboard, mlflow, wandb."
+        default=(Tensorboard(),), description="Loggers that get the metrics while the job runs: tensorboard, mlflow, wandb."
     )
-    max_bad_fraction: float = Field(default=0.01, ge=0, le=1, description="Share of images that may fail in a stage.")
-    max_failures: int = Field(default=3, ge=0, description="Worker failures that a training survives.")
+    max_bad_fraction: float = Field(default=0.01, ge=0, le=1, description="Largest share of images that may fail in a stage.")
+    max_failures: int = Field(default=3, ge=0, description="Worker failures after which a training continues.")
 
-    wait_s: float = Field(default=0, ge=0, description="Seconds to wait for the machines of a cluster that grows on demand.")
+    wait_s: float = Field(default=0, ge=0, description="Seconds to wait for machines of a cluster that grows on demand.")
 
     @field_validator("store")
     @classmethod
@@ -68,7 +75,7 @@ class Execution(BaseModel):
     def _number_or_range(cls, value: Any) -> Any:
         ends = value if isinstance(value, list | tuple) and len(value) == 2 else (value, value)
         if value is not None and not (all(type(end) is int and end >= 1 for end in ends) and ends[0] <= ends[1]):
-            raise ValueError("is a whole number of at least 1, or a range [min, max]")
+            raise ValueError("must be a whole number of at least 1, or a range [min, max]")
         return value
 
     @field_validator("loggers")
@@ -76,10 +83,11 @@ class Execution(BaseModel):
     def _each_once(cls, value: tuple[Logger, ...]) -> tuple[Logger, ...]:
         kinds = [logger.kind() for logger in value]
         if len(set(kinds)) < len(kinds):
-            raise ValueError(f"each kind once: {', '.join(kinds)}")
+            twice = next(kind for kind in kinds if kinds.count(kind) > 1)
+            raise ValueError(f"{twice!r} is listed twice. Remove one.")
         return value
 
     @property
     def worker_range(self) -> tuple[int, int]:
-        """The fewest and the most training workers."""
+        """Return the fewest and the most training workers."""
         return self.workers if isinstance(self.workers, tuple) else (self.workers, self.workers)

@@ -1,4 +1,4 @@
-"""The JSON Schema of job files, so that editors complete and check them."""
+"""Build the JSON Schema of job files, with which editors complete and check them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from wsss_ray.data.source import Source
 
 
 def job_schema() -> dict[str, Any]:
-    """Draft 2020-12. A role (a localizer, a trunk) is one of its installed implementations, picked by `kind`."""
+    """Return the schema (draft 2020-12). For a role, such as a localizer, `kind` picks one of its installed implementations."""
     register()
     sweep = Sweep.model_json_schema(ref_template="#/$defs/{model}")
     definitions: dict[str, Any] = sweep.pop("$defs")
@@ -35,14 +35,14 @@ def job_schema() -> dict[str, Any]:
             "data": _role(Source, definitions),
             "run": _block(Execution, definitions),
             "sweep": {"anyOf": [sweep, {"type": "null"}]},
-            "base": {"type": "string", "description": "A job file that this one is laid over, relative to it."},
+            "base": {"type": "string", "description": "Job file that this one is laid over; a path relative to this file."},
         },
         "$defs": definitions,
     }
 
 
 def _role(role: type[Component], definitions: dict[str, Any], default: type[Component] | None = None) -> dict[str, Any]:
-    """A block of the job file: without its tag the fields of the default's class, with it those of the kind it names."""
+    """Describe a block of the job file. Its tag picks the class whose fields it has; without a tag, it is the default's class."""
     kinds = role.kinds()
     for component in kinds.values():
         _define(component, definitions)
@@ -59,14 +59,14 @@ def _define(component: type[Component], definitions: dict[str, Any]) -> None:
     name = _name(component)
     if name in definitions:
         return
-    definitions[name] = {}  # parts may name their owner
+    definitions[name] = {}  # a part may refer to its owner
     block = _block(component, definitions)
     kind = {component.tag: {"const": component.kind()}}
     definitions[name] = {"title": component.kind(), **block, "properties": kind | block["properties"]}
 
 
 def _block(model: type[BaseModel], definitions: dict[str, Any]) -> dict[str, Any]:
-    """A block with the fields of a model."""
+    """Describe a block with the fields of a model."""
     return {
         "description": (model.__doc__ or "").strip(),
         "type": "object",
@@ -91,14 +91,14 @@ def _field(model: type[BaseModel], name: str, definitions: dict[str, Any]) -> di
 
 
 def _role_of(field: FieldInfo) -> type[Component] | None:
-    """The component type of a field, also of an optional one, or of the items of a list."""
+    """Return the component type of a field, of an optional field, or of a list's items."""
     options = getattr(field.annotation, "__args__", None) or (field.annotation,)
     classes = (option for option in options if get_origin(option) is None and isinstance(option, type))
     return next((option for option in classes if issubclass(option, Component)), None)
 
 
 def _plain(model: type[Any], name: str) -> dict[str, Any]:
-    """The schema of a field that is no component."""
+    """Describe a field that is no component."""
     from pydantic import TypeAdapter
 
     field = model.model_fields[name]

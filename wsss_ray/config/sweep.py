@@ -1,6 +1,6 @@
-"""A sweep: variants of one job, the rows of a paper's table or points of a search space. Stages that they share are made once.
+"""Define sweeps: variants of one job, either rows of a paper's table or points of a search space. Shared stages run once.
 
-Points are drawn from the job's seed, each by itself: a sweep that is submitted again, or with more samples, has the same points.
+Each point is drawn on its own from the job's seed, so a sweep that is submitted again, or with more samples, has the same points.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from wsss_ray.core.randomness import random_key
 
 
 class Trial(BaseModel):
-    """One variant: fields of the job by their dotted path, and the figure that the paper has for it."""
+    """One variant of the job: fields to change, and the score that the paper reports for it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str = Field(min_length=1, description="What the paper's table calls the row.")
+    name: str = Field(min_length=1, description="Name of the trial, such as the row of the paper's table.")
     set: dict[str, Any] = Field(default={}, description="Fields to change, as a.b.c: value.")
-    published: float | None = Field(default=None, description="The paper's figure in per cent, to stand beside ours.")
+    published: float | None = Field(default=None, description="Published score in per cent, shown beside ours.")
 
     @field_validator("set")
     @classmethod
@@ -36,14 +36,20 @@ class Trial(BaseModel):
 
 
 class Domain(BaseModel):
-    """The values of one field of a search space: exactly one of these."""
+    """The values of one field in a search space: set exactly one of these fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    grid: tuple[Any, ...] | None = Field(default=None, min_length=1, description="Each of these, with every draw of the others.")
-    choice: tuple[Any, ...] | None = Field(default=None, min_length=1, description="One of these, all as likely; blocks too.")
-    uniform: tuple[float, float] | None = Field(default=None, description="A number between the two.")
-    loguniform: tuple[float, float] | None = Field(default=None, description="A number between the two, its logarithm uniform.")
+    grid: tuple[Any, ...] | None = Field(
+        default=None, min_length=1, description="Try each of these values with every draw of other fields."
+    )
+    choice: tuple[Any, ...] | None = Field(
+        default=None, min_length=1, description="Draw one of these values or blocks, all equally likely."
+    )
+    uniform: tuple[float, float] | None = Field(default=None, description="Draw a number between the two.")
+    loguniform: tuple[float, float] | None = Field(
+        default=None, description="Draw a number between the two, uniform in its logarithm."
+    )
 
     @model_validator(mode="after")
     def _one(self) -> Domain:
@@ -52,17 +58,17 @@ class Domain(BaseModel):
         bounds = self.uniform or self.loguniform
         if bounds is not None and not (bounds[0] < bounds[1] and (self.loguniform is None or bounds[0] > 0)):
             positive = " and positive" if self.loguniform else ""
-            raise ValueError(f"[{bounds[0]:g}, {bounds[1]:g}]: the first is to be less{positive}")
+            raise ValueError(f"[{bounds[0]:g}, {bounds[1]:g}]: the first number must be smaller{positive}")
         return self
 
     def holds(self, value: Any) -> bool:
-        """Whether a value is one of these."""
+        """Return True if the domain contains a value."""
         if bounds := self.uniform or self.loguniform:
             return isinstance(value, int | float) and bounds[0] <= value <= bounds[1]
         return value in (self.grid or self.choice or ())
 
     def draw(self, key: int) -> Any:
-        """The value of a 63-bit random key; None for a grid."""
+        """Map a 63-bit random key to a value; None for a grid."""
         if self.choice is not None:
             return self.choice[key % len(self.choice)]
         share = key / 2**63
@@ -75,30 +81,32 @@ class Domain(BaseModel):
 
 
 class Asha(BaseModel):
-    """Asynchronous successive halving (Li et al., MLSys 2020) on the loss of one training, at equal shares of its steps."""
+    """Asynchronous successive halving (Li et al., MLSys 2020): compares trials by the loss of one training at equal steps."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["asha"]
-    stage: str | None = Field(default=None, description="Name of the train stage; null: the plan's last.")
-    grace: float = Field(default=0.2, gt=0, lt=1, description="Share of the training that every trial takes.")
-    reduction: int = Field(default=3, ge=2, description="One of so many goes on at each rung.")
+    stage: str | None = Field(default=None, description="Train stage to compare; null: the last of the plan.")
+    grace: float = Field(default=0.2, gt=0, lt=1, description="Share of the training that every trial completes.")
+    reduction: int = Field(default=3, ge=2, description="At each rung, one of this many trials continues.")
 
 
 class Pbt(BaseModel):
     """Population based training (Jaderberg et al., 2017) of a learning rate, in generations.
 
-    The population is `sweep.samples` draws of one field, `....optimizer.lr`. After each generation the worst members take over
-    the checkpoints and the rates of members drawn from the best, times one of `factors`; the others go on. The rates replace the
-    learner's schedule, and are written as `piecewise`.
+    The population is `sweep.samples` draws of one field that ends in `.optimizer.lr`. After each generation, the worst members
+    copy checkpoint and rate of members drawn from the best, and multiply the rate by one of `factors`. The others continue. The
+    rates replace the learner's schedule and are written as `piecewise`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["pbt"]
-    generations: int = Field(default=4, ge=2, description="Equal parts of the training.")
-    quantile: float = Field(default=0.25, gt=0, le=0.5, description="Share of the population that is replaced, and copied.")
-    factors: tuple[float, ...] = Field(default=(0.8, 1.25), min_length=1, description="Changes of a rate that is taken over.")
+    generations: int = Field(default=4, ge=2, description="Number of equal parts of the training.")
+    quantile: float = Field(default=0.25, gt=0, le=0.5, description="Share of members that are replaced, and that are copied.")
+    factors: tuple[float, ...] = Field(
+        default=(0.8, 1.25), min_length=1, description="Factors for a copied rate, one drawn per copy."
+    )
 
 
 class Sweep(BaseModel):
@@ -106,19 +114,19 @@ class Sweep(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    paper: str = Field(default="", description="Paper and table that the trials are from.")
+    paper: str = Field(default="", description="Paper and table of the trials.")
     metrics: tuple[str, ...] = Field(
-        default=("miou",), min_length=1, description="Scores to show, by stage; trials are ranked by the first."
+        default=("miou",), min_length=1, description="Scores to show, by stage name; the first ranks the trials."
     )
-    seeds: tuple[int, ...] = Field(default=(), description="Values of run.seed, each for every trial; empty: the job's own.")
-    trials: tuple[Trial, ...] = Field(default=(), description="The variants one by one; or give a space.")
-    space: dict[str, Domain] = Field(default={}, description="Fields to search over, as a.b.c: {uniform: [0, 1]}.")
+    seeds: tuple[int, ...] = Field(default=(), description="Values of run.seed to run every trial with; empty: the job's.")
+    trials: tuple[Trial, ...] = Field(default=(), description="Variants, listed one by one; or give a space.")
+    space: dict[str, Domain] = Field(default={}, description="Fields to search, as a.b.c: {uniform: [0, 1]}.")
     samples: int = Field(default=1, ge=1, description="Draws from the space, each with every point of its grids.")
-    search: Literal["random", "optuna"] = Field(default="random", description="How draws are chosen; optuna learns from results.")
+    search: Literal["random", "optuna"] = Field(default="random", description="Choice of draws; optuna learns from results.")
     scheduler: Asha | Pbt | None = Field(
-        default=None, discriminator="kind", description="What ends trials early, or breeds them; null: nothing does."
+        default=None, discriminator="kind", description="Ends trials early (asha) or breeds them (pbt); null: neither."
     )
-    max_concurrent: int = Field(default=1, ge=1, description="Trials that run at a time and share the cluster.")
+    max_concurrent: int = Field(default=1, ge=1, description="Trials that run at the same time and share the cluster.")
 
     @field_validator("space")
     @classmethod
@@ -129,22 +137,22 @@ class Sweep(BaseModel):
     @model_validator(mode="after")
     def _one_way(self) -> Sweep:
         if bool(self.trials) == bool(self.space):
-            raise ValueError("give either trials, at least one, or a space")
+            raise ValueError("give either trials (at least one) or a space")
         if self.search == "optuna" and (not self.space or any(domain.grid for domain in self.space.values()) or self.seeds):
-            raise ValueError("search: optuna draws from a space without grids, and has no sweep.seeds")
+            raise ValueError("search: optuna needs a space without grids, and no sweep.seeds")
         if self.search == "optuna" and (self.scheduler or all(domain.choice for domain in self.space.values())):
-            raise ValueError("search: optuna goes without a scheduler, and wants a field that is uniform or loguniform")
+            raise ValueError("search: optuna needs a field that is uniform or loguniform, and no scheduler")
         if isinstance(self.scheduler, Pbt):
             field, domain = next(iter(self.space.items()), ("", None))
             alone = len(self.space) == 1 and domain is not None and not domain.grid and field.endswith(".optimizer.lr")
             if not alone or self.seeds or self.search != "random" or self.samples < 2:
                 wants = "a space of one field, method.PART.optimizer.lr, drawn at random, at least 2 samples, and no seeds"
-                raise ValueError(f"scheduler: pbt has {wants}")
+                raise ValueError(f"scheduler: pbt needs {wants}")
         return self
 
     @property
     def learns(self) -> bool:
-        """Whether trials are chosen by the results of others, so that they are not known before the start."""
+        """True if results choose later trials, which are then unknown before the start."""
         return self.search == "optuna" or isinstance(self.scheduler, Pbt)
 
     @model_validator(mode="after")
@@ -152,14 +160,14 @@ class Sweep(BaseModel):
         slugs = [slug(trial.name) for trial in self.trials]
         twice = next((name for name in slugs if slugs.count(name) > 1), None)
         if twice is not None:
-            raise ValueError(f"trials: two are called {twice!r}; give each a name of its own")
+            raise ValueError(f"trials: two are called {twice!r}. Give each its own name.")
         if len(set(self.seeds)) < len(self.seeds):
-            raise ValueError(f"seeds: {list(self.seeds)} has one twice")
+            raise ValueError(f"seeds: {list(self.seeds)} lists one twice. Remove it.")
         return self
 
 
 def check_scheduler(sweep: Sweep, plans: Iterable[Plan]) -> None:
-    """Raise ValueError if a scheduler watches a training that a plan does not have."""
+    """Raise ValueError if the scheduler watches a training that a plan does not contain."""
     stage = sweep.scheduler.stage if isinstance(sweep.scheduler, Asha) else None
     for plan in plans if stage is not None else ():
         trains = [one.name for one in plan if one.kind == "train"]
@@ -168,12 +176,12 @@ def check_scheduler(sweep: Sweep, plans: Iterable[Plan]) -> None:
 
 
 def trials_of(sweep: Sweep, seed: int) -> tuple[Trial, ...]:
-    """The trials, given or drawn; none where they depend on results. A point that is drawn twice is one trial."""
+    """Return the trials, listed or drawn; none if they depend on results. A point that is drawn twice is one trial."""
     return () if sweep.learns else sweep.trials or drawn_trials(sweep, seed)
 
 
 def drawn_trials(sweep: Sweep, seed: int) -> tuple[Trial, ...]:
-    """The points of a space as trials."""
+    """Draw the points of the space as trials."""
     points: dict[str, dict[str, Any]] = {}
     grids = {name: domain.grid for name, domain in sweep.space.items() if domain.grid}
     for sample in range(sweep.samples):
@@ -190,7 +198,7 @@ def drawn_trials(sweep: Sweep, seed: int) -> tuple[Trial, ...]:
 
 
 def trial_of(point: dict[str, Any]) -> Trial:
-    """The trial of one point of a space, named by its values."""
+    """Return the trial of one point of the space, named by its values."""
     return Trial(name=", ".join(_labels(point)), set=point)
 
 
@@ -210,37 +218,41 @@ def _labels(point: dict[str, Any]) -> Iterator[str]:
 
 
 def _ends(name: str) -> list[str]:
-    """The last part of a dotted path, the last two, and so on."""
+    """List the ends of a dotted path: its last part, its last two parts, and so on."""
     parts = name.split(".")
     return [".".join(parts[start:]) for start in range(len(parts) - 1, -1, -1)]
 
 
 def _rounded(value: float) -> float:
-    """Six digits: enough to search, and short enough to read."""
+    """Round to six digits: enough for a search, and short enough to read."""
     return float(f"{value:.6g}")
 
 
 def _check_names(fields: dict[str, Any]) -> None:
     for name in fields:
         if name.partition(".")[0] in ("name", "sweep") or name in ("run", "run.seed", "run.store"):
-            raise ValueError(f"{name} is not a trial's to set; seeds are the sweep's, one store serves all its trials")
+            raise ValueError(f"{name} cannot be set by a trial. Seeds come from sweep.seeds, and all trials share one store.")
 
 
 def slug(name: str) -> str:
-    """A trial's name as part of a run's name."""
+    """Turn a trial's name into a part of its run's name."""
     return re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-").lower() or "trial"
 
 
 def trial_name(job: str, trial: Trial, seed: int) -> str:
-    """The name of a trial's run; where it would be too long, shortened and told apart by a digest."""
+    """Return the name of a trial's run. A name that is too long is cut, and a digest keeps it unique."""
     name = f"{job}.{slug(trial.name)}.{seed}"
     return name if len(name) <= 100 else f"{name[:80]}.{digest(name)[:8]}.{seed}"
 
 
 def result_table(sweep: Sweep, results: Sequence[tuple[Trial, dict[str, float]]]) -> tuple[list[str], list[list[str]]]:
-    """Header and rows: each trial's scores in per cent, mean and sample deviation over its seeds, and the published figure.
+    """Return header and rows of a table of trials.
 
-    `results` holds, for every trial and seed that ran, the scores by name; a trial may be missing.
+    A row has the trial's scores in per cent, as mean and sample deviation over its seeds, and the published score.
+
+    Args:
+        sweep: Sweep whose trials are the rows.
+        results: Scores by name for each trial and seed that ran. A trial may be missing.
     """
     published = any(trial.published is not None for trial in sweep.trials)
     header = ["trial", *sweep.metrics, *(["published"] if published else [])]

@@ -94,7 +94,7 @@ class Folder(Source):
                 yield Item(image_id, tags, other, None, found[0], changed=found[1])
                 continue
             if split == "val" and others is not None and found is None:
-                raise ValueError(f"{row.where}: mask {other} is missing; every image to score on needs one")
+                raise ValueError(f"{row.where}: mask {other} is missing; every validation image needs one")
             path = f"{root}/{name}"
             size, changed = file_state(path) or _fail(f"{row.where}: image {path} is gone")
             first, masked = first or image_id, masked or found is not None
@@ -125,7 +125,7 @@ class Folder(Source):
         for name in sorted(path for paths in self._scan().values() for path in paths):
             first, slash, _ = name.partition("/")
             if not slash:
-                raise ValueError(f"data.root: {name} is not in a class folder; set data.tags to a table, or move it into one")
+                raise ValueError(f"data.root: {name} is not in a class folder; move it into one, or set data.tags to a table")
             rows.append(TagRow(name, (first,), "weak"))
         return rows
 

@@ -88,8 +88,9 @@ def find_labels(store: RunStore, run: Mapping[str, Any], stage: str | None = Non
         raise ValueError(f"run {run['name']!r} has no label maps yet: no seed stage and no scored model is done")
     if name not in found:
         known = name in [one["name"] for one in run["stages"]]
-        why = "there is none" if not known else "it is not done" if records.get(name, {}) is None else "it has no label maps"
-        raise ValueError(f"stage {name!r}: {why}; those with label maps: {', '.join(found) or 'none yet'}")
+        undone = records.get(name, {}) is None
+        why = "the run has no such stage" if not known else "it is not done" if undone else "it has no label maps"
+        raise ValueError(f"stage {name!r}: {why}; stages with label maps: {', '.join(found) or 'none yet'}")
     record = found[name]
     data = store.record_by_id(dict(record["inputs"])["data"])
     if data is None:

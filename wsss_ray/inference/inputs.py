@@ -72,7 +72,7 @@ def list_images(patterns: Sequence[str], *, out: Path) -> InputImages:
     refused = []
     for path in sorted(paths):
         if _is_below(path, beyond):
-            raise ValueError(f"{path}: lies in --out {out}, which is written to; give another folder")
+            raise ValueError(f"{path}: lies in --out {out}, where the labels would be written; give another folder")
         name = bare(os.path.relpath(path, root).replace(os.sep, "/"))
         if _BAD.search(path):
             # Python reads bytes that are not UTF-8 as U+DC80 and above.

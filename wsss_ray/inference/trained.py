@@ -153,7 +153,7 @@ def _of_run(store: RunStore, about: Mapping[str, Any], model: str | None) -> Tra
     stage_id = next(reversed(found), None) if model is None else by_name.get(model, model)
     if stage_id is None or stage_id not in found:
         there = f"trained segmenters: {', '.join(by_name) or 'none yet'}"
-        why = f"--model {model}: " if model is not None else ""
+        why = f"--model {model}: is not one of the " if model is not None else ""
         not_yet = f"; not trained yet: {', '.join(missing)}" if missing else ""
         raise ValueError(f"run {run!r}: {why}{there}{not_yet}; `wsss-ray show {run}` shows its stages")
     one, segmenter = found[stage_id]

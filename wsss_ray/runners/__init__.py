@@ -1,1 +1,1 @@
-"""The only folder that imports Ray: where stages run, not what they do."""
+"""Run stages on Ray. Only this package imports Ray; it decides where stages run, not what they compute."""

@@ -1,8 +1,8 @@
-"""Before anything starts: what can't be met is an error at once, with the numbers, and never a job that waits for ever.
+"""Check before the start that the cluster can run a job, so that a job that cannot run fails at once and does not wait for ever.
 
-Checked are the CPUs and GPUs of trainings, the store from every machine (so that a folder that is not shared is found), the data
-from every machine, the versions of the package and of the job's plug-ins, and the disk that the missing shards will take, by
-rough upper estimates. Checkpoints are not estimated: only their networks know.
+The checks cover CPUs and GPUs for trainings, access to the store and the data from every machine (a folder that is not shared is
+found here), the versions of the package and of the job's plug-ins, and disk space for the missing shards, by rough upper
+estimates. The size of checkpoints is not estimated, because only the networks know it.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from wsss_ray.storage.store import RunStore
 
 _ANSWER_S = 120.0
 _POLL_S = 1.0
-_OBJECT_STORE = 70e6  # bytes; rows are shard numbers, but Ray's own start needs some
-_MAP_BYTES = 30_000  # of an image's maps: two tags, 41 x 41, maximum and mean in half precision
-_LABEL_BYTES = 20_000  # of a label map or a prediction as PNG
+_OBJECT_STORE = 70e6  # bytes; our rows are only shard numbers, but Ray needs some space to start
+_MAP_BYTES = 30_000  # maps of an image: two tags, 41 x 41, maximum and mean in half precision
+_LABEL_BYTES = 20_000  # a label map or a prediction as PNG
 
 
 @dataclass(frozen=True)
 class TrainingShare:
-    """What a training gets: workers (fewest, most), CPUs for each, and whether a GPU each."""
+    """The resources of a training: workers (fewest, most), CPUs for each worker, and whether each has a GPU."""
 
     workers: tuple[int, int]
     cpus: float
@@ -41,7 +41,7 @@ class TrainingShare:
 
 
 def training_share(run: Execution, have: Resources) -> TrainingShare:
-    """Divide a cluster among training workers. Raises ValueError if there is not enough for the fewest of them."""
+    """Divide a cluster among training workers. Raises ValueError if the fewest of them do not fit."""
     fewest, most = run.worker_range
     gpu = have.gpus > 0 if run.gpu is None else run.gpu
     cpus = run.cpus_per_worker or max(1, math.floor(min(have.cpus / most, have.node_cpus)))
@@ -60,21 +60,33 @@ def training_share(run: Execution, have: Resources) -> TrainingShare:
             f"run.workers = {fewest} with {cpus:g} CPUs each find only {found} places: the largest machine has "
             f"{largest:g} CPUs; lower run.cpus_per_worker"
         )
-    if have.at_once > 1:  # no trial takes what is another's
+    if have.at_once > 1:  # no trial takes the share of another
         most = max(fewest, min(most, int(have.cpus // cpus), have.gpus if gpu else most))
     return TrainingShare((fewest, most), cpus, gpu)
 
 
 def places(have: Resources, cpus: float, gpu: bool) -> int:
-    """How many workers of that size the machines hold."""
+    """Return how many workers of this size fit on the machines."""
     return sum(int(min(node.cpus // cpus, node.gpus if gpu else math.inf)) for node in have.nodes)
 
 
 def preflight(store: RunStore, stages: Sequence[Stage], run: Execution, have: Resources, *, probe: str) -> Resources:
-    """Check that the missing stages of a plan can be made here. Raises StageError with what cannot be met and the mend.
+    """Check that the missing stages of a plan can run here.
 
-    `probe` is the path of the run's `run.json`, just written, which every machine has to see as new as it is. Returns what there
-    is, which may have become more: machines are asked for and waited for up to `run.wait_s`.
+    If resources are missing, ask the cluster for machines and wait for them up to `run.wait_s`.
+
+    Args:
+        store: Run store.
+        stages: Missing stages.
+        run: The job's `run` block.
+        have: Resources now.
+        probe: Path of the run's `run.json`, just written. Every machine must see this version of it.
+
+    Returns:
+        The resources after the wait.
+
+    Raises:
+        StageError: Something is missing. The message says what, and how to fix it.
     """
     ids = [stage.id for stage in stages]
     try:
@@ -92,7 +104,7 @@ def preflight(store: RunStore, stages: Sequence[Stage], run: Execution, have: Re
 
 
 def _wait_for_machines(stages: Sequence[Stage], run: Execution, have: Resources) -> Resources:
-    """Ask for what the stages need until it is there. Raises ValueError when it is not in time."""
+    """Request the machines that the stages need, and wait for them. Raises ValueError if they do not come in time."""
     from ray.autoscaler.sdk import request_resources
 
     deadline, asked = time.monotonic() + (run.wait_s if have.grows else 0), False
@@ -109,7 +121,7 @@ def _wait_for_machines(stages: Sequence[Stage], run: Execution, have: Resources)
                 raise
         else:
             if asked:
-                request_resources(bundles=[])  # a request stands until the next one, and keeps machines up
+                request_resources(bundles=[])  # a request stays in force until the next one, and keeps machines up
             return have
         each = {"CPU": math.ceil(run.cpus_per_worker or 1), **({"GPU": 1} if run.gpu else {})}
         request_resources(bundles=[each] * (run.worker_range[0] * have.at_once) + [{"CPU": 1}])
@@ -119,7 +131,7 @@ def _wait_for_machines(stages: Sequence[Stage], run: Execution, have: Resources)
 
 
 def estimate_bytes(store: RunStore, stages: Sequence[Stage]) -> float:
-    """Roughly what the missing shards of stages will take on disk at most."""
+    """Estimate roughly how many bytes the missing shards of stages take on disk at most."""
     total = 0.0
     for stage in stages:
         if stage.kind == "train":
@@ -132,7 +144,7 @@ def estimate_bytes(store: RunStore, stages: Sequence[Stage]) -> float:
 
 
 def look_from_here(store: RunStore, probe: str, submitted: float, ingests: Sequence[Stage]) -> str | None:
-    """What is wrong with the store or the data as this machine sees them; None if nothing is."""
+    """Return what is wrong with the store or the data as this machine sees them, or None."""
     try:
         seen = store.read_json(probe)["submitted"]
     except OSError:
@@ -163,7 +175,7 @@ def _check_disk(store: RunStore, stages: Sequence[Stage]) -> None:
 
 
 def _check_machines(store: RunStore, probe: str, stages: Sequence[Stage], nodes: Sequence[Node]) -> None:
-    """Have every machine read the probe, look for some of the images, and say what plug-ins it has."""
+    """Make every machine read the probe, look for some images and compare versions. Raises ValueError with the first problem."""
     submitted, ingests = store.read_json(probe)["submitted"], [stage for stage in stages if stage.kind == "ingest"]
     problems = {"this machine": look_from_here(store, probe, submitted, ingests)}
     if len(nodes) > 1:
@@ -180,11 +192,11 @@ def _ask_machines(
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    here, pickled = __version__, ray.cloudpickle.dumps(list(ingests))  # to be opened where their plug-ins are
+    here, pickled = __version__, ray.cloudpickle.dumps(list(ingests))  # unpickled only where their plug-ins are installed
 
     def look() -> str | None:
         from wsss_ray.core.plugins import lacking
-        from wsss_ray.core.version import __version__ as found  # of the machine that this runs on
+        from wsss_ray.core.version import __version__ as found  # the version on the machine that runs this
 
         if found != here:
             return f"has wsss-ray {found}, here is {here}; install one version on all machines"
@@ -205,7 +217,7 @@ def _ask_machines(
         try:
             answers[machine] = ray.get(reference)
         except (ray.exceptions.NodeDiedError, ray.exceptions.WorkerCrashedError, ray.exceptions.TaskUnschedulableError):
-            continue  # a machine that leaves meanwhile is not needed
+            continue  # a machine that leaves meanwhile is not used
         except ray.exceptions.RayError as error:
             what = str(error).strip().splitlines()[-1]
             answers[machine] = f"cannot run the package ({what}); install wsss-ray there, or submit by http://"

@@ -1,4 +1,4 @@
-"""What a worker that fails says of itself, and how the driver tells it in one line, whatever Ray has put around it."""
+"""Describe failures of workers in one line, without the exceptions and advice that Ray wraps around them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from wsss_ray.runners.cluster import worker_logs
 
-_RETRIES = re.compile(r"^Failed to .* after \d+/\d+ attempts", re.MULTILINE)  # Ray Data's advice behind the message of an error
+_RETRIES = re.compile(r"^Failed to .* after \d+/\d+ attempts", re.MULTILINE)  # Ray Data appends advice to an error's message
 _NAMED = re.compile(r"(\w+\.)*\w*(Error|Exception): ")
 _OURS = re.compile(r"(\w+\.)*WorkerError: (.*) \[([^\[\]]*)\]")
 _DIED = re.compile(r"(?ms)^\s*pid: (\d+)$.*?^\s*ip: (\S+)$.*?Worker exit detail: (.*?)(?= Some common causes|$)")
@@ -15,20 +15,20 @@ _MOST = 1000  # characters of a message: some libraries append pages of advice
 
 
 class WorkerError(RuntimeError):
-    """A failure in a worker, in one line: where in the work, what it was, and in brackets where the worker's log is."""
+    """A failure in a worker, in one line: its place in the work, the error, and the path of the worker's log in brackets."""
 
     @classmethod
     def of(cls, error: Exception, where: str) -> WorkerError:
-        """What is to be raised in this worker from `error`."""
+        """Return the error to raise in this worker from `error`, which happened at the place `where`."""
         line = " ".join(f"{type(error).__name__}: {error}".split())
         return cls(f"{where}: {line[:_MOST]} [{own_log()}]")
 
 
 @dataclass(frozen=True)
 class Cause:
-    """Why something failed, in one line. Of a failure in a worker, its log, as `MACHINE:PATH`.
+    """The cause of a failure, in one line.
 
-    `located`: the line says where in the work it was.
+    `log` is the log of the worker that failed, as `MACHINE:PATH`. `located` is True if the line names the place in the work.
     """
 
     line: str
@@ -37,14 +37,14 @@ class Cause:
 
 
 def own_log() -> str:
-    """Where the output of this worker goes."""
+    """Return machine and path of the file that gets this worker's output."""
     import ray
 
     return f"{ray.util.get_node_ip_address()}:{ray._private.worker.global_worker.get_err_file_path()}"
 
 
 def cause(error: BaseException) -> Cause:
-    """The innermost message of Ray's nested errors, without its traceback."""
+    """Return the innermost message of Ray's nested errors, without its traceback."""
     seen: list[BaseException] = []
     while error not in seen:
         seen.append(error)
@@ -54,7 +54,7 @@ def cause(error: BaseException) -> Cause:
             break
         error = inner
     lines = [line.strip() for one in seen for line in _RETRIES.split(str(one))[0].splitlines() if line.strip()]
-    if type(error).__name__ == "UserCodeException":  # it says only that there was one; what it was stands in the tracebacks
+    if type(error).__name__ == "UserCodeException":  # it does not name the error; only the tracebacks do
         lines = [line for line in lines if _NAMED.match(line) and "UserCodeException" not in line] or lines
     last = lines[-1] if lines else ""
     line = last if _NAMED.match(last) else f"{type(error).__name__}: {last}"
@@ -64,5 +64,5 @@ def cause(error: BaseException) -> Cause:
     if died is None:
         return Cause(line)
     pid, machine, detail = died.groups()
-    what = f"a worker died, process {pid} on {machine}: {detail} The kernel ends processes where memory is short; dmesg tells."
+    what = f"a worker died, process {pid} on {machine}: {detail} The kernel kills processes when memory is short; see dmesg."
     return Cause(what, f"{machine}:{worker_logs()}/worker-*-{pid}.err")

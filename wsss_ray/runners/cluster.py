@@ -1,4 +1,4 @@
-"""Starting Ray inside the process, quietly, and knowing what there is to run on."""
+"""Start Ray in this process without its messages, or join a cluster, and list its resources."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _ENVIRONMENT = {
     "RAY_TRAIN_ENABLE_STATE_TRACKING": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_COLOR_PREFIX": "0",
-    "RAY_BACKEND_LOG_LEVEL": "fatal",  # its C++ layer writes warnings for Ray's developers straight to our terminal
+    "RAY_BACKEND_LOG_LEVEL": "fatal",  # the C++ layer writes warnings for Ray's developers to the terminal
     "PYTHONWARNINGS": "ignore",
 }
 
@@ -49,44 +49,48 @@ class Node:
 
 @dataclass(frozen=True)
 class Resources:
-    """What the cluster has, of which one job may take the `at_once`-th part. One CPU is held back for readers."""
+    """The resources of a cluster, which `at_once` jobs share equally. One CPU is reserved for readers."""
 
     nodes: tuple[Node, ...]
     object_store: float = 0.0
-    grows: bool = False  # whether machines may join
+    grows: bool = False  # machines may join
     at_once: int = 1
 
     @property
     def cpus(self) -> float:
-        """CPUs that may be planned with."""
+        """Return the CPUs that one job may use."""
         return max(1.0, sum(node.cpus for node in self.nodes) - 1) / self.at_once
 
     @property
     def gpus(self) -> int:
-        """GPUs that may be planned with."""
+        """Return the GPUs that one job may use."""
         return int(sum(node.gpus for node in self.nodes)) // self.at_once
 
     @property
     def node_cpus(self) -> float:
-        """CPUs for one training worker that any node can give: a GPU's share of the smallest node that has GPUs."""
+        """Return the CPUs that every node can give to a training worker: with GPUs, the fewest CPUs per GPU."""
         with_gpus = [node.cpus / node.gpus for node in self.nodes if node.gpus]
         return max(1.0, min([*(with_gpus or [node.cpus for node in self.nodes if node.cpus]), self.cpus]))
 
 
 @contextmanager
 def ray_session(*, needs_cpus: float = 0) -> Iterator[Resources]:
-    """A running Ray: the one this process is connected to, that of RAY_ADDRESS, or a private local one that ends with the block.
+    """Connect to Ray and yield its resources.
 
-    The machines of a cluster need this package, the data and the store under the same paths. A local Ray gets as many logical
-    CPUs as the machine has cores, or `needs_cpus` if that is more (several workers on a small machine take turns), and one on
-    top, so that an actor pool never holds the last one.
+    Ray is the one that this process is connected to, or the cluster at RAY_ADDRESS, or else a private one on this machine that
+    ends with the block. The machines of a cluster need this package, the data and the store under the same paths. A private Ray
+    gets as many logical CPUs as the machine has cores, or `needs_cpus` if that is more (on a small machine, workers take turns),
+    and one more, so that an actor pool never holds the last one.
+
+    Raises:
+        ConnectionError: The cluster refuses this process.
     """
     prepare()
     before = {name: os.environ.get(name) for name in ("RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN")}
     previous = before["RAY_ADDRESS"]
-    given = _token.cache_info().currsize > 0  # Ray reads both once per process: what it had once, it wants again
+    given = _token.cache_info().currsize > 0  # Ray reads both variables once per process, so they must stay the same
     if not previous and not before["RAY_AUTH_MODE"] and (given or "ray" not in sys.modules):
-        # A private Ray listens on all interfaces: none but us has its token.
+        # A private Ray listens on all interfaces. The token keeps others out.
         os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": _token()}
     import ray
 
@@ -98,13 +102,13 @@ def ray_session(*, needs_cpus: float = 0) -> Iterator[Resources]:
         if previous:
             try:
                 ray.init(address=previous, **quiet)
-            except RuntimeError as error:  # another version of Ray or Python there, a token that is not its
+            except RuntimeError as error:  # another version of Ray or Python, or a wrong token
                 raise ConnectionError(str(error)) from error
         else:
             cores = max(len(os.sched_getaffinity(0)), 2)
             cpus = int(max(cores, needs_cpus)) + 1
             ray.init(address="local", num_cpus=cpus, include_dashboard=False, object_store_memory=256 * 1024**2, **quiet)
-    os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address  # Ray Train's own clients must find this one
+    os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address  # for the clients that Ray Train starts
     try:
         _quiet()
         yield resources()
@@ -118,28 +122,31 @@ def ray_session(*, needs_cpus: float = 0) -> Iterator[Resources]:
 
 @lru_cache(maxsize=1)
 def _token() -> str:
-    """The token of every private Ray of this process."""
+    """Return the token of all private Rays of this process."""
     return secrets.token_hex(32)
 
 
 def prepare() -> None:
-    """Set what Ray's libraries read from the environment, before they are imported."""
+    """Set the environment variables that Ray's libraries read. Call it before they are imported."""
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
 
 
 def in_a_thread(work: Callable[[], T], *, check: Callable[[], None] | None = None) -> T:
-    """Run `work` beside this thread and wait for it, so that Ctrl-C is a KeyboardInterrupt here.
+    """Run `work` in another thread and wait for it, so that Ctrl-C raises KeyboardInterrupt here.
 
-    In the main thread Ray Train and Ray Tune take that signal for themselves, and may lose it when they are about to end. `check`
-    is called now and then meanwhile; what it raises ends the wait.
+    In the main thread, Ray Train and Ray Tune handle the signal themselves and may lose it when they are about to end.
+
+    Args:
+        work: Function to run.
+        check: Called every few seconds. An error that it raises ends the wait.
     """
     done: Future[T] = Future()
 
     def run() -> None:
         try:
             done.set_result(work())
-        except BaseException as error:  # noqa: BLE001  it is raised again where the result is awaited
+        except BaseException as error:  # noqa: BLE001  result() raises it again
             done.set_exception(error)
 
     threading.Thread(target=run, daemon=True).start()
@@ -149,7 +156,7 @@ def in_a_thread(work: Callable[[], T], *, check: Callable[[], None] | None = Non
 
 
 def worker_logs() -> Path | None:
-    """The folder where Ray keeps the output of every worker on this machine."""
+    """Return the folder where Ray keeps the output of all workers on this machine, or None."""
     import ray
 
     node = ray._private.worker._global_node
@@ -158,7 +165,7 @@ def worker_logs() -> Path | None:
 
 
 def logs_of(store: RunStore, run: str) -> str:
-    """Where to look for the output of a run's workers: in its folder (`keep_logs`), else where Ray has it."""
+    """Return where the output of a run's workers is: in the run's folder (see `keep_logs`), or in Ray's."""
     return store.run_path(run, "logs") if store.is_local else f"{worker_logs() or '/tmp/ray/session_latest/logs'} on each machine"
 
 
@@ -170,7 +177,7 @@ def keep_logs(target: Path) -> None:
     if source is None:
         return
     job = ray.get_runtime_context().get_job_id()
-    with suppress(OSError):  # a full disk, or a log that is gone, must not hide why the run ended
+    with suppress(OSError):  # a full disk or a missing log must not hide why the run ended
         target.mkdir(parents=True, exist_ok=True)
         ours = (f"worker-*-{job}-*.out", f"worker-*-{job}-*.err")
         for pattern in (*ours, "ray-data/*.log", "train/**/*.log") if _is_private() else ours:
@@ -180,7 +187,7 @@ def keep_logs(target: Path) -> None:
 
 
 def resources() -> Resources:
-    """What the cluster has at this moment."""
+    """Return the resources of the cluster at this moment."""
     import ray
 
     nodes = [
@@ -198,7 +205,7 @@ def resources() -> Resources:
 
 
 def _is_private() -> bool:
-    """Whether this process has started the Ray that it uses."""
+    """Return True if this process has started the Ray that it uses."""
     import ray
 
     node = ray._private.worker._global_node
@@ -207,7 +214,7 @@ def _is_private() -> bool:
 
 @contextmanager
 def _hushed() -> Iterator[None]:
-    """What native code writes to the terminal meanwhile is kept back, and shown only if the block fails."""
+    """Hold back what native code writes to the terminal, and show it only if the block fails."""
     sys.stderr.flush()
     terminal = os.dup(2)
     with tempfile.TemporaryFile() as kept:
@@ -224,7 +231,7 @@ def _hushed() -> Iterator[None]:
 
 
 def _quiet() -> None:
-    """Ray's own progress reports go to its log files only."""
+    """Send Ray's own progress reports to its log files only."""
     import ray.data
     import ray.train
 
@@ -232,5 +239,5 @@ def _quiet() -> None:
         for handler in logging.getLogger(name).handlers:
             if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):
                 handler.setLevel(logging.CRITICAL)
-    ray._private.worker._worker_logs_enabled = False  # log_to_driver leaves out what raylets say: pages, where one dies
+    ray._private.worker._worker_logs_enabled = False  # log_to_driver does not silence raylets, which print pages when one dies
     ray.data.DataContext.get_current().print_on_execution_start = False

@@ -1,4 +1,4 @@
-"""Running a plan: what is done is skipped, what belongs together runs together, and the report is written at the end."""
+"""Run a plan: skip stages that are done, run stages of one pipeline together, and write the report at the end."""
 
 from __future__ import annotations
 
@@ -36,11 +36,22 @@ def execute(
     logs: str | None = None,
     failures: Failures | None = None,
 ) -> str:
-    """Make every missing stage of a plan. Returns the path of the report. Raises StageError.
+    """Run every missing stage of a plan, and wait for stages that another submit or trial is running.
 
-    A stage that another submit or trial is making is waited for. `have`: what this job may take of the Ray that runs already, as
-    a trial of a sweep, whose logs are kept in `logs`; without it, Ray is started or found, and the logs are kept with the run.
-    `failures`: of stages that are known to fail, which are not tried.
+    Args:
+        job: Job of the plan.
+        plan: Stages to complete.
+        store: Run store.
+        display: Shows progress.
+        have: Share of a Ray that runs already, for a trial of a sweep. By default, start or join Ray.
+        logs: Folder of the workers' logs, for a trial. By default, keep them with the run.
+        failures: Stages that are known to fail, which are not tried again.
+
+    Returns:
+        Path of the report.
+
+    Raises:
+        StageError: A stage failed, or cannot run here.
     """
     begin_run(job, plan, store)
     with logged(job, plan, store, display):
@@ -55,7 +66,7 @@ def execute(
             found = nullcontext(have) if have is not None else ray_session(needs_cpus=needs)
             with found as there, Claims(store, attempt()) as claims, display.meters():
                 enough = preflight(store, missing, job.run, there, probe=store.run_path(job.name, "run.json"))
-                failures = failures or Failures(store, f"{attempt()} {time.time_ns()}")  # of another process of that number too
+                failures = failures or Failures(store, f"{attempt()} {time.time_ns()}")  # unique, although process ids repeat
                 here = _Here(job, plan, store, display, enough, claims, logs or logs_of(store, job.name), failures)
                 claims.sweep()
                 try:
@@ -70,7 +81,7 @@ def execute(
 
 
 def begin_run(job: JobConfig, plan: Plan, store: RunStore) -> None:
-    """Write down what this run is, before anything starts."""
+    """Write `job.yaml` and `run.json` of a run before it starts."""
     store.write(store.run_path(job.name, "job.yaml"), yaml.safe_dump(job.spec(), sort_keys=False, allow_unicode=True).encode())
     stages = [{"id": stage.id, "name": stage.name, "kind": stage.kind, "work": _work(stage)} for stage in plan]
     about = {
@@ -85,7 +96,7 @@ def begin_run(job: JobConfig, plan: Plan, store: RunStore) -> None:
 
 
 def _work(stage: Stage) -> int:
-    """What a stage has to do: steps of a training (as far as the plan can tell), shards of any other."""
+    """Return the amount of work: steps of a training (as far as the plan knows), or shards of any other stage."""
     if stage.kind != "train":
         return data_split(stage).num_shards
     assert isinstance(stage.component, Learner)
@@ -93,13 +104,13 @@ def _work(stage: Stage) -> int:
 
 
 def write_report(job: JobConfig, plan: Plan, store: RunStore) -> None:
-    """Write the report of what is done so far."""
+    """Write the report of the stages that are done so far."""
     text = store.read(store.run_path(job.name, "job.yaml")).decode()
     store.write(store.run_path(job.name, "report.html"), build(store, job.name, plan, text))
 
 
 def pending(stages: Iterable[Stage], store: RunStore) -> list[list[Stage]]:
-    """The stages that are not done, grouped: a training alone, neighbouring per-image stages of the same data together."""
+    """Group the stages that are not done: each training alone, neighbouring per-image stages of the same data together."""
     groups: list[list[Stage]] = []
     for stage in stages:
         if store.is_done(stage):
@@ -114,7 +125,7 @@ def pending(stages: Iterable[Stage], store: RunStore) -> list[list[Stage]]:
 
 @dataclass(frozen=True)
 class _Here:
-    """One job being run: with what, where to, and who watches."""
+    """A job that runs, with its resources, store and display."""
 
     job: JobConfig
     plan: Plan
@@ -126,7 +137,7 @@ class _Here:
     failures: Failures
 
     def make_claimed(self, group: Sequence[Stage]) -> None:
-        """Make the stages of a group that nobody else is making; if that is none, wait until the first is free or done."""
+        """Run the stages of a group that no other process is running. If there are none, wait until the first is free or done."""
         mine: list[Stage] = []
         holder = None
         for stage in group:
@@ -135,7 +146,7 @@ class _Here:
                 break
             mine.append(stage)
         try:
-            missing = [stage for stage in mine if not self.store.is_done(stage)]  # another may just have finished
+            missing = [stage for stage in mine if not self.store.is_done(stage)]  # another process may just have finished it
             if missing:
                 self._refuse_known(missing)
                 self._try(missing)
@@ -166,7 +177,7 @@ class _Here:
         self.claims.free(stage.id)
 
     def make(self, group: Sequence[Stage]) -> None:
-        """Make a training, or per-image stages of the same data together. Raises StageError."""
+        """Run one training, or per-image stages of the same data together. Raises StageError."""
         from wsss_ray.engine.validation import validation_of
         from wsss_ray.runners.shards import run_shards
         from wsss_ray.runners.train import run_train
@@ -193,7 +204,7 @@ class _Here:
             self.display.say(f"{stage.name:<16} {stage.id}  {unit}, {record['seconds']:.1f} s{note}")
 
     def _blamed(self, group: Sequence[Stage], what: str) -> list[str]:
-        """The stage that a failure names, else the first that is not done."""
+        """Return the id of the stage that a failure names, or of the first that is not done."""
         missing = [stage for stage in group if not self.store.is_done(stage)]
         named = [stage for stage in missing if what.startswith((f"stage {stage.name}, ", f"stage {stage.name}: "))]
         return [stage.id for stage in (named or missing)[:1]]

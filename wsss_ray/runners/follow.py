@@ -1,7 +1,8 @@
-"""Following a run for its loggers: each has a thread in the process that drives the run and reads the store.
+"""Send the metrics of a run to its loggers.
 
-So workers need no account anywhere, a run that is submitted again goes on where it was, stages that another run has made are in
-it too, and a logger that fails or hangs holds nobody up: what it did not take stays in the store and comes later.
+For each logger, a thread in the process that drives the run reads the store. So workers need no accounts. A run that is submitted
+again continues where it was. Stages that another run has completed are logged too. A logger that fails or hangs delays nothing:
+what it did not take stays in the store and is sent later.
 """
 
 from __future__ import annotations
@@ -22,19 +23,22 @@ from wsss_ray.storage.claims import Claims, attempt
 from wsss_ray.storage.store import RunStore
 
 _LOOK_S = 5.0
-_SHARE = 10  # of the time, at most one such part is spent on looking and logging
-_LATER_S = 300.0  # at most, until a logger that failed or is slow is looked after again
-_ANSWER_S = 5.0  # an error that takes longer is that of a server that is away
-_PATIENCE_S = 30.0  # of the end of a run with its loggers
+_SHARE = 10  # pauses are this many times as long as the logging before them
+_LATER_S = 300.0  # longest pause after a logger failed or was slow
+_ANSWER_S = 5.0  # an error that takes longer means that the server is away
+_PATIENCE_S = 30.0  # longest wait for all loggers at the end of a run
 
 
 @contextmanager
-def logged(
-    job: JobConfig, plan: Plan, store: RunStore, display: Display, *, away: list[Logger] | None = None
-) -> Iterator[None]:
-    """Meanwhile the figures of a plan's stages go to the job's loggers, the last ones at the end. None is sent twice.
+def logged(job: JobConfig, plan: Plan, store: RunStore, display: Display, *, away: list[Logger] | None = None) -> Iterator[None]:
+    """Send the metrics of a plan's stages to the job's loggers during the block. None is sent twice.
 
-    Loggers in `away` are left out, and those that do not answer are added to it: the next run need not wait for them again.
+    Args:
+        job: Job with the loggers.
+        plan: Stages to log.
+        store: Run store that has the metrics.
+        display: Shows warnings.
+        away: Loggers to skip. Loggers that do not answer are added, so that the next run does not wait for them again.
     """
     away = [] if away is None else away
     followers = [Follower(logger, job, plan, store, display) for logger in job.run.loggers if logger not in away]
@@ -45,7 +49,7 @@ def logged(
     try:
         yield
         state = "finished"
-    except (KeyboardInterrupt, SystemExit):  # the latter is Ray Tune's way to stop a trial
+    except (KeyboardInterrupt, SystemExit):  # Ray Tune stops a trial by SystemExit
         state = "stopped"
         raise
     finally:
@@ -58,9 +62,10 @@ def logged(
 
 
 class Follower(threading.Thread):
-    """One logger of one run. What it has taken is noted in the run's folder, in `loggers/KIND.json`.
+    """One logger of one run. The file `loggers/KIND.json` in the run's folder notes what it has taken.
 
-    Of several attempts at a run one feeds it, which has the claim; the others look now and then whether it still does.
+    Of several attempts at a run, only the one that holds the claim feeds the logger. The others check from time to time whether
+    the claim is free.
     """
 
     def __init__(self, logger: Logger, job: JobConfig, plan: Plan, store: RunStore, display: Display) -> None:
@@ -80,23 +85,23 @@ class Follower(threading.Thread):
 
     @property
     def has_more(self) -> bool:
-        """Whether there is anything that the logger has not taken."""
+        """True if the logger has not taken everything yet."""
         return self._state != "finished" or any(stage.id not in self._done for stage in self.plan)
 
     def run(self) -> None:
-        """Look now and then until the run ends, and once more."""
+        """Look for new metrics until the run ends, and once more then."""
         with self.claims:
             while not self._ended.wait(self._pause):
                 self._try(self.look)
             self._try(self._close)
 
     def end(self, state: State) -> None:
-        """The run has ended so."""
+        """Tell the thread that the run has ended, and how."""
         self._end = state
         self._ended.set()
 
     def leave(self, seconds: float) -> bool:
-        """Wait so long for the last figures, and no longer. Returns whether the logger answered, with an error at least."""
+        """Wait up to `seconds` for the last metrics. Return True if the logger answered, even by an error."""
         began = time.monotonic()
         self.join(max(0.0, seconds))
         if self.is_alive():
@@ -105,7 +110,7 @@ class Follower(threading.Thread):
         return not (self.is_alive() or (self._failed and time.monotonic() - began > _ANSWER_S))
 
     def look(self) -> None:
-        """Log what is new in the store. Raises what the logger's library raises."""
+        """Log what is new in the store. Errors of the logger's library pass through."""
         if self._sink is None:
             holder = self.claims.take(f"logger-{self.logger.kind()}-{self.job.name}")
             if holder is not None:
@@ -113,7 +118,7 @@ class Follower(threading.Thread):
                 self._say(f"{self.logger.kind()}: {holder['attempt']} is logging {name}; nothing is logged from here meanwhile")
                 self._pause = _LOOK_S
                 return
-            self._recall()  # another may have fed it meanwhile
+            self._recall()  # another attempt may have fed it meanwhile
             self._open()
         assert self._sink is not None
         began = time.monotonic()
@@ -129,14 +134,14 @@ class Follower(threading.Thread):
         self._pause = min(_LATER_S, max(_LOOK_S, _SHARE * (time.monotonic() - began)))
 
     def _recall(self) -> None:
-        """Read what it has taken so far. Notes that cannot be read are as good as none: all is sent anew."""
+        """Read what the logger has taken so far. If the notes cannot be read, everything is sent again."""
         self._id: str | None = None
         self._steps: dict[str, int] = {}
         self._done: set[str] = set()
         self._state = ""
         try:
             found = self.store.read_json(self._notes) if self.store.exists(self._notes) else {}
-            if found.get("job") == self._what:  # else another job had this name
+            if found.get("job") == self._what:  # otherwise another job had this name
                 self._steps, self._done = dict(found["steps"]), set(found["done"])
                 self._id, self._state = found["id"], found["state"]
         except (OSError, ValueError, TypeError, LookupError, AttributeError):
@@ -170,18 +175,18 @@ class Follower(threading.Thread):
     def _try(self, work: Callable[[], None]) -> None:
         try:
             work()
-        except Exception as error:  # noqa: BLE001  whatever a library of another's raises must not end the run
+        except Exception as error:  # noqa: BLE001  an error of a logger's library must not end the run
             self._warn(" ".join(str(error).split())[:300] or type(error).__name__)
             self._pause = min(_LATER_S, 2 * max(_LOOK_S, self._pause))
 
     def _say(self, line: str) -> None:
-        """Say it, once."""
+        """Print a line, once."""
         if line not in self._said:
             self.display.say(line)
         self._said.add(line)
 
     def _warn(self, what: str) -> None:
-        """Say it, the first time. What is missing follows as soon as the logger takes it, or when the run is submitted again."""
+        """Warn once. The missing metrics are sent when the logger works again, or when the run is submitted again."""
         self._failed = True
         if not self._quiet:
             self.display.say(f"warning: {self.logger.kind()}: {what}; the run goes on, and what is missing there follows later")
@@ -189,7 +194,7 @@ class Follower(threading.Thread):
 
 
 def _tags(job: JobConfig, plan: Plan) -> Mapping[str, str]:
-    """What tells how a run came about: versions and the stages' ids."""
+    """Return tags that identify a run: method, versions and the ids of its stages."""
     known = {"method": job.method.kind(), "git": git_commit(), **versions()}
     ids = {f"stage.{stage.name}": stage.id for stage in plan}
     return {name: value for name, value in known.items() if value is not None} | ids

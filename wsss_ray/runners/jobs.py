@@ -1,4 +1,4 @@
-"""A cluster's job server (Ray Jobs): attempts are submitted, listed, followed and stopped over HTTP, from any machine."""
+"""Submit, list, follow and stop attempts through a cluster's job server (Ray Jobs), over HTTP from any machine."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from ray.job_submission import JobDetails, JobSubmissionClient
 from wsss_ray.deploy.address import Access, Address
 
 RUN, STORE, VERSION, USER = "wsss_ray_run", "wsss_ray_store", "wsss_ray_version", "wsss_ray_user"
-_TIMEOUT_S = (10.0, 60.0)  # to connect, and between two bytes of an answer
-_QUIET_S = 60.0  # a log that says nothing for so long is asked for anew: the connection may be dead
+_TIMEOUT_S = (10.0, 60.0)  # to connect; between two bytes of an answer
+_QUIET_S = 60.0  # after this silence, ask for the log again: the connection may be dead
 _LOGGERS = ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk", "ray._private.runtime_env.packaging")
 
 
 class ClusterError(RuntimeError):
-    """What the job server refused, in one line."""
+    """The job server refused a request. The message is one line."""
 
 
 class UnreachableError(ClusterError):
-    """The job server does not answer, or not sensibly; it may again."""
+    """The job server does not answer, or answers with an error of its own. It may work again later."""
 
 
 @dataclass(frozen=True)
@@ -48,12 +48,12 @@ class Attempt:
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing of it runs any more."""
+        """True if nothing of the attempt runs any more."""
         return self.state in ("SUCCEEDED", "FAILED", "STOPPED")
 
     @property
     def summary(self) -> str:
-        """The line of its message that says most; of a failure the last of its log that is no hint where logs are."""
+        """Return the most useful line of the message. After a failure, that is the last one, except for a path of logs."""
         if self.state not in ("FAILED", "PENDING"):
             return ""
         lines = [line.strip() for line in self.message.splitlines() if line.strip()]
@@ -61,7 +61,7 @@ class Attempt:
 
 
 class JobServer:
-    """The job server of one cluster. Every method raises ClusterError."""
+    """The job server of one cluster. Every method may raise ClusterError."""
 
     def __init__(self, access: Access) -> None:
         for name in _LOGGERS:
@@ -73,19 +73,19 @@ class JobServer:
             self.client = _Client(address=access.url, headers=headers, verify=verify)
 
     def attempts(self, *, all_jobs: bool = False) -> list[Attempt]:
-        """The attempts that the cluster remembers, oldest first; with `all_jobs` also what others submitted."""
+        """List the attempts that the cluster remembers, oldest first. `all_jobs` includes jobs of other programs."""
         with self._clear():
             found = [_attempt(job) for job in self.client.list_jobs() if job.submission_id]
         mine = [one for one in found if all_jobs or one.run is not None]
         return sorted(mine, key=lambda one: (one.started or datetime.max.replace(tzinfo=timezone.utc), one.id))
 
     def attempt(self, submission_id: str) -> Attempt:
-        """One attempt as it is now."""
+        """Return the current state of an attempt."""
         with self._clear():
             return _attempt(self.client.get_job_info(submission_id))
 
     def find(self, name: str) -> Attempt:
-        """The attempt with this id, or the latest of the run with this name."""
+        """Return the attempt with this id, or the latest attempt at the run with this name."""
         everything = self.attempts(all_jobs=True)
         found = [one for one in everything if one.id == name] or [one for one in everything if one.run == name]
         if not found:
@@ -93,7 +93,7 @@ class JobServer:
         return found[-1]
 
     def running(self, run: str, store: str) -> Attempt | None:
-        """An attempt of this run that is not over."""
+        """Return an attempt at this run that has not ended, or None."""
         return next((one for one in self.attempts() if (one.run, one.store) == (run, store) and not one.is_over), None)
 
     def submit(
@@ -109,24 +109,24 @@ class JobServer:
             )
 
     def log(self, submission_id: str) -> str:
-        """All that an attempt has printed so far."""
+        """Return everything that an attempt has printed so far."""
         with self._clear():
             return str(self.client.get_job_logs(submission_id))
 
     def stop(self, submission_id: str, *, patience: float = 120.0) -> Attempt:
-        """Ask an attempt to end and wait until it has."""
+        """Ask an attempt to end, and wait up to `patience` seconds until it has ended."""
         deadline = time.monotonic() + patience
         with self._clear():
             self.client.stop_job(submission_id)
         while not (attempt := self.attempt(submission_id)).is_over:
             if time.monotonic() > deadline:
-                raise ClusterError(f"{submission_id} was asked to stop and is still {attempt.state}; look again by `wsss-ray ps`")
+                raise ClusterError(f"{submission_id} was asked to stop and is still {attempt.state}; check it with `wsss-ray ps`")
             time.sleep(0.5)
         return attempt
 
     @contextmanager
     def _clear(self) -> Iterator[None]:
-        """Errors of Ray's client, of HTTP and of the network as one line."""
+        """Turn errors of Ray's client, HTTP and the network into a ClusterError of one line."""
         url = self.access.url
         try:
             yield
@@ -134,11 +134,11 @@ class JobServer:
             what = "refuses the token; is it this cluster's? Give it" if self.access.token else "asks for a token; give it"
             raise ClusterError(f"{url} {what} by RAY_AUTH_TOKEN_PATH (a file) or RAY_AUTH_TOKEN") from error
         except requests.exceptions.JSONDecodeError as error:
-            raise ClusterError(f"{url}: what answers there is no job server of Ray") from error
+            raise ClusterError(f"{url}: what answers there is no job server of Ray; check the port") from error
         except (ConnectionError, requests.exceptions.RequestException) as error:
             if any(isinstance(one, requests.exceptions.SSLError) for one in (error, error.__context__)):
                 raise ClusterError(f"{url}: its certificate is not trusted; give its authority by REQUESTS_CA_BUNDLE") from error
-            port = "its dashboard has port 8265 unless told otherwise"
+            port = "its default port is 8265"
             raise UnreachableError(f"{url}: no job server answers there; is the cluster up? ({port})") from error
         except (RuntimeError, KeyError, TypeError) as error:
             lines = [line.strip() for line in str(error).splitlines() if line.strip()]
@@ -147,14 +147,14 @@ class JobServer:
 
 
 class LogTail:
-    """The log of one attempt as it grows. May be interrupted, and followed again from there."""
+    """The growing log of one attempt. After an interrupt, `follow` continues where it was."""
 
     def __init__(self, server: JobServer, submission_id: str, write: Callable[[str], None], note: Callable[[str], None]) -> None:
         self.server, self.id, self.write, self.note = server, submission_id, write, note
         self.shown = 0  # characters
 
     def follow(self, *, patience: float = 900.0, pause: float = 1.0) -> Attempt:
-        """Write the log until the attempt is over, and return it. A server that is away is tried again for `patience` seconds."""
+        """Write the log until the attempt ends; return the attempt. Retry for `patience` seconds if the server is away."""
         began = last = time.monotonic()
         waiting = ""
         while True:
@@ -169,15 +169,15 @@ class LogTail:
                         self.note(f"waiting: {waiting}")
                 else:
                     asyncio.run(self._read())
-                    self._show(0, self.server.log(self.id))  # what a gateway without web sockets kept from us
+                    self._show(0, self.server.log(self.id))  # what a gateway without web sockets did not pass on
                 last = time.monotonic()
             except UnreachableError as error:
                 if time.monotonic() - last > patience:
-                    raise ClusterError(f"{error}; {self.id} goes on without us") from error
+                    raise ClusterError(f"{error}; {self.id} may still be running") from error
             time.sleep(pause)
 
     async def _read(self) -> None:
-        """Show what comes until the connection ends, breaks, or is silent for long."""
+        """Write what arrives until the connection ends, breaks, or is silent too long."""
         position = 0
         with suppress(aiohttp.ClientError, OSError, RuntimeError, asyncio.TimeoutError, StopAsyncIteration):
             async with aclosing(self.server.client.tail_job_logs(self.id)) as lines:
@@ -187,7 +187,7 @@ class LogTail:
                     position += len(text)
 
     def _show(self, position: int, text: str) -> None:
-        """Write of a piece that begins at `position` what was not written yet."""
+        """Write the part of `text` that is new. `text` begins at `position` of the log."""
         fresh = text[max(0, self.shown - position) :]
         self.shown = max(self.shown, position + len(text))
         if fresh:
@@ -195,7 +195,7 @@ class LogTail:
 
 
 class _Client(JobSubmissionClient):  # type: ignore[misc]
-    """Ray's client with timeouts, without which a laptop that slept waits for ever, and no proxy to this machine itself."""
+    """Ray's client with timeouts, and without a proxy to this machine. Without timeouts, a laptop that slept waits for ever."""
 
     def _do_request(self, method: str, endpoint: str, **options: Any) -> Any:
         address = Address("jobs", self._address)
@@ -205,7 +205,7 @@ class _Client(JobSubmissionClient):  # type: ignore[misc]
 
 @contextmanager
 def _without_addresses() -> Iterator[None]:
-    """Ray's client lets these variables overrule the address that it is given."""
+    """Hide the variables with which Ray's client would override the address that it is given."""
     names = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")
     kept = {name: os.environ.pop(name) for name in names if name in os.environ}
     try:

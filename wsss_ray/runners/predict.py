@@ -1,4 +1,4 @@
-"""Prediction of many images: in this process, on a private Ray where that is worth its start, on a cluster's machines."""
+"""Predict many images: in this process, on a private Ray if that saves time, or on the machines of a cluster."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from wsss_ray.reporting.progress import Display
 from wsss_ray.runners.cluster import Resources, ray_session
 
 _START_S = 30.0
-"""What a private Ray costs until its workers have the network; see docs/predict.md for what was measured."""
+"""Seconds until the workers of a private Ray have loaded the network; docs/predict.md has the measurements."""
 
 
 class PredictOperator:
@@ -23,16 +23,31 @@ class PredictOperator:
         self.worker = PredictWorker(work, device)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Make the part that the row holds."""
+        """Predict the part that the row holds."""
         part = part_of_text(row["part"])
         return {"images": len(part.images), "failures": json.dumps(self.worker(part))}
 
 
 def predict(work: Prediction, parts: Sequence[Part], display: Display, *, workers: int | None = None) -> list[Failure]:
-    """Make all parts. Returns the images that failed. Raises ValueError, OSError, or Ray's own errors.
+    """Predict all parts.
 
-    With RAY_ADDRESS set the parts are sharded over that cluster. Otherwise they are made here; with `workers` above 1, or where
-    it saves more than its start costs by the time that the first parts took, on a private Ray with a worker per core or GPU.
+    If RAY_ADDRESS is set, the machines of that cluster share the parts. Otherwise, `workers` above 1 start a private Ray, and a
+    single worker is this process. If `workers` is None, this process begins, and starts a private Ray with a worker per core or
+    GPU once the speed of the first parts shows that this saves more time than Ray takes to start.
+
+    Args:
+        work: Model, output folder and format.
+        parts: Images, in the parts that one worker takes at a time.
+        display: Shows progress.
+        workers: Number of processes; None chooses it.
+
+    Returns:
+        The images that failed, each with the reason.
+
+    Raises:
+        ValueError: A worker cannot load the model, or does not see the output folder.
+        OSError: Nothing can be written.
+        Exception: Ray's own errors, with one of the above as their cause.
     """
     if not parts:
         return []
@@ -64,7 +79,7 @@ def predict(work: Prediction, parts: Sequence[Part], display: Display, *, worker
 
 
 def _processes() -> int:
-    """As many as there are GPUs, or cores without one."""
+    """Return the number of GPUs, or of cores if there is no GPU."""
     import torch
 
     return torch.cuda.device_count() or len(os.sched_getaffinity(0))
@@ -96,5 +111,5 @@ def _on_ray(work: Prediction, parts: Sequence[Part], have: Resources, meter: Any
 
 
 def _share(there: float, workers: int) -> float:
-    """What each of some workers may claim, so that all find a place."""
+    """Return the share that each worker may claim so that all of them fit."""
     return max(0.01, math.floor(100 * min(1.0, there / workers)) / 100)

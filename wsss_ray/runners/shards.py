@@ -1,9 +1,9 @@
-"""Per-image stages on Ray Data: rows are shard numbers, operators are the workers of `engine/workers.py`.
+"""Run per-image stages on Ray Data: rows are shard numbers, operators are the workers of `engine/workers.py`.
 
-Neighbouring stages of the same data form one pipeline of at most two operators: what runs a network, on GPUs, then all the
-rest, on CPUs; while the GPUs localize shard k + 1, the CPUs make the seeds of shard k. Without GPUs one operator makes all stages
-of a shard, so that every core has one worker, whatever each stage costs. Artifacts go to the store and not through the object
-store, so that memory stays flat however many images there are.
+Neighbouring stages of the same data form one pipeline of at most two operators: first the stages that run a network, on GPUs,
+then all others, on CPUs. While the GPUs localize shard k + 1, the CPUs compute the seeds of shard k. Without GPUs, one operator
+runs all stages of a shard, so that every core has one worker whatever each stage costs. Artifacts go to the run store and not
+through Ray's object store, so memory does not grow with the number of images.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from wsss_ray.storage.store import RunStore
 
 
 class ShardOperator:
-    """The workers of stages as a Ray Data operator: makes their shards and notes in the row how many images and when."""
+    """The workers of several stages as a Ray Data operator. It writes shards, and adds image counts and times to the row."""
 
     def __init__(self, store: RunStore, stages: Sequence[Stage], device: str) -> None:
         self.workers = [worker_class(stage)(store, stage, device) for stage in stages]
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Make the shards that the row names."""
+        """Write the row's shard for each stage."""
         for worker in self.workers:
             began, key = time.time(), worker.stage.id
             try:
@@ -50,15 +50,13 @@ class ShardOperator:
 
 
 def run_shards(store: RunStore, stages: Sequence[Stage], run: Execution, have: Resources, display: Display) -> None:
-    """Make and commit per-image stages that share their shards, in one pipeline. Raises StageError, or Ray's own errors."""
+    """Run and commit stages of the same shards in one pipeline. Raises StageError, or Ray's own errors."""
     todo = sorted({shard for stage in stages for shard in missing_shards(store, stage)})
     split = data_split(stages[0])
     began = {stage.id: time.time() for stage in stages}
     ended = dict(began)
     made: dict[str, dict[int, int]] = {stage.id: {} for stage in stages}
-    meters = {
-        stage.id: display.meter(stage.name, split.num_images, "images", already=_already(store, stage)) for stage in stages
-    }
+    meters = {stage.id: display.meter(stage.name, split.num_images, "images", already=_already(store, stage)) for stage in stages}
     if todo:
         if stages[0].kind == "ingest":
             StoredListing(store, stages[0]).write()
@@ -91,14 +89,14 @@ def run_shards(store: RunStore, stages: Sequence[Stage], run: Execution, have: R
 
 @dataclass(frozen=True)
 class Operator:
-    """Stages of a pipeline that the same actors make."""
+    """Stages of a pipeline that the same actors run."""
 
     stages: tuple[Stage, ...]
     on_gpu: bool
 
 
 def operators_of(stages: Sequence[Stage], *, on_gpus: bool) -> list[Operator]:
-    """Stages in the order of their pipeline as operators: those that run a network first, none of which reads the others."""
+    """Split a pipeline into operators. Stages that run a network come first, and read none of the others."""
     network = tuple(stage for stage in stages if on_gpus and needs_model(stage))
     rest = tuple(stage for stage in stages if stage not in network)
     return [Operator(part, on_gpu) for part, on_gpu in ((network, True), (rest, False)) if part]
@@ -114,11 +112,11 @@ def _with_operator(
     shards: int,
     operators: int,
 ) -> ray.data.Dataset:
-    """Put actors behind the operators before them.
+    """Append the actors of an operator to the pipeline.
 
-    The pool of a cluster grows with it, up to an actor for each shard (not that of a trial, which has its part). On CPUs both
-    operators of a pipeline may have as many actors as there are CPUs, each claiming its part of one, since those that wait for
-    shards need none.
+    On a cluster that grows, the pool grows too, up to one actor per shard; the pool of a trial stays within its share. On CPUs,
+    each operator of a pipeline may have one actor per CPU, which claims a part of a CPU, because actors that wait for shards need
+    none.
     """
     each = run.gpus_per_image_worker if part.on_gpu else 1.0
     fit = max(1, int(have.gpus / each if part.on_gpu else have.cpus))
@@ -142,5 +140,5 @@ def _with_operator(
 
 
 def _already(store: RunStore, stage: Stage) -> int:
-    """Images of shards that an earlier attempt made."""
+    """Count the images of shards that an earlier attempt has written."""
     return min(len(list_shards(store, stage)) * data_split(stage).source.shard_size, data_split(stage).num_images)

@@ -1,7 +1,7 @@
-"""The trials of a sweep on Ray Tune: each runs its plan's missing stages; what trials share, the first of them makes.
+"""Run the trials of a sweep on Ray Tune. Each trial runs the missing stages of its plan; a shared stage runs in the first.
 
-What came of a trial lies in the store, as `runs/SWEEP/trials/<run>.json`. Tune's own experiment state is thrown away: a sweep
-that is submitted again finds its finished trials there and runs the others, whose stages resume where they were.
+The result of each trial is in the store, as `runs/SWEEP/trials/<run>.json`. Tune's own experiment state is deleted. A sweep that
+is submitted again finds its finished trials in the store and runs the others, whose stages resume where they were.
 """
 
 from __future__ import annotations
@@ -37,8 +37,18 @@ from wsss_ray.storage.trials import TrialRow, ranking, to_table
 def run_sweep(work: SweepRun, display: Display) -> list[TrialRow]:
     """Run every trial that has not ended. A trial that fails does not stop the others.
 
-    Returns the rows of all, and writes `trials.parquet`, `report.html` and `best.yaml` (the best trial's job, ready to submit) to
-    the sweep's folder. Raises ValueError if the search is not installed, StageError if the sweep itself fails.
+    Write `trials.parquet`, `report.html` and `best.yaml` (the best trial's job, ready to submit) to the sweep's folder.
+
+    Args:
+        work: Sweep with its trials.
+        display: Shows progress.
+
+    Returns:
+        The rows of all trials.
+
+    Raises:
+        ValueError: The search is not installed, or the GPUs do not suffice for `sweep.max_concurrent`.
+        StageError: The sweep itself fails.
     """
     store, name = work.store, work.sweep_job.job.name
     job_yaml = yaml.safe_dump(work.sweep_job.document.expanded(), sort_keys=False, allow_unicode=True)
@@ -62,7 +72,7 @@ def run_sweep(work: SweepRun, display: Display) -> list[TrialRow]:
 
 
 def _claim(claims: Claims, work: SweepRun, display: Display) -> None:
-    """Wait until no other submit runs this sweep, and remove what a killed one has left of Ray Tune's state."""
+    """Wait until no other submit runs this sweep, and delete the state of Ray Tune that a killed one has left."""
     store, name = work.store, work.sweep_job.job.name
     holder = claims.take(f"sweep-{name}")
     if holder is not None:
@@ -76,14 +86,14 @@ def _size(work: SweepRun) -> int:
 
 
 class _Session:
-    """Ray, started when the first trial needs it: a sweep that is done needs none."""
+    """A connection to Ray that begins with the first open trial, because a sweep that is done needs no Ray."""
 
     def __init__(self, work: SweepRun, display: Display, stack: ExitStack) -> None:
         self.work, self.display, self.stack = work, display, stack
         self.have: Resources | None = None
 
     def run(self, work: SweepRun, open_ones: Sequence[int], samples: int) -> None:
-        """Run the trials at those places, or so many that the search chooses."""
+        """Run the trials at the places `open_ones`, or `samples` trials that the search chooses."""
         if not open_ones and not samples:
             return
         if self.have is None:
@@ -92,23 +102,23 @@ class _Session:
             each = max(job.run.worker_range[1] * (job.run.cpus_per_worker or 1) for job in jobs)
             there = self.stack.enter_context(ray_session(needs_cpus=each * at_once))
             if any(job.run.gpu is not False for job in jobs) and 0 < there.gpus < at_once:
-                raise ValueError(f"sweep.max_concurrent is {at_once}, {there.gpus} GPUs are there; lower it")
+                raise ValueError(f"sweep.max_concurrent is {at_once} and there are {there.gpus} GPUs; lower it")
             if work.store.is_local:
                 self.stack.callback(keep_logs, Path(work.logs))
             self.stack.enter_context(self.display.meters())
             self.have = replace(there, at_once=at_once)
-        from wsss_ray.runners.tuning import tune_trials  # which imports Ray, so not before it is started
+        from wsss_ray.runners.tuning import tune_trials  # imports Ray, which must be started first
 
         tune_trials(replace(work, have=self.have), open_ones, samples, self.display, known=_known(work))
 
     def run_open(self, work: SweepRun) -> list[TrialRow]:
-        """Run the trials that have not ended; the rows of all."""
+        """Run the trials that have not ended, and return the rows of all."""
         self.run(work, [place for place, (one, plan) in enumerate(work.trials) if _found(work, one, plan) is None], 0)
         away: list[Logger] = []
         for one, plan in work.trials:
             if pending(plan, work.store):
                 continue
-            is_new = not work.store.exists(work.store.run_path(one.job.name, "report.html"))  # other runs have made all of it
+            is_new = not work.store.exists(work.store.run_path(one.job.name, "report.html"))  # others have run all its stages
             if is_new:
                 begin_run(one.job, plan, work.store)
             with logged(one.job, plan, work.store, self.display, away=away):
@@ -118,7 +128,7 @@ class _Session:
 
 
 def _run_generations(session: _Session, rule: Pbt) -> list[TrialRow]:
-    """Population based training: the rows of every member in every generation."""
+    """Run population based training, and return the rows of every member in every generation."""
     work, rows = session.work, list[TrialRow]()
     assert work.data is not None
     metric, seed = work.sweep_job.sweep.metrics[0], work.sweep_job.job.run.seed
@@ -134,7 +144,7 @@ def _run_generations(session: _Session, rule: Pbt) -> list[TrialRow]:
 
 
 def _found(work: SweepRun, one: TrialJob, plan: Plan) -> TrialRow | None:
-    """The row of a trial that has ended: done, with all its stages there, or stopped by the scheduler."""
+    """Return the row of a trial that is done, with all stages in the store, or that the scheduler has stopped; else None."""
     row = _read(work.store, row_path(work, one), plan)
     if pending(plan, work.store):
         return row if row is not None and row.state == "stopped" and isinstance(work.sweep_job.sweep.scheduler, Asha) else None
@@ -142,13 +152,13 @@ def _found(work: SweepRun, one: TrialJob, plan: Plan) -> TrialRow | None:
 
 
 def _missing(work: SweepRun, one: TrialJob, plan: Plan) -> TrialRow:
-    """The row of a trial that failed, or that has not come to its end."""
+    """Return the row of a trial that failed or did not finish."""
     row = _read(work.store, row_path(work, one), plan)
     return row if row is not None and row.state == "failed" else trial_row(work, one, plan, state="missing")
 
 
 def _known(work: SweepRun) -> list[TrialRow]:
-    """The trials of a search that learns that are done, in the order in which they ended."""
+    """Return the finished trials from which a search can learn, in the order in which they ended."""
     if not work.searches:
         return []
     folder = work.store.run_path(work.sweep_job.job.name, "trials")
@@ -164,7 +174,7 @@ def _known(work: SweepRun) -> list[TrialRow]:
 
 
 def _read(store: RunStore, path: str, plan: Plan | None = None) -> TrialRow | None:
-    """A trial's row, if it is there, of this version, and of this plan: an edited job has other stages under the same names."""
+    """Read a trial's row. Return None if it is missing, of another version, or of another plan, as after an edit of the job."""
     if not store.exists(path):
         return None
     try:

@@ -1,7 +1,8 @@
-"""Training stages on Ray Train: one worker per process, gradients averaged by DDP, our own checkpoints in the store.
+"""Run training stages on Ray Train: one worker per process, gradients averaged by DDP, our own checkpoints in the store.
 
-Checkpoints do not go through Ray Train: its report is not durable when it returns, and a run that is submitted again after its
-driver died must find them by stage id alone. A worker that dies is replaced, and all go on from the last committed step.
+Checkpoints do not go through Ray Train. Its report is not durable when it returns, and a run that is submitted again after its
+driver died must find checkpoints by stage id alone. A worker that dies is replaced, and all workers continue from the last
+committed step.
 """
 
 from __future__ import annotations
@@ -40,13 +41,13 @@ from wsss_ray.storage.tail import LineTail
 
 _PATIENCE_S = 600.0
 _PARALLEL = {"broadcast_buffers": False, "gradient_as_bucket_view": True}
-"""How DDP wraps a network: buffers (means, fixed batch norms) are equal everywhere already, gradients need no second copy."""
+"""Options of DDP. Buffers (means, fixed batch norms) are equal on all workers already; gradients need no second copy."""
 
 
 def run_train(
     store: RunStore, stage: Stage, run: Execution, have: Resources, display: Display, *, validation: Validation | None = None
 ) -> None:
-    """Train and commit one stage. Raises StageError with the cause."""
+    """Train and commit one stage. Raises StageError with the cause, or Ray's own errors."""
     learner = stage.component
     assert isinstance(learner, Learner)
     record = store.record(stage.input("data"))
@@ -70,7 +71,7 @@ def run_train(
     }
     limit = 2 + math.ceil(run.wait_s / 120) + (run.max_failures if fewest < most else 0)  # waits of two minutes for machines
     scratch, attempt = store.path("ray-train", stage.id), str(time.time_ns())
-    store.delete_folder(scratch)  # of attempts that were killed; the stage is ours now
+    store.delete_folder(scratch)  # left by killed attempts; we hold the claim
     trainer = TorchTrainer(
         train_worker,
         train_loop_config=config,
@@ -93,7 +94,7 @@ def run_train(
         with _StepWatch(store, stage, display.meter(stage.name, total, "steps")):
             result = in_a_thread(trainer.fit, check=_Machines(share, patience=max(_PATIENCE_S, run.wait_s)))
     finally:
-        with suppress(OSError):  # a store that has failed must not hide what it was
+        with suppress(OSError):  # a failing store must not hide the cause
             store.delete_folder(scratch)
     outcome = result.return_value or {}
     if "error" in outcome:
@@ -101,7 +102,7 @@ def run_train(
     metrics: dict[str, Any] = {"final_loss": outcome["final_loss"]}
     counts = {"images": outcome["images"], "steps": outcome["steps"], "errors": 0}
     execution = {
-        "workers": outcome["workers"],  # at its end, where they may come and go
+        "workers": outcome["workers"],  # at the end, if workers may join and leave
         "cpus_per_worker": share.cpus,
         "gpu": share.gpu,
         "micro_batch": run.micro_batch,
@@ -113,9 +114,9 @@ def run_train(
 
 
 def train_worker(config: dict[str, Any]) -> dict[str, Any]:
-    """What every training worker runs. Errors that all workers share are returned, so that they are not tried again."""
+    """Train in one worker. Return errors that all workers share, so that Ray Train does not retry."""
     context = ray.train.get_context()
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what deterministic matrix products on CUDA need
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # deterministic matrix products on CUDA need it
     torch.set_num_threads(config["threads"])
     torch.use_deterministic_algorithms(mode=True, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # NaN into all that is then written
@@ -142,28 +143,28 @@ def train_worker(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def free_places() -> None:
-    """Give back what trainings of this job hold whose processes were ended from outside.
+    """Free the placement groups of this job's trainings whose processes were killed from outside.
 
-    Ray frees the placement group of an actor that dies only with the whole job, and Ray Train's own cleaner needs a dashboard.
+    Ray frees the placement group of a dead actor only at the end of the job, and Ray Train's own cleaner needs a dashboard.
     """
     mine = ray.get_runtime_context().get_job_id()
     for data in state._connect_and_get_accessor().get_placement_group_table():
         group = PlacementGroupTableData.FromString(data)
         gone = group.state == PlacementGroupTableData.REMOVED or group.is_detached
-        left = group.creator_actor_dead and not ActorID(group.creator_actor_id).is_nil()  # of a driver's group it is true too
+        left = group.creator_actor_dead and not ActorID(group.creator_actor_id).is_nil()  # also true of a driver's group
         if left and group.creator_job_id.hex() == mine and not gone:
             remove_placement_group(PlacementGroup(PlacementGroupID(group.placement_group_id)))
 
 
 class _Machines:
-    """Ends a training whose machines are gone for too long: with a range of workers Ray Train itself would wait for ever."""
+    """End a training whose machines are gone too long. With a range of workers, Ray Train itself would wait for ever."""
 
     def __init__(self, share: TrainingShare, *, patience: float) -> None:
         self.share, self.patience = share, patience
         self._enough = time.monotonic()
 
     def __call__(self) -> None:
-        """Look at the cluster. Raises ValueError when there have been too few machines for longer than the patience."""
+        """Check the cluster. Raises ValueError if there have been too few machines for longer than `patience` seconds."""
         now = time.monotonic()
         there = places(resources(), self.share.cpus, self.share.gpu)
         if there >= self.share.workers[0]:
@@ -176,7 +177,7 @@ class _Machines:
 
 
 class _StepWatch(threading.Thread):
-    """Reads metrics.jsonl while a training runs, for the progress display."""
+    """A thread that reads metrics.jsonl during a training, for the progress display."""
 
     def __init__(self, store: RunStore, stage: Stage, meter: Meter) -> None:
         super().__init__(daemon=True)
@@ -185,7 +186,7 @@ class _StepWatch(threading.Thread):
         self._step, self._miou = -1, ""
 
     def __enter__(self) -> _StepWatch:
-        self.look()  # at the lines of an earlier attempt, whose pace is not this one's
+        self.look()  # skip the lines of an earlier attempt, which must not count for the rate
         self.meter.begin()
         self.start()
         return self
@@ -197,15 +198,15 @@ class _StepWatch(threading.Thread):
         self.meter.end()
 
     def run(self) -> None:
-        """Look once a second until told to stop."""
+        """Read new lines once a second until the training ends."""
         while not self.finished.wait(1.0):
             self.look()
 
     def look(self) -> None:
-        """Show the lines that have come since the last look."""
+        """Show the lines that are new since the last look."""
         try:
             lines = [json.loads(line) for line in self.tail.lines()]
-        except OSError:  # a store that fails for a moment
+        except OSError:  # the store may fail for a moment
             return
         for line in lines:
             self._miou = f", mIoU {line['val_miou']:.3f}" if "val_miou" in line else self._miou

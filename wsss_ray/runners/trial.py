@@ -1,4 +1,4 @@
-"""One trial of a sweep, in a process of its own: its plan's missing stages, and what the driver hears of them."""
+"""Run one trial of a sweep in its own process: the missing stages of its plan, with reports to the driver."""
 
 from __future__ import annotations
 
@@ -25,28 +25,28 @@ from wsss_ray.storage.trials import TrialRow, TrialState
 
 @dataclass(frozen=True)
 class SweepRun:
-    """A sweep as its trials need it. `trials` is empty where the search makes them as it learns (`searches`)."""
+    """A sweep with everything that its trials need. `trials` is empty if a search chooses them as it learns (`searches`)."""
 
     sweep_job: LoadedJob
     trials: tuple[tuple[TrialJob, Plan], ...]
     store: RunStore
-    data: Data | None  # the job's own, where trials are planned as they come
+    data: Data | None  # data of the job itself, if trials are planned during the sweep
     attempt: str
     cut: Any = None  # --until
     have: Resources | None = None
 
     @property
     def searches(self) -> bool:
-        """Whether Ray Tune asks a search for each next point."""
+        """True if Ray Tune asks a search for each next point."""
         return self.sweep_job.sweep.search == "optuna"
 
     @property
     def logs(self) -> str:
-        """Where to look for the workers' output."""
+        """Return where the workers' output is."""
         return logs_of(self.store, self.sweep_job.job.name)
 
     def planned(self, config: dict[str, Any]) -> tuple[TrialJob, Plan]:
-        """The trial of a Tune configuration. Raises JobError or ValueError where a point of the space is no job."""
+        """Return the trial of a Tune configuration. Raises JobError or ValueError if a point of the space is no valid job."""
         if not self.searches:
             return self.trials[config["place"]]
         point = {}
@@ -58,22 +58,22 @@ class SweepRun:
         return one, plan.cut(self.cut)
 
     def is_in_space(self, point: dict[str, Any]) -> bool:
-        """Whether a trial that is known is a point of this space, which may have been edited since."""
+        """Return True if a known trial is still a point of the space, which may have been edited since."""
         space = self.sweep_job.sweep.space
         return set(point) == set(space) and all(space[name].holds(value) for name, value in point.items())
 
     def place(self, point: dict[str, Any]) -> dict[str, Any]:
-        """The Tune configuration of a trial that is known."""
+        """Return the Tune configuration of a known trial."""
         space = self.sweep_job.sweep.space
         return {name: value if (choice := space[name].choice) is None else choice.index(value) for name, value in point.items()}
 
     def reward(self, row: TrialRow) -> float:
-        """What a search learns from: the first metric; 0 for a trial that failed."""
+        """Return the value that a search maximizes: the first metric, or 0 for a trial that failed."""
         return row.metrics.get(self.sweep_job.sweep.metrics[0], 0.0)
 
 
 def run_trial(config: dict[str, Any], *, work: SweepRun) -> None:
-    """The Tune function: run a trial's missing stages, write its row, report that it has ended."""
+    """Run a trial as a Tune function: run its missing stages, write its row, and report its end."""
     prepare()
     from ray import tune
 
@@ -82,7 +82,7 @@ def run_trial(config: dict[str, Any], *, work: SweepRun) -> None:
     asha = work.sweep_job.sweep.scheduler
     trains = [stage.name for stage in plan if stage.kind == "train"]
     display = TrialDisplay(one, watched=(asha.stage or trains[-1]) if isinstance(asha, Asha) and trains else None)
-    display.report({})  # from now on the driver knows this process
+    display.report({})  # tells the driver that this process has started
     error = None
     try:
         failures = Failures(work.store, work.attempt)
@@ -108,7 +108,7 @@ def trial_row(
     finished: float | None = None,
     progress: float | None = None,
 ) -> TrialRow:
-    """What the store says of a trial: its scores so far. Times in seconds, `finished` since the epoch."""
+    """Return a trial's row with its scores so far from the store. Times are in seconds; `finished` counts from the epoch."""
     return TrialRow(
         name=one.trial.name,
         run=one.job.name,
@@ -128,18 +128,18 @@ def trial_row(
 
 
 def scores(plan: Plan, store: RunStore) -> dict[str, float]:
-    """The mIoU of every score of a plan that is done, by the stage's name."""
+    """Return the mIoU of each finished evaluate stage of a plan, by stage name."""
     records = [(stage.name, store.record(stage)) for stage in plan if stage.kind == "evaluate"]
     return {name: record["metrics"]["miou"] for name, record in records if record and record["metrics"]["miou"] is not None}
 
 
 def write_row(work: SweepRun, one: TrialJob, row: TrialRow) -> None:
-    """Keep a trial's row."""
+    """Write a trial's row to the store."""
     work.store.write_json(row_path(work, one), asdict(row))
 
 
 def row_path(work: SweepRun, one: TrialJob) -> str:
-    """Where a trial's row lies."""
+    """Return the path of a trial's row."""
     return work.store.run_path(work.sweep_job.job.name, "trials", f"{one.job.name}.json")
 
 
@@ -148,7 +148,7 @@ def _iso(seconds: float) -> str:
 
 
 class TrialDisplay(Display):
-    """What a trial says, reported to Tune and so to the driver; the loss of the stage `watched` too, for a scheduler."""
+    """A display that reports to Tune, and so to the driver. It also reports the loss of the stage `watched`, for a scheduler."""
 
     def __init__(self, one: TrialJob, *, watched: str | None) -> None:
         super().__init__(Console(file=io.StringIO()))
@@ -156,33 +156,33 @@ class TrialDisplay(Display):
         self._lock = threading.Lock()
 
     def say(self, text: str) -> None:
-        """One line for the driver."""
+        """Report one line to the driver."""
         self.report({"said": text})
 
     def meter(self, label: str, total: int, unit: str, already: int = 0) -> Meter:
-        """A new stage's progress."""
+        """Return the meter of a new stage."""
         return TrialMeter(self, label, total, unit, already)
 
     def report(self, found: dict[str, Any]) -> None:
-        """Tell Tune, which may end the trial here."""
+        """Report to Tune, which may end the trial here."""
         from ray import tune
 
         with self._lock:
             try:
-                tune.report({"trial": self.label, "reward": 0.0} | found)  # a search wants it always, and counts the last
-            except SystemExit:  # Tune's way to end the thread that reports, which is not always the trial's own
+                tune.report({"trial": self.label, "reward": 0.0} | found)  # a search wants a reward always, and uses the last
+            except SystemExit:  # Tune ends the thread that reports, which may be another than the trial's
                 self.stopped = True
                 raise
 
 
 class TrialMeter(Meter):
-    """Progress of one stage of a trial, reported now and then; of the watched stage, at every per cent of its steps."""
+    """The progress of one stage of a trial. The watched stage is reported at every per cent of its steps, others now and then."""
 
     display: TrialDisplay
     _percent = 0
 
     def to(self, done: int, note: str = "", loss: float | None = None) -> None:
-        """So many are done by now."""
+        """Set the number of finished items, and report the loss of the watched stage."""
         self.done = done
         self._pace.at(time.monotonic(), done)
         percent = int(100 * done / max(1, self.total))

@@ -1,4 +1,4 @@
-"""One batch of trials on Ray Tune: who runs when, what ends early, what a search tries next."""
+"""Run a batch of trials on Ray Tune, with its schedulers and searches."""
 
 from __future__ import annotations
 
@@ -20,20 +20,26 @@ from wsss_ray.runners.train import free_places
 from wsss_ray.runners.trial import SweepRun, run_trial, trial_row, write_row
 from wsss_ray.storage.trials import TrialRow, TrialState
 
-_FULL = 2**20  # bytes free, below which files come out short
+_FULL = 2**20  # bytes: with less free space, files are cut off
 _FREE_S = 2.0
 
 
-def tune_trials(
-    work: SweepRun, open_ones: Sequence[int], samples: int, display: Display, *, known: Sequence[TrialRow]
-) -> None:
-    """Run the trials at those places, or so many that a search chooses, which learns from the `known` too.
+def tune_trials(work: SweepRun, open_ones: Sequence[int], samples: int, display: Display, *, known: Sequence[TrialRow]) -> None:
+    """Run a batch of trials, and write the rows of trials that could not write their own.
 
-    Writes the rows of trials that could not write their own. Raises StageError if Tune itself fails, ValueError if the search is
-    not installed.
+    Args:
+        work: Sweep with its trials.
+        open_ones: Places in `work.trials` of the trials to run.
+        samples: Number of trials that the search chooses, if there is one.
+        display: Shows progress.
+        known: Finished trials from which the search learns.
+
+    Raises:
+        StageError: Tune itself fails.
+        ValueError: The search is not installed.
     """
     os.environ |= dict.fromkeys(("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "TUNE_DISABLE_STRICT_METRIC_CHECKING"), "1")
-    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the old one can be silenced
+    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the old output can be silenced
     sweep = work.sweep_job.sweep
     watch = _TrialWatch(display, display.meter("trials", samples or len(open_ones), "trials"))
     scratch, experiment = work.store.path("ray-tune", work.sweep_job.job.name), str(time.time_ns())
@@ -67,12 +73,12 @@ def tune_trials(
         why = "the disk of the store is full" if full else cause(error).line
         raise StageError(f"sweep: {why}", logs=work.logs) from error
     finally:
-        with suppress(OSError):  # a store that has failed must not hide what it was
+        with suppress(OSError):  # a failing store must not hide the cause
             work.store.delete_folder(f"{scratch}/{experiment}")
     for result in results:
         last, config = result.metrics or {}, result.config or {}
         if last.get("ended"):
-            continue  # it has written its row
+            continue  # the trial has written its row
         one, plan = work.planned(config)
         seconds, share = last.get("time_total_s", 0.0), last.get("share")
         what = cause(result.error).line if result.error else None
@@ -82,7 +88,7 @@ def tune_trials(
 
 
 class _TrialWatch(tune.Callback):  # type: ignore[misc]
-    """What trials report, for the display. Tune keeps a copy of its callbacks, which then has no display."""
+    """A callback that shows what trials report. Tune pickles its callbacks; a copy has no display."""
 
     def __init__(self, display: Display | None, meter: Meter | None) -> None:
         self.display, self.meter, self._next = display, meter, 0.0
@@ -91,19 +97,19 @@ class _TrialWatch(tune.Callback):  # type: ignore[misc]
         return (_TrialWatch, (None, None))
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
-        """Say what the trial says."""
+        """Print the line that a trial reports."""
         if self.display is not None and result.get("said"):
             self.display.say(f"{result['trial']}: {result['said']}")
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-        """One more has ended."""
+        """Count a trial that has ended."""
         if self.meter is not None:
             self.meter.add(1)
 
     on_trial_error = on_trial_complete
 
     def on_step_end(self, iteration: int, trials: list[Any], **_: Any) -> None:
-        """Now and then: what the trainings of trials held that were ended is free, however soon after their start it was."""
+        """Free, from time to time, the resources of trainings whose trials were ended, however early."""
         if time.monotonic() > self._next:
             free_places()
             self._next = time.monotonic() + _FREE_S
@@ -121,7 +127,7 @@ def _scheduler(work: SweepRun) -> Any:
 
 
 def _search(work: SweepRun, known: Sequence[TrialRow]) -> Any:
-    """Optuna, told of the trials that are known. Raises ValueError if it is not installed."""
+    """Return an Optuna search that knows the finished trials. Raises ValueError if Optuna is not installed."""
     try:
         from optuna.distributions import CategoricalDistribution, FloatDistribution
         from ray.tune.search.optuna import OptunaSearch

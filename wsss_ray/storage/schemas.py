@@ -100,7 +100,7 @@ def check_schema(schema: pa.Schema, name: str, path: str) -> None:
         raise ValueError(f"{path}: holds {kind or 'no artifact of wsss-ray'}, expected {name}; was the store edited by hand?")
     if version != str(VERSION):
         raise ValueError(
-            f"{path}: schema version {version}, this wsss-ray reads version {VERSION}; "
+            f"{path}: has schema version {version}, but this wsss-ray reads version {VERSION}; "
             "use the version that wrote the store, or delete the stage's folder to make it again"
         )
     check_plain(schema, path)

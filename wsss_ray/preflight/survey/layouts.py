@@ -44,7 +44,7 @@ def understand(folder: Path, *, tags: Path | None = None, masks: Path | None = N
         found = f"{len(tree.names)} images, and nothing that gives them tags" if tree.names else "no images"
         unread = ", ".join(f"{count} {ending}" for ending, count in tree.unread.items())
         others = f" ({unread} cannot be read: save them as JPEG)" if unread else ""
-        raise ValueError(f"{folder}: {found}{others}; understood are\n{LAYOUTS}")
+        raise ValueError(f"{folder}: {found}{others}; init reads these layouts\n{LAYOUTS}")
     if not any(picture.split == "weak" for picture in listing.pictures):
         raise ValueError(f"{folder}: {listing.what}: no image is left to train on")
     return listing
