@@ -1,4 +1,4 @@
-"""docs/schemas.md: its tables are the schemas, and its code reads, without the package, what the package wrote."""
+"""docs/artifacts.md: its tables are the schemas, and its code reads, without the package, what the package wrote."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from wsss_ray.storage import schemas
 from wsss_ray.storage.shards import read_all
 from wsss_ray.storage.store import RunStore
 
-PAGE = "docs/schemas.md"
+PAGE = "docs/artifacts.md"
 FIRST, *READERS, PREDICTED, NETWORKS = fenced(PAGE, "python")
 
 
