@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal
 from wsss_ray.core.component import Component
 from wsss_ray.storage.store import RunStore
 
-State = Literal["finished", "failed", "stopped"]
+RunState = Literal["finished", "failed", "stopped"]
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Sink(ABC):
         """Take these rows, in order. After an error the same rows come again."""
 
     @abstractmethod
-    def close(self, state: State, report: str | None) -> None:
+    def close(self, state: RunState, report: str | None) -> None:
         """All is said; `report` is the text of the run's HTML report, if it has one."""
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import Field, field_validator
 
-from wsss_ray.reporting.loggers.logger import Logger, Run, Sink, State, StepFigures, plain
+from wsss_ray.reporting.loggers.logger import Logger, Run, RunState, Sink, StepFigures, plain
 
 _PARAMS, _METRICS, _LENGTH = 100, 1000, 500  # what a request takes, and a parameter's text on any server
 _STATUS = {"finished": "FINISHED", "failed": "FAILED", "stopped": "KILLED"}
@@ -130,7 +130,7 @@ class _MlflowRun(Sink):
         for first in range(0, len(metrics), _METRICS):
             self.client.log_batch(self.id, metrics=metrics[first : first + _METRICS])
 
-    def close(self, state: State, report: str | None) -> None:
+    def close(self, state: RunState, report: str | None) -> None:
         """See `Sink.close`."""
         try:
             self._send_params()

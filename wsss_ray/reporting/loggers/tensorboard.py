@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from wsss_ray.reporting.loggers.logger import Logger, Run, Sink, State, StepFigures, plain
+from wsss_ray.reporting.loggers.logger import Logger, Run, RunState, Sink, StepFigures, plain
 
 _PUT_S = 60.0
 
@@ -51,7 +51,7 @@ class _Events(Sink):
             with suppress(OSError):  # raised, it would bring the same rows again; the next put has all of them
                 self._upload()
 
-    def close(self, state: State, report: str | None) -> None:
+    def close(self, state: RunState, report: str | None) -> None:
         """See `Sink.close`."""
         for writer in self._writers.values():
             writer.close()

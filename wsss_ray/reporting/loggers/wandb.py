@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import Field
 
-from wsss_ray.reporting.loggers.logger import Logger, Run, Sink, State, StepFigures, plain
+from wsss_ray.reporting.loggers.logger import Logger, Run, RunState, Sink, StepFigures, plain
 
 _SENDS_NOTHING = ("offline", "dryrun", "disabled")
 
@@ -76,6 +76,6 @@ class _WandbRun(Sink):
                 self._stages.add(stage)
             self.run.log({f"{stage}/step": row.step} | {f"{stage}/{name}": value for name, value in row.figures.items()})
 
-    def close(self, state: State, report: str | None) -> None:
+    def close(self, state: RunState, report: str | None) -> None:
         """See `Sink.close`."""
         self.run.finish(exit_code=0 if state == "finished" else 1)
