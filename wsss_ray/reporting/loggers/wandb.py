@@ -1,7 +1,7 @@
-"""Weights & Biases: one run there for each run here; its account comes from `wandb login` or WANDB_API_KEY.
+"""Log to Weights & Biases: one run there for each run in the store. The account comes from `wandb login` or WANDB_API_KEY.
 
-With WANDB_MODE=offline nothing is sent: the files lie in the run's folder, and `wandb sync` sends them. The report, which holds
-pictures of the data, is not sent.
+With WANDB_MODE=offline nothing is sent. The files stay in the run's folder, and `wandb sync` sends them later. The report is never
+sent, because it holds pictures of the data.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ _SENDS_NOTHING = ("offline", "dryrun", "disabled")
 
 
 class Wandb(Logger):
-    """Fields of the job, versions and stage ids as configuration, figures as STAGE/NAME over STAGE/step."""
+    """Log the job's fields, versions and stage ids as configuration, and figures as STAGE/NAME over STAGE/step."""
 
     needs = "wandb"
     project: str = Field(default="wsss-ray", min_length=1, description="Name of the project.")
-    entity: str | None = Field(default=None, description="The user or team that it belongs to; null: your own.")
+    entity: str | None = Field(default=None, description="User or team that owns the project. null: your own account.")
 
     def check(self) -> None:
-        """See `Logger.check`. Without an account its client would ask for one at the terminal, in the midst of the run."""
+        """See `Logger.check`. Without an account the client of wandb would ask for one at the terminal while the run is going on."""
         super().check()
         wandb = _client()
         try:
             if wandb.setup().settings.mode not in _SENDS_NOTHING and not wandb.login(prompt=False, verify=False):
-                raise ValueError("run.loggers: wandb has no account; `wandb login`, WANDB_API_KEY, or WANDB_MODE=offline")
+                raise ValueError("run.loggers: wandb has no account. Run `wandb login`, or set WANDB_API_KEY or WANDB_MODE=offline.")
         except wandb.Error as error:
             raise ValueError(f"run.loggers: wandb: {error}") from error
 
@@ -42,7 +42,7 @@ class Wandb(Logger):
 
 
 def _client() -> Any:
-    """Its library, which otherwise says much, and reports errors to its makers."""
+    """Import wandb, silenced and without its error reports to its makers."""
     os.environ.setdefault("WANDB_SILENT", "true")
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     import wandb
