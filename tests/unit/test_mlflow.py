@@ -252,7 +252,7 @@ def test_a_logger_without_a_server_is_refused(monkeypatch):
     [
         ("http://me:secret@host", "MLFLOW_TRACKING_URI: the URI holds credentials; take them out: .*MLFLOW_TRACKING_USERNAME"),
         ("postgresql://me:secret@host/runs", "MLFLOW_TRACKING_URI: the URI holds credentials"),
-        ("./mlruns", "MLFLOW_TRACKING_URI: ./mlruns is a path from this folder, .*\. Write the whole path, such as sqlite:////"),
+        ("./mlruns", r"MLFLOW_TRACKING_URI: ./mlruns is a path from this folder, .*\. Write the whole path, such as sqlite:////"),
         ("file:mlruns", "is a path from this folder"),
         ("sqlite:///mlflow.db", "is a path from this folder"),
         ("sqlite:///:memory:", "is a path from this folder"),

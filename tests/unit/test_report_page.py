@@ -174,7 +174,7 @@ def test_a_rule_without_a_recipe_has_its_curve_and_no_pictures(page: Page) -> No
     figures = panel.locator("[data-figure]").evaluate_all("(cells) => cells.map((c) => [c.dataset.figure, c.textContent])")
     assert dict(figures)["miou"] == f"{scores(total).miou:.3f}"
     assert dict(figures)["coverage"] == f"{scores(total).coverage:.3f}"
-    assert "The pictures do not follow the slider: called_seeds gives no recipe" in panel.text_content()
+    assert "The pictures do not follow the slider: called_seeds gives no recipe by which the page" in panel.text_content()
     page.locator("#rule").select_option("0")
     check(page, "mean", 0.3)
 

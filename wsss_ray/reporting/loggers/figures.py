@@ -89,7 +89,7 @@ class Figures:
         figures = {"seconds": seconds, "errors": counts["errors"], **metrics}
         if self.stage.kind != "train":
             figures["share"] = 1.0
-            # An earlier attempt may have made some shards: the record counts all images, but only the seconds of the last attempt.
+            # An earlier attempt may have made some shards: the record has all images, but only the seconds of the last attempt.
             if seconds and first_written(self.store, self.stage) >= datetime.fromisoformat(record["started"]).timestamp():
                 figures["images_per_s"] = counts["images"] / seconds
         finished = datetime.fromisoformat(record["finished"]).timestamp()

@@ -1,6 +1,6 @@
 """The interface of a logger, and the values that it gets.
 
-The fields of a logger are its settings in a job file. Import its library in `open`, so that jobs without the logger do not need it.
+The fields of a logger are its settings in a job file. Import its library in `open`, so that other jobs do not need it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from wsss_ray.core.component import Component
 from wsss_ray.storage.store import RunStore
 
 RunState = Literal["finished", "failed", "stopped"]
-"""How a run ended. A run is stopped by the user, or by the scheduler of a sweep."""
+"""The end of a run. A run is stopped by the user, or by the scheduler of a sweep."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Run:
 class Sink(ABC):
     """One run in one logger. It is called on a thread of its own.
 
-    An exception ends neither the run nor the logging: the same call is repeated later.
+    An exception ends neither the run nor the logging. After one in `write`, the same rows come again later.
     """
 
     id: str

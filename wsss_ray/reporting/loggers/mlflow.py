@@ -22,10 +22,10 @@ _ENVIRONMENT = {
 
 
 class Mlflow(Logger):
-    """Log the job's fields as parameters, figures as metrics STAGE/NAME, versions and stage ids as tags, the report as artifact."""
+    """Log the job's fields as parameters, figures as metrics STAGE/NAME, versions and ids as tags, the report as artifact."""
 
     needs = "mlflow"
-    experiment: str = Field(default="wsss-ray", min_length=1, description="Name of the experiment. It is created if it does not exist.")
+    experiment: str = Field(default="wsss-ray", min_length=1, description="Name of the experiment, created if it does not exist.")
     tracking_uri: str | None = Field(default=None, description="Address of the server. null: the value of MLFLOW_TRACKING_URI.")
 
     @field_validator("tracking_uri")
@@ -101,7 +101,7 @@ class _MlflowRun(Sink):
             return None
         if found.info.lifecycle_stage != "active":
             return None
-        self._params = [param for param in self._params if param.key not in found.data.params]  # MLflow lets no parameter be changed
+        self._params = [param for param in self._params if param.key not in found.data.params]  # none may change
         self.client.update_run(run_id, status="RUNNING")
         return run_id
 

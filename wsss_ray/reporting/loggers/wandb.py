@@ -1,7 +1,7 @@
 """Log to Weights & Biases: one run there for each run in the store. The account comes from `wandb login` or WANDB_API_KEY.
 
-With WANDB_MODE=offline nothing is sent. The files stay in the run's folder, and `wandb sync` sends them later. The report is never
-sent, because it holds pictures of the data.
+With WANDB_MODE=offline nothing is sent. The files stay in the run's folder, and `wandb sync` sends them later. The report is
+never sent, because it holds pictures of the data.
 """
 
 from __future__ import annotations
@@ -27,12 +27,13 @@ class Wandb(Logger):
     entity: str | None = Field(default=None, description="User or team that owns the project. null: your own account.")
 
     def check(self) -> None:
-        """See `Logger.check`. Without an account the client of wandb would ask for one at the terminal while the run is going on."""
+        """See `Logger.check`. Without an account the client would ask for one at the terminal while the run goes on."""
         super().check()
         wandb = _client()
         try:
             if wandb.setup().settings.mode not in _SENDS_NOTHING and not wandb.login(prompt=False, verify=False):
-                raise ValueError("run.loggers: wandb has no account. Run `wandb login`, or set WANDB_API_KEY or WANDB_MODE=offline.")
+                mend = "Run `wandb login`, or set WANDB_API_KEY or WANDB_MODE=offline."
+                raise ValueError(f"run.loggers: wandb has no account. {mend}")
         except wandb.Error as error:
             raise ValueError(f"run.loggers: wandb: {error}") from error
 
