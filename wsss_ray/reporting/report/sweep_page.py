@@ -79,8 +79,8 @@ class _Trial:
         if len(self.rows) > 1:
             return ", ".join(f"{number} {state}" for state, number in count.items() if number), alarming
         (row,) = self.rows
-        partly = row.progress is not None and row.state != "done"
-        return row.state + (f" at {percent(row.progress, 0)}" if partly else ""), alarming
+        share = row.progress if row.state != "done" else None
+        return row.state + (f" at {percent(share, 0)}" if share is not None else ""), alarming
 
     @property
     def text(self) -> str:
