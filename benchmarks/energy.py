@@ -17,7 +17,7 @@ from torch import Tensor
 
 from benchmarks.crf import photograph, smooth_prob
 from benchmarks.measure import Row, in_turns
-from wsss_ray.core.contracts import IGNORE
+from wsss_ray.core.values import IGNORE
 from wsss_ray.nets.resnet38 import ResNet38
 from wsss_ray.ops import energy
 from wsss_ray.ops.lattice.on_torch import TorchLattice

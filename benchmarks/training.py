@@ -28,8 +28,9 @@ from benchmarks.measure import Row, Timing, in_turns
 from tests.local import job_of, run_plan, stage_named
 from tests.shapes import tiny_job
 from wsss_ray.core.component import NotIdentity
-from wsss_ray.core.contracts import Batch, Learner
+from wsss_ray.core.contracts import Learner
 from wsss_ray.core.plan import Stage
+from wsss_ray.core.values import Batch
 from wsss_ray.engine.checkpoints import build_model
 from wsss_ray.engine.loader import ShardedImages, image_places, micro_batches
 from wsss_ray.methods.ficklenet import StochasticClassifier

@@ -5,11 +5,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 
-from wsss_ray.reporting.loggers.logger import Logger, Run, Sink, State, StepFigures
+from wsss_ray.reporting.loggers.logger import Logger, Run, RunState, Sink, StepFigures
 
 ROWS: dict[str, list[StepFigures]] = {}
 RUNS: list[Run] = []
-CLOSED: list[tuple[State, str | None]] = []
+CLOSED: list[tuple[RunState, str | None]] = []
 GO_ON = threading.Event()
 
 
@@ -44,7 +44,7 @@ class Kept(Sink):
             raise ConnectionError("the server\nis away")
         ROWS.setdefault(self.id, []).extend(rows)
 
-    def close(self, state: State, report: str | None) -> None:
+    def close(self, state: RunState, report: str | None) -> None:
         CLOSED.append((state, report))
 
 

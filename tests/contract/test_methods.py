@@ -11,7 +11,8 @@ import torch
 
 from tests.local import job_of, run_plan, stage_named, train_stage
 from tests.tiny import tiny_job_of, tiny_method
-from wsss_ray.core.contracts import IGNORE, Learner, OnlineSegmenter, Segmenter
+from wsss_ray.core.contracts import Learner, OnlineSegmenter, Segmenter
+from wsss_ray.core.values import IGNORE
 from wsss_ray.data.codecs import decode_gray, decode_maps
 from wsss_ray.engine.checkpoints import build_model
 from wsss_ray.engine.loader import ShardedImages, micro_batches

@@ -7,7 +7,7 @@ import pytest
 from pydensecrf import utils
 from pydensecrf.densecrf import DenseCRF2D
 
-from wsss_ray.core.contracts import IGNORE
+from wsss_ray.core.values import IGNORE
 from wsss_ray.ops.crf import DenseCrf
 
 H, W = 37, 52

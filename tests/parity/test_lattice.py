@@ -17,7 +17,7 @@ import torch
 from torch.nn import functional
 
 from tests.parity.naive_lattice import all_pairs, naive_filter, photo, smooth_prob
-from wsss_ray.core.contracts import IGNORE
+from wsss_ray.core.values import IGNORE
 from wsss_ray.ops.crf import DenseCrf
 from wsss_ray.ops.energy import dense_energy
 from wsss_ray.ops.lattice import mean_field

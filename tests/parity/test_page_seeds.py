@@ -18,9 +18,9 @@ import numpy as np
 import pytest
 
 from tests.recipes import RULES
-from wsss_ray.core.contracts import Axis, Maps
 from wsss_ray.core.plan import Stage, seed
 from wsss_ray.core.threshold import Recipe
+from wsss_ray.core.values import Axis, Maps
 from wsss_ray.methods.cam import CamLocalizer
 from wsss_ray.ops.seeds import resize_maps
 from wsss_ray.reporting.report import embedded

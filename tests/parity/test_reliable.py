@@ -6,7 +6,7 @@ import numpy as np
 import pydensecrf.densecrf as dcrf
 import pytest
 
-from wsss_ray.core.contracts import IGNORE, Axis, Maps
+from wsss_ray.core.values import IGNORE, Axis, Maps
 from wsss_ray.methods.rrm import ReliableRegions
 from wsss_ray.ops.crf import DenseCrf
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from wsss_ray.core.contracts import Axis
+from wsss_ray.core.values import Axis
 from wsss_ray.nets.deeplab import LargeFov, build_segmenter
 from wsss_ray.nets.small import SmallNet
 from wsss_ray.nets.vgg16 import Vgg16

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wsss_ray.core.contracts import IGNORE
+from wsss_ray.core.values import IGNORE
 from wsss_ray.ops.growing import grow
 
 FG, BG = 0.6, 0.8

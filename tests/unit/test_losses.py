@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from wsss_ray.core.contracts import IGNORE
+from wsss_ray.core.values import IGNORE
 from wsss_ray.ops import losses
 
 B, L, H, W = 3, 4, 5, 6

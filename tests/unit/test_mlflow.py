@@ -240,7 +240,7 @@ def test_a_report_that_is_not_taken_leaves_the_run_ended(copy, server, gate):
 
 def test_a_logger_without_a_server_is_refused(monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    with pytest.raises(ValueError, match=r"^run\.loggers: mlflow has no server; set its tracking_uri, or MLFLOW_TRACKING_URI$"):
+    with pytest.raises(ValueError, match=r"^run\.loggers: mlflow has no server\. Set its tracking_uri or MLFLOW_TRACKING_URI\.$"):
         Mlflow().check()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
     Mlflow().check()
@@ -252,7 +252,7 @@ def test_a_logger_without_a_server_is_refused(monkeypatch):
     [
         ("http://me:secret@host", "MLFLOW_TRACKING_URI: the URI holds credentials; take them out: .*MLFLOW_TRACKING_USERNAME"),
         ("postgresql://me:secret@host/runs", "MLFLOW_TRACKING_URI: the URI holds credentials"),
-        ("./mlruns", "MLFLOW_TRACKING_URI: ./mlruns is a path from this folder, .*; write the whole path, such as sqlite:////"),
+        ("./mlruns", r"MLFLOW_TRACKING_URI: ./mlruns is a path from this folder, .*\. Write the whole path, such as sqlite:////"),
         ("file:mlruns", "is a path from this folder"),
         ("sqlite:///mlflow.db", "is a path from this folder"),
         ("sqlite:///:memory:", "is a path from this folder"),

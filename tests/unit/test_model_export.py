@@ -122,7 +122,7 @@ def test_the_card_tells_what_it_is_and_no_path(trained_run, exported):
     rows = read_all(store, stage_named(plan, "images-weak"), "images", columns=["tags"]).to_pylist()
     for tag, name in enumerate(("square", "disc", "bar")):
         assert f"| {name} | {sum(tag in row['tags'] for row in rows)} |" in text
-    assert "24 images, learnt from human masks." in text
+    assert "24 images. The network learned from human masks." in text
     (job,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
     job = yaml.safe_load(job)
     assert job["run"]["store"] == "(a path)"

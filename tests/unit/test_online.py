@@ -10,7 +10,7 @@ import torch
 
 from tests.local import job_of, run_plan, stage_named, train_stage
 from tests.tiny import tiny_job_of
-from wsss_ray.core.contracts import IGNORE, Batch
+from wsss_ray.core.values import IGNORE, Batch
 from wsss_ray.engine.checkpoints import build_model, load_checkpoint
 from wsss_ray.engine.loader import ShardedImages, micro_batches
 from wsss_ray.engine.online_labels import OnlineBatches, gather, label_makers

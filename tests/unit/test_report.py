@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 
 from wsss_ray.core.component import Component
-from wsss_ray.core.contracts import IGNORE, Axis, Maps
 from wsss_ray.core.plan import Plan, Stage, ingest
+from wsss_ray.core.values import IGNORE, Axis, Maps
 from wsss_ray.data.codecs import encode_labels, encode_maps
 from wsss_ray.data.source import Item, Raw, Source, Split, describe
 from wsss_ray.ops.confusion import confusion, scores, sparse
@@ -217,7 +217,8 @@ def test_names_every_stage_and_class_and_the_right_numbers(made) -> None:
     assert "0.877" in page.texts
     assert "8 of 8" not in page.text
     assert f"{len(plan.stages)} of {len(plan.stages)}" in page.texts
-    assert "learning rate 0.001 to 2.5e-05" in page.text
+    assert "learning rate 0.001 to 2.5e-05; 3.9 epochs; 80 images/s; 2.0% of the time spent waiting for data" in page.text
+    assert page.texts.count("10 of 10 images, lowest IoU first.") == 2
     assert JOB in page.text
 
 
@@ -242,7 +243,7 @@ def test_gallery_takes_the_worst_and_others_and_puts_the_worst_first(made) -> No
     worst = sorted(ious, key=ious.__getitem__)[:2]
     rest = sorted(ious.keys() - set(worst))
     assert [t for t in text if t.startswith("val_")] == sorted([*worst, rest[0], rest[-1]], key=ious.__getitem__)
-    assert "4 of 10 images: the 2 of lowest IoU and 2 evenly spaced, among the first 8, lowest IoU first." in text
+    assert "4 of 10 images, lowest IoU first: the 2 with the lowest IoU and 2 evenly spaced among the first 8." in text
     assert "failed" in Page(report.build(store, "r", plan, JOB, gallery=8).decode()).texts
 
 

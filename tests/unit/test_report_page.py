@@ -15,8 +15,8 @@ from PIL import Image
 
 from tests.report_set import IMAGES, RULES, SIZE, fill, maps_of, saliency_of
 from tests.unit.test_report import CLASSES, HOSTILE, JOB, draw
-from wsss_ray.core.contracts import IGNORE
 from wsss_ray.core.plan import Stage
+from wsss_ray.core.values import IGNORE
 from wsss_ray.ops.confusion import confusion, scores
 from wsss_ray.reporting import report
 from wsss_ray.reporting.report import pictures
@@ -174,7 +174,7 @@ def test_a_rule_without_a_recipe_has_its_curve_and_no_pictures(page: Page) -> No
     figures = panel.locator("[data-figure]").evaluate_all("(cells) => cells.map((c) => [c.dataset.figure, c.textContent])")
     assert dict(figures)["miou"] == f"{scores(total).miou:.3f}"
     assert dict(figures)["coverage"] == f"{scores(total).coverage:.3f}"
-    assert "The pictures do not follow the slider: called_seeds gives no recipe" in panel.text_content()
+    assert "The pictures do not follow the slider: called_seeds gives no recipe by which the page" in panel.text_content()
     page.locator("#rule").select_option("0")
     check(page, "mean", 0.3)
 

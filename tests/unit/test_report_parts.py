@@ -13,7 +13,7 @@ from jinja2 import UndefinedError
 from PIL import Image
 
 from tests.unit.test_report import JOB, Page, log, make_plan
-from wsss_ray.core.contracts import IGNORE
+from wsss_ray.core.values import IGNORE
 from wsss_ray.reporting import report
 from wsss_ray.reporting.report import charts, pictures
 from wsss_ray.reporting.report.markup import duration, escape, number, tag

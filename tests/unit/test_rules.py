@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from wsss_ray.core.contracts import IGNORE, Axis, Maps
 from wsss_ray.core.threshold import Recipe
+from wsss_ray.core.values import IGNORE, Axis, Maps
 from wsss_ray.methods.common.seed_rules import CrfSeeds
 from wsss_ray.methods.mdc import RegionSeeds
 from wsss_ray.methods.noisy_masks import BlockNoise

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from wsss_ray.core.contracts import IGNORE, Axis, Maps
 from wsss_ray.core.threshold import Recipe
+from wsss_ray.core.values import IGNORE, Axis, Maps
 from wsss_ray.methods.common.seed_rules import ThresholdSeeds
 from wsss_ray.nets.efficientnet_lite import EfficientNetLite0
 from wsss_ray.nets.small import SmallNet

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from wsss_ray.core.contracts import IGNORE
+from wsss_ray.core.values import IGNORE
 from wsss_ray.data.transforms import RandomCrop, Warp
 
 

@@ -13,9 +13,9 @@ import torch
 from tests.local import job_of, run_plan, run_stage, stage_named
 from tests.masked import masked_job
 from tests.tiny import tiny_job_of
-from wsss_ray.core.contracts import IGNORE
 from wsss_ray.core.plan import Plan, until
 from wsss_ray.core.randomness import random_key
+from wsss_ray.core.values import IGNORE
 from wsss_ray.data.codecs import decode_gray, decode_rgb
 from wsss_ray.engine.checkpoints import load_model
 from wsss_ray.engine.training import run_training

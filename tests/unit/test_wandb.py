@@ -81,6 +81,6 @@ def test_without_an_account_nothing_starts_and_nobody_is_asked(tmp_path):
     code = "import tests.masked; from wsss_ray.cli import main; main()"
     command = [sys.executable, "-c", code, "submit", str(path)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
-    said = "error: run.loggers: wandb has no account; `wandb login`, WANDB_API_KEY, or WANDB_MODE=offline\n"
+    said = "error: run.loggers: wandb has no account. Run `wandb login`, or set WANDB_API_KEY or WANDB_MODE=offline.\n"
     assert (done.returncode, done.stderr) == (2, said)
     assert not (tmp_path / "runs").exists()

@@ -20,20 +20,13 @@ from pydantic import Field, model_validator
 
 from wsss_ray.core.component import Component, SinceThen
 from wsss_ray.core.optim import Constant, Optimizer, Schedule, Sgd
-from wsss_ray.core.values import IGNORE as IGNORE
-from wsss_ray.core.values import Axis as Axis
-from wsss_ray.core.values import Batch as Batch
-from wsss_ray.core.values import Evidence as Evidence
-from wsss_ray.core.values import Maps as Maps
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor, nn
 
     from wsss_ray.core.threshold import Threshold
-    from wsss_ray.core.values import ImageArray as ImageArray
-    from wsss_ray.core.values import LabelArray as LabelArray
-    from wsss_ray.core.values import MapArray as MapArray
+    from wsss_ray.core.values import Batch, Evidence, ImageArray, LabelArray, MapArray, Maps
 
 Precision = Literal["float32", "bfloat16"]
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal
 
-from wsss_ray.core.contracts import IGNORE
+from wsss_ray.core.values import IGNORE
 
 if TYPE_CHECKING:
     import numpy as np

@@ -12,7 +12,7 @@ from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
-from wsss_ray.core.contracts import Axis, Maps
+from wsss_ray.core.values import Axis, Maps
 
 MOST_PIXELS = 1 << 30
 """Most pixels of an image or label map of the store. One whose header claims more is not decoded."""

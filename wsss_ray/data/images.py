@@ -23,7 +23,7 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from wsss_ray.core.contracts import IGNORE
+from wsss_ray.core.values import IGNORE
 from wsss_ray.data.codecs import decode_gray, decode_rgb, encode_gray, encode_labels
 
 _READERS: tuple[tuple[str, bytes, type[ImageFile.ImageFile]], ...] = (

@@ -13,7 +13,7 @@ from wsss_ray.data.images import voc_palette
 from wsss_ray.storage.atomic import replacing
 
 if TYPE_CHECKING:
-    from wsss_ray.core.contracts import LabelArray
+    from wsss_ray.core.values import LabelArray
 
 _FORBIDDEN = re.compile(r"[\\\x00-\x1f\x7f]")
 

@@ -16,7 +16,7 @@ import numpy as np
 from wsss_ray.data.label_files import file_of_image, write_voc
 
 if TYPE_CHECKING:
-    from wsss_ray.core.contracts import LabelArray
+    from wsss_ray.core.values import LabelArray
 
 MASKS, LIST = "SegmentationClassAug", "ImageSets/SegmentationAug/train_aug.txt"
 _CLASSES = 20

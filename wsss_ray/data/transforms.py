@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from wsss_ray.core.contracts import IGNORE, Augment
+from wsss_ray.core.contracts import Augment
+from wsss_ray.core.values import IGNORE
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from wsss_ray.core.contracts import ImageArray, LabelArray
+    from wsss_ray.core.values import ImageArray, LabelArray
 
 _PAD = (123, 117, 104)
 """The colour of padding: the ImageNet mean, which networks see as nearly zero."""

@@ -21,9 +21,10 @@ import pyarrow.parquet as pq
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from wsss_ray.core.contracts import IGNORE, Augment, Batch, OnlineSegmenter
+from wsss_ray.core.contracts import Augment, OnlineSegmenter
 from wsss_ray.core.plan import Stage
 from wsss_ray.core.randomness import epoch_order, random_key
+from wsss_ray.core.values import IGNORE, Batch
 from wsss_ray.data.codecs import decode_gray, decode_rgb
 from wsss_ray.storage.shards import list_shards, open_shard, shard_path
 from wsss_ray.storage.store import RunStore

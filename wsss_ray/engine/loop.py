@@ -12,7 +12,8 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from wsss_ray.core.contracts import Batch, Learner
+from wsss_ray.core.contracts import Learner
+from wsss_ray.core.values import Batch
 
 
 @dataclass(frozen=True)

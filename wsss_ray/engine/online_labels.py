@@ -20,10 +20,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from wsss_ray.core.contracts import IGNORE, Batch, Evidence, OnlineSegmenter
+from wsss_ray.core.contracts import OnlineSegmenter
+from wsss_ray.core.values import IGNORE, Batch, Evidence
 
 if TYPE_CHECKING:
-    from wsss_ray.core.contracts import LabelArray
+    from wsss_ray.core.values import LabelArray
 
 Labels = dict[int, Tensor]
 """Map from step to label_BHW of the images of its batch, in their order."""

@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from wsss_ray.core.contracts import Batch, Learner, OnlineSegmenter
+from wsss_ray.core.contracts import Learner, OnlineSegmenter
 from wsss_ray.core.plan import Stage
+from wsss_ray.core.values import Batch
 from wsss_ray.data.source import DataSplit
 from wsss_ray.engine.checkpoints import (
     build_model,

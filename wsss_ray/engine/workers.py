@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from wsss_ray.core.contracts import IGNORE, Localizer, MaskNoise, Metric, Relabel, SeedRule, Segmenter
+from wsss_ray.core.contracts import Localizer, MaskNoise, Metric, Relabel, SeedRule, Segmenter
 from wsss_ray.core.plan import Stage
 from wsss_ray.core.randomness import random_key
+from wsss_ray.core.values import IGNORE
 from wsss_ray.data.codecs import decode_gray, decode_maps, decode_rgb, encode_labels, encode_maps
 from wsss_ray.data.images import normalise_image, normalise_mask, normalise_saliency, shrink
 from wsss_ray.data.source import DataSplit, Item
@@ -29,7 +30,7 @@ from wsss_ray.storage.store import RunStore
 if TYPE_CHECKING:
     from torch import nn
 
-    from wsss_ray.core.contracts import ImageArray, LabelArray, MapArray
+    from wsss_ray.core.values import ImageArray, LabelArray, MapArray
 
 Row = dict[str, Any]
 

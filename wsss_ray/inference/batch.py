@@ -39,7 +39,7 @@ from wsss_ray.storage.atomic import replacing
 from wsss_ray.storage.store import RunStore
 
 if TYPE_CHECKING:
-    from wsss_ray.core.contracts import ImageArray, LabelArray
+    from wsss_ray.core.values import ImageArray, LabelArray
 
 PredictForm = Literal["voc", "parquet"]
 Failure = tuple[str, str]  # path, reason

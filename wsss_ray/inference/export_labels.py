@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from wsss_ray.core.contracts import IGNORE
+from wsss_ray.core.values import IGNORE
 from wsss_ray.data.coco_masks import pycocotools
 from wsss_ray.data.codecs import decode_gray
 from wsss_ray.data.label_files import file_of_image, write_classes, write_voc
@@ -27,7 +27,7 @@ from wsss_ray.storage.shards import list_shards, open_shard
 from wsss_ray.storage.store import RunStore
 
 if TYPE_CHECKING:
-    from wsss_ray.core.contracts import LabelArray
+    from wsss_ray.core.values import LabelArray
 
 LabelForm = Literal["voc", "coco"]
 JSON_NAME = "instances.json"

@@ -35,7 +35,7 @@ from wsss_ray.storage.schemas import check_schema
 from wsss_ray.storage.store import RunStore
 
 if TYPE_CHECKING:
-    from wsss_ray.core.contracts import ImageArray
+    from wsss_ray.core.values import ImageArray
 
 ModelForm = Literal["torch", "onnx", "safetensors"]
 FILES: dict[ModelForm, str] = {"torch": "model.pt2", "onnx": "model.onnx", "safetensors": WEIGHTS}

@@ -1,4 +1,4 @@
-"""The README of an exported model: its classes, its training data, its score, how to use it, its limits. No torch."""
+"""Write the README of an exported model: how to use it, its classes, training data, score and limits. No torch."""
 
 from __future__ import annotations
 
@@ -24,13 +24,24 @@ _HIDDEN = "(a path)"
 
 
 def write_card(store: RunStore, trained: Trained, written: Written, out: Path) -> None:
-    """Write README.md. Raises ValueError on records that were edited by hand; OSError."""
+    """Write README.md.
+
+    Args:
+        store: store of the run.
+        trained: the trained network.
+        written: the exported file.
+        out: folder of the exported file.
+
+    Raises:
+        ValueError: if a record was edited by hand.
+        OSError: if the file cannot be written.
+    """
     with replacing(out / "README.md") as file:
         file.write(card(store, trained, written).encode())
 
 
 def card(store: RunStore, trained: Trained, written: Written) -> str:
-    """Return the card as Markdown. Paths of the job and the data are not in it."""
+    """Return the card as Markdown. It contains no paths of the job or the data."""
     record = store.record_by_id(trained.id)
     assert record is not None
     data_id = dict(record["inputs"])["data"]
@@ -55,7 +66,7 @@ def card(store: RunStore, trained: Trained, written: Written) -> str:
 
 
 def _template() -> Template:
-    """Load `model_card.md.j2`; a name that it lacks is an error."""
+    """Load `model_card.md.j2`. A name that is not given to it is an error."""
     found = Environment(
         loader=PackageLoader("wsss_ray.inference", "."), undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True
     )
@@ -65,13 +76,13 @@ def _template() -> Template:
 
 
 def _learnt(roles: Counter[str]) -> list[str]:
-    """Say what the network learnt from, by the roles of its inputs."""
-    labels = [f"label maps that the job made ({roles['seeds']} per image)"] if roles["seeds"] else []
+    """Describe what the network learned from, by the roles of its inputs."""
+    labels = [f"pseudo-labels that the job made ({roles['seeds']} per image)"] if roles["seeds"] else []
     return labels + (["human masks"] if roles["strong"] else []) or ["their tags"]
 
 
 def _tags(store: RunStore, stage_id: str) -> Counter[int]:
-    """Count the images of each tag; empty if the images are not in the store any more."""
+    """Count the images of each tag. Empty if the images are no longer in the store."""
     try:
         found = read_all(store, _Stage(stage_id), "images", columns=["tags"])["tags"]
     except (OSError, ValueError):
@@ -80,20 +91,20 @@ def _tags(store: RunStore, stage_id: str) -> Counter[int]:
 
 
 class _Stage:
-    """A stage known by its id alone."""
+    """A stage of which only the id is known."""
 
     def __init__(self, stage_id: str) -> None:
         self.id = stage_id
 
 
 def _job(store: RunStore, trained: Trained) -> str:
-    """Write the job without the places of files."""
+    """Return the job as YAML without the paths of files."""
     if not store.exists(store.run_path(trained.run, "job.yaml")):
         return "# not in the store\n"
     job = job_yaml(store, trained.run)
     try:
         hidden = [field for field, _ in local_paths(JobConfig.model_validate(job))]
-    except ValueError:  # a data source of the user's own that is not installed here
+    except ValueError:  # the data source is a plug-in that is not installed here
         hidden, job["data"] = ["run.store"], {"kind": job.get("data", {}).get("kind")}
     job.get("run", {})["store"] = _HIDDEN
     for field in hidden:
@@ -106,5 +117,5 @@ def _job(store: RunStore, trained: Trained) -> str:
 
 
 def _cell(text: str) -> str:
-    """Keep a name within a cell of a Markdown table."""
+    """Escape a name for a cell of a Markdown table."""
     return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")

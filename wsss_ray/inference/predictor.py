@@ -19,7 +19,7 @@ from wsss_ray.data.images import Decoded, fitted, normalise_image, pixels, shrin
 from wsss_ray.inference.trained import Trained
 
 if TYPE_CHECKING:
-    from wsss_ray.core.contracts import ImageArray, LabelArray
+    from wsss_ray.core.values import ImageArray, LabelArray
 
 
 class Predictor(nn.Module):

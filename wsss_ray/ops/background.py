@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from wsss_ray.core.contracts import MapArray
+    from wsss_ray.core.values import MapArray
 
 
 class Background(Component):

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from wsss_ray.core.contracts import IGNORE
+from wsss_ray.core.values import IGNORE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from wsss_ray.core.contracts import LabelArray
+    from wsss_ray.core.values import LabelArray
 
     Matrix = NDArray[np.int64]  # (L, L + 1)
 

@@ -21,14 +21,14 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field, model_validator
 
 from wsss_ray.core.component import Component
-from wsss_ray.core.contracts import IGNORE
+from wsss_ray.core.values import IGNORE
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
     from numpy.typing import NDArray
 
-    from wsss_ray.core.contracts import ImageArray, LabelArray, MapArray
+    from wsss_ray.core.values import ImageArray, LabelArray, MapArray
 
 _FLOOR = 1e-5
 

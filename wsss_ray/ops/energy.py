@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from wsss_ray.core.contracts import IGNORE
+from wsss_ray.core.values import IGNORE
 from wsss_ray.ops.lattice.base import Lattice, bilateral_features
 from wsss_ray.ops.lattice.build import build_lattice
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from wsss_ray.core.contracts import Axis
+from wsss_ray.core.values import Axis
 
 if TYPE_CHECKING:
     from torch import nn

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from wsss_ray.core.contracts import IGNORE
+from wsss_ray.core.values import IGNORE
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from wsss_ray.core.contracts import LabelArray, MapArray
+    from wsss_ray.core.values import LabelArray, MapArray
 
 
 def grow(

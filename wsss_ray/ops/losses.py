@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from wsss_ray.core.contracts import IGNORE
+from wsss_ray.core.values import IGNORE
 
 
 def softmax_floor(logits_BLHW: Tensor, floor: float = 1e-4) -> Tensor:

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from wsss_ray.core.contracts import ImageArray
+    from wsss_ray.core.values import ImageArray
 
 
 def to_tensor(image_HWC: ImageArray, device: torch.device) -> Tensor:

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from wsss_ray.core.contracts import IGNORE
+from wsss_ray.core.values import IGNORE
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from wsss_ray.core.contracts import MapArray
+    from wsss_ray.core.values import MapArray
 
     Places = NDArray[np.intp]  # (H, W): 0 for background, c + 1 for map c
 

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from wsss_ray.core.contracts import IGNORE, Axis, Maps
+from wsss_ray.core.values import IGNORE, Axis, Maps
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from wsss_ray.core.contracts import ImageArray, LabelArray, MapArray, SeedRule
+    from wsss_ray.core.contracts import SeedRule
     from wsss_ray.core.threshold import Recipe, Region
+    from wsss_ray.core.values import ImageArray, LabelArray, MapArray
 
 
 def resize_maps(map_CHW: MapArray, height: int, width: int, rows: Axis, columns: Axis) -> MapArray:

@@ -1,1 +1,1 @@
-"""What people and trackers see of a run."""
+"""Progress, status, reports and experiment trackers: all that people see of a run."""

@@ -1,4 +1,4 @@
-"""What a person sees while a job runs: a bar per stage on a terminal, a few plain lines in a log."""
+"""Show the progress of a job: one bar per stage on a terminal, a few plain lines in a log."""
 
 from __future__ import annotations
 
@@ -16,9 +16,19 @@ _PLAIN_EVERY_S = 20.0
 
 
 class Pace:
-    """How fast work goes, by what was done at which times, in seconds of any one clock; `began` is when it was set going.
+    """Measure the rate of some work from how much was done at which times.
 
-    What comes in one burst with the first, as from workers that began together, tells no rate; it is counted from there.
+    Workers that start together finish their first items in one burst, which tells no rate. The rate counts from the end of it.
+
+    Args:
+        began: time at which the work started, in seconds. All times are of the same clock.
+
+    Example:
+        >>> pace = Pace(0.0)
+        >>> for seconds, done in ((10.0, 1), (20.0, 2), (30.0, 3)):
+        ...     pace.at(seconds, done)
+        >>> pace.rate
+        0.1
     """
 
     def __init__(self, began: float) -> None:
@@ -28,7 +38,7 @@ class Pace:
         self._last = (began, 0.0)
 
     def at(self, now: float, done: float) -> None:
-        """So much was done by then. Times rise."""
+        """Record that `done` items were done at the time `now`. Times must not decrease."""
         if self._first is None:
             self._settles = now + (now - self.began) / 2
         if self._first is None or now <= self._settles:
@@ -37,13 +47,13 @@ class Pace:
 
     @property
     def rate(self) -> float | None:
-        """Per second; None while nobody can tell."""
+        """Return the items per second; None while it cannot be known."""
         (began, before), (now, done) = self._first or self._last, self._last
         return (done - before) / (now - began) if now > began and done > before else None
 
 
 def pace(rate: float, unit: str) -> str:
-    """A rate per second in words, per minute or hour where that gives a figure."""
+    """Format a rate given per second; per minute or per hour if it is low."""
     for seconds, name in ((1, "s"), (60, "min")):
         if rate * seconds >= 0.1:
             return f"{rate * seconds:.1f} {unit}/{name}"
@@ -51,12 +61,12 @@ def pace(rate: float, unit: str) -> str:
 
 
 def span(seconds: float) -> str:
-    """A time span as h:mm:ss."""
+    """Format seconds as h:mm:ss."""
     return str(timedelta(seconds=round(max(0.0, seconds))))
 
 
 class Meter:
-    """Progress of one stage in images or steps."""
+    """The progress of one stage, in images or steps."""
 
     def __init__(self, display: Display, label: str, total: int, unit: str, already: int) -> None:
         self.display, self.label, self.total, self.unit = display, label, total, unit
@@ -66,11 +76,11 @@ class Meter:
         self.begin()
 
     def begin(self) -> None:
-        """Rates count what is done from now on."""
+        """Restart the measurement of the rate: only what is done from now on counts."""
         self._pace = Pace(time.monotonic())
 
     def to(self, done: int, note: str = "", loss: float | None = None) -> None:
-        """So many are done by now; a training's loss is for those who steer by it."""
+        """Set the number of completed items. `loss` is forwarded to the scheduler of a sweep."""
         self.done = done
         self._pace.at(time.monotonic(), done)
         if self._bar is not None and self.display.bars:
@@ -79,44 +89,45 @@ class Meter:
             self.speak(note)
 
     def end(self) -> None:
-        """There is no more to do, though images that failed were never counted."""
+        """Complete the bar. Failed images were never counted, so its total becomes what is done."""
         if self._bar is not None and self.display.bars:
             self.display.bars.update(self._bar, total=self.done, completed=self.done, note="")
 
     def speak(self, note: str) -> None:
-        """A line, if the last is long enough ago."""
+        """Print a line, if the last one is old enough."""
         if time.monotonic() - self._spoke > _PLAIN_EVERY_S:
             self._spoke = time.monotonic()
             text = self._text(note)
             self.display.say(f"{self.label}: {self.done}/{self.total} {self.unit}{', ' if text else ''}{text}")
 
     def _text(self, note: str) -> str:
-        """Pace, note, and time left."""
+        """Join the rate, the note and the time left."""
         rate, left = self._pace.rate, self.total - self.done
         parts = [pace(rate, self.unit) if rate else "", note, f"{span(left / rate)} left" if rate and left > 0 else ""]
         return ", ".join(filter(None, parts))
 
     def add(self, count: int, note: str = "") -> None:
-        """So many more are done."""
+        """Add `count` completed items."""
         self.to(self.done + count, note)
 
 
 class Display:
-    """Bars on a terminal, lines elsewhere. `stopped`: whoever watches has ended the work, which then fails in some way."""
+    """Bars on a terminal, plain lines elsewhere."""
 
     stopped = False
+    """True once the scheduler of a sweep has ended the work. The error that follows is then no failure."""
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(highlight=False)
         self.bars: RichProgress | None = None
 
     def say(self, text: str) -> None:
-        """One line for the user."""
+        """Print one line for the user."""
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     @contextmanager
     def meters(self) -> Iterator[None]:
-        """While stages run."""
+        """Show the bars of all meters inside the `with` block."""
         if not self.console.is_terminal:
             yield
             return
@@ -129,5 +140,5 @@ class Display:
                 self.bars = None
 
     def meter(self, label: str, total: int, unit: str, already: int = 0) -> Meter:
-        """A new stage's progress."""
+        """Start the progress of a stage. `already`: items that an earlier attempt completed."""
         return Meter(self, label, total, unit, already)

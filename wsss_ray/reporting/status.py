@@ -1,4 +1,4 @@
-"""How far the runs of a store are, from what lies in it: nothing else needs to be reachable, and no process is asked."""
+"""Read the progress of runs and sweeps from their store alone. No cluster needs to be reachable and no process is asked."""
 
 from __future__ import annotations
 
@@ -17,14 +17,17 @@ from wsss_ray.storage.store import RunStore
 
 StageState = Literal["done", "running", "failed", "interrupted", "waiting"]
 
-_LINES = 10  # of a training's log, over which its rate is taken
-_TAIL = 16_384  # bytes of it that are read
+_LINES = 10  # of a training's log; they give its rate
+_TAIL = 16_384  # bytes that are read from the end of the log
 _READERS = 8
 
 
 @dataclass(frozen=True)
 class StageStatus:
-    """One stage. `made` and `work` count steps of a training and shards of any other; None is what nobody can tell."""
+    """The status of one stage. `made` and `work` count the steps of a training, or the shards of any other stage.
+
+    None stands for what is not known.
+    """
 
     name: str
     id: str
@@ -34,18 +37,18 @@ class StageStatus:
     work: int | None
     unit: str
     errors: int  # images that failed so far
-    seconds: float | None = None  # that it took, when it is done
-    rate: float | None = None  # units per second, in the attempt that makes it
+    seconds: float | None = None  # duration of a stage that is done
+    rate: float | None = None  # units per second, in the attempt that is running it
     left_s: float | None = None
-    holder: str | None = None  # the attempt that makes it, or did when it ended
-    silent_s: float | None = None  # since its last sign of life
+    holder: str | None = None  # the attempt that is running it, or that ran it last
+    silent_s: float | None = None  # seconds since the last sign of life
     error: str | None = None  # why it failed
     logs: str | None = None
 
 
 @dataclass(frozen=True)
 class RunStatus:
-    """One run, its stages in the order in which they are made; `attempt` is who submitted it last."""
+    """The status of one run: its stages in the order in which they run, and the last `attempt` at it."""
 
     name: str
     attempt: str | None
@@ -53,32 +56,35 @@ class RunStatus:
 
     @property
     def done(self) -> int:
-        """Stages that are done."""
+        """Count the stages that are done."""
         return sum(stage.state == "done" for stage in self.stages)
 
     @property
     def now(self) -> StageStatus | None:
-        """The stage to look at: the first that is running, else that failed, else that is not done; None when all are done."""
+        """Return the stage to look at; None if all are done.
+
+        It is the first stage that is running. If none is, the first that failed, then the first that is not done.
+        """
         open_ones = [stage for stage in self.stages if stage.state != "done"]
         order: tuple[StageState, ...] = ("running", "failed", "interrupted", "waiting")
         return min(open_ones, key=lambda stage: order.index(stage.state), default=None)
 
     @property
     def state(self) -> StageState:
-        """Of the whole: done, running, failed or interrupted."""
+        """Return the state of the whole run: done, running, failed or interrupted."""
         if self.now is None:
             return "done"
         return self.now.state if self.now.state in ("running", "failed") else "interrupted"
 
     @property
     def errors(self) -> int:
-        """Images that failed, counted in every stage where they did."""
+        """Count the failed images of all stages. An image that failed in two stages counts twice."""
         return sum(stage.errors for stage in self.stages)
 
 
 @dataclass(frozen=True)
 class SweepStatus:
-    """One sweep: trials that have ended, and those there are as far as is known."""
+    """The status of one sweep: how many trials have ended, and how many there are as far as is known."""
 
     name: str
     attempt: str | None
@@ -87,11 +93,24 @@ class SweepStatus:
 
 
 Seen = dict[str, StageStatus]
-"""Stages by id that have been looked at: runs share them."""
+"""Statuses by stage id, kept between runs because runs share stages."""
 
 
 def run_status(store: RunStore, name: str, seen: Seen | None = None) -> RunStatus | None:
-    """The status of a run; None if it was submitted this moment, or killed in it."""
+    """Read the status of a run.
+
+    Args:
+        store: store of the run.
+        name: name of the run.
+        seen: statuses of stages that were read before; those that are read now are added to it.
+
+    Returns:
+        The status. None if the store does not have the plan of the run: it is just being submitted, or was killed at that point.
+
+    Example:
+        >>> run_status(RunStore("runs"), "demo").state  # doctest: +SKIP
+        'done'
+    """
     path = store.run_path(name, "run.json")
     if not store.exists(path):
         return None
@@ -104,7 +123,7 @@ def run_status(store: RunStore, name: str, seen: Seen | None = None) -> RunStatu
 
 
 def sweep_status(store: RunStore, name: str) -> SweepStatus | None:
-    """The status of a sweep; None if there is none of that name."""
+    """Read the status of a sweep; None if the store has no sweep of that name."""
     path = store.run_path(name, "sweep.json")
     if not store.exists(path):
         return None
@@ -113,7 +132,7 @@ def sweep_status(store: RunStore, name: str) -> SweepStatus | None:
 
 
 def _stage_status(store: RunStore, about: dict[str, Any]) -> StageStatus:
-    """A stage of a run.json."""
+    """Read the status of a stage that a run.json lists."""
     trains = about["kind"] == "train"
     unit = "steps" if trains else "shards"
     stage = StageStatus(about["name"], about["id"], about["kind"], "done", 0, about.get("work"), unit, errors=0)
@@ -137,7 +156,7 @@ def _stage_status(store: RunStore, about: dict[str, Any]) -> StageStatus:
 
 
 def _steps(store: RunStore, stage: StageStatus, since: float | None) -> tuple[int, float | None]:
-    """Steps of a training by the end of its log, and how many a second in the attempt that claimed it at `since`."""
+    """Read the last step of a training from its log, and the steps per second since the running attempt claimed it."""
     path = store.stage_path(stage, "metrics.jsonl")
     if not store.exists(path):
         return 0, None
@@ -153,7 +172,7 @@ def _steps(store: RunStore, stage: StageStatus, since: float | None) -> tuple[in
 
 
 def _shards(store: RunStore, stage: StageStatus, since: float | None) -> tuple[int, float | None]:
-    """Shards of a stage, and how many a second in the attempt that claimed it at `since`, by the times of their files."""
+    """Count the shards of a stage, and take the shards per second since the running attempt claimed it from their file times."""
     from pyarrow.fs import FileSelector
 
     files = store.fs.get_file_info(FileSelector(store.stage_path(stage, "shards"), allow_not_found=True))
@@ -167,10 +186,10 @@ def _shards(store: RunStore, stage: StageStatus, since: float | None) -> tuple[i
 
 
 def _errors(store: RunStore, stage: StageStatus) -> int:
-    """Images that failed so far, where it can be read."""
+    """Count the images that have failed so far. Files that cannot be read count as 0."""
 
     def count(shard: int) -> int:
-        with suppress(OSError, ValueError):  # they may be tried again at this moment
+        with suppress(OSError, ValueError):  # a retry may be replacing the file at this moment
             return count_rows(store, stage, shard, "errors")
         return 0
 
@@ -179,7 +198,7 @@ def _errors(store: RunStore, stage: StageStatus) -> int:
 
 
 def quality(store: RunStore, name: str, stage_id: str) -> list[str]:
-    """A line on the mIoU of a training on validation images, the last and the best; none where it was not measured."""
+    """Write a line about the mIoU of a training on validation images: the last and the best. Return [] if it was not measured."""
     path = store.path("stages", stage_id, "metrics.jsonl")
     lines = map(json.loads, store.read(path).splitlines() if store.exists(path) else [])
     scored = [(row["val_miou"], row["step"]) for row in lines if "val_miou" in row]
@@ -190,12 +209,15 @@ def quality(store: RunStore, name: str, stage_id: str) -> list[str]:
 
 
 def _claim(store: RunStore, stage: StageStatus) -> tuple[dict[str, Any] | None, float | None]:
-    """Who makes a stage, and the seconds since the last beat by the clocks of the file system and of this machine."""
+    """Read who is running a stage, and the seconds since its last heartbeat.
+
+    The seconds compare the clock of the file system with that of this machine.
+    """
     path = store.path("claims", f"{stage.id}.json")
     info = store.fs.get_file_info(path)
     if not info.is_file:
         return None, None
     try:
         return store.read_json(path), max(0.0, time.time() - info.mtime.timestamp())
-    except OSError:  # freed, or being written at this moment
+    except OSError:  # the claim is being freed or written at this moment
         return None, None

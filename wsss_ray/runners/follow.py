@@ -17,7 +17,7 @@ from wsss_ray.core.component import digest
 from wsss_ray.core.plan import Plan
 from wsss_ray.engine.records import git_commit, versions
 from wsss_ray.reporting.loggers.figures import Figures
-from wsss_ray.reporting.loggers.logger import Logger, Run, Sink, State, StepFigures
+from wsss_ray.reporting.loggers.logger import Logger, Run, RunState, Sink, StepFigures
 from wsss_ray.reporting.progress import Display
 from wsss_ray.storage.claims import Claims, attempt
 from wsss_ray.storage.store import RunStore
@@ -43,7 +43,7 @@ def logged(job: JobConfig, plan: Plan, store: RunStore, display: Display, *, awa
     away = [] if away is None else away
     followers = [Follower(logger, job, plan, store, display) for logger in job.run.loggers if logger not in away]
     followers = [follower for follower in followers if follower.has_more]
-    state: State = "failed"
+    state: RunState = "failed"
     for follower in followers:
         follower.start()
     try:
@@ -80,7 +80,7 @@ class Follower(threading.Thread):
         self._figures: list[Figures] = []
         self._rows: list[StepFigures] = []
         self._pause, self._quiet, self._failed = 0.0, False, False
-        self._end: State | None = None
+        self._end: RunState | None = None
         self._ended = threading.Event()
 
     @property
@@ -95,7 +95,7 @@ class Follower(threading.Thread):
                 self._try(self.look)
             self._try(self._close)
 
-    def end(self, state: State) -> None:
+    def end(self, state: RunState) -> None:
         """Tell the thread that the run has ended, and how."""
         self._end = state
         self._ended.set()

@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from statistics import median
 
-from wsss_ray.core.contracts import IGNORE
+from wsss_ray.core.values import IGNORE
 from wsss_ray.preflight.survey.files import SAMPLE
 from wsss_ray.preflight.survey.masks import MaskLook
 from wsss_ray.preflight.survey.survey import Survey

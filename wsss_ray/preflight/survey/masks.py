@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from wsss_ray.core.contracts import IGNORE
+from wsss_ray.core.values import IGNORE
 from wsss_ray.data.codecs import decode_gray
 from wsss_ray.data.images import normalise_mask, read_header
 from wsss_ray.ops.spacing import evenly_spaced

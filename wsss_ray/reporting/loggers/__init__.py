@@ -1,4 +1,4 @@
-"""Where the figures of a run go while it runs: TensorBoard, MLflow, Weights & Biases, or a logger of a user's own."""
+"""Loggers, which send the figures of a run to TensorBoard, MLflow, Weights & Biases or a tracker of your own while it runs."""
 
 from wsss_ray.reporting.loggers.logger import Logger
 from wsss_ray.reporting.loggers.mlflow import Mlflow

@@ -1,17 +1,17 @@
-"""The figures of a stage as its files in the store tell them, while it is made and when it is done."""
+"""Read the figures of a stage from its files in the store, while it runs and when it is done."""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
 from wsss_ray.core.plan import Stage
 from wsss_ray.engine.workers import data_split
-from wsss_ray.reporting.loggers.logger import StepFigures
+from wsss_ray.reporting.loggers.logger import StepFigures, flatten
 from wsss_ray.reporting.progress import Pace
 from wsss_ray.storage.shards import first_written, list_shards
 from wsss_ray.storage.store import RunStore
@@ -19,23 +19,32 @@ from wsss_ray.storage.tail import LineTail
 
 
 class Figures:
-    """What is new of a stage, after step `after`: the lines of a training's log, the shards of any other stage, and its record.
+    """Follow a stage: the lines of a training's log, or the shards of any other stage, and finally its record.
 
-    It is `done` when the record has been read, which is the last.
+    `done` is True once the record, which comes last, has been read.
+
+    Args:
+        store: store of the stage.
+        stage: the stage to follow.
+        after: step up to which the figures are known already; 0 for all figures.
     """
 
     def __init__(self, store: RunStore, stage: Stage, *, after: int) -> None:
         self.store, self.stage, self.done = store, stage, False
         self._last = after
         self._tail = LineTail(store, store.stage_path(stage, "metrics.jsonl"))
-        self._seen: int | None = None  # shards, at the last look
-        self._pace: Pace | None = None  # of the attempt that makes it
+        self._seen: int | None = None  # shards at the last look
+        self._pace: Pace | None = None  # of the attempt that is running the stage
 
     def rows(self) -> list[StepFigures]:
-        """The rows that have come since the last call. Raises OSError."""
+        """Return the rows that are new since the last call.
+
+        Raises:
+            OSError: if the store cannot be read.
+        """
         if self.done:
             return []
-        record = self.store.record(self.stage)  # looked for first: behind it nothing comes
+        record = self.store.record(self.stage)  # read first: nothing is written after the record
         rows = self._lines() if self.stage.kind == "train" else [] if record is not None else self._progress()
         if record is not None:
             rows.append(self._end(record))
@@ -63,8 +72,8 @@ class Figures:
         return [self._row(made, now, figures)]
 
     def _count(self, now: float, made: int) -> None:
-        """Shards have come. Time counts from the claim of whoever makes them: before it the stage waited for others."""
-        with suppress(OSError):  # it is freed, or being written at this moment
+        """Count new shards. The time starts at the claim of the running attempt: before it the stage waited for other stages."""
+        with suppress(OSError):  # the claim is being freed or written at this moment
             since = self.store.read_json(self.store.path("claims", f"{self.stage.id}.json")).get("since")
             if since is not None and (self._pace is None or self._pace.began != since):
                 self._pace = Pace(since)
@@ -72,7 +81,7 @@ class Figures:
             self._pace.at(now, made)
 
     def _end(self, record: Mapping[str, Any]) -> StepFigures:
-        """Time, errors and scores."""
+        """Return the row of the record: time, errors and scores."""
         counts, metrics, seconds = record["counts"], dict(record["metrics"]), record["seconds"]
         if "iou" in metrics:
             names = ("background", *data_split(self.stage).classes)
@@ -80,20 +89,12 @@ class Figures:
         figures = {"seconds": seconds, "errors": counts["errors"], **metrics}
         if self.stage.kind != "train":
             figures["share"] = 1.0
-            # An earlier attempt may have made some: the record has all images, but only the seconds of the last one.
+            # An earlier attempt may have made some shards: the record has all images, but only the seconds of the last attempt.
             if seconds and first_written(self.store, self.stage) >= datetime.fromisoformat(record["started"]).timestamp():
                 figures["images_per_s"] = counts["images"] / seconds
         finished = datetime.fromisoformat(record["finished"]).timestamp()
         return self._row(counts.get("steps", counts.get("shards", 0)), finished, figures)
 
     def _row(self, step: int, at: float, figures: Mapping[str, Any]) -> StepFigures:
-        return StepFigures(self.stage.name, self.stage.id, step, at, dict(_numbers("", figures)))
-
-
-def _numbers(path: str, figures: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
-    """The numbers of a nested mapping, by their paths; lists, texts and what is not known are left out."""
-    for name, value in figures.items():
-        if isinstance(value, Mapping):
-            yield from _numbers(f"{path}{name}/", value)
-        elif isinstance(value, int | float):
-            yield f"{path}{name}", float(value)
+        numbers = {name: float(value) for name, value in flatten(figures, "/").items() if isinstance(value, int | float)}
+        return StepFigures(self.stage.name, self.stage.id, step, at, numbers)

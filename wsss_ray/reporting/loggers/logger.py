@@ -1,10 +1,13 @@
-"""The role of a logger, and what it is told. Its fields are its settings in a job file; its library is imported when it opens."""
+"""The interface of a logger, and the values that it gets.
+
+The fields of a logger are its settings in a job file. Import its library in `open`, so that other jobs do not need it.
+"""
 
 from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, ClassVar, Literal
@@ -12,12 +15,21 @@ from typing import Any, ClassVar, Literal
 from wsss_ray.core.component import Component
 from wsss_ray.storage.store import RunStore
 
-State = Literal["finished", "failed", "stopped"]
+RunState = Literal["finished", "failed", "stopped"]
+"""The end of a run. A run is stopped by the user, or by the scheduler of a sweep."""
 
 
 @dataclass(frozen=True)
 class StepFigures:
-    """Figures of a stage at a step (of any stage but a training: after so many shards). `time` is in seconds since the epoch."""
+    """The figures of a stage at a step.
+
+    Attributes:
+        stage: name of the stage.
+        stage_id: id of the stage.
+        step: step of a training; for any other stage, the number of shards so far.
+        time: seconds since the epoch.
+        figures: values by name, such as `loss` or `iou/cat`.
+    """
 
     stage: str
     stage_id: str
@@ -28,9 +40,14 @@ class StepFigures:
 
 @dataclass(frozen=True)
 class Run:
-    """A run as a logger is told of it: its store, its name there, the job with every default, and tags.
+    """A run, as a logger sees it.
 
-    `before` is the id under which this logger has had it so far, if it has.
+    Attributes:
+        store: store of the run.
+        name: name of the run in the store.
+        job: the job with all defaults filled in.
+        tags: versions, the commit and the stage ids.
+        before: id that this logger gave the run in an earlier attempt; None in the first.
     """
 
     store: RunStore
@@ -40,54 +57,78 @@ class Run:
     before: str | None
 
     def fields(self) -> dict[str, Any]:
-        """The job's fields by their dotted paths."""
-        return dict(_flat("", self.job))
+        """Return the fields of the job by their dotted paths, such as `method.retrain.optimizer.lr`."""
+        return flatten(self.job, ".")
 
 
 class Sink(ABC):
-    """One run in one logger, on a thread of its own. What it raises ends neither the run nor the logging: it is called again."""
+    """One run in one logger. It is called on a thread of its own.
+
+    An exception ends neither the run nor the logging. After one in `write`, the same rows come again later.
+    """
 
     id: str
-    """The run's name there. An id that is not `Run.before` gets all figures from the first on."""
+    """The id of the run in the tracker. If it differs from `Run.before`, the sink gets all figures from the first step on."""
 
     @abstractmethod
     def write(self, rows: Sequence[StepFigures]) -> None:
-        """Take these rows, in order. After an error the same rows come again."""
+        """Log these rows, in order. After an exception the same rows come again."""
 
     @abstractmethod
-    def close(self, state: State, report: str | None) -> None:
-        """All is said; `report` is the text of the run's HTML report, if it has one."""
+    def close(self, state: RunState, report: str | None) -> None:
+        """End the run. No rows follow. `report` is the HTML of its report; None if it has none."""
 
 
 class Logger(Component):
-    """Something that keeps or shows figures. In a job file also by its kind alone: `loggers: [tensorboard, mlflow]`."""
+    """A tracker that keeps or shows figures. A job file may name it by its kind alone: `loggers: [tensorboard, mlflow]`.
+
+    Example:
+        class Printed(Logger):
+            def open(self, run: Run) -> Sink:
+                return PrintedRun(run)
+    """
 
     needs: ClassVar[str | None] = None
-    """The module that an extra of the same name as the logger installs."""
+    """The module that the logger imports, installed by the extra `wsss-ray[KIND]`; None if it needs none."""
 
     @classmethod
     def from_text(cls, text: str) -> dict[str, str]:
-        """See `Component.from_text`: the kind."""
+        """Read the kind of a logger that has no settings. See `Component.from_text`."""
         return {"kind": text}
 
     def check(self) -> None:
-        """Raise ValueError with the mend if nothing can be logged from here; asked before anything starts. Asks no server."""
+        """Check that this machine can log, before anything starts. Contact no server.
+
+        Raises:
+            ValueError: if it cannot. The message says what to do.
+        """
         if self.needs is not None and find_spec(self.needs) is None:
             raise ValueError(f"run.loggers: {self.kind()} is not installed; pip install 'wsss-ray[{self.kind()}]'")
 
     @abstractmethod
     def open(self, run: Run) -> Sink:
-        """Go on with a run, or begin it."""
+        """Start the run in the tracker, or continue it if `run.before` is set."""
 
 
 def plain(name: str, *, also: str = "") -> str:
-    """A name with letters, digits, `_`, `-`, `.` and the characters of `also`; others become `_`."""
+    """Replace every character by `_` that is not a letter, a digit, `_`, `-`, `.` or in `also`.
+
+    Example:
+        >>> plain("iou/dog & bone", also="/ ")
+        'iou/dog _ bone'
+    """
     return re.sub(rf"[^\w.{re.escape(also)}-]", "_", name, flags=re.ASCII)
 
 
-def _flat(path: str, value: Any) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, Mapping) and value:
-        for name, part in value.items():
-            yield from _flat(f"{path}.{name}" if path else str(name), part)
-    else:
-        yield path, value
+def flatten(nested: Mapping[str, Any], separator: str) -> dict[str, Any]:
+    """Return the values of a nested mapping by their joined names. An empty mapping inside it stays a value.
+
+    Example:
+        >>> flatten({"loss": 0.5, "terms": {"seed": 0.5}}, "/")
+        {'loss': 0.5, 'terms/seed': 0.5}
+    """
+    flat: dict[str, Any] = {}
+    for name, value in nested.items():
+        inner = flatten(value, separator) if isinstance(value, Mapping) and value else {}
+        flat |= {f"{name}{separator}{path}": part for path, part in inner.items()} if inner else {str(name): value}
+    return flat

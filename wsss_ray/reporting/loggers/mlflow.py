@@ -1,4 +1,4 @@
-"""MLflow: one run there for each run here, on the server that the job or MLFLOW_TRACKING_URI names."""
+"""Log to MLflow: one run on the server for each run in the store. The job or MLFLOW_TRACKING_URI names the server."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 
 from pydantic import Field, field_validator
 
-from wsss_ray.reporting.loggers.logger import Logger, Run, Sink, State, StepFigures, plain
+from wsss_ray.reporting.loggers.logger import Logger, Run, RunState, Sink, StepFigures, plain
 
-_PARAMS, _METRICS, _LENGTH = 100, 1000, 500  # what a request takes, and a parameter's text on any server
+_PARAMS, _METRICS, _LENGTH = 100, 1000, 500  # limits of a request, and of a parameter's text on any server
 _STATUS = {"finished": "FINISHED", "failed": "FAILED", "stopped": "KILLED"}
 _ENVIRONMENT = {
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",  # seconds; we try again ourselves
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",  # seconds; our own loop retries
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
@@ -22,11 +22,11 @@ _ENVIRONMENT = {
 
 
 class Mlflow(Logger):
-    """Fields of the job as parameters, figures as metrics STAGE/NAME, versions and stage ids as tags, the report as artifact."""
+    """Log the job's fields as parameters, figures as metrics STAGE/NAME, versions and ids as tags, the report as artifact."""
 
     needs = "mlflow"
-    experiment: str = Field(default="wsss-ray", min_length=1, description="Name of the experiment; made if it is not there.")
-    tracking_uri: str | None = Field(default=None, description="Address of the server; null: MLFLOW_TRACKING_URI.")
+    experiment: str = Field(default="wsss-ray", min_length=1, description="Name of the experiment, created if it does not exist.")
+    tracking_uri: str | None = Field(default=None, description="Address of the server. null: the value of MLFLOW_TRACKING_URI.")
 
     @field_validator("tracking_uri")
     @classmethod
@@ -39,13 +39,13 @@ class Mlflow(Logger):
         name = "tracking_uri" if self.tracking_uri else "MLFLOW_TRACKING_URI"
         uri = self.tracking_uri or os.environ.get(name)
         if not uri:
-            raise ValueError("run.loggers: mlflow has no server; set its tracking_uri, or MLFLOW_TRACKING_URI")
+            raise ValueError("run.loggers: mlflow has no server. Set its tracking_uri or MLFLOW_TRACKING_URI.")
         try:
             _without_credentials(uri)
         except ValueError as error:
             raise ValueError(f"run.loggers: mlflow: {name}: {error}") from error
         if _is_relative(uri):
-            mend = "trials run in other folders; write the whole path, such as sqlite:////home/me/mlflow.db"
+            mend = "trials run in other folders. Write the whole path, such as sqlite:////home/me/mlflow.db."
             raise ValueError(f"run.loggers: mlflow: {name}: {uri} is a path from this folder, and {mend}")
 
     def open(self, run: Run) -> Sink:
@@ -58,7 +58,7 @@ class Mlflow(Logger):
 
 
 def _without_credentials(uri: str) -> str:
-    """The URI. Raises ValueError, which does not show it, if it holds credentials."""
+    """Return the URI. Raise ValueError if it holds credentials; the message does not show them."""
     from wsss_ray.storage.filesystems import CREDENTIALS, holds_credentials
 
     if holds_credentials(uri):
@@ -67,7 +67,7 @@ def _without_credentials(uri: str) -> str:
 
 
 def _is_relative(uri: str) -> bool:
-    """Whether it is a file or folder by its path from the current folder, or a database in memory."""
+    """Return True for a path that starts at the current folder, and for a database in memory."""
     scheme, colon, rest = uri.partition(":")
     if not colon:
         return not scheme.startswith(("/", "databricks"))
@@ -84,11 +84,11 @@ class _MlflowRun(Sink):
         self.client = client
         self._params = [Param(plain(name, also="/ "), str(value)[:_LENGTH]) for name, value in run.fields().items()]
         self.id = self._go_on(run.before) or self._begin(experiment, run)
-        with suppress(MlflowException):  # raised, it would begin another run; they come before the first figures then
+        with suppress(MlflowException):  # an error here would start another run; `write` sends the parameters again
             self._send_params()
 
     def _go_on(self, run_id: str | None) -> str | None:
-        """The id of a run that the server still has."""
+        """Continue a run and return its id; None if the server does not have it any more."""
         from mlflow.exceptions import MlflowException
 
         if run_id is None:
@@ -101,7 +101,7 @@ class _MlflowRun(Sink):
             return None
         if found.info.lifecycle_stage != "active":
             return None
-        self._params = [param for param in self._params if param.key not in found.data.params]  # it lets none be changed
+        self._params = [param for param in self._params if param.key not in found.data.params]  # none may change
         self.client.update_run(run_id, status="RUNNING")
         return run_id
 
@@ -118,7 +118,7 @@ class _MlflowRun(Sink):
             del self._params[:_PARAMS]
 
     def write(self, rows: Sequence[StepFigures]) -> None:
-        """See `Sink.write`. A figure with the time and the step of one that is there is the same figure to the server."""
+        """See `Sink.write`. MLflow keeps a figure once that comes again with the same time and step."""
         from mlflow.entities import Metric
 
         self._send_params()
@@ -130,7 +130,7 @@ class _MlflowRun(Sink):
         for first in range(0, len(metrics), _METRICS):
             self.client.log_batch(self.id, metrics=metrics[first : first + _METRICS])
 
-    def close(self, state: State, report: str | None) -> None:
+    def close(self, state: RunState, report: str | None) -> None:
         """See `Sink.close`."""
         try:
             self._send_params()

@@ -1,7 +1,7 @@
-"""TensorBoard event files in the run's folder, a folder for each stage: `tensorboard --logdir STORE/runs`.
+"""Write TensorBoard event files into the run's folder, a folder for each stage: `tensorboard --logdir STORE/runs`.
 
-They are a copy of what the store says, written anew when a run is submitted again, so that no point is there twice or missing.
-Files of an object store do not grow: there they grow in a temporary folder, and are put once a minute.
+The files are a copy of what the store says. They are written anew when a run is submitted again, so that no point is missing or
+there twice. An object store cannot append to a file: there the files grow in a temporary folder and are uploaded once a minute.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from wsss_ray.reporting.loggers.logger import Logger, Run, Sink, State, StepFigures, plain
+from wsss_ray.reporting.loggers.logger import Logger, Run, RunState, Sink, StepFigures, plain
 
 _PUT_S = 60.0
 
 
 class Tensorboard(Logger):
-    """Event files beside the run's report."""
+    """Write event files beside the run's report."""
 
     def open(self, run: Run) -> Sink:
         """See `Logger.open`."""
@@ -30,7 +30,7 @@ class Tensorboard(Logger):
 class _Events(Sink):
     def __init__(self, run: Run) -> None:
         self.store, self.folder = run.store, run.store.run_path(run.name, "tensorboard")
-        self.id = str(time.time_ns())  # never that of before
+        self.id = str(time.time_ns())  # never the id of an earlier attempt
         self.store.delete_folder(self.folder)
         self.here = Path(self.folder if self.store.is_local else tempfile.mkdtemp(prefix="wsss-ray-tensorboard-"))
         self._writers: dict[str, Any] = {}
@@ -48,10 +48,10 @@ class _Events(Sink):
         for stage in {plain(row.stage, also=" ") for row in rows}:
             self._writers[stage].flush()
         if time.monotonic() - self._put > _PUT_S:
-            with suppress(OSError):  # raised, it would bring the same rows again; the next put has all of them
+            with suppress(OSError):  # an error would bring the same rows again; the next upload has all of them
                 self._upload()
 
-    def close(self, state: State, report: str | None) -> None:
+    def close(self, state: RunState, report: str | None) -> None:
         """See `Sink.close`."""
         for writer in self._writers.values():
             writer.close()

@@ -1,7 +1,7 @@
-"""Weights & Biases: one run there for each run here; its account comes from `wandb login` or WANDB_API_KEY.
+"""Log to Weights & Biases: one run there for each run in the store. The account comes from `wandb login` or WANDB_API_KEY.
 
-With WANDB_MODE=offline nothing is sent: the files lie in the run's folder, and `wandb sync` sends them. The report, which holds
-pictures of the data, is not sent.
+With WANDB_MODE=offline nothing is sent. The files stay in the run's folder, and `wandb sync` sends them later. The report is
+never sent, because it holds pictures of the data.
 """
 
 from __future__ import annotations
@@ -14,25 +14,26 @@ from typing import Any
 
 from pydantic import Field
 
-from wsss_ray.reporting.loggers.logger import Logger, Run, Sink, State, StepFigures, plain
+from wsss_ray.reporting.loggers.logger import Logger, Run, RunState, Sink, StepFigures, plain
 
 _SENDS_NOTHING = ("offline", "dryrun", "disabled")
 
 
 class Wandb(Logger):
-    """Fields of the job, versions and stage ids as configuration, figures as STAGE/NAME over STAGE/step."""
+    """Log the job's fields, versions and stage ids as configuration, and figures as STAGE/NAME over STAGE/step."""
 
     needs = "wandb"
     project: str = Field(default="wsss-ray", min_length=1, description="Name of the project.")
-    entity: str | None = Field(default=None, description="The user or team that it belongs to; null: your own.")
+    entity: str | None = Field(default=None, description="User or team that owns the project. null: your own account.")
 
     def check(self) -> None:
-        """See `Logger.check`. Without an account its client would ask for one at the terminal, in the midst of the run."""
+        """See `Logger.check`. Without an account the client would ask for one at the terminal while the run goes on."""
         super().check()
         wandb = _client()
         try:
             if wandb.setup().settings.mode not in _SENDS_NOTHING and not wandb.login(prompt=False, verify=False):
-                raise ValueError("run.loggers: wandb has no account; `wandb login`, WANDB_API_KEY, or WANDB_MODE=offline")
+                mend = "Run `wandb login`, or set WANDB_API_KEY or WANDB_MODE=offline."
+                raise ValueError(f"run.loggers: wandb has no account. {mend}")
         except wandb.Error as error:
             raise ValueError(f"run.loggers: wandb: {error}") from error
 
@@ -42,7 +43,7 @@ class Wandb(Logger):
 
 
 def _client() -> Any:
-    """Its library, which otherwise says much, and reports errors to its makers."""
+    """Import wandb, silenced and without its error reports to its makers."""
     os.environ.setdefault("WANDB_SILENT", "true")
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     import wandb
@@ -76,6 +77,6 @@ class _WandbRun(Sink):
                 self._stages.add(stage)
             self.run.log({f"{stage}/step": row.step} | {f"{stage}/{name}": value for name, value in row.figures.items()})
 
-    def close(self, state: State, report: str | None) -> None:
+    def close(self, state: RunState, report: str | None) -> None:
         """See `Sink.close`."""
         self.run.finish(exit_code=0 if state == "finished" else 1)

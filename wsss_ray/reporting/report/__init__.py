@@ -1,4 +1,4 @@
-"""The report of one run: a single HTML file that needs no network, and whose script only adds to what stands there."""
+"""Build the report of a run: one HTML file that works offline. Without its script it still shows everything but the controls."""
 
 from wsss_ray.reporting.report.build import build
 

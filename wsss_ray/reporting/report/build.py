@@ -1,4 +1,4 @@
-"""Build a run's report: read its records, logs and a few shards, and lay them out in one file."""
+"""Build the report of a run: read its records, logs and a few shards, and write them into one file."""
 
 from __future__ import annotations
 
@@ -23,9 +23,23 @@ _SCRIPTS = ("seeds.js", "canvas.js", "theta.js", "gallery.js", "viewer.js")
 
 
 def build(store: RunStore, run: str, plan: Plan, job_yaml: str, *, gallery: int = 20) -> bytes:
-    """Return the report of a run as UTF-8 HTML, as far as the run has come. `gallery`: images shown of each split.
+    """Build the report of a run, finished or not.
 
-    The same store gives the same bytes. Raises ValueError on shards of another schema version.
+    Args:
+        store: store of the run.
+        run: name of the run.
+        plan: stages of the run.
+        job_yaml: text of the job file.
+        gallery: number of images to show of each split.
+
+    Returns:
+        The page as UTF-8 HTML. The same store gives the same bytes.
+
+    Raises:
+        ValueError: if a shard has another schema version.
+
+    Example:
+        >>> page = build(store, "demo", plan, job_yaml)  # doctest: +SKIP
     """
     facts = Facts.read(store, plan)
     found = [(rule, _curve(store, rule)) for stage in plan if (rule := Rule.of(stage))]
@@ -65,13 +79,13 @@ def _curve(store: RunStore, rule: Rule) -> Curve | None:
 
 
 def _stored(facts: Facts, rule: Rule) -> Mapping[str, float | None] | None:
-    """Return the figures of a rule's seeds as they were scored, or None."""
+    """Return the scores of a rule's stored seeds; None if they have none."""
     stage = next((s for s in facts.scores(seeds=True) if s.optional("seeds") == rule.stage and s.id in facts.records), None)
     return {name: facts.share(stage, name) for name in FIGURES} if stage else None
 
 
 def method_name(job_yaml: str) -> str | None:
-    """Read the method that a job file names, as `method: ficklenet` or `method: {name: ficklenet}`."""
+    """Return the name of the method in a job file, given as `method: NAME` or `method: {name: NAME}`; None if there is none."""
     try:
         job = yaml.safe_load(job_yaml)
     except yaml.YAMLError:
@@ -82,7 +96,7 @@ def method_name(job_yaml: str) -> str | None:
 
 
 def _figures(facts: Facts) -> list[Figure]:
-    """Say what one wants to know first: how good, how far, how long, and whether something went wrong."""
+    """List the main figures: scores, progress, time and errors."""
     seconds = [record.get("seconds") or 0.0 for record in facts.records.values()]
     failed = sum(map(facts.errors, facts.plan))
     return [
@@ -95,7 +109,7 @@ def _figures(facts: Facts) -> list[Figure]:
 
 
 def _headline(facts: Facts, title: str, stages: list[Stage], *, best: bool) -> list[Figure]:
-    """Show the last of several scores, which a plan puts last on purpose, or the best of several equals; none of none."""
+    """Show the best of several scores, or the last: the score of the final model comes last in a plan. Empty without scores."""
     values = [facts.share(stage, "miou") for stage in stages]
     if not best or len(stages) < 2:
         return [Figure(title, number(value)) for value in values[-1:]]

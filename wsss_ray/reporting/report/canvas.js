@@ -1,13 +1,13 @@
-// What the page has to show, and labels as pictures of it.
+// The data of the page, and label maps drawn as pictures.
 const page = JSON.parse(document.getElementById("data").textContent);
 
-// Opaque colours as the canvas keeps them, one number for a pixel.
+// Opaque colours in the canvas's format: one number for each pixel.
 const inks = Object.fromEntries(["hatch", "colors"].map((name) => {
   const raw = Uint8Array.from(page[name].flatMap((color) => [...color, 255]));
   return [name === "colors" ? "label" : name, new Uint32Array(raw.buffer)];
 }));
 
-// Labels in their colours; undecided pixels hatched as pictures.py does it.
+// Draw labels in their colours. Undecided pixels are hatched as in pictures.py.
 function paint(canvas, label) {
   const { width, height } = canvas, context = canvas.getContext("2d"), picture = context.createImageData(width, height);
   const stripe = Math.max(1, Math.floor(Math.max(width, height) / 64));

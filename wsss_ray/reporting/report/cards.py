@@ -1,4 +1,4 @@
-"""Cards of the gallery: an image's id and tags, then its pictures in the order in which they were made."""
+"""Render the cards of the gallery: the id and tags of an image, then its pictures in the order in which they were made."""
 
 from __future__ import annotations
 
@@ -11,21 +11,22 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from wsss_ray.core.contracts import IGNORE, Maps
 from wsss_ray.core.plan import Stage
+from wsss_ray.core.values import IGNORE, Maps
 from wsss_ray.ops.confusion import confusion, scores
 from wsss_ray.ops.seeds import resize_maps
 from wsss_ray.reporting.report import pictures
+from wsss_ray.reporting.report.markup import average
 from wsss_ray.reporting.report.page import render
 from wsss_ray.reporting.report.pictures import Thumbnail
 
-_MAPS = 6  # of one image and localize stage, at most
+_MAPS = 6  # shown of one image and localize stage, at most
 _ALSO = 0.01  # share of an image's pixels that a label without its tag must cover to be named
 
 
 @dataclass
 class GalleryImage:
-    """One image with its maps and label maps; None where a stage failed on it."""
+    """One image with its localization maps and label maps. None stands for those that a stage failed to make."""
 
     image_id: str
     shard: int
@@ -38,14 +39,14 @@ class GalleryImage:
     saliency: dict[str, NDArray[np.float32] | None] = field(default_factory=dict)  # by stage id, as large as the thumbnail
 
     def score(self) -> float:
-        """Return the mean IoU over this image's label maps; infinity, which sorts last, where nothing can be scored."""
-        known = [iou for _, label_HW in self.made if (iou := image_iou(self.mask_HW, label_HW)) is not None]
-        return sum(known) / len(known) if known else math.inf
+        """Return the mean of the mIoU of this image's label maps; infinity, which sorts last, if none can be scored."""
+        iou = average(image_iou(self.mask_HW, label_HW) for _, label_HW in self.made)
+        return math.inf if iou is None else iou
 
 
 @dataclass(frozen=True)
 class Tile:
-    """One picture of a card. `instead` is a text that stands in its place, at its size."""
+    """One picture of a card. `instead` is a text that is shown in its place, at its size."""
 
     title: str
     picture: Thumbnail
@@ -53,11 +54,11 @@ class Tile:
     kind: str | None = None
     instead: str | None = None
     iou: float | None = None
-    stage: str | None = None  # the id of the one that made it
+    stage: str | None = None  # id of the stage that made it
 
 
 def image_iou(mask_HW: NDArray[np.uint8] | None, label_HW: NDArray[np.uint8] | None) -> float | None:
-    """Compute the mIoU of one image by `ops.confusion`; None where there is nothing to score."""
+    """Compute the mIoU of one image; None if there is nothing to score."""
     if mask_HW is None or label_HW is None or mask_HW.shape != label_HW.shape:
         return None
     miou = scores(confusion(mask_HW, label_HW, IGNORE)).miou
@@ -65,7 +66,7 @@ def image_iou(mask_HW: NDArray[np.uint8] | None, label_HW: NDArray[np.uint8] | N
 
 
 def card(image: GalleryImage, classes: Sequence[str], key: str, place: int) -> Markup:
-    """Render one image. `key` is its id in the page, `place` its rank in the data."""
+    """Render one image. `key` is its id in the page, `place` its position in the data."""
     colors = pictures.palette().tolist()
     return render(
         "card.html",
@@ -81,7 +82,7 @@ def card(image: GalleryImage, classes: Sequence[str], key: str, place: int) -> M
 
 
 def _tiles(image: GalleryImage, classes: Sequence[str]) -> Iterator[Tile]:
-    """Make the pictures: the photograph, maps, label maps, and the mask that a person drew."""
+    """Yield the pictures: the photograph, localization maps, label maps, and the human mask."""
     photo = pictures.photo(image.image_HWC)
     yield Tile("image", photo, alt=f"Image {image.image_id}", kind="photo")
     height, width = image.image_HWC.shape[:2]
@@ -111,14 +112,14 @@ def _tiles(image: GalleryImage, classes: Sequence[str]) -> Iterator[Tile]:
 
 
 def class_name(classes: Sequence[str], label: int) -> str:
-    """Name a label."""
+    """Return the name of a label; 0 is background."""
     if label == 0:
         return "background"
     return classes[label - 1] if label <= len(classes) else f"label {label}"
 
 
 def _untagged(image: GalleryImage) -> list[int]:
-    """List the labels that a stage found on enough pixels although the image does not have their tag."""
+    """List the labels that some stage gave to enough pixels although the image does not have their tag."""
     shares: dict[int, float] = {}
     for _, label_HW in image.made:
         for label, share in _shares(label_HW).items() if label_HW is not None else ():

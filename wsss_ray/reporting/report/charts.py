@@ -1,4 +1,4 @@
-"""Charts as inline SVG. Lines stretch with the page and text does not, so a phone shows the same type size as a desk."""
+"""Draw charts as inline SVG. Lines stretch with the page and text does not, so text has the same size on a phone."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import Any
 
 from markupsafe import Markup
 
-from wsss_ray.reporting.report.markup import is_finite, number, percent, tag, whole
+from wsss_ray.reporting.report.markup import Child, average, is_finite, number, percent, significant, tag, whole
 
 _HEIGHT = 200
-_POINTS = 240  # of one line, at most: each is the mean of the steps it stands for
-_LOG_FROM = 30.0  # the ratio of the largest to the smallest loss from which on a linear axis hides the smaller terms
+_POINTS = 240  # of one line, at most: each is the mean of several steps
+_LOG_FROM = 30.0  # ratio of the largest to the smallest loss; above it a linear axis would hide the smaller terms
 _SERIES = 6  # line colours in style.css
 
 Line = list[tuple[float, float]]
 
 
 def read_log(data: bytes) -> list[dict[str, Any]]:
-    """Read the rows of a `metrics.jsonl` by step: of a step logged twice (a resumed training) the last, and no torn lines."""
+    """Read the rows of a `metrics.jsonl` by step. The last row of a repeated step counts. Torn lines are skipped."""
     rows: dict[int, dict[str, Any]] = {}
     for line in data.decode(errors="replace").splitlines():
         try:
@@ -46,12 +46,13 @@ def losses(title: str, log: Sequence[Mapping[str, Any]]) -> Markup:
 
 
 def quality(title: str, log: Sequence[Mapping[str, Any]]) -> Markup | None:
-    """Draw the mIoU on validation images over the steps of one training; None where it was not measured."""
+    """Draw the mIoU on validation images over the steps of one training; None if it was not measured."""
     line = _finite([(row["step"], row.get("val_miou")) for row in log])
     if not line:
         return None
     best_step, best = max(line, key=lambda point: point[1])
-    notes = f"of plain predictions on some of the validation images; best {number(best)} after step {whole(int(best_step))}"
+    notes = "measured on a sample of the validation images, at one scale and without a CRF; "
+    notes += f"best {number(best)} after step {whole(int(best_step))}"
     title = f"{title}: mIoU"
     return _chart(title, title, {"mIoU": line}, log, _ticks(0.0, best), notes)
 
@@ -91,14 +92,14 @@ def _chart(
 
 
 def level(y: float, text: str, *, axis: bool = False) -> Markup:
-    """Draw a line across a chart, with its value on the left."""
+    """Draw a horizontal line across a chart, with its value on the left."""
     at = f"{y:.1f}"
     line = tag("line", x1="0", x2="100%", y1=at, y2=at, class_="axis" if axis else "grid")
     return line + tag("text", text, x="-8", y=at, dy="0.35em", text_anchor="end")
 
 
 def stretched(lines: Iterable[Markup], height: int, **more: str) -> Markup:
-    """Put lines whose x goes from 0 to 1000 into a box as wide as the page."""
+    """Put lines with x from 0 to 1000 into a box as wide as the page."""
     return tag(
         "svg", *lines, viewBox=f"0 0 1000 {height}", **more, width="100%", height=str(height), preserveAspectRatio="none",
         style="overflow:visible",
@@ -106,18 +107,18 @@ def stretched(lines: Iterable[Markup], height: int, **more: str) -> Markup:
 
 
 def anchor(percent: float, *, margin: float) -> str:
-    """Keep a text inside the chart: it starts or ends at its place if that is within `margin` of an edge."""
+    """Return the text anchor that keeps a text inside the chart: not the middle within `margin` of an edge."""
     return "start" if percent < margin else "end" if percent > 100 - margin else "middle"
 
 
 def round_step(span: float, count: int) -> float:
-    """Return the smallest of 1, 2, 2.5 and 5 times a power of ten that divides a span into `count` parts at most."""
+    """Return the smallest round step (1, 2, 2.5 or 5 times a power of ten) that cuts a span into at most `count` parts."""
     power = 10.0 ** math.floor(math.log10(span / count))
     return next(power * factor for factor in (1, 2, 2.5, 5, 10) if span / (power * factor) <= count)
 
 
 def strip(marks: Sequence[tuple[str, float | None]]) -> Markup:
-    """Draw shares of one as marks on a line from 0 to 1, each series with its own colour and shape."""
+    """Draw values as marks on a line from 0 to 1, each with its own colour and shape."""
     shown = [(i, name, value) for i, (name, value) in enumerate(marks) if is_finite(value)]
     ruled = ((f"{x}%", "axis" if x in (0, 100) else "grid") for x in range(0, 101, 25))
     grid = [tag("line", x1=x, x2=x, y1="0", y2="22", class_=name) for x, name in ruled]
@@ -128,8 +129,13 @@ def strip(marks: Sequence[tuple[str, float | None]]) -> Markup:
 
 
 def mark_key(index: int, name: str) -> Markup:
-    """Make the legend's entry for one mark of `strip`."""
-    return tag("li", tag("svg", _mark(index, "8"), width="16", height="22", aria_hidden="true"), name)
+    """Make the legend item of one mark of `strip`."""
+    return legend_item(_mark(index, "8"), 16, 22, name)
+
+
+def legend_item(sample: Markup, width: int, height: int, *words: Child) -> Markup:
+    """Make an item of a legend: a sample, which assistive programs skip, and words about it."""
+    return tag("li", tag("svg", sample, width=str(width), height=str(height), aria_hidden="true"), *words)
 
 
 def _mark(index: int, x: str) -> Markup:
@@ -139,7 +145,7 @@ def _mark(index: int, x: str) -> Markup:
 
 
 def _terms(log: Sequence[Mapping[str, Any]]) -> dict[str, Line]:
-    """List the total and then its terms; a single term is the total and drawn once."""
+    """Return the total and then its terms. A single term equals the total and is drawn once."""
     names = list(dict.fromkeys(name for row in log for name in row.get("terms") or {}))
     if len(names) == 1:
         return {names[0]: _finite([(row["step"], (row.get("terms") or {}).get(names[0])) for row in log])}
@@ -172,7 +178,7 @@ def _style(name: str) -> str:
 def _key(index: int, name: str, line: Line) -> Markup:
     sample = tag("line", x1="0", x2="18", y1="6", y2="6", class_=_style(f"s{index}"))
     end = tag("b", number(line[-1][1]) if line else "none")
-    return tag("li", tag("svg", sample, width="18", height="12", aria_hidden="true"), name, " ", end)
+    return legend_item(sample, 18, 12, name, " ", end)
 
 
 def _caption(log: Sequence[Mapping[str, Any]]) -> str:
@@ -184,11 +190,11 @@ def _caption(log: Sequence[Mapping[str, Any]]) -> str:
         fixed = min(rates) == max(rates)
         parts.append(f"learning rate {rates[0]:.3g}" + ("" if fixed else f" to {rates[-1]:.3g}"))
     if epochs := finite("epoch"):
-        parts.append(f"{number(epochs[-1])} epochs")
-    if speed := finite("images_per_s"):
-        parts.append(f"{number(sum(speed) / len(speed))} images/s")
-    if wait := finite("wait_share"):
-        parts.append(f"{number(sum(wait) / len(wait))} of the time waiting for data")
+        parts.append(f"{significant(epochs[-1])} epochs")
+    if (speed := average(finite("images_per_s"))) is not None:
+        parts.append(f"{significant(speed)} images/s")
+    if (wait := average(finite("wait_share"))) is not None:
+        parts.append(f"{percent(wait)} of the time spent waiting for data")
     bad = sum(not math.isfinite(row["loss"]) for row in log if isinstance(row.get("loss"), int | float))
     return "; ".join(parts + ([f"{bad} steps without a finite loss"] if bad else []))
 

@@ -1,28 +1,36 @@
-"""Which images a gallery shows: those that a stage has scored lowest, and others that stand for the rest."""
+"""Choose the images of a gallery: those with the lowest scores, and others that represent the rest."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from wsss_ray.core.plan import Stage
 from wsss_ray.ops.confusion import dense, scores
 from wsss_ray.ops.spacing import evenly_spaced
-from wsss_ray.reporting.report.markup import whole
+from wsss_ray.reporting.report.markup import average, whole
 from wsss_ray.storage.shards import count_rows, list_shards, read_table
 from wsss_ray.storage.store import RunStore
 
 Place = tuple[int, int]
-"""Of an image: its shard, and its row there."""
-_RANKED = 2_000  # images that are ranked by their scores, at most: the first shards that hold as many
+"""The place of an image: its shard and its row there."""
+_RANKED = 2_000  # images ranked by their scores, at most: those of the first shards that hold so many
 
 
 def choose(store: RunStore, data: Stage, scored: Sequence[Stage], count: int, labels: int) -> tuple[list[Place], str]:
-    """At most `count` images of a split, and in words which these are.
+    """Choose at most `count` images of a split.
 
-    `scored` are evaluate stages that read the split, and `labels` how many labels they know. Half of the images are those with
-    the lowest mIoU, the mean over these stages; the others are evenly spaced among the rest. Without scores all are evenly
-    spaced in the first shards that hold enough.
+    Half of them have the lowest mIoU, the mean over the stages in `scored`. The others are evenly spaced among the rest. Without
+    scores, all are evenly spaced in the first shards that hold enough images.
+
+    Args:
+        store: store of the run.
+        data: stage of the split.
+        scored: evaluate stages that read the split.
+        count: number of images.
+        labels: number of labels, with background.
+
+    Returns:
+        The places, and words that say how they were chosen.
     """
     there = {stage.id: set(list_shards(store, stage)) for stage in scored}
     pool: list[Place] = []
@@ -31,21 +39,20 @@ def choose(store: RunStore, data: Stage, scored: Sequence[Stage], count: int, la
         pool += [(shard, place) for place in range(count_rows(store, data, shard))]
         found = [_ious(store, stage, shard, labels) for stage in scored if shard in there[stage.id]]
         for place, several in enumerate(zip(*found, strict=True)):
-            known = [iou for iou in several if math.isfinite(iou)]
-            if known:
-                ious[shard, place] = sum(known) / len(known)
+            if (iou := average(several)) is not None:
+                ious[shard, place] = iou
         if len(pool) >= (max(count, _RANKED) if any(there.values()) else count):
             break
     if len(pool) <= count or not ious:
         return evenly_spaced(pool, count), f"evenly spaced among the first {whole(len(pool))}"
     worst = set(sorted(ious, key=ious.__getitem__)[: (count + 1) // 2])
     others = evenly_spaced([place for place in pool if place not in worst], count - len(worst))
-    text = f"the {whole(len(worst))} of lowest IoU and {whole(len(others))} evenly spaced, among the first {whole(len(pool))}"
-    return sorted([*worst, *others]), text
+    words = f"the {whole(len(worst))} with the lowest IoU and {whole(len(others))} evenly spaced"
+    return sorted([*worst, *others]), f"{words} among the first {whole(len(pool))}"
 
 
 def _ious(store: RunStore, stage: Stage, shard: int, labels: int) -> list[float]:
-    """The mIoU of every image of a shard; NaN where there is nothing to score."""
+    """Return the mIoU of every image of a shard; NaN if there is nothing to score."""
     table = read_table(store, stage, shard, "scores", ["cells", "counts"])
     rows = zip(table["cells"].to_pylist(), table["counts"].to_pylist(), strict=True)
     return [scores(dense(cells, counts, labels)).miou for cells, counts in rows]

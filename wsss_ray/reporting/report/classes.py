@@ -1,4 +1,4 @@
-"""The section on single classes: their figures, and which are taken for which."""
+"""Render the section on single classes: their scores, and which classes are confused."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from wsss_ray.reporting.report.page import Section, render
 from wsss_ray.reporting.report.sections import Facts
 from wsss_ray.storage.shards import list_shards, open_shard
 
-_LABELS = 32  # of a matrix, at most: those that are mistaken most
-_SHARDS = 1000  # of scores that images are counted in, at most: 100,000 images take a second
+_LABELS = 32  # rows of a matrix, at most: the labels with the most missed pixels
+_SHARDS = 1000  # of scores that are read to count images, at most: 100,000 images take a second
 _READERS = 8
 
 
 def classes(facts: Facts) -> Section:
-    """Show the IoU of each class in every score; below and folded, precision, recall and confusions of each score."""
-    stages, names = facts.scores(seeds=False) + facts.scores(seeds=True), facts.labels
+    """Show the IoU of each class in every score, then precision, recall and confusions of each score, folded."""
+    stages, names = facts.scores(), facts.labels
     counted = {data.id: data for stage in stages if (data := stage.optional("data")) and stage.id in facts.records}
     counts = [(data, _images(facts, [s for s in stages if s.optional("data") == data], len(names))) for data in counted.values()]
     known = [(data.name, count.tolist()) for data, count in counts if count is not None]
@@ -34,7 +34,7 @@ def classes(facts: Facts) -> Section:
         "classes.html",
         facts=facts,
         stages=stages,
-        head=[*head, *(f"masks of {name} with it" for name, _ in known)],
+        head=[*head, *(f"images of {name}" for name, _ in known)],
         ious=[facts.part(stage, "metrics").get("iou") or [] for stage in stages],
         masks=[count for _, count in known],
         names=(*names, "undecided"),
@@ -45,7 +45,7 @@ def classes(facts: Facts) -> Section:
 
 
 def _images(facts: Facts, stages: Sequence[Stage], labels: int) -> NDArray[np.int64] | None:
-    """Count the masks that have each label, from the scores of one of the stages; None in a run too large to look through."""
+    """Count the masks that contain each label, from the scores of one of the stages. Return None if there are too many shards."""
     stage = next((s for s in stages if s.id in facts.records), None)
     shards = list_shards(facts.store, stage) if stage is not None else []
     if stage is None or not 0 < len(shards) <= _SHARDS:
@@ -66,7 +66,7 @@ def _images(facts: Facts, stages: Sequence[Stage], labels: int) -> NDArray[np.in
 
 
 def _confusions(stage: str, names: Sequence[str], confusion: Sequence[Sequence[int]] | None) -> dict[str, Any] | None:
-    """Compute each label's figures and the shares of its pixels that were given each label; None without a matrix of pixels."""
+    """Compute the scores of each label, and the shares of its pixels that got each label; None without a confusion matrix."""
     pixels = np.array(confusion or [], dtype=np.int64)
     if pixels.shape != (len(names), len(names) + 1):
         return None

@@ -1,4 +1,4 @@
-"""The section on the threshold: a slider, the figures of the seeds along it, and what the run itself made of its threshold."""
+"""Render the section on the threshold: a slider, the scores of the seeds over it, and the scores of the stored seeds."""
 
 from __future__ import annotations
 
@@ -19,9 +19,13 @@ _APART = 16  # pixels between the names of two lines, at least
 def threshold(
     rules: Sequence[Rule], curves: Sequence[Curve | None], stored: Sequence[Mapping[str, float | None] | None], embedded: bool
 ) -> Section:
-    """Render the section; empty where there is nothing to show.
+    """Render the section; empty if there is nothing to show.
 
-    `stored` has the figures of each rule's seeds in the store, where they were scored.
+    Args:
+        rules: seed rules that name a threshold.
+        curves: scores of each rule over the threshold; None if there are no masks.
+        stored: scores of each rule's stored seeds; None if they have none.
+        embedded: True if the page can draw seeds.
     """
     if not rules or not (embedded or any(curves)):
         return Section("threshold", "Threshold", Markup())
@@ -39,7 +43,7 @@ def threshold(
 
 
 def _chart(rule: Rule, curve: Curve) -> Markup:
-    """Draw the figures over theta, each line named at its end, with a stroke at the slider's theta and one at the job's."""
+    """Draw the scores over the threshold. Each line is named at its end; strokes mark the slider's threshold and the job's."""
     grid = [level(_HEIGHT * (1 - i / 4), f"{i / 4:g}", axis=i == 0) for i in range(5)]
     below = str(_HEIGHT + 18)
     grid += [tag("text", f"{i / 10:g}", x=f"{10 * i}%", y=below, text_anchor="middle") for i in range(0, 11, 2)]
@@ -57,7 +61,7 @@ def _chart(rule: Rule, curve: Curve) -> Markup:
     at = percent(rule.theta, 2)
     own = [
         tag("line", x1=at, x2=at, y1="0", y2=str(_HEIGHT), class_="own"),
-        tag("text", f"the job's {rule.theta:g}", x=at, y="-10", text_anchor=anchor(100 * rule.theta, margin=8), class_="name"),
+        tag("text", f"job: {rule.theta:g}", x=at, y="-10", text_anchor=anchor(100 * rule.theta, margin=8), class_="name"),
     ]
     now = tag("line", x1=at, x2=at, y1="-4", y2=str(_HEIGHT), class_="now")
     label = f"mIoU, precision, recall and coverage of {rule.stage.name} over the threshold"
@@ -69,7 +73,7 @@ def _chart(rule: Rule, curve: Curve) -> Markup:
 
 
 def _apart(ends: Mapping[int, float]) -> list[tuple[int, float]]:
-    """Place each name at its line's end, moved down as far as the one above needs; all stay on the chart."""
+    """Place each name at the end of its line. Names that would overlap are moved apart and stay on the chart."""
     placed: list[tuple[int, float]] = []
     for i, y in sorted(ends.items(), key=lambda end: end[1]):
         placed.append((i, max(y, placed[-1][1] + _APART) if placed else max(y, 0.0)))

@@ -1,4 +1,4 @@
-"""Write what the page's script computes with as small JSON: maps as the store has them, label maps and cues as runs."""
+"""Write the data of the page's script as small JSON: maps as the store has them, label maps and cues as runs of equal values."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wsss_ray.core.contracts import Maps
+from wsss_ray.core.values import Maps
 from wsss_ray.data import codecs
 from wsss_ray.reporting.report.thresholds import Curve, Rule
 
 SHARE = 48_000
-"""Characters that the maps of one image may take; an image with more has no seed in the page."""
+"""Characters that the maps of one image may take. The page draws no seeds for an image with more."""
 
 
 def runs(label_HW: NDArray[np.uint8] | NDArray[np.bool_]) -> str:
-    """Return the Base64 of pairs of bytes, a value and how often it follows, row by row; a run beyond 255 is several."""
+    """Encode a label map by runs: Base64 of pairs of bytes, a value and its count, row by row. A run has at most 255 pixels."""
     flat = label_HW.ravel().astype(np.uint8)
     starts = np.flatnonzero(np.concatenate([[True], flat[1:] != flat[:-1]])) if flat.size else np.zeros(0, np.intp)
     lengths = np.diff(np.append(starts, flat.size))
@@ -29,7 +29,7 @@ def runs(label_HW: NDArray[np.uint8] | NDArray[np.bool_]) -> str:
 
 
 def maps_json(maps: Maps, *, mean: bool) -> dict[str, Any] | None:
-    """Return the maps of an image in float16, as they are stored, so that the page has the same numbers. None if too large."""
+    """Return the maps of an image in float16, as stored, so that the page has the same numbers; None if they are too large."""
     row = codecs.encode_maps(maps)
     found = {key: row[key] for key in ("classes", "height", "width", "grid")} | {"peak": _text(row["peak"]), "mean": None}
     if mean and row["mean"] != row["peak"]:
@@ -38,7 +38,7 @@ def maps_json(maps: Maps, *, mean: bool) -> dict[str, Any] | None:
 
 
 def rule_json(rule: Rule, curve: Curve | None) -> dict[str, Any]:
-    """Return what the page must know of a rule; figures to four digits."""
+    """Return what the page needs of a rule. Figures have four digits."""
     lines = curve.figures.items() if curve else ()
     figures = {name: [None if value is None else round(value, 4) for value in line] for name, line in lines}
     return {

@@ -1,4 +1,4 @@
-// Which pictures of the gallery are shown, in which order, and how strongly labels lie over the image.
+// The controls of the gallery: which images to show, in which order, and the opacity of labels over the image.
 const gallery = {
   cards: [...document.querySelectorAll(".card")],
 
@@ -17,7 +17,7 @@ const gallery = {
     this.show();
   },
 
-  // The classes that some picture has, and the scores that some picture has.
+  // Offer the classes and the scores that some image has.
   fill() {
     const count = new Map(), scores = new Map();
     for (const card of this.cards) {
@@ -34,7 +34,7 @@ const gallery = {
     if (scores.size > 1) {
       for (const [stage, name] of scores) this.option(this.order, `${stage} up`, `lowest IoU of ${name} first`);
     }
-    this.option(this.order, "data", "as in the data");
+    this.option(this.order, "data", "order of the data");
   },
 
   option(select, value, text) {
@@ -45,7 +45,7 @@ const gallery = {
     return JSON.parse(card.dataset.labels);
   },
 
-  // Cards without the score come last, whichever way.
+  // Return the sort key of a card. Cards without the score come last in both directions.
   rank(card, by, way) {
     if (by === "data") return Number(card.dataset.place);
     const holder = by === "all" ? card : card.querySelector(`figure[data-stage="${by}"]`);
@@ -71,7 +71,7 @@ const gallery = {
     document.getElementById("overlay-value").value = `${percent} %`;
   },
 
-  // The photograph below every label map.
+  // Put the photograph below every label map.
   under() {
     for (const card of this.cards) {
       const photo = card.querySelector(".photo img");

@@ -1,4 +1,4 @@
-"""The gallery: single images, what each stage made of them, and the masks that a person drew."""
+"""Render the gallery: single images, what each stage made of them, and their human masks."""
 
 from __future__ import annotations
 
@@ -21,19 +21,22 @@ from wsss_ray.reporting.report.thresholds import Rule
 from wsss_ray.storage.shards import list_shards, read_rows
 from wsss_ray.storage.store import RunStore
 
-_BUDGET = 2_200_000  # characters of all cards and maps together
-_IMAGE = 110_000  # of one card with its maps, if more of them are asked for than fit
+_BUDGET = 2_200_000  # characters of all cards and maps together; more only for a gallery of many images
+_IMAGE = 110_000  # characters of one card with its maps in a gallery of many images
 
 
 class Gallery:
-    """The gallery of every split that a stage of the plan reads as its data: a section, and `images`, which the script reads."""
+    """The gallery of every split that a stage of the plan reads as its data.
+
+    `images` is what the script needs to draw seeds; `section` fills it.
+    """
 
     def __init__(self, store: RunStore, plan: Plan, rules: Sequence[Rule], count: int) -> None:
         self.store, self.plan, self.rules, self.count = store, plan, rules, count
         self.images: dict[str, Any] = {}
 
     def section(self) -> Section:
-        """Render the pictures with their legend and the controls that choose among them."""
+        """Render the pictures, their legend and the controls."""
         used = {data.id for stage in self.plan if (data := stage.optional("data"))}
         splits = [(s, s.component) for s in self.plan if s.id in used and isinstance(s.component, DataSplit)]
         budget = max(_BUDGET, self.count * _IMAGE) // max(1, len(splits))
@@ -76,16 +79,17 @@ class Gallery:
             if found is not None:
                 self.images[key] = found
                 budget -= sum(len(part["peak"]) + len(part["mean"] or "") for part in found["maps"].values())
-        about = f"{whole(len(cards))} of {whole(split.num_images)} images: {which}"
-        about += ", lowest IoU first." if any(row.score() < math.inf for row in rows.values()) else "."
-        about += f" Nothing yet from: {', '.join(absent)}." if absent else ""
+        about = f"{whole(len(cards))} of {whole(split.num_images)} images"
+        about += ", lowest IoU first" if any(row.score() < math.inf for row in rows.values()) else ""
+        about += "." if len(cards) == split.num_images else f": {which}."
+        about += f" Not done yet: {', '.join(absent)}." if absent else ""
         if rules and without:
-            about += f" The slider leaves out {whole(without)} with too many maps, or without what their background needs."
+            about += f" The slider leaves out {whole(without)}, because their maps are too large or saliency is missing."
         few = all(not row.maps and len(row.made) < 2 for row in rows.values())
         return {"name": data.name, "about": about, "cards": cards, "few": few}
 
     def _embed(self, row: GalleryImage, rules: Sequence[Rule]) -> dict[str, Any] | None:
-        """Pack what the page needs to make this image's seeds; None if no rule has maps for it."""
+        """Pack what the page needs to make the seeds of this image; None if no rule has maps for it."""
         width, height = pictures.small_size(*row.image_HWC.shape[:2])
         maps, cues = {stage.id: found for stage, found in row.maps}, {}
         packed = {}
@@ -110,7 +114,7 @@ class Gallery:
 
 
 def _rows(store: RunStore, data: Stage, taken: Sequence[Place]) -> dict[str, GalleryImage]:
-    """Read the images at those places, by id. Only their rows are read."""
+    """Read the images at these places, by id. No other rows are read."""
     rows: dict[str, GalleryImage] = {}
     for shard in sorted({shard for shard, _ in taken}):
         places = [place for other, place in taken if other == shard]
@@ -123,7 +127,7 @@ def _rows(store: RunStore, data: Stage, taken: Sequence[Place]) -> dict[str, Gal
 
 
 def _collect(store: RunStore, stage: Stage, rows: dict[str, GalleryImage]) -> bool:
-    """Add what a stage made to the rows. Return False if it has made nothing for any of them."""
+    """Add the outputs of a stage to the images. Return False if it has none for any of them."""
     schema, column = {"localize": ("maps", "peak"), "seed": ("seeds", "seed"), "evaluate": ("scores", "prediction")}[stage.kind]
     columns = None if schema == "maps" else ["image_id", column]
     found = False
@@ -144,7 +148,7 @@ def _collect_saliency(store: RunStore, stage: Stage, rows: dict[str, GalleryImag
 def _aligned(
     store: RunStore, stage: Stage, schema: str, columns: list[str] | None, rows: dict[str, GalleryImage]
 ) -> list[tuple[dict[str, Any], GalleryImage]]:
-    """Pair the stage's own rows with those given: shards are aligned, so that the places are the same."""
+    """Pair the rows of a stage with the images. The shards of all stages are aligned, so the places are the same."""
     pairs = []
     for shard in sorted({row.shard for row in rows.values()} & set(list_shards(store, stage))):
         here = [row for row in rows.values() if row.shard == shard]

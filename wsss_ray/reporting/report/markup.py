@@ -1,9 +1,10 @@
-"""HTML as values for the charts, and figures in words. All other markup is in `templates/`."""
+"""Build HTML elements for the charts, and format figures. All other markup is in `templates/`."""
 
 from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable
 from typing import TypeGuard
 
 import markupsafe
@@ -12,20 +13,25 @@ from markupsafe import Markup
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 Child = str | None
-"""Content of an element: `Markup` stays as it is, other text is escaped, None is left out."""
+"""The content of an element. `Markup` stays as it is, other text is escaped, None is left out."""
 
 DASH = "\N{EN DASH}"
 
 
 def escape(value: object) -> Markup:
-    """Return a value as HTML for contents and quoted attributes; characters that HTML forbids become U+FFFD."""
+    """Escape a value for contents and quoted attributes. Characters that HTML forbids become U+FFFD."""
     if value is None or isinstance(value, Markup):
         return value or Markup()
     return markupsafe.escape(_UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", str(value)))
 
 
 def tag(name: str, *children: Child, **attributes: Child) -> Markup:
-    """Build an element. `class_` is the attribute class, `aria_label` is aria-label, and None leaves an attribute out."""
+    """Build an element. `class_` sets the attribute class, `aria_label` sets aria-label, and None leaves an attribute out.
+
+    Example:
+        >>> print(tag("p", "a < b", class_="note"))
+        <p class="note">a &lt; b</p>
+    """
     given = {key.rstrip("_").replace("_", "-"): value for key, value in attributes.items() if value is not None}
     head = name + "".join(f' {key}="{escape(value)}"' for key, value in given.items())
     return Markup(f"<{head}>{Markup().join(map(escape, children))}</{name}>")
@@ -36,30 +42,41 @@ def is_finite(value: object) -> TypeGuard[float]:
     return isinstance(value, int | float) and math.isfinite(value)
 
 
+def average(values: Iterable[object]) -> float | None:
+    """Return the mean of the finite numbers among the values; None if there are none."""
+    known = [value for value in values if is_finite(value)]
+    return sum(known) / len(known) if known else None
+
+
 def number(value: object, digits: int = 3) -> str:
     """Format a number with a fixed count of decimals; a dash if it is missing or not finite."""
     return f"{value:.{digits}f}" if is_finite(value) else DASH
 
 
 def whole(value: object) -> str:
-    """Format an integer with its thousands apart; a dash if it is missing."""
+    """Format an integer with thousands separators; a dash if it is missing."""
     return f"{value:,}" if isinstance(value, int) else DASH
 
 
+def significant(value: float) -> str:
+    """Format a positive number with three significant digits."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
 def percent(share: float, digits: int = 1) -> str:
-    """Format a share of one in per cent, kept within 0% and 100%."""
+    """Format a share of one as a percentage, kept within 0% and 100%."""
     return f"{100 * min(max(share, 0.0), 1.0):.{digits}f}%"
 
 
 def shorten(text: str, limit: int, *, tail: bool = False) -> str:
-    """Cut a text to at most `limit` characters; `tail` keeps the end, which tells dotted names apart."""
+    """Cut a text to at most `limit` characters. `tail` keeps its end, which tells dotted names apart."""
     if len(text) <= limit:
         return text
     return "…" + text[len(text) - limit + 1 :] if tail else text[: limit - 1].rstrip() + "…"
 
 
 def duration(seconds: object) -> str:
-    """Format seconds as a person says them."""
+    """Format seconds as `1.500 s`, `1 min 15 s` or `2 h 03 min`; a dash if they are missing."""
     if not is_finite(seconds):
         return DASH
     if seconds < 60:

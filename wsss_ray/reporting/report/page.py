@@ -1,4 +1,4 @@
-"""Rendering of templates, and the frame of every report: one HTML file that loads nothing from anywhere."""
+"""Render templates and the frame of every report: one HTML file that loads nothing."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Figure(NamedTuple):
 
 
 class Section(NamedTuple):
-    """One part of a page. The navigation names it by its anchor; without a body it is left out."""
+    """One section of a page. The navigation shows its anchor. A section with an empty body is left out."""
 
     anchor: str
     title: str
@@ -38,9 +38,14 @@ class Section(NamedTuple):
 
 
 class PageHeader(NamedTuple):
-    """The top of a page: a run's or sweep's name, words about it by what they are, and its main figures.
+    """The top of a page.
 
-    `last` says what ended at `ended`, a time in ISO format; an empty time leaves both out.
+    Attributes:
+        title: name of the run or sweep.
+        about: facts by name, such as the method.
+        last: what ended at `ended`, such as "last stage finished".
+        ended: time in ISO format; an empty one leaves `last` out too.
+        figures: main figures.
     """
 
     title: str
@@ -51,10 +56,12 @@ class PageHeader(NamedTuple):
 
 
 def render(name: str, **values: object) -> Markup:
-    """Fill a template of `templates/`; empty if it prints nothing.
+    """Fill a template of `templates/`. Line breaks between two elements do not reach the page.
 
-    Line breaks between two elements are for the reader of the template and do not reach the page. Raises
-    jinja2.UndefinedError on a name that is not given.
+    The result is empty if the template prints nothing.
+
+    Raises:
+        jinja2.UndefinedError: if the template uses a name that is not given.
     """
     return Markup(_BETWEEN.sub("><", _templates().get_template(name).render(values).strip()))
 
@@ -62,9 +69,15 @@ def render(name: str, **values: object) -> Markup:
 def page(
     header: PageHeader, sections: Iterable[Section], scripts: Sequence[str] = (), data: Mapping[str, Any] | None = None
 ) -> bytes:
-    """Return a page as UTF-8 HTML. `scripts` are files of this folder beyond the switch of the theme, `data` is what they read.
+    """Return a page as UTF-8 HTML.
 
-    The policy names the one script by its hash, so that nothing else in the page can run, whatever the data says.
+    Its Content-Security-Policy names the one script by its hash. So nothing else in the page can run, whatever the data contains.
+
+    Args:
+        header: top of the page.
+        sections: sections of the page, in order.
+        scripts: names of files in this folder, which run after `theme.js`.
+        data: JSON that these scripts read; None if they read none.
     """
     script = '"use strict";\n{\n' + "\n".join(map(_read, ("theme.js", *scripts))) + "}\n"
     frame = _templates().get_template("page.html")
@@ -85,7 +98,7 @@ def job(job_yaml: str) -> Section:
 
 @cache
 def _templates() -> Environment:
-    """Set the templates up: every value is escaped on its way out, and an undefined one is an error."""
+    """Load the templates. They escape every value, and an undefined value is an error."""
     loader = PackageLoader("wsss_ray.reporting.report")
     found = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, finalize=escape, trim_blocks=True)
     found.filters |= {words.__name__: _strict(words) for words in (duration, number, percent, shorten, whole)}
@@ -94,7 +107,7 @@ def _templates() -> Environment:
 
 
 def _strict(words: Callable[..., Any]) -> Callable[..., Any]:
-    """Let a filter raise on an undefined value, which would pass for a missing figure otherwise."""
+    """Make a filter raise on an undefined value, which it would show as a missing figure otherwise."""
 
     @wraps(words)
     def checked(value: object, *more: object) -> Any:
@@ -105,7 +118,7 @@ def _strict(words: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _json(data: Mapping[str, Any]) -> Markup:
-    """Write JSON that cannot end the element it stands in."""
+    """Write JSON that cannot close its `script` element."""
     text = json.dumps(data, separators=(",", ":"))
     return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
 

@@ -1,4 +1,4 @@
-"""Thumbnails for the report: photographs, label maps in the colours of Pascal VOC, localization maps as heat."""
+"""Make thumbnails for the report: photographs, label maps in the colours of Pascal VOC, localization maps as heat maps."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from wsss_ray.core.contracts import IGNORE
+from wsss_ray.core.values import IGNORE
 
 LONG_SIDE = 192
 """Pixels on the longer side of a thumbnail, at most."""
 _SHOWN = 128  # CSS pixels on the longer side, at least
 HATCH = ((222, 222, 218), (178, 178, 174))
-"""Ground and stripes of undecided pixels."""
-# Anchors of matplotlib's inferno at equal distances: lightness grows evenly, and it reads in grey and to the colour-blind.
+"""The two colours of undecided pixels: ground and stripes."""
+# Evenly spaced colours of matplotlib's inferno: its lightness grows evenly, so it can be read in grey and by the colour-blind.
 _HEAT = np.array(
     [(0, 0, 4), (40, 11, 84), (101, 21, 110), (159, 42, 99), (212, 72, 66), (245, 125, 21), (250, 193, 39), (252, 255, 164)]
 )
@@ -25,7 +25,7 @@ _HEAT = np.array(
 
 @dataclass(frozen=True)
 class Thumbnail:
-    """An inline image with its size in CSS pixels; a small one is shown enlarged, pixel by pixel."""
+    """An inline image with its size in CSS pixels. A small image is enlarged pixel by pixel."""
 
     uri: str
     width: int
@@ -40,7 +40,7 @@ def palette(count: int = 256) -> NDArray[np.uint8]:
 
 
 def heat_colors(value: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Return RGB (0..255) for values in [0, 1]; one axis more than `value`."""
+    """Return RGB (0..255) for values in [0, 1], along a new last axis."""
     at = np.linspace(0, 1, len(_HEAT))
     return np.stack([np.interp(value, at, _HEAT[:, channel]) for channel in range(3)], axis=-1)
 
@@ -51,12 +51,12 @@ def heat_gradient() -> str:
 
 
 def photo(image_HWC: NDArray[np.uint8]) -> Thumbnail:
-    """Shrink an image."""
+    """Make the thumbnail of an image."""
     return _picture(shrink(image_HWC), smooth=True)
 
 
 def labels(label_HW: NDArray[np.uint8]) -> Thumbnail:
-    """Draw a label map; undecided pixels are hatched."""
+    """Make the thumbnail of a label map. Undecided pixels are hatched."""
     small = shrink_labels(label_HW)
     height, width = small.shape
     stripe = (np.add.outer(np.arange(height), np.arange(width)) // max(1, max(width, height) // 64)) % 4 == 0
@@ -65,7 +65,7 @@ def labels(label_HW: NDArray[np.uint8]) -> Thumbnail:
 
 
 def heat(image_HWC: NDArray[np.uint8], map_HW: NDArray[np.float32]) -> Thumbnail:
-    """Shrink `heat_over`."""
+    """Make the thumbnail of a localization map over its image, as `heat_over` does."""
     small = shrink(image_HWC)
     height, width = small.shape[:2]
     resized = Image.fromarray(np.ascontiguousarray(map_HW, dtype=np.float32)).resize((width, height), Image.Resampling.BILINEAR)
@@ -73,7 +73,7 @@ def heat(image_HWC: NDArray[np.uint8], map_HW: NDArray[np.float32]) -> Thumbnail
 
 
 def heat_over(image_HWC: NDArray[np.uint8], map_HW: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Lay a localization map of the image's size over the image in grey, which fades where the map is high."""
+    """Lay a localization map over its image in grey, which fades where the map is high. Both have the same size."""
     value = np.clip(np.nan_to_num(map_HW), 0, 1)
     gray = image_HWC.astype(np.float64) @ (0.299, 0.587, 0.114)
     weight = 0.45 + 0.35 * value[..., None]
@@ -82,24 +82,24 @@ def heat_over(image_HWC: NDArray[np.uint8], map_HW: NDArray[np.float32]) -> NDAr
 
 
 def shrink_labels(label_HW: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Take the nearest label at each pixel of the thumbnail."""
+    """Shrink a label map to the size of its thumbnail, with the nearest label at each pixel."""
     return np.asarray(Image.fromarray(label_HW).resize(small_size(*label_HW.shape), Image.Resampling.NEAREST))
 
 
 def small_size(height: int, width: int) -> tuple[int, int]:
-    """Return width and height of the thumbnail of an image."""
+    """Return the width and height of the thumbnail of an image."""
     scale = min(1.0, LONG_SIDE / max(height, width))
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
 def shrink(image_HWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return the pixels of an image's thumbnail."""
+    """Shrink an image to the size of its thumbnail."""
     size = small_size(*image_HWC.shape[:2])
     return np.asarray(Image.fromarray(image_HWC).resize(size, Image.Resampling.LANCZOS))
 
 
 def _picture(rgb_HWC: NDArray[np.uint8], *, smooth: bool) -> Thumbnail:
-    """Encode as JPEG if the picture is smooth and large enough for it, else as PNG."""
+    """Encode a picture as JPEG if it is smooth and large, else as PNG."""
     height, width = rgb_HWC.shape[:2]
     jpeg = smooth and max(height, width) > 96
     buffer = io.BytesIO()

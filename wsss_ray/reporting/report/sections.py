@@ -1,4 +1,4 @@
-"""Most sections of the report: scores, trainings, stages, errors, logs, machines. Each is a function of what the store holds."""
+"""Render most sections of the report: scores, trainings, stages, errors, logs and machines."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from markupsafe import Markup
 from wsss_ray.core.plan import Plan, Stage
 from wsss_ray.data.source import DataSplit
 from wsss_ray.reporting.report import charts
-from wsss_ray.reporting.report.markup import DASH, is_finite, whole
+from wsss_ray.reporting.report.markup import DASH, average, is_finite, significant, whole
 from wsss_ray.reporting.report.page import Section, render
 from wsss_ray.storage.shards import list_shards, read_shard
 from wsss_ray.storage.store import RunStore
@@ -20,12 +20,12 @@ from wsss_ray.storage.store import RunStore
 _ERRORS = 100
 _LOGS = 60
 MARKS = {"miou": "mIoU", "precision": "precision", "recall": "recall", "coverage": "coverage"}
-"""Figures of seeds that are drawn, and their names."""
+"""The figures of seeds that the charts show, and their names."""
 
 
 @dataclass(frozen=True)
 class Facts:
-    """A plan and the records of its stages that are done, by stage id."""
+    """A plan, and the records of its finished stages by stage id."""
 
     store: RunStore
     plan: Plan
@@ -33,7 +33,7 @@ class Facts:
 
     @classmethod
     def read(cls, store: RunStore, plan: Plan) -> Facts:
-        """Read the records as they are now."""
+        """Read the records that the store has now."""
         found = {stage.id: store.record(stage) for stage in plan}
         return cls(store, plan, {name: record for name, record in found.items() if record is not None})
 
@@ -43,23 +43,24 @@ class Facts:
         return next((("background", *s.component.classes) for s in self.plan if isinstance(s.component, DataSplit)), ())
 
     def part(self, stage: Stage, key: str) -> Mapping[str, Any]:
-        """Return a mapping in a stage's record; empty where there is none."""
+        """Return a mapping of a stage's record; empty if there is none."""
         value = self.records.get(stage.id, {}).get(key)
         return value if isinstance(value, Mapping) else {}
 
     def share(self, stage: Stage, key: str) -> float | None:
-        """Return one of a score's figures; the mean over the labels where it has one for each."""
+        """Return one figure of a score; the mean over the labels if it has a value for each."""
         value = self.part(stage, "metrics").get(key)
-        known = [v for v in (value if isinstance(value, list) else [value]) if is_finite(v)]
-        return sum(known) / len(known) if known else None
+        return average(value if isinstance(value, list) else [value])
 
     def shares(self, stage: Stage, keys: Iterable[str]) -> list[float | None]:
-        """Return several of a score's figures."""
+        """Return several figures of a score."""
         return [self.share(stage, key) for key in keys]
 
     def scores(self, *, seeds: bool | None = None) -> list[Stage]:
-        """List the evaluate stages: of seeds, of models, or both."""
-        return [s for s in self.plan if s.kind == "evaluate" and seeds in (None, s.optional("seeds") is not None)]
+        """List the evaluate stages: those of seeds, those of models, or by default all, models first."""
+        if seeds is None:
+            return self.scores(seeds=False) + self.scores(seeds=True)
+        return [stage for stage in self.plan if stage.kind == "evaluate" and (stage.optional("seeds") is not None) == seeds]
 
     def errors(self, stage: Stage) -> int:
         """Count the images on which the stage failed."""
@@ -68,13 +69,11 @@ class Facts:
 
 def results(facts: Facts) -> Section:
     """Show every score of the plan, models first."""
-    return Section(
-        "results", "Results", render("results.html", facts=facts, stages=facts.scores(seeds=False) + facts.scores(seeds=True))
-    )
+    return Section("results", "Results", render("results.html", facts=facts, stages=facts.scores()))
 
 
 def seed_quality(facts: Facts) -> Section:
-    """Draw every scored seed stage on one scale, so that rules and thresholds compare at a glance."""
+    """Draw the scores of all seeds on one scale, so that rules and thresholds can be compared at a glance."""
     strips: list[tuple[str, Markup | None]] = []
     for stage in facts.scores(seeds=True):
         marks = list(zip(MARKS.values(), facts.shares(stage, MARKS), strict=True))
@@ -84,7 +83,7 @@ def seed_quality(facts: Facts) -> Section:
 
 
 def training(facts: Facts) -> Section:
-    """Draw the loss of every train stage, also of one that still runs, and its quality where that was measured."""
+    """Draw the loss of every training, finished or not, and its mIoU on validation images if that was measured."""
     trainings = []
     for stage in facts.plan:
         if stage.kind == "train":
@@ -96,7 +95,7 @@ def training(facts: Facts) -> Section:
 
 
 def stages(facts: Facts) -> Section:
-    """Show each stage: its state, its time, its work and its speed."""
+    """List each stage with its state, time, work and throughput."""
     longest = max((record.get("seconds") or 0.0 for record in facts.records.values()), default=0.0)
     rows = []
     for stage in facts.plan:
@@ -114,7 +113,7 @@ def stages(facts: Facts) -> Section:
                 "seconds": seconds,
                 "share": (seconds / longest if is_finite(seconds) and longest else 0.0) if done else None,
                 "work": f"{whole(work)} {unit}" if isinstance(work, int) else DASH,
-                "pace": f"{_pace(work / seconds)} {unit}/s" if isinstance(work, int) and seconds else DASH,
+                "pace": f"{significant(work / seconds)} {unit}/s" if isinstance(work, int) and seconds else DASH,
                 "errors": facts.errors(stage),
                 "files": files,
             }
@@ -123,13 +122,13 @@ def stages(facts: Facts) -> Section:
 
 
 def logs(facts: Facts, run: str) -> Section:
-    """Link the logs that lie beside the report."""
+    """Link the log files, which are beside the report."""
     names = [name for name in facts.store.names(facts.store.run_path(run, "logs")) if "\n" not in name]
     return Section("logs", "Logs", render("logs.html", names=names, most=_LOGS))
 
 
 def errors(facts: Facts) -> Section:
-    """Show the images that were left out, and why; the first hundred."""
+    """List the first hundred images that were left out, and why."""
     found: list[tuple[Stage, Mapping[str, Any]]] = []
     for stage in facts.plan:
         for shard in list_shards(facts.store, stage, "errors"):
@@ -141,20 +140,15 @@ def errors(facts: Facts) -> Section:
 
 
 def environment(facts: Facts) -> Section:
-    """Show machines and versions from the records; stages that share them share a block."""
+    """List machines and versions from the records. Stages with the same ones share a block."""
     machines: dict[tuple[tuple[str, str], ...], list[str]] = {}
     for stage in facts.plan:
         if record := facts.records.get(stage.id):
             where = {"git": record.get("git"), **facts.part(stage, "machine"), **facts.part(stage, "versions")}
-            pairs = tuple((key, _in_words(value)) for key, value in where.items() if value is not None)
+            pairs = tuple((key, _one_line(value)) for key, value in where.items() if value is not None)
             machines.setdefault(pairs, []).append(stage.name)
     return Section("machine", "Machine and versions", render("machine.html", machines=machines))
 
 
-def _in_words(value: object) -> str:
+def _one_line(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-
-
-def _pace(value: float) -> str:
-    """Write three significant digits, without an exponent."""
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

@@ -1,6 +1,6 @@
-// The seeds of an image at any threshold, by the recipe of its rule: core/threshold.py has the words, ops/seeds.py (resize_maps,
-// bounds, recompute) the same steps, each rounded to 32 bits as NumPy does it, so that the labels are the same to the pixel.
-// Nothing here knows the page: a test runs this file alone and holds it to ops/seeds.py.
+// Compute the seeds of an image at any threshold by the recipe of its rule. core/threshold.py defines the words of a recipe.
+// The steps are those of ops/seeds.py (resize_maps, bounds, recompute), each rounded to 32 bits as NumPy does, so that the labels
+// are the same to the pixel. Nothing here uses the page: a test runs this file alone and compares it with ops/seeds.py.
 const IGNORE = 255;
 const f32 = Math.fround;
 
@@ -8,7 +8,7 @@ function bytes(text) {
   return Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
 }
 
-// Pairs of a value and how often it follows, as embedded.py writes them.
+// Decode a label map from the runs that embedded.py writes: pairs of a value and its count.
 function unrun(text, size) {
   const pairs = bytes(text), out = new Uint8Array(size);
   for (let i = 0, at = 0; i < pairs.length; i += 2) {
@@ -18,7 +18,7 @@ function unrun(text, size) {
   return out;
 }
 
-// Little-endian float16. Subnormals too; maps hold neither infinities nor NaN.
+// Decode little-endian float16 with subnormals. Maps hold neither infinities nor NaN.
 function halves(text) {
   const raw = bytes(text), out = new Float32Array(raw.length / 2);
   for (let i = 0; i < out.length; i++) {
@@ -29,7 +29,7 @@ function halves(text) {
   return out;
 }
 
-// For every pixel of a side the features before and behind it, and the share of the latter.
+// Return for every pixel of a side the map cells before and after it, and the weight of the latter.
 function neighbours(pixels, cells, first, step) {
   const before = new Int32Array(pixels), after = new Int32Array(pixels), share = new Float32Array(pixels);
   for (let i = 0; i < pixels; i++) {
@@ -41,7 +41,7 @@ function neighbours(pixels, cells, first, step) {
   return { before, after, share };
 }
 
-// (C, h, w) to (C, height, width): first down, then across.
+// Resize maps from (C, h, w) to (C, height, width): first down, then across.
 function enlarge(map, maps, height, width) {
   const [first, step, left, pitch] = maps.grid, count = maps.classes.length, h = maps.height, w = maps.width;
   const down = neighbours(height, h, first, step), across = neighbours(width, w, left, pitch);
@@ -59,7 +59,7 @@ function enlarge(map, maps, height, width) {
   return out;
 }
 
-// What a rule needs of an image, at the size of its picture. Made when the picture comes into view, dropped when it leaves.
+// Prepare what a rule needs of an image, at the size of its picture. It is made when the picture comes into view and dropped after.
 function prepare(image, rule) {
   const { width, height } = image, maps = image.maps[rule.maps], { source, region, winner } = rule.recipe, size = width * height;
   const peak = enlarge(halves(maps.peak), maps, height, width);
@@ -70,7 +70,7 @@ function prepare(image, rule) {
   return { size, claiming, order: winner === "mean" ? mean : peak, rising, mask, cue, classes: maps.classes };
 }
 
-// What a pixel of the k-th map must exceed. `rising` has the values of each map in rising order.
+// Return what a pixel of the k-th map must exceed. `rising` has the sorted values of each map.
 function bound(rising, k, region, value) {
   if (region === "above") return Math.max(f32(value), 0);
   const values = rising[k], last = values.length - 1;
@@ -100,7 +100,7 @@ function seeds(ready, recipe, value) {
   return out;
 }
 
-// The mean IoU over the labels in mask or seeds, undecided pixels missed; null where the mask scores nothing.
+// Return the mean IoU over the labels in mask or seeds. Undecided pixels count as misses. Null if the mask is ignored everywhere.
 function meanIou(mask, label) {
   const hit = new Int32Array(256), either = new Int32Array(256);
   for (let i = 0; i < mask.length; i++) {

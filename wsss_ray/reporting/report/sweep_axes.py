@@ -1,4 +1,4 @@
-"""Parameters of a sweep, their values in words, and axes with round ticks to draw them along."""
+"""Describe the parameters of a sweep: their values in words, and axes with round ticks."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from wsss_ray.reporting.report.charts import round_step
 from wsss_ray.reporting.report.markup import is_finite
 from wsss_ray.storage.trials import TrialRow
 
-_LOG_FROM = 50.0  # the ratio of the largest to the smallest value from which on an axis is logarithmic
-_PAD = 0.05  # of an axis, on either side of the values
-_LABELS = 14  # of values that are no numbers, on one axis
+_LOG_FROM = 50.0  # ratio of the largest to the smallest value above which an axis is logarithmic
+_PAD = 0.05  # share of the range that an axis adds on either side
+_LABELS = 14  # texts on one axis, at most
 UNSET = "not set"
 
 
 @dataclass(frozen=True)
 class SweepAxis:
-    """An axis of a sweep's chart, for numbers or texts: places of values as shares from its low end, and its ticks."""
+    """An axis of a chart, for numbers or texts. It gives the place of a value as a share from the low end, and the ticks."""
 
     low: float
     high: float
     logarithmic: bool = False
-    places: Mapping[str, int] | None = None  # of values that are no numbers
+    places: Mapping[str, int] | None = None  # of texts
 
     @classmethod
     def of_numbers(cls, values: Iterable[float], *, logarithmic: bool | None = None) -> SweepAxis:
-        """Make an axis for finite numbers, padded so that no point lies on its end; logarithmic if they spread widely."""
+        """Make an axis for finite numbers, padded so that no point lies on its end; by default logarithmic if they spread far."""
         values = list(values) or [0.0, 1.0]
         least, most = min(values), max(values)
         log = least > 0 and most / least > _LOG_FROM if logarithmic is None else logarithmic
@@ -39,17 +39,17 @@ class SweepAxis:
 
     @classmethod
     def of_texts(cls, values: Iterable[str]) -> SweepAxis:
-        """Make an axis on which each text has its own place, the first highest."""
+        """Make an axis on which each text has its own place. The first text is the highest."""
         places = {value: i for i, value in enumerate(reversed(list(dict.fromkeys(values))))}
         return cls(-0.5, max(len(places), 1) - 0.5, False, places)
 
     def at(self, value: Any) -> float:
-        """Return the share of the axis at which a value lies."""
+        """Return the place of a value as a share of the axis."""
         number = value if self.places is None else self.places[value]
         return ((math.log10(number) if self.logarithmic else number) - self.low) / (self.high - self.low)
 
     def ticks(self, count: int = 6) -> list[tuple[float, str]]:
-        """List shares of the axis and their labels, lowest first; of numbers at most `count` and a few."""
+        """List the places and labels of the ticks, lowest first. An axis of numbers has about `count` ticks."""
         if self.places is not None:
             every = math.ceil(len(self.places) / _LABELS)
             return [(self.at(text), text) for i, text in enumerate(self.places) if i % every == 0]
@@ -67,47 +67,47 @@ class SweepAxis:
 
 
 def round_values(low: float, high: float, count: int = 6) -> list[float]:
-    """Return multiples of 1, 2, 2.5 or 5 times a power of ten within [low, high]; `count` and a few at most."""
+    """Return about `count` round values within [low, high]: multiples of 1, 2, 2.5 or 5 times a power of ten."""
     step = round_step(high - low, count)
     return [float(f"{i * step:.12g}") for i in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """One field that trials set. `label` is the end of its dotted name that no other field has."""
+    """A field that trials set. `label` is the shortest end of its dotted name that no other field shares."""
 
     name: str
     label: str
     numeric: bool
-    texts: tuple[str, ...]  # the values in words, sorted, each once
-    varies: bool  # whether trials differ in it, be it in having it at all
-    common: Any = None  # what all values have in common, if they are blocks: not said with each
+    texts: tuple[str, ...]  # distinct values in words, sorted
+    varies: bool  # True if trials have different values, or only some set it
+    common: Any = None  # the part that all values share, if they are mappings; `words` leaves it out
 
     def value(self, row: TrialRow) -> Any:
-        """Return a number for an axis of numbers, else the value in words."""
+        """Return the value for the axis: a number if all values are numbers, else words."""
         return self.given(row) if self.numeric else self.words(row)
 
     def words(self, row: TrialRow) -> str:
-        """Say the value, without what it has in common with those of all other trials."""
+        """Return the value in words, without the part that it shares with those of all other trials."""
         value = self.given(row)
         return in_words(_without(value, self.common) or value if self.common else value)
 
     def given(self, row: TrialRow) -> Any:
-        """Return what the trial set."""
+        """Return the value that the trial set."""
         return row.method if self.name == "method" and self.name not in row.parameters else row.parameters[self.name]
 
     def has(self, row: TrialRow) -> bool:
-        """Return True if the trial set it."""
+        """Return True if the trial set the field."""
         return self.name == "method" or self.name in row.parameters
 
     def axis(self, rows: Iterable[TrialRow]) -> SweepAxis:
-        """Make an axis for the values of those rows that set it."""
+        """Make an axis for the values of the rows that set the field."""
         rows = [row for row in rows if self.has(row)]
         return SweepAxis.of_numbers(self.value(row) for row in rows) if self.numeric else SweepAxis.of_texts(self.texts)
 
 
 def parameters(rows: Sequence[TrialRow]) -> list[Parameter]:
-    """List every field that a trial set, by name; the method comes first where there are several."""
+    """List every field that a trial set, by name. The method comes first if there are several."""
     names = sorted({name for row in rows for name in row.parameters} - {"method"})
     labels, found = _labels(names), []
     if len({row.method for row in rows}) > 1 or any("method" in row.parameters for row in rows):
@@ -126,7 +126,7 @@ def parameters(rows: Sequence[TrialRow]) -> list[Parameter]:
 
 
 def in_words(value: Any) -> str:
-    """Write a value as a job file would have it, on one line; four digits of a number."""
+    """Write a value on one line, as in a job file. Numbers get four digits."""
     if isinstance(value, str):
         return value or '""'
     if isinstance(value, dict):
@@ -137,12 +137,12 @@ def in_words(value: Any) -> str:
 
 
 def is_number(value: Any) -> bool:
-    """Return True if a value has a place on an axis of numbers; a truth value has none."""
+    """Return True if a value has a place on an axis of numbers. Booleans have none."""
     return is_finite(value) and not isinstance(value, bool)
 
 
 def _common(values: Sequence[Any]) -> dict[str, Any]:
-    """Return the part of blocks that all of them have; empty if one is no block."""
+    """Return the part that all mappings share; empty if one value is not a mapping."""
     if not all(isinstance(value, dict) for value in values):
         return {}
     found = {}
@@ -168,7 +168,7 @@ def _inner(value: Any) -> str:
 
 
 def _labels(names: Sequence[str]) -> dict[str, str]:
-    """Find for each dotted name the shortest end that is no end of another."""
+    """Find for each dotted name its shortest end that no other name ends in."""
     found = {}
     for name in names:
         parts = name.split(".")

@@ -1,4 +1,4 @@
-"""Charts of a sweep as inline SVG: a score over one parameter, and over all of them at once. Type keeps its size on a phone."""
+"""Draw charts of a sweep as inline SVG: a score over one parameter, and over all parameters at once."""
 
 from __future__ import annotations
 
@@ -7,37 +7,37 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from wsss_ray.reporting.report.charts import level, stretched
+from wsss_ray.reporting.report.charts import legend_item, level, stretched
 from wsss_ray.reporting.report.markup import Child, number, percent, shorten, tag
 from wsss_ray.reporting.report.sweep_axes import UNSET, Parameter, SweepAxis
 from wsss_ray.storage.trials import TrialRow
 
 _HEIGHT, _PARALLEL = 200, 260
-_TOP = 34  # above the parallel axes, for their names
-_UNSET_AT = 26  # pixels below an axis at which the trials pass that have no value there
+_TOP = 34  # pixels above the parallel axes, for their names
+_UNSET_AT = 26  # pixels below an axis where lines of trials without a value there pass
 _PITCH = 9.5  # rem between parallel axes, at least
 _SHAPES = ("M-4.5 0A4.5 4.5 0 1 0 4.5 0A4.5 4.5 0 1 0-4.5 0Z", "M-4-4H4V4H-4Z", "M0-5.5L5.5 0L0 5.5L-5.5 0Z", "M-5 4L0-5L5 4Z")
-_MANY = 80  # lines between parallel axes, from which on only the best stand out
+_MANY = 80  # lines between parallel axes; above it only the best stand out
 _COLORS = 5  # of methods, in style.css
 
 
 @dataclass(frozen=True)
 class Marks:
-    """The marks of trials: a shape and colour for each method, hollow if ended early, a ring around the best."""
+    """The marks of trials: a shape and colour for each method, hollow if the trial ended early, a ring around the best."""
 
     metric: str
     methods: tuple[str, ...]
     best: TrialRow | None
 
     def at(self, row: TrialRow, x: float, y: str, hover: str) -> Markup:
-        """Draw the mark of a trial at a share of the width."""
+        """Draw the mark of a trial. `x` is a share of the width."""
         index = self.methods.index(row.method)
         shape = tag("path", d=_SHAPES[index % len(_SHAPES)], class_=_dot(index, hollow=row.state != "done"))
         ring = tag("circle", r="8", class_="ring") if row is self.best else None
         return tag("svg", tag("title", hover), ring, shape, x=percent(x, 2), y=y, width="1", height="1", class_="mark")
 
     def key(self, rows: Sequence[TrialRow], *, means: bool) -> Markup:
-        """Draw the legend, as far as there is something to tell apart."""
+        """Draw the legend. It names methods only if there are several, and early ends only if there are any."""
         entries = [(name, _dot(i, hollow=False), i) for i, name in enumerate(self.methods)] if len(self.methods) > 1 else []
         if any(row.state != "done" for row in rows):
             entries.append(("ended early", _dot(0, hollow=True), 0))
@@ -48,7 +48,7 @@ class Marks:
 
 
 def scatter(parameter: Parameter, rows: Sequence[TrialRow], score: SweepAxis, marks: Marks) -> Markup:
-    """Draw the score over a numeric parameter. All of `rows`, best first, have both."""
+    """Draw the score over a numeric parameter. `rows` are those that have both, best first."""
     axis = parameter.axis(rows)
     grid = [level(_HEIGHT * (1 - share), text) for share, text in score.ticks()]
     for share, text in axis.ticks():
@@ -74,7 +74,7 @@ def scatter(parameter: Parameter, rows: Sequence[TrialRow], score: SweepAxis, ma
 
 
 def dots(parameter: Parameter, rows: Sequence[TrialRow], score: SweepAxis, marks: Marks, *, limit: int = 24) -> Markup:
-    """Draw a line of dots for each value of a parameter, the score across, a stroke at the mean. All of `rows` have both."""
+    """Draw a row of dots for each value of a parameter, the score across and a stroke at the mean. `rows` have both."""
     ticks = score.ticks(4)
     lines = [tag("line", x1=percent(x, 2), x2=percent(x, 2), y1="0", y2="30", class_="grid") for x, _ in ticks]
     base = tag("line", x1="0", x2="100%", y1="15", y2="15", class_="grid")
@@ -87,7 +87,7 @@ def dots(parameter: Parameter, rows: Sequence[TrialRow], score: SweepAxis, marks
         at = percent(score.at(middle), 2)
         mean = tag("line", x1=at, x2=at, y1="3", y2="27", class_="mean") if len(having) > 1 else None
         points = []
-        for i, row in enumerate(having):  # equal scores side by side: apart by their place among the rows
+        for i, row in enumerate(having):  # equal scores must not hide each other: their heights differ
             y = 15 + (i % 5 - 2) * 3 if len(having) > 1 else 15
             points.append(marks.at(row, score.at(row.metrics[marks.metric]), str(y), hover(row, marks.metric, [parameter])))
         title = f"{parameter.name} {text}: {_count(having)}, mean {marks.metric} {number(middle)}"
@@ -107,9 +107,9 @@ def dots(parameter: Parameter, rows: Sequence[TrialRow], score: SweepAxis, marks
 
 
 def parallel(parameters: Sequence[Parameter], rows: Sequence[TrialRow], score: SweepAxis, metric: str) -> Markup:
-    """Draw every trial as a line through its parameters to its score: the better, the bluer, wider and less transparent.
+    """Draw every trial as a line through its parameters to its score. Better trials have bluer, wider and less transparent lines.
 
-    `rows` stand best first; at least one has the score.
+    `rows` are sorted, best first. At least one has the score.
     """
     axes = [parameter.axis(rows) for parameter in parameters]
     known = [row.metrics[metric] for row in rows if metric in row.metrics]
@@ -118,7 +118,7 @@ def parallel(parameters: Sequence[Parameter], rows: Sequence[TrialRow], score: S
     bottom = _PARALLEL + _UNSET_AT * any(gaps)
     names = [*(parameter.label for parameter in parameters), metric]
     paths = []
-    for row in reversed(rows):  # best first comes last, on top of the others
+    for row in reversed(rows):  # the best is drawn last, on top of the others
         pairs = zip(axes, parameters, strict=True)
         ends = [axis.at(parameter.value(row)) if parameter.has(row) else None for axis, parameter in pairs]
         value = row.metrics.get(metric)
@@ -144,13 +144,13 @@ def parallel(parameters: Sequence[Parameter], rows: Sequence[TrialRow], score: S
     keys = [tag("li", number(low), tag("svg", *ramp, width="64", height="12", aria_hidden="true"), number(high), " ", metric)]
     if gaps[-1]:
         sample = tag("line", x1="0", x2="24", y1="6", y2="6", class_="way none")
-        keys.append(tag("li", tag("svg", sample, width="24", height="12", aria_hidden="true"), "no score"))
+        keys.append(legend_item(sample, 24, 12, "no score"))
     scroll = tag("div", box, class_="scroll", tabindex="0", role="region", aria_label="All parameters")
     return tag("ul", *keys, class_="keys") + scroll
 
 
 def hover(row: TrialRow, metric: str, parameters: Sequence[Parameter]) -> str:
-    """Say what a trial set and reached, for its mark."""
+    """Write the text that a mark shows on hover: the trial, its score and its parameters."""
     value = number(row.metrics.get(metric))
     lines = [f"{row.name}, seed {row.seed}", f"{metric} {value}" + ("" if row.state == "done" else f", {row.state}")]
     return "\n".join([*lines, *(f"{p.label}: {shorten(p.words(row), 90)}" for p in parameters if p.has(row))])
@@ -178,7 +178,7 @@ def _figure(parameter: Parameter, *drawn: Child) -> Markup:
 
 def _key(sample: Markup, text: str) -> Markup:
     inner = tag("svg", sample, x="9", y="9", width="1", height="1", class_="mark")
-    return tag("li", tag("svg", inner, width="18", height="18", aria_hidden="true"), text)
+    return legend_item(inner, 18, 18, text)
 
 
 def _dot(index: int, *, hollow: bool) -> str:
@@ -186,7 +186,7 @@ def _dot(index: int, *, hollow: bool) -> str:
 
 
 def _weight(share: float, count: int) -> str:
-    """Set how strong a line is; not in proportion, because most of many trials end near the best and would hide it."""
+    """Set how strong a line is. It is not proportional: most of many trials end near the best and would hide it."""
     return f"--k:{share ** (2 if count <= _MANY else 6):.3f}"
 
 

@@ -1,4 +1,4 @@
-"""The report of a sweep: which trials did best, how their parameters bear on it, what went wrong. One HTML file."""
+"""Build the report of a sweep in one HTML file: the ranking, the effect of each parameter, and the errors."""
 
 from __future__ import annotations
 
@@ -7,23 +7,30 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import mean, stdev
 
-from wsss_ray.reporting.report.markup import DASH, duration, number, shorten, tag, whole
+from wsss_ray.reporting.report.markup import DASH, duration, number, percent, shorten, tag, whole
 from wsss_ray.reporting.report.page import Figure, PageHeader, Section, job, page, render
 from wsss_ray.reporting.report.sweep_axes import Parameter, SweepAxis, parameters
 from wsss_ray.reporting.report.sweep_charts import Marks, dots, parallel, scatter
 from wsss_ray.storage.trials import TrialRow, ranking
 
-_SHOWN = 50  # trials of the ranking that are not folded
+_SHOWN = 50  # trials that the ranking shows unfolded
 _ERRORS = 100
 
 
 def build_sweep(name: str, rows: Sequence[TrialRow], metric: str, job_yaml: str, stages: tuple[int, int] | None = None) -> bytes:
-    """Return the report of a sweep as UTF-8 HTML, as far as it has come. `metric`: the score that ranks the trials.
+    """Build the report of a sweep, finished or not.
 
-    `stages`: how many distinct stages the trials have, and how many if each had its own; counted from the rows if not given.
-    The same rows give the same bytes, in whatever order they come.
+    Args:
+        name: name of the sweep.
+        rows: one row for each run, in any order.
+        metric: score that ranks the trials.
+        job_yaml: text of the job file.
+        stages: number of distinct stages, and the number if trials shared none. By default they are counted from the rows.
+
+    Returns:
+        The page as UTF-8 HTML. The same rows give the same bytes, in any order.
     """
-    rows = ranking(map(_finite, rows), metric)
+    rows = ranking(map(_finite_metrics, rows), metric)
     trials, fields = _trials(rows, metric), parameters(rows)
     methods, seeds = sorted({row.method for row in rows}), sorted({row.seed for row in rows})
     about = _about("method", methods) | _about("seed", list(map(str, seeds)))
@@ -41,7 +48,7 @@ def build_sweep(name: str, rows: Sequence[TrialRow], metric: str, job_yaml: str,
 
 @dataclass(frozen=True)
 class _Trial:
-    """The rows of one name: a trial under each of its seeds."""
+    """A trial: its rows, one for each random seed."""
 
     rows: tuple[TrialRow, ...]
     rank: int | None = None
@@ -56,7 +63,7 @@ class _Trial:
 
     @property
     def published(self) -> float | None:
-        """Return the paper's figure as a share of one."""
+        """Return the figure of the paper, as a share of one."""
         percent = self.rows[0].published
         return percent / 100 if percent is not None else None
 
@@ -66,27 +73,28 @@ class _Trial:
 
     @property
     def state(self) -> tuple[str, bool]:
-        """Say how far one seed is, or how many of several are in each state; True if that is alarming."""
+        """Describe the state of the run, or count the states of several runs. True if a run failed or is missing."""
         count = {state: sum(row.state == state for row in self.rows) for state in ("done", "stopped", "failed", "missing")}
         alarming = bool(count["failed"] or count["missing"])
         if len(self.rows) > 1:
             return ", ".join(f"{number} {state}" for state, number in count.items() if number), alarming
         (row,) = self.rows
-        return row.state + (f" at {row.progress:.0%}" if row.progress is not None and row.state != "done" else ""), alarming
+        share = row.progress if row.state != "done" else None
+        return row.state + (f" at {percent(share, 0)}" if share is not None else ""), alarming
 
     @property
     def text(self) -> str:
-        """Return the first error in full."""
+        """Return the full text of the first error."""
         return next((row.error for row in self.rows if row.error), "").strip()
 
     @property
     def error(self) -> str:
-        """Return the line of the first error that says most: the last of a traceback, else the first."""
+        """Return the main line of the first error: the last line of a traceback, else the first line."""
         lines = [line.strip() for line in self.text.splitlines() if line.strip()]
         return (lines[-1] if lines[0].startswith("Traceback") else lines[0]) if lines else ""
 
     def score(self, metric: str) -> tuple[float | None, str, str | None]:
-        """Return the mean over the seeds that have a score, the same in words with its deviation, and the scores."""
+        """Return the mean over the seeds that have a score, its text with the deviation, and a text of the single scores."""
         values = [row.metrics[metric] for row in self.rows if metric in row.metrics]
         if len(values) < 2:
             only = values[0] if values else None
@@ -94,7 +102,7 @@ class _Trial:
         return mean(values), f"{number(mean(values))} ± {number(stdev(values))}", ", ".join(map(number, values))
 
     def words(self, field: Parameter) -> str:
-        """Say what the trial set a parameter to."""
+        """Return the value of a parameter in words; a dash if the trial did not set it."""
         return field.words(self.rows[0]) if field.has(self.rows[0]) else DASH
 
 
@@ -112,23 +120,23 @@ def _trials(rows: Sequence[TrialRow], metric: str) -> list[_Trial]:
 
 
 def _figures(rows: Sequence[TrialRow], trials: Sequence[_Trial], metric: str, stages: tuple[int, int] | None) -> list[Figure]:
-    """Say how good, how far, how long, how much was shared, and whether something went wrong."""
+    """List the main figures: best score, progress, failures, shared stages and time."""
     done, stopped, failed = (sum(row.state == state for row in rows) for state in ("done", "stopped", "failed"))
     distinct, total = stages or (len({id for row in rows for id in row.stages}), sum(len(row.stages) for row in rows))
     best = trials[0] if trials and trials[0].rank else None
-    shared = f"{1 - distinct / total:.0%} less than each on its own" if distinct < total else None
+    shared = f"sharing stages saves {percent(1 - distinct / total, 0)}" if distinct < total else None
     return [
         Figure(f"best {metric}", best.score(metric)[1] if best else DASH, shorten(best.name, 80) if best else None),
         Figure("trials done" if len(trials) == len(rows) else "runs done", f"{whole(done)} of {whole(len(rows))}"),
         Figure("ended early", whole(stopped)),
         Figure("failed", whole(failed), href="#errors" if failed else None),
-        Figure("stages, of the sum over trials", f"{whole(distinct)} of {whole(total)}" if total else DASH, shared),
+        Figure("distinct stages", f"{whole(distinct)} of {whole(total)}" if total else DASH, shared),
         Figure("time of all trials", duration(float(sum(row.seconds for row in rows))) if rows else DASH),
     ]
 
 
 def _ranking(trials: Sequence[_Trial], rows: Sequence[TrialRow], metric: str, fields: Sequence[Parameter]) -> Section:
-    """List every trial; those beyond the first fifty are folded."""
+    """List every trial. Those after the first fifty are folded."""
     others = sorted({name for row in rows for name in row.metrics} - {metric})
     published, failing = any(row.published is not None for row in rows), any(row.error for row in rows)
     numbers = [metric, *(["published"] if published else []), *others]
@@ -152,7 +160,7 @@ def _ranking(trials: Sequence[_Trial], rows: Sequence[TrialRow], metric: str, fi
 
 
 def _together(rows: Sequence[TrialRow], metric: str, fields: Sequence[Parameter]) -> Section:
-    """Draw all parameters at once; empty if fewer than two vary or no trial has a score."""
+    """Draw all parameters at once. Empty if fewer than two vary, or if no trial has a score."""
     varying = [field for field in fields if field.varies]
     known = [row.metrics[metric] for row in rows if metric in row.metrics]
     chart = None
@@ -162,7 +170,7 @@ def _together(rows: Sequence[TrialRow], metric: str, fields: Sequence[Parameter]
 
 
 def _each(rows: Sequence[TrialRow], metric: str, fields: Sequence[Parameter]) -> Section:
-    """Draw the score over every parameter that varies; empty if trials set none."""
+    """Draw the score over every parameter that varies. Empty if trials set none."""
     scored = [row for row in rows if metric in row.metrics]
     charts, keys = [], None
     if scored:
@@ -179,19 +187,19 @@ def _each(rows: Sequence[TrialRow], metric: str, fields: Sequence[Parameter]) ->
 
 
 def _errors(rows: Sequence[TrialRow]) -> Section:
-    """Show what failed, in full; the first hundred."""
+    """List the first hundred failures with their full errors."""
     failed = sorted((row for row in rows if row.error or row.state == "failed"), key=lambda row: (row.name, *_seed(row)))
     body = render("sweep_errors.html", failed=[_Trial((row,)) for row in failed], most=_ERRORS)
     return Section("errors", "Errors", body)
 
 
 def _about(what: str, values: Sequence[str]) -> dict[str, str]:
-    """Say the first values of what trials have, under its name in the singular or plural."""
+    """Name the first six values that trials have, for the top of the page."""
     shown = ", ".join(values[:6]) + (f" and {len(values) - 6} more" if len(values) > 6 else "")
     return {what + ("s" if len(values) > 1 else ""): shown} if values else {}
 
 
-def _finite(row: TrialRow) -> TrialRow:
+def _finite_metrics(row: TrialRow) -> TrialRow:
     return replace(row, metrics={name: value for name, value in row.metrics.items() if math.isfinite(value)})
 
 

@@ -1,4 +1,4 @@
-// The switch of the theme: as the system has it, light, dark. Remembered where the browser lets a file remember.
+// The switch of the theme: as the system, light or dark. The choice is kept if the browser gives files a storage.
 const theme = {
   names: ["auto", "light", "dark"],
   button: document.getElementById("theme"),
@@ -21,7 +21,7 @@ const theme = {
 };
 theme.start();
 
-// What is folded on the screen is open on paper.
+// Open all folded parts for printing.
 let folded = [];
 addEventListener("beforeprint", () => {
   folded = [...document.querySelectorAll("details:not([open])")];

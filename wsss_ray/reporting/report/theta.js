@@ -1,8 +1,8 @@
-// The slider: the figures at its threshold, and the seeds of every picture in view.
+// The slider: the scores at its threshold, and the seeds of every image in view.
 const dial = {
   rule: page.rules[0],
   theta: page.rules[0]?.theta,
-  tiles: new Map(), // by figure: the image, its canvas, and what is prepared while it is in view
+  tiles: new Map(), // by figure: the image, its canvas, and the prepared maps while it is in view
   due: false,
 
   start() {
@@ -16,7 +16,7 @@ const dial = {
     this.choose(0);
   },
 
-  // Another rule: its chart, and a picture of its seeds before those that are stored.
+  // Change to another rule: show its chart, and a picture of its seeds before that of the stored seeds.
   choose(index) {
     this.rule = page.rules[index];
     for (const label of this.slider.labels) label.firstChild.data = `Threshold ${this.rule.symbol} `;

@@ -1,4 +1,4 @@
-"""Score the seeds of a sample at every threshold: what a rule says of its threshold decides how, and no paper is known here."""
+"""Score the seeds of a sample of images at every threshold, as a rule's `by_threshold` says. No method is known here."""
 
 from __future__ import annotations
 
@@ -10,27 +10,32 @@ import numpy as np
 from pydantic import ValidationError
 
 from wsss_ray.core.component import Component
-from wsss_ray.core.contracts import IGNORE, Maps, SeedRule
+from wsss_ray.core.contracts import SeedRule
 from wsss_ray.core.plan import Stage
 from wsss_ray.core.threshold import Recipe, Threshold
+from wsss_ray.core.values import IGNORE, Maps
 from wsss_ray.data import codecs
 from wsss_ray.ops.confusion import confusion, scores
 from wsss_ray.ops.seeds import bounds, resize_maps
 from wsss_ray.ops.spacing import evenly_spaced
+from wsss_ray.reporting.report.markup import average
 from wsss_ray.reporting.report.pictures import shrink, shrink_labels
+from wsss_ray.reporting.report.sections import MARKS
 from wsss_ray.storage.shards import count_rows, list_shards, read_rows
 from wsss_ray.storage.store import RunStore
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from wsss_ray.core.contracts import ImageArray, LabelArray, MapArray
+    from wsss_ray.core.values import ImageArray, LabelArray, MapArray
 
 THETAS = np.arange(101) / 100
-_IMAGES = 240  # of a sample
-_CALLED = 24  # of a sample whose rule is called for every theta
-_SHARDS = 8  # that the sample is taken from: each is read whole
-FIGURES = ("miou", "precision", "recall", "coverage")
+"""Thresholds that are scored."""
+_IMAGES = 240  # in the sample
+_CALLED = 24  # in the sample of a rule that must be called at every threshold
+_SHARDS = 8  # with images of the sample: each is read whole
+FIGURES = tuple(MARKS)
+"""Scores at each threshold."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,7 @@ class Rule:
 
     @classmethod
     def of(cls, stage: Stage) -> Rule | None:
-        """Return the rule of a stage; None if its seeds follow from no threshold."""
+        """Return the rule of a stage; None if its seeds do not depend on a threshold."""
         part = stage.component
         if not isinstance(part, SeedRule) or (threshold := part.by_threshold) is None:
             return None
@@ -51,12 +56,12 @@ class Rule:
 
     @property
     def theta(self) -> float:
-        """Return the run's threshold."""
+        """Return the threshold of the job."""
         return self.threshold.of(self.part)
 
     @property
     def recipe(self) -> Recipe | None:
-        """Return how the page makes the seeds; None if it cannot."""
+        """Return the recipe by which the page makes the seeds; None if it cannot."""
         return self.threshold.recipe
 
     @property
@@ -66,12 +71,12 @@ class Rule:
 
     @property
     def symbol(self) -> str:
-        """Return what the page calls the threshold: θ, or the name of a field that says more."""
+        """Return the name of the threshold in the page: θ, or the name of its field if that says more."""
         name = self.threshold.field.rpartition(".")[2]
         return "\N{GREEK SMALL LETTER THETA}" if name in ("theta", "threshold") else name
 
     def cues(self, peak_CHW: MapArray, saliency_HW: MapArray | None) -> NDArray[np.bool_] | None:
-        """Return the background cues, which no theta changes; None where a saliency map is wanting."""
+        """Return the background cues, which do not depend on the threshold; None if the saliency map is missing."""
         if self.part.needs_saliency and saliency_HW is None:
             return None
         if self.threshold.cues is None:
@@ -79,7 +84,7 @@ class Rule:
         return self.threshold.cues(peak_CHW, saliency_HW)
 
     def at(self, theta: float) -> SeedRule | None:
-        """Return the same rule with another threshold; None if the field does not take the value."""
+        """Return the rule with another threshold; None if its field does not allow the value."""
         try:
             changed = _with(self.part, self.threshold.field.split("."), theta)
         except ValidationError:
@@ -89,7 +94,7 @@ class Rule:
 
 
 def _with(part: Component, names: Sequence[str], value: float) -> Component:
-    """Return the component with another value in a field of itself or of a part, validated."""
+    """Return the component with another value in a field of its own or of a part. The result is validated."""
     name, *rest = names
     inner = _with(getattr(part, name), rest, value) if rest else value
     return type(part).model_validate(dict(part) | {name: inner})
@@ -97,7 +102,10 @@ def _with(part: Component, names: Sequence[str], value: float) -> Component:
 
 @dataclass(frozen=True)
 class Curve:
-    """Figures of the seeds at each of `THETAS`, before the CRF if there is a recipe: of `images` of the `of` in the split."""
+    """The scores of the seeds at each of `THETAS`, over `images` of the `of` images of the split.
+
+    If the rule has a recipe, they are scores before the CRF.
+    """
 
     figures: dict[str, list[float | None]]
     images: int
@@ -105,7 +113,7 @@ class Curve:
 
 
 def small_saliency(data: bytes | None) -> MapArray | None:
-    """Return a stored saliency map at the size of its thumbnail."""
+    """Decode a saliency map and shrink it to the size of its thumbnail."""
     return None if data is None else shrink_labels(codecs.decode_gray(data)).astype(np.float32) / np.float32(255)
 
 
@@ -113,14 +121,14 @@ def sweep(
     recipe: Recipe, peak_CHW: MapArray, mean_CHW: MapArray, classes: Sequence[int], cue_HW: NDArray[np.bool_],
     mask_HW: LabelArray, thetas: NDArray[np.float64], num_labels: int,
 ) -> NDArray[np.int64]:  # fmt: skip
-    """Return the confusion matrix at every theta, (T, L, L + 1): that of `ops.seeds.recompute`, counted once for all.
+    """Return the confusion matrix of `ops.seeds.recompute` at every theta, (T, L, L + 1), without a pass for each theta.
 
-    As the bounds of the claims rise, a pixel passes from the class that has it to the next one that still claims it, so that each
-    class holds an interval of thetas; only its two ends are counted.
+    As the bounds of the claims rise, a pixel passes from one class to the next that still claims it. So each class holds the
+    pixel for an interval of thetas, and only the two ends of the interval are counted.
     """
     steps, columns = len(thetas), num_labels + 1
     source_CHW = mean_CHW if recipe.source == "mean" else peak_CHW
-    falling = recipe.region in ("below_maximum", "of_pixels")  # there claims grow with theta: count from its end
+    falling = recipe.region in ("below_maximum", "of_pixels")  # here claims grow with theta: count from its end
     bound_CT = bounds(source_CHW, thetas[::-1] if falling else thetas, recipe.region)
     scored_HW = mask_HW != IGNORE
     true, cue = mask_HW[scored_HW].astype(np.int64), cue_HW[scored_HW]
@@ -138,12 +146,12 @@ def sweep(
         return np.where(cue, 0 if recipe.conflict == "background" else num_labels, label)
 
     source = source_CHW[:, scored_HW]
-    claimed = np.zeros(source.shape, np.intp)  # at how many of the thetas a class claims: the first ones
+    claimed = np.zeros(source.shape, np.intp)  # number of thetas at which a class claims the pixel: the first ones
     for place, (bound_T, value) in enumerate(zip(bound_CT, source, strict=True)):
         claimed[place] = np.searchsorted(bound_T, value)
     start = np.zeros(true.shape, np.intp)
     order: NDArray[Any] = (mean_CHW if recipe.winner == "mean" else peak_CHW)[:, scored_HW]
-    if recipe.winner == "nobody":  # disputed as long as two claim; then the one that claims longest has it alone
+    if recipe.winner == "nobody":  # undecided as long as two claim it; then the class that claims longest has it alone
         order = claimed
         stop = np.sort(claimed, axis=0)[-2] if len(claimed) > 1 else start
         hold(claimed_by(np.full_like(true, num_labels)), start, stop)
@@ -159,7 +167,7 @@ def sweep(
 
 
 def curve(store: RunStore, rule: Rule, num_labels: int, of: int) -> Curve | None:
-    """Return the figures over theta, of an even sample of the split at the size of thumbnails. None without masks or maps."""
+    """Score an evenly spaced sample of the split at every theta, at the size of thumbnails. Return None without masks or maps."""
     total = np.zeros((len(THETAS), num_labels, num_labels + 1), np.int64)
     images = 0
     rules = [rule.at(float(theta)) for theta in THETAS] if rule.recipe is None else []
@@ -182,15 +190,14 @@ def curve(store: RunStore, rule: Rule, num_labels: int, of: int) -> Curve | None
         found_scores = scores(matrix)
         for name in FIGURES:
             value = getattr(found_scores, name)
-            known = [v for v in (value if isinstance(value, tuple) else [value]) if v == v]
-            figures[name].append(sum(known) / len(known) if known else None)
+            figures[name].append(average(value if isinstance(value, tuple) else [value]))
     return Curve(figures, images, of)
 
 
 def _followed(
     rule: Rule, recipe: Recipe, maps: Maps, saliency_HW: MapArray | None, mask_HW: LabelArray, num_labels: int
 ) -> NDArray[np.int64] | None:
-    """Return an image's confusion matrix at every theta by the rule's recipe. None where its cues cannot be had."""
+    """Follow the recipe: return the confusion matrix of an image at every theta. None if its saliency map is missing."""
     height, width = mask_HW.shape
     peak_CHW = resize_maps(maps.peak_CHW, height, width, maps.rows, maps.columns)
     mean_CHW = resize_maps(maps.mean_CHW, height, width, maps.rows, maps.columns) if recipe.reads_mean else peak_CHW
@@ -202,7 +209,7 @@ def _called(
     rules: Sequence[SeedRule | None], image_HWC: ImageArray, maps: Maps, saliency_HW: MapArray | None, mask_HW: LabelArray,
     num_labels: int,
 ) -> NDArray[np.int64] | None:  # fmt: skip
-    """Return an image's confusion matrix at every theta by the rule with that theta. None where the rule fails."""
+    """Call the rule: return the confusion matrix of an image at every theta. None if the rule fails."""
     if saliency_HW is None and any(rule is not None and rule.needs_saliency for rule in rules):
         return None
     nothing = np.zeros((num_labels, num_labels + 1), np.int64)
@@ -210,12 +217,12 @@ def _called(
         return np.stack([
             nothing if rule is None else confusion(mask_HW, rule.seed(image_HWC, maps, saliency_HW), num_labels) for rule in rules
         ])  # fmt: skip
-    except Exception:  # noqa: BLE001  another's rule at a threshold that no run has tried: no report fails for it
+    except Exception:  # noqa: BLE001  a plug-in's rule may fail at a threshold that no run has tried; the report must not
         return None
 
 
 def _sample(store: RunStore, rule: Rule) -> Iterator[tuple[dict[str, Any], dict[str, Any], dict[str, Any] | None]]:
-    """Yield rows of the data, the maps and the saliency that are evenly spaced in shards that are."""
+    """Yield evenly spaced rows of evenly spaced shards: of the data, the maps and the saliency."""
     data, maps, saliency = rule.stage.input("data"), rule.stage.input("maps"), rule.stage.optional("saliency")
     both = sorted(set(list_shards(store, data)) & set(list_shards(store, maps)))
     chosen = evenly_spaced(both, _SHARDS)

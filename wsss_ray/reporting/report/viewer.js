@@ -1,4 +1,4 @@
-// One picture large, and the keys that go from picture to picture. Each card is one stop of the tab key.
+// Enlarge a picture, and go from picture to picture by keys. Each card is one stop of the Tab key.
 const viewer = {
   start() {
     document.addEventListener("pictures", () => this.mark());
