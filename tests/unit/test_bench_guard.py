@@ -14,6 +14,8 @@ from tests.parity.naive_selection import autograd_cams, expanded_logits
 from wsss_ray.ops.crf import DenseCrf
 from wsss_ray.ops.selection.closed_form import sample_keep, stochastic_cams, stochastic_logits
 
+pytestmark = pytest.mark.alone
+
 K, S, H, W = 32, 5, 12, 12
 
 
