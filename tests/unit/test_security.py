@@ -66,7 +66,7 @@ def sign(tmp_path):
 def test_a_job_file_runs_no_code(tmp_path, sign, text):
     job = tmp_path / "job.yaml"
     job.write_text("name: " + text.format(sign))
-    with pytest.raises(JobError, match=r"job\.yaml:1: could not determine a constructor"):
+    with pytest.raises(JobError, match=r"job\.yaml:1: invalid YAML: could not determine a constructor"):
         load_job(job)
     job.write_text("name: x")
     with pytest.raises(JobError, match="the value is not YAML"):
