@@ -230,7 +230,11 @@ JOB_FILE = [
     Mistake("a part of another role", set_("method.localizer={kind: vgg16}"), ("method.localizer", "allowed")),
     Mistake("a number in words", set_("method.classifier.batch_size=many"), ("batch_size", "integer", "'many'")),
     Mistake("a negative batch", set_("method.classifier.batch_size=-4"), ("batch_size", "greater than")),
-    Mistake("an even window", set_("method.classifier.kernel_size=4"), ("kernel_size", "odd")),
+    Mistake(
+        "an even window",
+        set_("method.classifier.kernel_size=4"),
+        ("kernel_size: must be odd", "a window has a centre, got 4. Use"),
+    ),
     Mistake("a threshold above one", set_("method.seed_rule.theta=35"), ("method.seed_rule.theta", "less than")),
     Mistake("no workers", set_("run.workers=0"), ("run.workers: must be a whole number of at least 1", "got 0")),
     Mistake("a range backwards", set_("run.workers=[4,2]"), ("run.workers", "[min, max]")),

@@ -236,7 +236,8 @@ def _explain(problem: Any, sources: dict[tuple[str, ...], str], file: str, docum
         rule = "at most 100 letters, digits, '.', '_' and '-', beginning with a letter or digit"
         message = f"{problem['input']!r} cannot name a run. Use {rule}."
     elif problem["type"] == "union_tag_invalid":
-        message = f"kind is {problem['ctx']['tag']!r}, allowed: {problem['ctx']['expected_tags'].replace(chr(39), '')}"
+        allowed = problem["ctx"]["expected_tags"].replace("'", "")
+        message = f"kind is {problem['ctx']['tag']!r}, allowed: {allowed}"
     elif problem["type"] == "union_tag_not_found":
         message = "kind is missing"
     elif problem["type"] == "tuple_type":
@@ -245,7 +246,8 @@ def _explain(problem: Any, sources: dict[tuple[str, ...], str], file: str, docum
         message = message[0].lower() + message[1:]
         given = problem.get("input")
         if isinstance(given, str | int | float | bool) and repr(given) not in message and "credentials" not in message:
-            message += f", got {given!r}"
+            wrong, stop, mend = message.partition(". ")
+            message = f"{wrong}, got {given!r}{stop}{mend}"
     return f"{where}: {'.'.join(path)}: {message}"
 
 
