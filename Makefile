@@ -32,7 +32,7 @@ demo: $(STAMP)  ## Train from tags on the bundled sprites; prints the mIoUs and 
 FAST := not slow and not gpu and not faults
 
 test: $(STAMP)  ## Fast tests (under 8 minutes on 2 cores).
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 4 -m '$(FAST) and not ray and not alone' --durations=10
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n logical --maxprocesses 4 -m '$(FAST) and not ray and not alone' --durations=10
 	$(BIN)/python -m pytest -q -m '$(FAST) and (ray or alone)' --durations=10
 
 # Slurm's test needs root and: apt-get install --no-install-recommends slurmctld slurmd slurm-client munge

@@ -61,7 +61,7 @@ def test_human_masks_of_some_images_are_trained_on(voc, tmp_path):
 
 
 def test_without_saliency_it_says_so_before_it_starts(voc):
-    with pytest.raises(ValueError, match=r"set data\.saliency"):
+    with pytest.raises(ValueError, match=r"Set data\.saliency to their folder"):
         load_job(JOB, [*SMALL, f"data.root={voc}"]).plan()
 
 

@@ -106,7 +106,7 @@ def test_fusion_of_dilated_blocks():
     DilatedCam(blocks=(2,)).check(classifier)
     with pytest.raises(ValueError, match=r"blocks: \[3\], but the classifier has 3 blocks"):
         DilatedCam(blocks=(3,)).check(classifier)
-    with pytest.raises(ValueError, match="use kind: dilated_cam"):
+    with pytest.raises(ValueError, match="Use kind: dilated_cam"):
         CamLocalizer().check(classifier)
 
 
