@@ -62,8 +62,8 @@ with signals.heard():
     guard.BY_MAIN.set(True)
     guard.guard()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(5))
-    print("driving", flush=True)
     try:
+        print("driving", flush=True)
         while True:
             os.sched_yield()
     except KeyboardInterrupt:
