@@ -36,8 +36,8 @@ test: $(STAMP)  ## Fast tests (under 8 minutes on 2 cores).
 	$(BIN)/python -m pytest -q -m '$(FAST) and (ray or alone)' --durations=10
 
 # Slurm's test needs root and: apt-get install --no-install-recommends slurmctld slurmd slurm-client munge
-test-all: $(STAMP)  ## All tests, the long ones too, but for the faults.
-	$(BIN)/python -m pytest -q -m 'not faults' --durations=20
+test-all: test  ## All tests, the long ones too, but for the faults.
+	$(BIN)/python -m pytest -q -m '(slow or gpu) and not faults' --durations=20
 
 test-faults: $(STAMP)  ## Kill workers, nodes, driver and head, cut links, fill disks; prints a table (Linux, root, iproute2).
 	WSSS_RAY_FAULT_TABLE=fault-table.md $(BIN)/python -m pytest -q -s -m faults tests/faults
