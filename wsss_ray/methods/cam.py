@@ -4,8 +4,7 @@ A classifier with global average pooling is trained on the tags. Its class layer
 localization maps. A threshold turns them into seeds, and DeepLab is trained on the seeds. With one map per class, FickleNet's
 aggregation in `ThresholdSeeds` is a plain threshold.
 
-The parts also serve other papers: `CamLocalizer` can merge the maps of several scales as in RRM and Multi-Estimations, and
-`CrfSeeds` makes seeds with a dense CRF.
+Other papers build on these parts: `CamLocalizer` can merge the maps of several scales as in RRM and Multi-Estimations.
 """
 
 from __future__ import annotations
