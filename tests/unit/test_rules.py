@@ -54,7 +54,8 @@ def test_what_two_claim_or_nobody_is_undecided():
 
 
 def test_the_top_share_of_pixels_is_the_quantile_below():
-    maps = np.random.default_rng(0).random((2, 13, 17)).astype(np.float32).round(2)
+    maps = np.random.default_rng(0).random((2, 12, 17))  # so many that no bound is at a whole place, where NumPys differ
+    maps = maps.astype(np.float32).round(2)
     for share in np.arange(101) / 100:
         bound = np.quantile(maps, 1 - share, axis=(1, 2), keepdims=True, method="lower")
         np.testing.assert_array_equal(claims(maps, float(share), "of_pixels"), maps > bound, err_msg=str(share))
