@@ -13,7 +13,7 @@ def test_the_places_of_the_dead_are_free_and_those_of_the_living_are_not(ray_ses
     import ray
     from ray.util.placement_group import placement_group, placement_group_table, remove_placement_group
 
-    from wsss_ray.runners.train import free_places
+    from wsss_ray.runners.train import free_dead_groups
 
     @ray.remote(num_cpus=0)
     class Holder:
@@ -29,13 +29,13 @@ def test_the_places_of_the_dead_are_free_and_those_of_the_living_are_not(ray_ses
     kept, left = ray.get([living.hold.remote(), dying.hold.remote()])
     own = placement_group([{"CPU": 0.01}])
     ray.get(own.ready())
-    free_places()
+    free_dead_groups()
     assert [state(group) for group in (kept, left, own.id.hex())] == ["CREATED"] * 3
     ray.kill(dying)
     deadline = time.monotonic() + 30
     while state(left) != "REMOVED":
         assert time.monotonic() < deadline
-        free_places()
+        free_dead_groups()
     assert (state(kept), state(own.id.hex())) == ("CREATED", "CREATED")
     remove_placement_group(own)
     ray.kill(living)

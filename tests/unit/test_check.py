@@ -24,7 +24,7 @@ from wsss_ray.cli import app
 from wsss_ray.config.job import load_job
 from wsss_ray.data.source import Source
 from wsss_ray.preflight.dry_run import CheckError, try_job
-from wsss_ray.preflight.estimate import RAY_START, Places, estimate, total_bytes, total_seconds
+from wsss_ray.preflight.estimate import RAY_START, JobResources, estimate, total_bytes, total_seconds
 from wsss_ray.preflight.memory import at_most, ran_out
 from wsss_ray.preflight.sample import FewImages
 from wsss_ray.storage.store import RunStore
@@ -222,7 +222,7 @@ def test_estimates_are_within_a_factor_of_three(tmp_path):
     job = job.model_copy(update={"method": job.method.model_copy(update={"classifier": classifier})})
     plan = job.plan()
     measures = try_job(job, plan, images=8, **HERE)
-    found = estimate(plan, measures, job.run, Places(workers=1, threads=1, cpus=1, gpus=0), done=set())
+    found = estimate(plan, measures, job.run, JobResources(workers=1, threads=1, cpus=1, gpus=0), done=set())
     store = RunStore(str(tmp_path))
     began = time.perf_counter()
     run_plan(store, plan)
@@ -243,16 +243,16 @@ def test_what_an_estimate_counts():
     job = job_of(tiny_job())
     plan = job.plan()
     measures = try_job(job, plan, images=4, **HERE)
-    places = Places(workers=1, threads=1, cpus=2, gpus=0)
-    found = {one.name: one for one in estimate(plan, measures, job.run, places, done=set())}
+    resources = JobResources(workers=1, threads=1, cpus=2, gpus=0)
+    found = {one.name: one for one in estimate(plan, measures, job.run, resources, done=set())}
     weak = found["images-weak"]
     assert (weak.work, weak.unit, weak.processes) == (24, "images", 2)
-    alone = {one.name: one for one in estimate(plan, measures, job.run, Places(1, 1, 1, 0), done=set())}
+    alone = {one.name: one for one in estimate(plan, measures, job.run, JobResources(1, 1, 1, 0), done=set())}
     assert alone["images-weak"].seconds - weak.seconds == pytest.approx(8 * weak.each), "three shards of 8: two rounds, or three"
     wider = job.run.model_copy(update={"loader_workers": 4})
-    helped = {one.name: one for one in estimate(plan, measures, wider, places, done=set())}
+    helped = {one.name: one for one in estimate(plan, measures, wider, resources, done=set())}
     assert helped["classifier"].each <= found["classifier"].each
-    assert total_seconds(estimate(plan, measures, job.run, places, done={stage.name for stage in plan})) == 0
+    assert total_seconds(estimate(plan, measures, job.run, resources, done={stage.name for stage in plan})) == 0
 
 
 def test_a_stage_with_a_mistake_in_its_code_is_one_line():

@@ -294,7 +294,7 @@ def test_a_search_knows_the_points_of_its_space(tmp_path, base):
     work = work_of(tmp_path, base, {"space": space, "search": "optuna"})
     inside = {THETA: 0.3, "method.localizer.flip": False}
     assert work.is_in_space(inside)
-    assert work.place(inside) == {THETA: 0.3, "method.localizer.flip": 1}
-    assert work.planned(work.place(inside))[0].trial.set == inside
+    assert work.tune_config(inside) == {THETA: 0.3, "method.localizer.flip": 1}
+    assert work.planned(work.tune_config(inside))[0].trial.set == inside
     assert not work.is_in_space(inside | {THETA: 0.7})
     assert not work.is_in_space({THETA: 0.3})

@@ -40,7 +40,7 @@ def check(
     loaded, plan, run_store = plan_here(load(job, override), store, until)
     check_loggers(loaded)
     say_data(plan)
-    places, notes = _places(loaded)
+    resources, notes = _places(loaded)
     if loaded.sweep is not None:
         notes.append("the job has a sweep: this is one trial of it, as the file stands; trials share stages (see plan)")
     display = Display(Console(stderr=True, highlight=False))
@@ -51,9 +51,9 @@ def check(
                 loaded,
                 plan,
                 images=images,
-                workers=places.workers,
-                threads=places.threads,
-                gpu=places.gpus > 0,
+                workers=resources.workers,
+                threads=resources.threads,
+                gpu=resources.gpus > 0,
                 memory=1e9 * memory if memory is not None else free_memory(),
                 until=lambda short: short.cut(until),
                 begin=lambda stage: meter.add(1, stage.name),
@@ -67,19 +67,19 @@ def check(
     except KeyboardInterrupt:
         fail("interrupted; nothing is left of it", code=130)
     done = {stage.name for stage in plan if run_store.record(stage) is not None}
-    found = estimate(plan, measures, loaded.run, places, done=done)
+    found = estimate(plan, measures, loaded.run, resources, done=done)
     _show(found)
     busy = os.getloadavg()[0]
     if busy > 1.5 * (os.cpu_count() or 1):
         notes.append(f"this machine is busy (load {busy:.0f} on {os.cpu_count()} CPUs): when it is not, all goes faster")
-    for note in (*notes, *_unknown(loaded, places), *_warnings(found, run_store)):
+    for note in (*notes, *_unknown(loaded, resources), *_warnings(found, run_store)):
         typer.echo(note)
     _say_failed(job, measures, images, loaded.run.max_bad_fraction)
 
 
 def _places(job: Any) -> tuple[Any, list[str]]:
     """Return the resources that the job gets on this machine, and notes for the user about them."""
-    from wsss_ray.preflight.estimate import Places
+    from wsss_ray.preflight.estimate import JobResources
     from wsss_ray.preflight.survey.sizes import Machine
     from wsss_ray.runners.admission import training_share
     from wsss_ray.runners.cluster import Node, Resources
@@ -101,7 +101,7 @@ def _places(job: Any) -> tuple[Any, list[str]]:
         notes.append(f"not on this machine: {error}. The figures are for machines like this one, as many as it takes")
     if workers * threads > machine.cpus:
         notes.append(f"{workers} workers with {threads} CPUs each: this machine has {machine.cpus}, on which they take turns")
-    return Places(workers=workers, threads=min(threads, machine.cpus), cpus=cpus, gpus=gpus), notes
+    return JobResources(workers=workers, threads=min(threads, machine.cpus), cpus=cpus, gpus=gpus), notes
 
 
 def _show(found: list[Any]) -> None:
@@ -124,9 +124,9 @@ def _show(found: list[Any]) -> None:
     )
 
 
-def _unknown(job: Any, places: Any) -> list[str]:
+def _unknown(job: Any, resources: Any) -> list[str]:
     """Name what a trial on one machine cannot predict."""
-    cluster = places.workers > 1 or "://" in job.run.store or os.environ.get("RAY_ADDRESS")
+    cluster = resources.workers > 1 or "://" in job.run.store or os.environ.get("RAY_ADDRESS")
     others = ", other machines' speed, the network between them and the store's" if cluster else ""
     return [f"not known: how good the model will be{others}; rare large or broken images, as a few were tried"]
 

@@ -25,8 +25,8 @@ _GUARDED = "WSSS_RAY_GUARDED"  # in the child: the pipe by which it reports that
 _PR_SET_PDEATHSIG = 1
 
 
-def place_of(address: str) -> Address:
-    """Parse an address. Exit if it is none."""
+def parse_address_or_exit(address: str) -> Address:
+    """Parse an address. Exit if it is not valid."""
     from wsss_ray.deploy.address import AddressError, parse_address
 
     try:
@@ -35,20 +35,20 @@ def place_of(address: str) -> Address:
         fail(str(error))
 
 
-def join(place: Address) -> None:
+def join(address: Address) -> None:
     """Set RAY_ADDRESS to a running cluster that this process will drive. Exit if nothing answers there."""
     from wsss_ray.deploy.address import AddressError, check_open, find_token
 
-    if place.text == "auto":
+    if address.text == "auto":
         os.environ.setdefault("RAY_ADDRESS", "auto")  # in a job, Ray has set it, and finds the token by itself
         return
     try:
-        check_open(place)  # Ray itself would try for a quarter of an hour
-        if find_token(place, os.environ, home=Path.home()):
+        check_open(address)  # Ray itself would try for a quarter of an hour
+        if find_token(address, os.environ, home=Path.home()):
             os.environ.setdefault("RAY_AUTH_MODE", "token")
     except AddressError as error:
         fail(str(error))
-    os.environ["RAY_ADDRESS"] = place.text
+    os.environ["RAY_ADDRESS"] = address.text
 
 
 def guard() -> None:

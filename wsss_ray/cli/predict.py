@@ -11,7 +11,7 @@ import typer
 
 from wsss_ray.cli.complete import run_names
 from wsss_ray.cli.console import Model, OpenStore, check_out, fail, open_store
-from wsss_ray.cli.guard import guard, join, place_of
+from wsss_ray.cli.guard import guard, join, parse_address_or_exit
 
 Crf = Annotated[
     bool | None,
@@ -60,10 +60,10 @@ def predict(
     if overlay and form == "parquet":
         fail("--overlay: goes with --format voc")
     if address is not None:
-        place = place_of(address)
-        if place.kind == "jobs":
+        cluster = parse_address_or_exit(address)
+        if cluster.kind == "jobs":
             fail(f"--address {address}: predict drives the cluster itself; run it on one of its machines with --address auto")
-        join(place)
+        join(cluster)
     guard()
     if "/" not in run:
         open_store(store, must_exist=True)

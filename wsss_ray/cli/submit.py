@@ -28,7 +28,7 @@ from wsss_ray.cli.console import (
     score_table,
     told,
 )
-from wsss_ray.cli.guard import guard, join, place_of
+from wsss_ray.cli.guard import guard, join, parse_address_or_exit
 from wsss_ray.cli.sweep import submit_sweep
 
 if TYPE_CHECKING:
@@ -213,13 +213,13 @@ def _ship(
 
 def _is_remote(address: str | None, *, detach: bool) -> bool:
     """Return True if the address is a job server. Join any other cluster from this process."""
-    place = place_of(address) if address is not None else None
-    if place is not None and place.kind == "jobs":
+    cluster = parse_address_or_exit(address) if address is not None else None
+    if cluster is not None and cluster.kind == "jobs":
         return True
     if detach:
         fail("--detach: goes with --address http://HEAD:8265. Without a job server, the run ends with this process.")
-    if place is not None:
-        join(place)
+    if cluster is not None:
+        join(cluster)
     return False
 
 

@@ -175,7 +175,7 @@ class PredictWorker:
             counts = np.bincount(label_HW.ravel(), minlength=labels)[:labels].tolist()
             return row | {"height": height, "width": width, "prediction": codecs.encode_labels(label_HW), "pixels": counts}
         try:
-            mask, overlay = places(self.work, found)
+            mask, overlay = output_files(self.work, found)
         except ValueError as error:
             return row | {"reason": str(error)}
         if overlay is not None:
@@ -197,7 +197,7 @@ class PredictWorker:
             )
 
 
-def places(work: Prediction, found: Found) -> tuple[Path, Path | None]:
+def output_files(work: Prediction, found: Found) -> tuple[Path, Path | None]:
     """Return the paths of an image's mask and overlay, and make their folders. Raises ValueError if a link leads out of --out."""
     mask = file_of_image(work.out / "masks", found.name)
     return mask, file_of_image(work.out / "overlays", found.name, suffix=".jpg") if work.overlay else None

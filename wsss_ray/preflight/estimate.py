@@ -20,7 +20,7 @@ _KEPT = 2  # checkpoints of a training that stay on disk
 
 
 @dataclass(frozen=True)
-class Places:
+class JobResources:
     """The resources of a job.
 
     Attributes:
@@ -65,14 +65,16 @@ class Estimate:
     num_bytes: float
 
 
-def estimate(plan: Plan, measures: Sequence[Measure], run: Execution, places: Places, *, done: set[str]) -> list[Estimate]:
+def estimate(
+    plan: Plan, measures: Sequence[Measure], run: Execution, resources: JobResources, *, done: set[str]
+) -> list[Estimate]:
     """Estimate every stage of a plan.
 
     Args:
         plan: The whole plan of the job.
         measures: One measure for each of its stages, from `try_job`.
         run: The job's `run` block.
-        places: The resources that the job gets.
+        resources: The resources that the job gets.
         done: Names of stages that are done. The totals leave them out.
 
     Returns:
@@ -82,7 +84,7 @@ def estimate(plan: Plan, measures: Sequence[Measure], run: Execution, places: Pl
     found, before = [], None
     for stage in plan:
         of = _training if stage.kind == "train" else _images
-        one = of(stage, measured[stage.name], run, places, done=stage.name in done)
+        one = of(stage, measured[stage.name], run, resources, done=stage.name in done)
         joined = before is not None and one_pipeline(before, stage)
         found.append(one if joined else replace(one, seconds=one.seconds + _STAGE_START))
         before = stage
@@ -100,7 +102,7 @@ def total_bytes(estimates: Sequence[Estimate]) -> float:
     return sum(one.num_bytes for one in estimates if not one.done)
 
 
-def _training(stage: Stage, measure: Measure, run: Execution, places: Places, *, done: bool) -> Estimate:
+def _training(stage: Stage, measure: Measure, run: Execution, resources: JobResources, *, done: bool) -> Estimate:
     learner = stage.component
     assert isinstance(learner, Learner)
     steps = learner.total_steps(data_split(stage).num_images)
@@ -115,17 +117,17 @@ def _training(stage: Stage, measure: Measure, run: Execution, places: Places, *,
         unit="steps",
         each=each,
         seconds=steps * each + measure.start,
-        processes=places.workers,
+        processes=resources.workers,
         resident=measure.resident,
         on_gpu=measure.on_gpu,
         num_bytes=checkpoints * measure.num_bytes + measure.kept,
     )
 
 
-def _images(stage: Stage, measure: Measure, run: Execution, places: Places, *, done: bool) -> Estimate:
+def _images(stage: Stage, measure: Measure, run: Execution, resources: JobResources, *, done: bool) -> Estimate:
     split = data_split(stage)
-    on_gpu = needs_model(stage) and places.gpus > 0
-    fit = max(1, int(places.gpus / run.gpus_per_image_worker)) if on_gpu else places.cpus
+    on_gpu = needs_model(stage) and resources.gpus > 0
+    fit = max(1, int(resources.gpus / run.gpus_per_image_worker)) if on_gpu else resources.cpus
     asked = run.image_workers
     most = asked[1] if isinstance(asked, tuple) else asked or fit
     actors = max(1, min(most, split.num_shards))

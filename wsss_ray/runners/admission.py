@@ -45,7 +45,7 @@ def training_share(run: Execution, have: Resources) -> TrainingShare:
     fewest, most = run.worker_range
     gpu = have.gpus > 0 if run.gpu is None else run.gpu
     cpus = run.cpus_per_worker or max(1, math.floor(min(have.cpus / most, have.node_cpus)))
-    while not run.cpus_per_worker and cpus > 1 and places(have, cpus, gpu) < most:
+    while not run.cpus_per_worker and cpus > 1 and workers_that_fit(have, cpus, gpu) < most:
         cpus -= 1
     shared = f" (a sweep runs {have.at_once} trials at once, each with its part)" if have.at_once > 1 else ""
     if fewest * cpus > have.cpus or (gpu and fewest > have.gpus):
@@ -53,7 +53,7 @@ def training_share(run: Execution, have: Resources) -> TrainingShare:
             f"run.workers = {fewest} needs {fewest * cpus:g} CPUs{f' and {fewest} GPUs' if gpu else ''}, "
             f"there are {have.cpus:g} and {have.gpus}{shared}; lower {'sweep.max_concurrent' if shared else 'run.workers'}"
         )
-    found = places(have, cpus, gpu)
+    found = workers_that_fit(have, cpus, gpu)
     if found < fewest:
         largest = max(node.cpus for node in have.nodes)
         raise ValueError(
@@ -65,12 +65,12 @@ def training_share(run: Execution, have: Resources) -> TrainingShare:
     return TrainingShare((fewest, most), cpus, gpu)
 
 
-def places(have: Resources, cpus: float, gpu: bool) -> int:
+def workers_that_fit(have: Resources, cpus: float, gpu: bool) -> int:
     """Return how many workers of this size fit on the machines."""
     return sum(int(min(node.cpus // cpus, node.gpus if gpu else math.inf)) for node in have.nodes)
 
 
-def preflight(store: RunStore, stages: Sequence[Stage], run: Execution, have: Resources, *, probe: str) -> Resources:
+def admit(store: RunStore, stages: Sequence[Stage], run: Execution, have: Resources, *, probe: str) -> Resources:
     """Check that the missing stages of a plan can run here.
 
     If resources are missing, ask the cluster for machines and wait for them up to `run.wait_s`.

@@ -18,7 +18,7 @@ from wsss_ray.engine.records import StageError, check_unchanged, git_commit, ver
 from wsss_ray.engine.workers import data_split
 from wsss_ray.reporting.progress import Display
 from wsss_ray.reporting.report import build
-from wsss_ray.runners.admission import preflight
+from wsss_ray.runners.admission import admit
 from wsss_ray.runners.causes import Cause, cause
 from wsss_ray.runners.cluster import Resources, keep_logs, logs_of, ray_session, resources
 from wsss_ray.runners.follow import logged
@@ -65,7 +65,7 @@ def execute(
             needs = job.run.worker_range[1] * (job.run.cpus_per_worker or 1)
             found = nullcontext(have) if have is not None else ray_session(needs_cpus=needs)
             with found as there, Claims(store, attempt()) as claims, display.meters():
-                enough = preflight(store, missing, job.run, there, probe=store.run_path(job.name, "run.json"))
+                enough = admit(store, missing, job.run, there, probe=store.run_path(job.name, "run.json"))
                 failures = failures or Failures(store, f"{attempt()} {time.time_ns()}")  # unique, although process ids repeat
                 here = _Here(job, plan, store, display, enough, claims, logs or logs_of(store, job.name), failures)
                 claims.sweep()

@@ -93,7 +93,7 @@ class _Session:
         self.have: Resources | None = None
 
     def run(self, work: SweepRun, open_ones: Sequence[int], samples: int) -> None:
-        """Run the trials at the places `open_ones`, or `samples` trials that the search chooses."""
+        """Run the trials with the indices `open_ones`, or `samples` trials that the search chooses."""
         if not open_ones and not samples:
             return
         if self.have is None:
@@ -167,7 +167,7 @@ def _known(work: SweepRun) -> list[TrialRow]:
         found = _read(work.store, f"{folder}/{name}")
         if found is None or found.state != "done" or not work.is_in_space(found.parameters):
             continue
-        _, plan = work.planned(work.place(found.parameters))
+        _, plan = work.planned(work.tune_config(found.parameters))
         if found.stages == [stage.id for stage in plan]:
             rows.append(found)
     return sorted(rows, key=lambda row: (row.finished or "", row.run))

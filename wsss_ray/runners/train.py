@@ -33,7 +33,7 @@ from wsss_ray.engine.records import StageError, make_record
 from wsss_ray.engine.training import TrainingError, run_training
 from wsss_ray.engine.validation import Validation
 from wsss_ray.reporting.progress import Display, Meter
-from wsss_ray.runners.admission import TrainingShare, places, training_share
+from wsss_ray.runners.admission import TrainingShare, training_share, workers_that_fit
 from wsss_ray.runners.causes import WorkerError, own_log
 from wsss_ray.runners.cluster import Resources, in_a_thread, resources
 from wsss_ray.storage.store import RunStore
@@ -142,7 +142,7 @@ def train_worker(config: dict[str, Any]) -> dict[str, Any]:
         raise WorkerError.of(error, f"stage {config['stage'].name}") from error
 
 
-def free_places() -> None:
+def free_dead_groups() -> None:
     """Free the placement groups of this job's trainings whose processes were killed from outside.
 
     Ray frees the placement group of a dead actor only at the end of the job, and Ray Train's own cleaner needs a dashboard.
@@ -166,7 +166,7 @@ class _Machines:
     def __call__(self) -> None:
         """Check the cluster. Raises ValueError if there have been too few machines for longer than `patience` seconds."""
         now = time.monotonic()
-        there = places(resources(), self.share.cpus, self.share.gpu)
+        there = workers_that_fit(resources(), self.share.cpus, self.share.gpu)
         if there >= self.share.workers[0]:
             self._enough = now
         elif now - self._enough > self.patience:

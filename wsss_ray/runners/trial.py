@@ -48,7 +48,7 @@ class SweepRun:
     def planned(self, config: dict[str, Any]) -> tuple[TrialJob, Plan]:
         """Return the trial of a Tune configuration. Raises JobError or ValueError if a point of the space is no valid job."""
         if not self.searches:
-            return self.trials[config["place"]]
+            return self.trials[config["index"]]
         point = {}
         for name, domain in self.sweep_job.sweep.space.items():
             value = config[name]
@@ -62,7 +62,7 @@ class SweepRun:
         space = self.sweep_job.sweep.space
         return set(point) == set(space) and all(space[name].holds(value) for name, value in point.items())
 
-    def place(self, point: dict[str, Any]) -> dict[str, Any]:
+    def tune_config(self, point: dict[str, Any]) -> dict[str, Any]:
         """Return the Tune configuration of a known trial."""
         space = self.sweep_job.sweep.space
         return {name: value if (choice := space[name].choice) is None else choice.index(value) for name, value in point.items()}

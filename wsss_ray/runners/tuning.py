@@ -16,7 +16,7 @@ from wsss_ray.engine.records import StageError
 from wsss_ray.reporting.progress import Display, Meter
 from wsss_ray.runners.causes import cause
 from wsss_ray.runners.cluster import in_a_thread
-from wsss_ray.runners.train import free_places
+from wsss_ray.runners.train import free_dead_groups
 from wsss_ray.runners.trial import SweepRun, run_trial, trial_row, write_row
 from wsss_ray.storage.trials import TrialRow, TrialState
 
@@ -29,7 +29,7 @@ def tune_trials(work: SweepRun, open_ones: Sequence[int], samples: int, display:
 
     Args:
         work: Sweep with its trials.
-        open_ones: Places in `work.trials` of the trials to run.
+        open_ones: Indices in `work.trials` of the trials to run.
         samples: Number of trials that the search chooses, if there is one.
         display: Shows progress.
         known: Finished trials from which the search learns.
@@ -45,7 +45,7 @@ def tune_trials(work: SweepRun, open_ones: Sequence[int], samples: int, display:
     scratch, experiment = work.store.path("ray-tune", work.sweep_job.job.name), str(time.time_ns())
     tuner = tune.Tuner(
         tune.with_resources(tune.with_parameters(run_trial, work=work), {"cpu": 0.01}),
-        param_space={} if work.searches else {"place": tune.grid_search(list(open_ones))},
+        param_space={} if work.searches else {"index": tune.grid_search(list(open_ones))},
         tune_config=tune.TuneConfig(
             num_samples=samples if work.searches else 1,
             max_concurrent_trials=sweep.max_concurrent,
@@ -111,7 +111,7 @@ class _TrialWatch(tune.Callback):  # type: ignore[misc]
     def on_step_end(self, iteration: int, trials: list[Any], **_: Any) -> None:
         """Free, from time to time, the resources of trainings whose trials were ended, however early."""
         if time.monotonic() > self._next:
-            free_places()
+            free_dead_groups()
             self._next = time.monotonic() + _FREE_S
 
 
@@ -140,6 +140,6 @@ def _search(work: SweepRun, known: Sequence[TrialRow]) -> Any:
         else:
             low, high = domain.uniform or domain.loguniform or (0.0, 0.0)
             space[name] = FloatDistribution(low, high, log=domain.loguniform is not None)
-    points = [work.place(row.parameters) for row in known]
+    points = [work.tune_config(row.parameters) for row in known]
     told = {"points_to_evaluate": points, "evaluated_rewards": [work.reward(row) for row in known]} if known else {}
     return OptunaSearch(space, metric="reward", mode="max", seed=work.sweep_job.job.run.seed + len(known), **told)

@@ -12,7 +12,7 @@ from tests.local import job_of, stage_named
 from tests.shapes import tiny_job
 from wsss_ray.config.job import Execution
 from wsss_ray.engine.records import StageError
-from wsss_ray.runners.admission import estimate_bytes, look_from_here, preflight, training_share
+from wsss_ray.runners.admission import admit, estimate_bytes, look_from_here, training_share
 from wsss_ray.runners.cluster import Node, Resources
 from wsss_ray.storage.store import RunStore
 
@@ -25,7 +25,7 @@ def cluster(*cpus, gpus=(), **fields):
 def checked(store, stages, run, have):
     probe = store.path("runs", "r", "run.json")
     store.write_json(probe, {"submitted": 5.0})
-    return preflight(store, stages, run, have, probe=probe)
+    return admit(store, stages, run, have, probe=probe)
 
 
 def share(have, **run):
