@@ -11,9 +11,9 @@ import pytest
 from tests.local import job_of, stage_named
 from tests.shapes import tiny_job
 from wsss_ray.config.job import Execution
+from wsss_ray.config.resources import Node, Resources, training_share
 from wsss_ray.engine.records import StageError
-from wsss_ray.runners.admission import admit, estimate_bytes, look_from_here, training_share
-from wsss_ray.runners.cluster import Node, Resources
+from wsss_ray.runners.admission import admit, estimate_bytes, look_from_here
 from wsss_ray.storage.store import RunStore
 
 

@@ -90,4 +90,13 @@ class Execution(BaseModel):
     @property
     def worker_range(self) -> tuple[int, int]:
         """Return the fewest and the most training workers."""
-        return self.workers if isinstance(self.workers, tuple) else (self.workers, self.workers)
+        return _range(self.workers)
+
+    @property
+    def image_worker_range(self) -> tuple[int, int] | None:
+        """Return the fewest and the most actors of a per-image stage, or None if the job leaves the number open."""
+        return _range(self.image_workers) if self.image_workers is not None else None
+
+
+def _range(value: int | tuple[int, int]) -> tuple[int, int]:
+    return value if isinstance(value, tuple) else (value, value)

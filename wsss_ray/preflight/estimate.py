@@ -128,8 +128,7 @@ def _images(stage: Stage, measure: Measure, run: Execution, resources: JobResour
     split = data_split(stage)
     on_gpu = needs_model(stage) and resources.gpus > 0
     fit = max(1, int(resources.gpus / run.gpus_per_image_worker)) if on_gpu else resources.cpus
-    asked = run.image_workers
-    most = asked[1] if isinstance(asked, tuple) else asked or fit
+    _, most = run.image_worker_range or (1, fit)
     actors = max(1, min(most, split.num_shards))
     rounds = math.ceil(split.num_shards / min(actors, fit))
     images = min(split.num_images, rounds * split.source.shard_size)  # those of the busiest actor

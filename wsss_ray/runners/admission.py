@@ -11,17 +11,18 @@ import math
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from wsss_ray.config.job import Execution
+from wsss_ray.config.resources import Node, Resources, training_share
 from wsss_ray.core.plan import Stage
 from wsss_ray.core.plugins import behind
 from wsss_ray.core.version import __version__
 from wsss_ray.data.source import DataSplit
 from wsss_ray.engine.records import StageError, missing_shards
 from wsss_ray.engine.workers import data_split
-from wsss_ray.runners.cluster import Node, Resources, resources
+from wsss_ray.runners.cluster import resources
 from wsss_ray.storage.store import RunStore
 
 _ANSWER_S = 120.0
@@ -29,45 +30,6 @@ _POLL_S = 1.0
 _OBJECT_STORE = 70e6  # bytes; our rows are only shard numbers, but Ray needs some space to start
 _MAP_BYTES = 30_000  # maps of an image: two tags, 41 x 41, maximum and mean in half precision
 _LABEL_BYTES = 20_000  # a label map or a prediction as PNG
-
-
-@dataclass(frozen=True)
-class TrainingShare:
-    """The resources of a training: workers (fewest, most), CPUs for each worker, and whether each has a GPU."""
-
-    workers: tuple[int, int]
-    cpus: float
-    gpu: bool
-
-
-def training_share(run: Execution, have: Resources) -> TrainingShare:
-    """Divide a cluster among training workers. Raises ValueError if the fewest of them do not fit."""
-    fewest, most = run.worker_range
-    gpu = have.gpus > 0 if run.gpu is None else run.gpu
-    cpus = run.cpus_per_worker or max(1, math.floor(min(have.cpus / most, have.node_cpus)))
-    while not run.cpus_per_worker and cpus > 1 and workers_that_fit(have, cpus, gpu) < most:
-        cpus -= 1
-    shared = f" (a sweep runs {have.at_once} trials at once, each with its part)" if have.at_once > 1 else ""
-    if fewest * cpus > have.cpus or (gpu and fewest > have.gpus):
-        raise ValueError(
-            f"run.workers = {fewest} needs {fewest * cpus:g} CPUs{f' and {fewest} GPUs' if gpu else ''}, "
-            f"there are {have.cpus:g} and {have.gpus}{shared}; lower {'sweep.max_concurrent' if shared else 'run.workers'}"
-        )
-    found = workers_that_fit(have, cpus, gpu)
-    if found < fewest:
-        largest = max(node.cpus for node in have.nodes)
-        raise ValueError(
-            f"run.workers = {fewest} with {cpus:g} CPUs each find only {found} places: the largest machine has "
-            f"{largest:g} CPUs; lower run.cpus_per_worker"
-        )
-    if have.at_once > 1:  # no trial takes the share of another
-        most = max(fewest, min(most, int(have.cpus // cpus), have.gpus if gpu else most))
-    return TrainingShare((fewest, most), cpus, gpu)
-
-
-def workers_that_fit(have: Resources, cpus: float, gpu: bool) -> int:
-    """Return how many workers of this size fit on the machines."""
-    return sum(int(min(node.cpus // cpus, node.gpus if gpu else math.inf)) for node in have.nodes)
 
 
 def admit(store: RunStore, stages: Sequence[Stage], run: Execution, have: Resources, *, probe: str) -> Resources:

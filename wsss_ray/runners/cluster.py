@@ -12,11 +12,11 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar
 
+from wsss_ray.config.resources import Node, Resources
 from wsss_ray.storage.store import RunStore
 
 T = TypeVar("T")
@@ -35,42 +35,6 @@ _ENVIRONMENT = {
     "RAY_BACKEND_LOG_LEVEL": "fatal",  # the C++ layer writes warnings for Ray's developers to the terminal
     "PYTHONWARNINGS": "ignore",
 }
-
-
-@dataclass(frozen=True)
-class Node:
-    """A machine of the cluster."""
-
-    id: str
-    address: str
-    cpus: float
-    gpus: float
-
-
-@dataclass(frozen=True)
-class Resources:
-    """The resources of a cluster, which `at_once` jobs share equally. One CPU is reserved for readers."""
-
-    nodes: tuple[Node, ...]
-    object_store: float = 0.0
-    grows: bool = False  # machines may join
-    at_once: int = 1
-
-    @property
-    def cpus(self) -> float:
-        """Return the CPUs that one job may use."""
-        return max(1.0, sum(node.cpus for node in self.nodes) - 1) / self.at_once
-
-    @property
-    def gpus(self) -> int:
-        """Return the GPUs that one job may use."""
-        return int(sum(node.gpus for node in self.nodes)) // self.at_once
-
-    @property
-    def node_cpus(self) -> float:
-        """Return the CPUs that every node can give to a training worker: with GPUs, the fewest CPUs per GPU."""
-        with_gpus = [node.cpus / node.gpus for node in self.nodes if node.gpus]
-        return max(1.0, min([*(with_gpus or [node.cpus for node in self.nodes if node.cpus]), self.cpus]))
 
 
 @contextmanager

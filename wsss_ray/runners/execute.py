@@ -11,6 +11,7 @@ from pathlib import Path
 import yaml
 
 from wsss_ray.config.job import JobConfig
+from wsss_ray.config.resources import Resources
 from wsss_ray.core.contracts import Learner
 from wsss_ray.core.plan import Plan, Stage, one_pipeline
 from wsss_ray.engine.failures import Failures
@@ -20,7 +21,7 @@ from wsss_ray.reporting.progress import Display
 from wsss_ray.reporting.report import build
 from wsss_ray.runners.admission import admit
 from wsss_ray.runners.causes import Cause, cause
-from wsss_ray.runners.cluster import Resources, keep_logs, logs_of, ray_session, resources
+from wsss_ray.runners.cluster import keep_logs, logs_of, ray_session, resources
 from wsss_ray.runners.follow import logged
 from wsss_ray.storage.claims import Claims, attempt
 from wsss_ray.storage.store import RunStore

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Sequence
 from typing import Any
 
+from wsss_ray.config.resources import Resources, equal_share
 from wsss_ray.inference.batch import Failure, Part, Prediction, PredictWorker, part_as_text, part_of_text, run_here
 from wsss_ray.reporting.progress import Display
-from wsss_ray.runners.cluster import Resources, ray_session
+from wsss_ray.runners.cluster import ray_session
 
 _START_S = 30.0
 """Seconds until the workers of a private Ray have loaded the network; docs/predict.md has the measurements."""
@@ -100,16 +100,11 @@ def _on_ray(work: Prediction, parts: Sequence[Part], have: Resources, meter: Any
         compute=ActorPoolStrategy(
             min_size=fewest, max_size=most, initial_size=max(fewest, min(fit, most)), max_tasks_in_flight_per_actor=2
         ),
-        num_cpus=_share(have.cpus, max(fit, fewest)),
-        num_gpus=_share(have.gpus, fewest) if have.gpus else 0,
+        num_cpus=equal_share(have.cpus, max(fit, fewest)),
+        num_gpus=equal_share(have.gpus, fewest) if have.gpus else 0,
     )
     failures: list[Failure] = []
     for row in dataset.iter_rows():
         meter.add(row["images"])
         failures += [(path, reason) for path, reason in json.loads(row["failures"])]
     return failures
-
-
-def _share(there: float, workers: int) -> float:
-    """Return the share that each worker may claim so that all of them fit."""
-    return max(0.01, math.floor(100 * min(1.0, there / workers)) / 100)

@@ -8,7 +8,6 @@ through Ray's object store, so memory does not grow with the number of images.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,13 +18,13 @@ import ray.data
 from ray.data import ActorPoolStrategy
 
 from wsss_ray.config.job import Execution
+from wsss_ray.config.resources import Resources, equal_share
 from wsss_ray.core.plan import Stage
 from wsss_ray.engine.listing import StoredListing
 from wsss_ray.engine.records import commit_shards, missing_shards
 from wsss_ray.engine.workers import data_split, needs_model, worker_class
 from wsss_ray.reporting.progress import Display
 from wsss_ray.runners.causes import WorkerError
-from wsss_ray.runners.cluster import Resources
 from wsss_ray.storage.shards import list_shards
 from wsss_ray.storage.store import RunStore
 
@@ -120,9 +119,8 @@ def _with_operator(
     """
     each = run.gpus_per_image_worker if part.on_gpu else 1.0
     fit = max(1, int(have.gpus / each if part.on_gpu else have.cpus))
-    asked = run.image_workers
     room = shards if have.grows and have.at_once == 1 else fit
-    fewest, most = asked if isinstance(asked, tuple) else (asked, asked) if asked else (1, room)
+    fewest, most = run.image_worker_range or (1, room)
     most = min(most, shards)
     fewest = min(fewest, most)
     return dataset.map(
@@ -134,7 +132,7 @@ def _with_operator(
             initial_size=max(fewest, min(fit, most)),
             max_tasks_in_flight_per_actor=run.in_flight,
         ),
-        num_cpus=max(0.01, math.floor(100 * min(1.0, have.cpus / (fit * operators))) / 100),
+        num_cpus=equal_share(have.cpus, fit * operators),
         num_gpus=each if part.on_gpu else 0,
     )
 

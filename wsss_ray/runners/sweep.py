@@ -19,13 +19,14 @@ import yaml
 
 from wsss_ray.config.job import TrialJob
 from wsss_ray.config.population import first_generation, next_generation, trial_of_member
+from wsss_ray.config.resources import Resources
 from wsss_ray.config.sweep import Asha, Pbt
 from wsss_ray.core.plan import Plan
 from wsss_ray.engine.records import StageError
 from wsss_ray.reporting.loggers import Logger
 from wsss_ray.reporting.progress import Display
 from wsss_ray.reporting.report.sweep_page import build_sweep
-from wsss_ray.runners.cluster import Resources, keep_logs, ray_session
+from wsss_ray.runners.cluster import keep_logs, ray_session
 from wsss_ray.runners.execute import begin_run, pending, write_report
 from wsss_ray.runners.follow import logged
 from wsss_ray.runners.trial import SweepRun, row_path, trial_row

@@ -26,6 +26,7 @@ from ray.train.torch import TorchConfig, TorchTrainer, get_device, prepare_model
 from ray.util.placement_group import PlacementGroup, remove_placement_group
 
 from wsss_ray.config.job import Execution
+from wsss_ray.config.resources import Resources, TrainingShare, training_share, workers_that_fit
 from wsss_ray.core.contracts import Learner, OnlineSegmenter
 from wsss_ray.core.plan import Stage
 from wsss_ray.engine.loader import automatic_processes
@@ -33,9 +34,8 @@ from wsss_ray.engine.records import StageError, make_record
 from wsss_ray.engine.training import TrainingError, run_training
 from wsss_ray.engine.validation import Validation
 from wsss_ray.reporting.progress import Display, Meter
-from wsss_ray.runners.admission import TrainingShare, training_share, workers_that_fit
 from wsss_ray.runners.causes import WorkerError, own_log
-from wsss_ray.runners.cluster import Resources, in_a_thread, resources
+from wsss_ray.runners.cluster import in_a_thread, resources
 from wsss_ray.storage.store import RunStore
 from wsss_ray.storage.tail import LineTail
 

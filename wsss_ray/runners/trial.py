@@ -12,12 +12,13 @@ from typing import Any
 from rich.console import Console
 
 from wsss_ray.config.job import LoadedJob, TrialJob
+from wsss_ray.config.resources import Resources
 from wsss_ray.config.sweep import Asha, trial_of
 from wsss_ray.core.plan import Data, Plan
 from wsss_ray.engine.failures import Failures
 from wsss_ray.engine.records import StageError
 from wsss_ray.reporting.progress import Display, Meter
-from wsss_ray.runners.cluster import Resources, logs_of, prepare
+from wsss_ray.runners.cluster import logs_of, prepare
 from wsss_ray.runners.execute import execute
 from wsss_ray.storage.store import RunStore
 from wsss_ray.storage.trials import TrialRow, TrialState

@@ -55,8 +55,8 @@ class Machines:
         if cpus_per_node is not None and cpus_per_node < needed:
             raise ValueError(f"--cpus-per-node {cpus_per_node} is less than the {needed} that {places} training workers need")
         fewest, most = run.worker_range
-        images = run.image_workers[1] if isinstance(run.image_workers, tuple) else run.image_workers or 0
-        on_gpus = images * run.gpus_per_image_worker if gpus else 0
+        _, most_images = run.image_worker_range or (0, 0)
+        on_gpus = most_images * run.gpus_per_image_worker if gpus else 0
         return cls(
             gpus=gpus,
             cpus=cpus_per_node or max(4, needed),
