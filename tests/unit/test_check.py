@@ -74,7 +74,7 @@ def test_init_plan_check_and_run(pets, scratch, tmp_path):
     assert "12 steps" in said
     assert "32 images" in said
     assert "in all about" in said
-    assert "not known:" in said
+    assert "The check does not predict the model's quality, and can miss rare large or broken images." in said
     assert left(scratch) == []
     assert not (tmp_path / "runs").exists(), "the job's own store is not touched"
     job, store = load_job(pets), RunStore(str(tmp_path / "runs"))

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import os
-from typing import Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from wsss_ray.cli.console import JobFile, Override, StoreUri, Until, check_loggers, fail, load, plan_here, say_data, table
 from wsss_ray.cli.signals import unwound_by_sigterm
+
+if TYPE_CHECKING:
+    from wsss_ray.config.job import JobConfig
+    from wsss_ray.preflight.dry_run import Measure
+    from wsss_ray.preflight.estimate import Estimate, JobResources
+    from wsss_ray.preflight.survey.sizes import Machine
+    from wsss_ray.storage.store import RunStore
 
 Images = Annotated[int, typer.Option("--images", min=2, help="Images to try from each split.")]
 Memory = Annotated[
@@ -19,7 +27,7 @@ _ENOUGH = 5  # failed images that are named
 
 
 def check(
-    job: JobFile,
+    job_file: JobFile,
     override: Override = None,
     store: StoreUri = None,
     until: Until = None,
@@ -32,79 +40,71 @@ def check(
     """
     from rich.console import Console
 
-    from wsss_ray.preflight.dry_run import CheckError, try_job
-    from wsss_ray.preflight.estimate import estimate
+    from wsss_ray.preflight.dry_run import try_job
+    from wsss_ray.preflight.estimate import JobResources, estimate
     from wsss_ray.preflight.memory import free_memory
+    from wsss_ray.preflight.survey.sizes import Machine
     from wsss_ray.reporting.progress import Display
 
-    loaded, plan, run_store = plan_here(load(job, override), store, until)
-    check_loggers(loaded)
+    job, plan, run_store = plan_here(load(job_file, override), store, until)
+    check_loggers(job)
     say_data(plan)
-    resources, notes = _places(loaded)
-    if loaded.sweep is not None:
-        notes.append("the job has a sweep: this is one trial of it, as the file stands; trials share stages (see plan)")
+    machine = Machine.here()
+    resources, problem = JobResources.on(machine, job.run)
     display = Display(Console(stderr=True, highlight=False))
     try:
         with unwound_by_sigterm(), display.meters():
             meter = display.meter("checking", len(plan.stages), "stages")
             measures = try_job(
-                loaded,
+                job,
                 plan,
                 images=images,
                 workers=resources.workers,
-                threads=resources.threads,
+                threads=min(resources.threads, machine.cpus),
                 gpu=resources.gpus > 0,
                 memory=1e9 * memory if memory is not None else free_memory(),
                 until=lambda short: short.cut(until),
                 begin=lambda stage: meter.add(1, stage.name),
             )
-    except CheckError as error:
-        fail(f"{job}: {error}")
     except ValueError as error:
-        fail(f"{job}: {error}")
+        fail(f"{job_file}: {error}")
     except OSError as error:
         fail(f"the temporary store: {error.strerror or error}; TMPDIR names the folder for temporary files")
     except KeyboardInterrupt:
         fail("interrupted; nothing is left of it", code=130)
     done = {stage.name for stage in plan if run_store.record(stage) is not None}
-    found = estimate(plan, measures, loaded.run, resources, done=done)
+    found = estimate(plan, measures, job.run, resources, done=done)
     _show(found)
+    for note in (*_notes(job, machine, resources, problem), *_warnings(found, run_store)):
+        typer.echo(note)
+    _say_failed(job_file, measures, images, job.run.max_bad_fraction)
+
+
+def _notes(job: JobConfig, machine: Machine, resources: JobResources, problem: str | None) -> list[str]:
+    """Say how this machine differs from one that suits the job, and what a trial on one machine cannot predict."""
+    notes = []
+    if job.sweep is not None:
+        notes.append("The job has a sweep. The check ran one trial, with the values of the job file. Trials share stages (see plan).")
+    if job.run.gpu and not resources.gpus:
+        notes.append("run.gpu: is true, but this machine has no GPU. Times are for its CPUs; GPU memory is not checked.")
+    elif not machine.gpus:
+        notes.append("This machine has no GPU. With a GPU, trainings and maps are much faster.")
+    if problem is not None:
+        notes.append(f"The job does not fit this machine: {problem}. The estimate assumes enough machines like it.")
+    workers, threads = resources.workers, resources.threads
+    if workers * threads > machine.cpus:
+        many = f"{workers} workers with {threads} CPUs each"
+        notes.append(f"{many} need more CPUs than the {machine.cpus} here, so workers share them.")
     busy = os.getloadavg()[0]
     if busy > 1.5 * (os.cpu_count() or 1):
-        notes.append(f"this machine is busy (load {busy:.0f} on {os.cpu_count()} CPUs): when it is not, all goes faster")
-    for note in (*notes, *_unknown(loaded, resources), *_warnings(found, run_store)):
-        typer.echo(note)
-    _say_failed(job, measures, images, loaded.run.max_bad_fraction)
+        notes.append(f"This machine is busy (load {busy:.0f} on {os.cpu_count()} CPUs). The estimates are too high.")
+    cluster = workers > 1 or "://" in job.run.store or os.environ.get("RAY_ADDRESS")
+    others = ", the speed of other machines, or that of the network and the store" if cluster else ""
+    notes.append(f"The check does not predict the model's quality{others}, and can miss rare large or broken images.")
+    return notes
 
 
-def _places(job: Any) -> tuple[Any, list[str]]:
-    """Return the resources that the job gets on this machine, and notes for the user about them."""
-    from wsss_ray.preflight.estimate import JobResources
-    from wsss_ray.preflight.survey.sizes import Machine
-    from wsss_ray.runners.admission import training_share
-    from wsss_ray.runners.cluster import Node, Resources
-
-    run, machine, notes = job.run, Machine.here(), []
-    gpus = len(machine.gpus) if run.gpu is not False else 0
-    if run.gpu and not gpus:
-        notes.append("run.gpu is true and here is no GPU: these are the times of this CPU, and GPU memory was not tried")
-    elif not machine.gpus:
-        notes.append("here is no GPU: on a machine with one, trainings and maps take a fraction of this")
-    workers = run.worker_range[1]
-    cpus = int(max(machine.cpus, 2, workers * (run.cpus_per_worker or 1)))
-    try:
-        here = Resources((Node("here", "here", cpus + 1.0, float(gpus)),))
-        share = training_share(run.model_copy(update={"gpu": gpus > 0}), here)
-        threads = max(1, int(share.cpus))
-    except ValueError as error:
-        threads = max(1, int(run.cpus_per_worker or machine.cpus))
-        notes.append(f"not on this machine: {error}. The figures are for machines like this one, as many as it takes")
-    if workers * threads > machine.cpus:
-        notes.append(f"{workers} workers with {threads} CPUs each: this machine has {machine.cpus}, on which they take turns")
-    return JobResources(workers=workers, threads=min(threads, machine.cpus), cpus=cpus, gpus=gpus), notes
-
-
-def _show(found: list[Any]) -> None:
+def _show(found: list[Estimate]) -> None:
     """Print the table of stages and their total."""
     from wsss_ray.preflight.estimate import RAY_START, total_bytes, total_seconds
 
@@ -124,36 +124,22 @@ def _show(found: list[Any]) -> None:
     )
 
 
-def _unknown(job: Any, resources: Any) -> list[str]:
-    """Name what a trial on one machine cannot predict."""
-    cluster = resources.workers > 1 or "://" in job.run.store or os.environ.get("RAY_ADDRESS")
-    others = ", other machines' speed, the network between them and the store's" if cluster else ""
-    return [f"not known: how good the model will be{others}; rare large or broken images, as a few were tried"]
-
-
-def _warnings(found: list[Any], store: Any) -> list[str]:
+def _warnings(found: list[Estimate], store: RunStore) -> list[str]:
     """Return a warning for each resource that the job exceeds on this machine."""
-    import shutil
-    from pathlib import Path
-
-    from wsss_ray.preflight.estimate import total_bytes
+    from wsss_ray.preflight.estimate import free_disk, memory_shortage, total_bytes
     from wsss_ray.preflight.memory import free_memory
 
-    warnings, free = [], free_memory()
-    largest = max(found, key=lambda one: one.processes * one.resident)
-    if free is not None and largest.processes * largest.resident > free:
+    warnings, free, left = [], free_memory(), free_disk(store)
+    if free is not None and (largest := memory_shortage(found, free)) is not None:
         field = "run.workers or run.micro_batch" if largest.unit == "steps" else "run.image_workers"
         need = f"{largest.processes} processes of {_size(largest.resident)}"
         warnings.append(f"warning: {largest.name} takes {need}, and {_size(free)} are free here; lower {field}")
-    if store.is_local:
-        folder = next(path for path in (Path(store.path()), *Path(store.path()).parents) if path.exists())
-        left, need_bytes = shutil.disk_usage(folder).free, total_bytes(found)
-        if need_bytes > left:
-            warnings.append(f"warning: the store {store.uri} has {_size(left)} free; put it elsewhere by --store")
+    if left is not None and total_bytes(found) > left:
+        warnings.append(f"warning: the store {store.uri} has {_size(left)} free; put it elsewhere by --store")
     return warnings
 
 
-def _say_failed(job: Any, measures: list[Any], images: int, allowed: float) -> None:
+def _say_failed(job_file: Path, measures: list[Measure], images: int, allowed: float) -> None:
     """Name the images that failed. Exit if so many failures would end the run."""
     failed = [one for measure in measures for one in measure.failed]
     for one in failed[:_ENOUGH]:
@@ -162,8 +148,8 @@ def _say_failed(job: Any, measures: list[Any], images: int, allowed: float) -> N
     if len(worst.failed) > allowed * images:
         first, count = worst.failed[0], len(worst.failed)
         fail(
-            f"{job}: stage {worst.stage.name}: {count} of at most {images} images failed, such as {first.what}: {first.reason}; "
-            f"mend or remove it: more than run.max_bad_fraction ({allowed:g}) of the images end the run"
+            f"{job_file}: stage {worst.stage.name}: {count} of at most {images} images failed, such as {first.what}: "
+            f"{first.reason}; mend or remove it: more than run.max_bad_fraction ({allowed:g}) of the images end the run"
         )
 
 

@@ -1,16 +1,24 @@
-"""Estimate time, memory and disk of a whole job from a few timed images and steps."""
+"""Estimate time, memory and disk of a whole job from a few timed images and steps, and compare them with this machine."""
 
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from wsss_ray.config.job import Execution
+from wsss_ray.config.resources import Resources, training_share
 from wsss_ray.core.contracts import Learner, OnlineSegmenter
 from wsss_ray.core.plan import Plan, Stage, one_pipeline
 from wsss_ray.engine.workers import data_split, needs_model
 from wsss_ray.preflight.dry_run import Measure
+from wsss_ray.storage.store import RunStore
+
+if TYPE_CHECKING:
+    from wsss_ray.config.run import Execution
+    from wsss_ray.preflight.survey.sizes import Machine
 
 RAY_START = 12.0
 """Seconds to start and stop a private Ray, roughly, on a laptop."""
@@ -34,6 +42,24 @@ class JobResources:
     threads: int
     cpus: int
     gpus: int
+
+    @classmethod
+    def on(cls, machine: Machine, run: Execution) -> tuple[JobResources, str | None]:
+        """Choose the resources that a job gets on a machine.
+
+        Returns:
+            The resources, and the reason why the job does not fit the machine, or None. If it does not fit, the resources are
+            those of enough machines of this size.
+        """
+        workers, problem = run.worker_range[1], None
+        gpus = len(machine.gpus) if run.gpu is not False else 0
+        cpus = int(max(machine.cpus, 2, workers * (run.cpus_per_worker or 1)))
+        try:
+            share = training_share(run.model_copy(update={"gpu": gpus > 0}), Resources.of_one_machine(cpus=cpus, gpus=gpus))
+            threads = max(1, int(share.cpus))
+        except ValueError as error:
+            threads, problem = max(1, int(run.cpus_per_worker or machine.cpus)), str(error)
+        return cls(workers=workers, threads=threads, cpus=cpus, gpus=gpus), problem
 
 
 @dataclass(frozen=True)
@@ -100,6 +126,20 @@ def total_seconds(estimates: Sequence[Estimate]) -> float:
 def total_bytes(estimates: Sequence[Estimate]) -> float:
     """Sum the bytes on disk of all stages that are not done."""
     return sum(one.num_bytes for one in estimates if not one.done)
+
+
+def memory_shortage(estimates: Sequence[Estimate], free: float) -> Estimate | None:
+    """Return the stage whose processes take the most memory together if they take more than `free` bytes, or else None."""
+    largest = max(estimates, key=lambda one: one.processes * one.resident)
+    return largest if largest.processes * largest.resident > free else None
+
+
+def free_disk(store: RunStore) -> int | None:
+    """Return the free bytes of the disk of a local store, which need not exist yet, or None if the store is not local."""
+    if not store.is_local:
+        return None
+    folder = Path(store.path())
+    return shutil.disk_usage(next(path for path in (folder, *folder.parents) if path.exists())).free
 
 
 def _training(stage: Stage, measure: Measure, run: Execution, resources: JobResources, *, done: bool) -> Estimate:

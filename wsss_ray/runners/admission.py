@@ -8,7 +8,6 @@ estimates. The size of checkpoints is not estimated, because only the networks k
 from __future__ import annotations
 
 import math
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -22,6 +21,7 @@ from wsss_ray.core.version import __version__
 from wsss_ray.data.source import DataSplit
 from wsss_ray.engine.records import StageError, missing_shards
 from wsss_ray.engine.workers import data_split
+from wsss_ray.preflight.estimate import free_disk
 from wsss_ray.runners.cluster import resources
 from wsss_ray.storage.store import RunStore
 
@@ -123,13 +123,8 @@ def look_from_here(store: RunStore, probe: str, submitted: float, ingests: Seque
 
 
 def _check_disk(store: RunStore, stages: Sequence[Stage]) -> None:
-    if not store.is_local:
-        return
-    folder = Path(store.path())
-    while not folder.exists():
-        folder = folder.parent
-    free, need = shutil.disk_usage(folder).free, estimate_bytes(store, stages)
-    if need > free:
+    free, need = free_disk(store), estimate_bytes(store, stages)
+    if free is not None and need > free:
         raise ValueError(
             f"the store {store.uri} has {free / 1e9:.1f} GB free, the missing stages may need {need / 1e9:.1f} GB; "
             "free some, or put the store elsewhere by --store"
