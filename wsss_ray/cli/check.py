@@ -84,7 +84,7 @@ def _notes(job: JobConfig, machine: Machine, resources: JobResources, problem: s
     """Say how this machine differs from one that suits the job, and what a trial on one machine cannot predict."""
     notes = []
     if job.sweep is not None:
-        notes.append("The job has a sweep. The check ran one trial, with the values of the job file. Trials share stages (see plan).")
+        notes.append("The job has a sweep. The check ran one trial, with the values of the job file. Trials share stages.")
     if job.run.gpu and not resources.gpus:
         notes.append("run.gpu: is true, but this machine has no GPU. Times are for its CPUs; GPU memory is not checked.")
     elif not machine.gpus:
