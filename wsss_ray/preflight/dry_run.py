@@ -18,13 +18,14 @@ import pyarrow.parquet as pq
 import torch
 
 from wsss_ray.config.job import JobConfig
-from wsss_ray.core.contracts import Learner, Segmenter
+from wsss_ray.core.contracts import Learner
 from wsss_ray.core.plan import Plan, Stage
 from wsss_ray.data.source import stages_of
 from wsss_ray.engine.checkpoints import latest_step
 from wsss_ray.engine.records import commit_shards, make_record, missing_shards
 from wsss_ray.engine.training import run_training
 from wsss_ray.engine.workers import data_split, needs_model, worker_class
+from wsss_ray.preflight.lower import what_to_lower
 from wsss_ray.preflight.memory import Peak, at_most, ran_out
 from wsss_ray.preflight.sample import TIMED, FewImages, short_plan
 from wsss_ray.storage.shards import count_rows, list_shards, read_shard, shard_path
@@ -107,8 +108,9 @@ def try_job(
         CheckError: At the first problem that would end the run.
     """
     source = FewImages.of(job.data, most=images, shard_size=_SHARD)
-    whole = {stage.name: data_split(stage).num_images for stage in plan if stage.kind == "train"}
-    short = short_plan(until(job.plan(stages_of(source))), num_images=whole, workers=workers)
+    planned = {stage.name: stage for stage in plan}
+    sizes = {name: data_split(stage).num_images for name, stage in planned.items() if stage.kind == "train"}
+    short = short_plan(until(job.plan(stages_of(source))), num_images=sizes, workers=workers)
     found = []
     with tempfile.TemporaryDirectory(prefix="wsss-ray-check-") as folder, _as_before(), at_most(memory):
         store = RunStore(folder)
@@ -122,10 +124,10 @@ def try_job(
             except (KeyboardInterrupt, CheckError):
                 raise
             except Exception as error:
-                raise CheckError(f"stage {stage.name}: {_cause(job, stage, error)}") from error
+                raise CheckError(f"stage {stage.name}: {_cause(job, stage, planned[stage.name], error)}") from error
             short_of_memory = next((one for one in found[-1].failed if ran_out(one.reason)), None)
             if short_of_memory is not None:
-                raise CheckError(f"stage {stage.name}: {_lower(job, stage)}")
+                raise CheckError(f"stage {stage.name}: {_out_of_memory(job, stage, planned[stage.name])}")
             store.delete_folder(store.stage_path(stage, "checkpoints"))  # gigabytes, for a large network and Adam
     return found
 
@@ -228,10 +230,10 @@ def _try_training(store: RunStore, stage: Stage, micro_batch: int, threads: int,
     )
 
 
-def _cause(job: JobConfig, stage: Stage, error: Exception) -> str:
+def _cause(job: JobConfig, stage: Stage, planned: Stage, error: Exception) -> str:
     """Describe an error in one line."""
     if ran_out(error):
-        return _lower(job, stage)
+        return _out_of_memory(job, stage, planned)
     if isinstance(error, URLError):
         mend = "set `weights` of its trunk to a file, or run it once with network access"
         return f"its weights cannot be downloaded ({error.reason}); {mend}"
@@ -239,21 +241,10 @@ def _cause(job: JobConfig, stage: Stage, error: Exception) -> str:
     return text if isinstance(error, ValueError | OSError | FloatingPointError) else f"{type(error).__name__}: {text}"
 
 
-def _lower(job: JobConfig, stage: Stage) -> str:
-    """Name the field to lower if memory runs out."""
+def _out_of_memory(job: JobConfig, stage: Stage, planned: Stage) -> str:
+    """Say that memory ran out, and name the fields to lower. `planned` is the stage before it was shortened."""
     part = stage.component
-    if isinstance(part, Learner):
-        held = min(job.run.micro_batch, part.batch_size)
-        side = f"{_field(job, stage)}.augment.size (now {getattr(part.augment, 'size', '?')})"
-        return f"memory runs out with {held} images at a time; lower {f'run.micro_batch, or {side}' if held > 1 else side}"
-    sizes = {"localize": "localizer.size", "evaluate": "metric.scales", "seed": "relabel.sizes"}
-    segmenter = isinstance(stage.optional("model") and stage.input("model").component, Segmenter)
-    field = f" or method.{sizes[stage.kind]}" if stage.kind in sizes and (segmenter or stage.kind == "localize") else ""
-    now = "not set" if job.data.max_side is None else f"now {job.data.max_side}"
-    return f"memory runs out with one image; lower data.max_side ({now}){field}"
-
-
-def _field(job: JobConfig, stage: Stage) -> str:
-    """Guess the field of a training's learner in the job file from the stage's name."""
-    names = [name for name, value in job.method if isinstance(value, Learner)]
-    return f"method.{next((name for name in names if stage.name.startswith(name)), stage.name)}"
+    if not isinstance(part, Learner):
+        return f"memory runs out with one image; lower {what_to_lower(job, planned)}"
+    held = min(job.run.micro_batch, part.batch_size)
+    return f"memory runs out with {held} images at a time; lower {what_to_lower(job, planned, at_a_time=held)}"
