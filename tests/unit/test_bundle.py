@@ -96,16 +96,16 @@ def test_a_module_of_the_user_s_own_is_imported_by_name(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "path", [*sys.path])
     for name, text in (("own_part", "x = 1"), ("own_broken", "import there_is_no_such_module"), ("yaml", "")):
         (tmp_path / f"{name}.py").write_text(text)
-    bundle.use([tmp_path / "own_part.py"])
-    bundle.use([tmp_path / "own_part.py"])
+    bundle.import_includes([tmp_path / "own_part.py"])
+    bundle.import_includes([tmp_path / "own_part.py"])
     assert os.environ[PLUGINS] == "own_part"
     offered = os.environ["PYTHONPATH"].split(os.pathsep)[-1]
     assert os.listdir(offered) == ["own_part.py"], "workers see the module, and nothing that lies beside it"
     register()
     with pytest.raises(BundleError, match="ModuleNotFoundError: No module named 'there_is_no_such_module'"):
-        bundle.use([tmp_path / "own_broken.py"])
+        bundle.import_includes([tmp_path / "own_broken.py"])
     with pytest.raises(BundleError, match="there is another module yaml"):
-        bundle.use([tmp_path / "yaml.py"])
+        bundle.import_includes([tmp_path / "yaml.py"])
     monkeypatch.setenv(PLUGINS, "there_is_no_such_module")
     with pytest.raises(JobError, match=r"WSSS_RAY_PLUGINS: importing .*: No module named"):
         register()

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from wsss_ray.cli.console import fail
-from wsss_ray.cli.init import watched
+from wsss_ray.cli.init import show_progress
 
 VocFolder = Annotated[Path, typer.Argument(metavar="VOC", help="Folder VOCdevkit/VOC2012.")]
 SbdFolder = Annotated[Path, typer.Argument(metavar="SBD", help="Folder benchmark_RELEASE, unpacked from benchmark.tgz.")]
@@ -22,7 +22,7 @@ def augment_voc(voc: VocFolder, sbd: SbdFolder) -> None:
     from wsss_ray.data.sbd import LIST, augment
 
     try:
-        with watched() as watch:
+        with show_progress() as watch:
             found = augment(voc, sbd, watch=watch)
     except ValueError as error:
         fail(str(error))

@@ -114,7 +114,7 @@ def check_out(folder: Path) -> None:
 
 
 @contextmanager
-def told(store: RunStore) -> Iterator[None]:
+def exit_on_stage_error(store: RunStore) -> Iterator[None]:
     """Exit with one clear message if a stage, the store or the cluster fails in this block."""
     from wsss_ray.engine.records import StageError
 

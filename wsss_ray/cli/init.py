@@ -41,7 +41,7 @@ def init(folder: FolderPath, out: Out = Path("job.yaml"), tags: Tags = None, mas
     if not out.absolute().parent.is_dir():
         fail(f"--out {out}: there is no folder {out.absolute().parent}")
     try:
-        with watched() as watch:
+        with show_progress() as watch:
             found = survey(folder, tags=tags, masks=masks, machine=Machine.here(), watch=watch)
         for heading, text in findings(found):
             typer.echo(f"{heading:<9} {text}")
@@ -62,7 +62,7 @@ def init(folder: FolderPath, out: Out = Path("job.yaml"), tags: Tags = None, mas
 
 
 @contextmanager
-def watched() -> Iterator[Callable[[str, int], Callable[[int], None]]]:
+def show_progress() -> Iterator[Callable[[str, int], Callable[[int], None]]]:
     """Show progress on the error stream, so that the output can be piped."""
     from rich.console import Console
 

@@ -19,6 +19,7 @@ from wsss_ray.cli.console import (
     Until,
     check_loggers,
     count_done,
+    exit_on_stage_error,
     fail,
     known_run,
     load,
@@ -26,7 +27,6 @@ from wsss_ray.cli.console import (
     plan_here,
     say_data,
     score_table,
-    told,
 )
 from wsss_ray.cli.guard import guard, join, parse_address_or_exit
 from wsss_ray.cli.sweep import submit_sweep
@@ -75,7 +75,7 @@ def submit(
     If the job has a sweep, runs its trials. Submit again to resume.
     """
     remote = _is_remote(address, detach=detach)
-    _use(include, remote=remote)
+    _import_includes(include, remote=remote)
     if not remote:
         guard()
         _submit_here(load(job, override), store, until)
@@ -120,7 +120,7 @@ def resume(
     The store keeps that job with the run.
     """
     remote = _is_remote(address, detach=detach)
-    _use(include, remote=remote)
+    _import_includes(include, remote=remote)
     if not remote:
         guard()
         _resume_here(run, store, until)
@@ -161,7 +161,7 @@ def _submit_here(loaded: LoadedJob, store: str | None, until: Until) -> None:
     say_data(plan)
     from wsss_ray.runners.execute import execute
 
-    with told(run_store):
+    with exit_on_stage_error(run_store):
         report = execute(job, plan, run_store, display)
     records = [(stage.name, run_store.record(stage)) for stage in plan if stage.kind == "evaluate"]
     score_table([(name, record) for name, record in records if record])
@@ -223,16 +223,16 @@ def _is_remote(address: str | None, *, detach: bool) -> bool:
     return False
 
 
-def _use(includes: list[Path] | None, *, remote: bool) -> None:
+def _import_includes(includes: list[Path] | None, *, remote: bool) -> None:
     """Import the user's own modules, so that the job can name their classes here and in the workers of a private Ray."""
     if not includes:
         return
     if not remote and os.environ.get("RAY_ADDRESS"):
         fail("--include: the machines of a running cluster have their own modules; install yours there, or submit by http://")
-    from wsss_ray.deploy.bundle import BundleError, use
+    from wsss_ray.deploy.bundle import BundleError, import_includes
 
     try:
-        use(includes)
+        import_includes(includes)
     except BundleError as error:
         fail(str(error))
 

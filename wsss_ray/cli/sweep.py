@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from wsss_ray.cli.console import Until, count_done, fail, plan_trials, table, told
+from wsss_ray.cli.console import Until, count_done, exit_on_stage_error, fail, plan_trials, table
 
 if TYPE_CHECKING:
     from wsss_ray.config.job import Listed, LoadedJob, TrialJob
@@ -28,7 +28,7 @@ def submit_sweep(loaded: LoadedJob, store: RunStore, until: Until, listed: Liste
 
     sweep, trials = loaded.sweep, plan_trials(loaded, until, listed)
     say_trials(sweep, trials, store)
-    with told(store):
+    with exit_on_stage_error(store):
         try:
             work = SweepRun(
                 sweep_job=loaded,

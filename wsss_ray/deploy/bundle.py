@@ -104,7 +104,7 @@ def write(folder: Path, files: Mapping[str, Path], texts: Mapping[str, str]) -> 
         (folder / place).write_text(text, encoding="utf-8")
 
 
-def use(includes: Sequence[Path]) -> None:
+def import_includes(includes: Sequence[Path]) -> None:
     """Import the user's own modules in this process, so that a job file can name the kinds that they define.
 
     Raises:

@@ -16,7 +16,7 @@ LAYOUTS = """\
   Pascal VOC                          FOLDER/JPEGImages/1.jpg  FOLDER/Annotations/1.xml"""
 
 
-def understand(folder: Path, *, tags: Path | None = None, masks: Path | None = None) -> FolderListing:
+def recognise_layout(folder: Path, *, tags: Path | None = None, masks: Path | None = None) -> FolderListing:
     """Recognise the layout of a folder, and list its images.
 
     Args:

@@ -9,7 +9,7 @@ from pathlib import Path
 from wsss_ray.data.source import Source
 from wsss_ray.ops.spacing import evenly_spaced
 from wsss_ray.preflight.survey.files import SAMPLE, Look, Progress, decode, look_at, same_content
-from wsss_ray.preflight.survey.layouts import understand
+from wsss_ray.preflight.survey.layouts import recognise_layout
 from wsss_ray.preflight.survey.listing import FolderListing
 from wsss_ray.preflight.survey.masks import MaskLook, look_at_masks
 from wsss_ray.preflight.survey.sizes import JobSizes, Machine, sizes_for
@@ -82,7 +82,7 @@ def survey(
     Raises:
         ValueError: If the folder has none of the layouts, or `tags` or `masks` do not fit it.
     """
-    listing = understand(folder, tags=tags, masks=masks)
+    listing = recognise_layout(folder, tags=tags, masks=masks)
     limit = int(Source.model_fields["max_pixels"].default)
     paths = [picture.path for picture in listing.pictures]
     looks = look_at(paths, max_pixels=limit, progress=watch("headers", len(paths)))
