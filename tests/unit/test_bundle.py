@@ -117,12 +117,12 @@ def test_the_shipped_job_is_the_resolved_one(tmp_path, monkeypatch):
     file = tmp_path / "job.yaml"
     file.write_text("base: base.yaml\nname: mine\n")
     overrides = ["run.store=${WHERE_IT_IS}/runs", "method.seed_rule.background.threshold=0.2"]
-    job, text = bundle.resolve(file, overrides)
+    loaded, text = bundle.resolve(file, overrides)
     shipped = tmp_path / "elsewhere.yaml"
     shipped.write_text(text)
     monkeypatch.delenv("WHERE_IT_IS")
-    assert load_job(shipped) == job
-    assert (job.name, job.run.store) == ("mine", "/shared/runs")
+    assert load_job(shipped) == loaded.job
+    assert (loaded.job.name, loaded.job.run.store) == ("mine", "/shared/runs")
     with pytest.raises(JobError, match="no such field"):
         bundle.resolve(file, [*overrides[1:], "run.stores=/x"])
     with pytest.raises(BundleError, match=r"^run.store: runs is relative; .* absolute path that all of them see$"):

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn, TypeVar
 
 import typer
 
@@ -28,6 +29,8 @@ Server = Annotated[
     ),
 ]
 AttemptName = Annotated[str, typer.Argument(metavar="ID", help="An attempt, or a run: the latest attempt at it.")]
+
+T = TypeVar("T")
 
 _END = {"SUCCEEDED": 0, "FAILED": 2, "STOPPED": 130}
 
@@ -168,8 +171,7 @@ def connect(address: str | None) -> JobServer:
         typer.echo(f"warning: {access.warning}", err=True)
     from wsss_ray.runners.jobs import JobServer
 
-    server: JobServer = _or_fail(lambda: JobServer(access))
-    return server
+    return _or_fail(lambda: JobServer(access))
 
 
 def _follow(attempt: str, shipment: Shipment, server: JobServer) -> NoReturn:
@@ -195,7 +197,7 @@ def _follow(attempt: str, shipment: Shipment, server: JobServer) -> NoReturn:
     fail(f"{attempt} {what}; what was done is kept, resume with `{_command(server, *shipment.again)}`", _END[found.state])
 
 
-def _tail(server: JobServer, attempt: str) -> Any:
+def _tail(server: JobServer, attempt: str) -> Callable[[], Attempt]:
     """Return a function that follows an attempt's log. After an interrupt, calling it again continues where it was."""
     from wsss_ray.runners.jobs import LogTail
 
@@ -225,7 +227,7 @@ def _command(server: JobServer, *arguments: str) -> str:
     return shlex.join(["wsss-ray", *arguments, "--address", server.access.url])
 
 
-def _or_fail(call: Any) -> Any:
+def _or_fail(call: Callable[[], T]) -> T:
     """Return the result of a call to the job server. Exit with its one-line message if it fails."""
     from wsss_ray.runners.jobs import ClusterError
 

@@ -38,12 +38,12 @@ Until = Annotated[Literal["localize", "seed", "train"] | None, typer.Option(help
 INTERRUPTED = "interrupted; what was done is kept, submit again to go on"
 
 
-def load(job: Path, override: list[str] | None) -> LoadedJob:
+def load(job_file: Path, override: list[str] | None) -> LoadedJob:
     """Read and validate a job file. Exit with one line per mistake."""
     from wsss_ray.config.job import JobError, read_job
 
     try:
-        return read_job(job, override or ())
+        return read_job(job_file, override or ())
     except JobError as error:
         fail(str(error))
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from wsss_ray.cli.complete import label_stages, run_names
 from wsss_ray.cli.console import Model, OpenStore, check_out, fail, known_run, open_store
 
+if TYPE_CHECKING:
+    from wsss_ray.inference.export_labels import LabelForm
+    from wsss_ray.inference.export_model import ModelForm
+    from wsss_ray.storage.store import RunStore
+
 ExportForm = Literal["voc", "coco", "torch", "onnx", "safetensors"]
-_LABELS = ("voc", "coco")
 
 
 def export(
@@ -49,7 +53,7 @@ def export(
     if out is not None:
         check_out(out)
     try:
-        if form in _LABELS:
+        if form == "voc" or form == "coco":
             if model is not None or image is not None:
                 fail(f"--{'model' if model is not None else 'image'}: goes with --format torch, onnx and safetensors")
             _export_labels(run_store, run, form, stage, out, overwrite=overwrite)
@@ -61,7 +65,7 @@ def export(
         fail(str(error))
 
 
-def _export_labels(store: Any, run: str, form: Any, stage: str | None, out: Path | None, *, overwrite: bool) -> None:
+def _export_labels(store: RunStore, run: str, form: LabelForm, stage: str | None, out: Path | None, *, overwrite: bool) -> None:
     from wsss_ray.inference.export_labels import export as write
     from wsss_ray.inference.export_labels import find_labels
 
@@ -74,7 +78,7 @@ def _export_labels(store: Any, run: str, form: Any, stage: str | None, out: Path
 
 
 def _export_model(
-    store: Any, run: str, form: Any, model: str | None, image: Path | None, out: Path | None, *, overwrite: bool
+    store: RunStore, run: str, form: ModelForm, model: str | None, image: Path | None, out: Path | None, *, overwrite: bool
 ) -> None:
     from wsss_ray.inference.trained import find_trained
 

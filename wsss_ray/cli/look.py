@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -29,16 +29,17 @@ from wsss_ray.cli.sweep import say_trials
 
 if TYPE_CHECKING:
     from wsss_ray.config.job import Listed
+    from wsss_ray.core.method import Method
 
 
-def plan(job: JobFile, override: Override = None, store: StoreUri = None, until: Until = None) -> None:
+def plan(job_file: JobFile, override: Override = None, store: StoreUri = None, until: Until = None) -> None:
     """Show the stages of a job, done and missing.
 
     If the job has a sweep, shows its trials. Starts nothing.
     """
     from wsss_ray.storage.shards import list_shards
 
-    loaded = load(job, override)
+    loaded = load(job_file, override)
     listed: Listed = {}
     _, stages, run_store = plan_here(loaded, store, until, listed)
     say_data(stages)
@@ -54,14 +55,14 @@ def plan(job: JobFile, override: Override = None, store: StoreUri = None, until:
     table(["stage", "kind", "id", "state", "reads"], rows)
 
 
-def validate(job: JobFile, override: Override = None) -> None:
+def validate(job_file: JobFile, override: Override = None) -> None:
     """Check a job file and print it with every default.
 
     Does not read the data.
     """
     import yaml
 
-    typer.echo(yaml.safe_dump(load(job, override).job.spec(), sort_keys=False, allow_unicode=True), nl=False)
+    typer.echo(yaml.safe_dump(load(job_file, override).job.spec(), sort_keys=False, allow_unicode=True), nl=False)
 
 
 def methods() -> None:
@@ -76,6 +77,7 @@ def methods() -> None:
     rows = []
     for name, several in Method.by_kind().items():
         for method in several:
+            assert issubclass(method, Method)
             paper = next(iter((sys.modules[method.__module__].__doc__ or "").strip().splitlines()), "")
             job = f"jobs/{name}.yaml" if method.__module__.startswith("wsss_ray.") else "-"
             rows.append([name, _stages(method), job, origin(method), paper])
@@ -125,7 +127,7 @@ def _register() -> None:
         fail(str(error))
 
 
-def _stages(method: Any) -> str:
+def _stages(method: type[Method]) -> str:
     """Name the stages of a method with its default fields, or say why there are none."""
     from wsss_ray.methods import outline
 

@@ -30,7 +30,7 @@ Cpus = Annotated[int | None, typer.Option(min=1, help="CPUs of each worker machi
 
 def render(
     target: Target,
-    job: JobFile,
+    job_file: JobFile,
     override: Override = None,
     store: StoreUri = None,
     until: Until = None,
@@ -52,7 +52,7 @@ def render(
     from wsss_ray.deploy import manifests
 
     try:
-        document = read_document(job, override or ())
+        document = read_document(job_file, override or ())
         if store is not None:
             document = document.with_value("run.store", store, where="--store")
         request = manifests.request_of(document, gpus_per_node=gpus_per_node, cpus_per_node=cpus_per_node, until=until)
@@ -69,7 +69,7 @@ def render(
     except JobError as error:
         fail(str(error))
     except ValueError as error:
-        fail(f"{job}: {error}")
+        fail(f"{job_file}: {error}")
     if out is None:
         typer.echo(text, nl=False)
         return

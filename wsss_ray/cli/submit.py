@@ -59,7 +59,7 @@ Exclude = Annotated[
 
 
 def submit(
-    job: JobFile,
+    job_file: JobFile,
     override: Override = None,
     store: StoreUri = None,
     until: Until = None,
@@ -78,7 +78,7 @@ def submit(
     _import_includes(include, remote=remote)
     if not remote:
         guard()
-        _submit_here(load(job, override), store, until)
+        _submit_here(load(job_file, override), store, until)
         return
     assert address is not None
     from wsss_ray.config.job import JobError
@@ -87,19 +87,20 @@ def submit(
 
     try:
         at_store = [f"run.store={json.dumps(store)}"] if store else []
-        loaded, text = resolve(job, [*(override or ()), *at_store])
+        loaded, text = resolve(job_file, [*(override or ()), *at_store])
     except (JobError, BundleError) as error:
         fail(str(error))
+    job = loaded.job
     shipment = _ship(
         ("submit", JOB_FILE),
-        run=loaded.name,
-        store=loaded.run.store,
+        run=job.name,
+        store=job.run.store,
         texts={JOB_FILE: text},
         until=until,
         python=python,
         include=include,
         exclude=exclude,
-        plugins=tuple(plugin.module for plugin in behind((loaded.method, loaded.data, *loaded.run.loggers)).values()),
+        plugins=tuple(plugin.module for plugin in behind((job.method, job.data, *job.run.loggers)).values()),
     )
     send(shipment, address, detach=detach, force=force)
 

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import yaml
 
-from wsss_ray.config.job import JobConfig, read_job
+from wsss_ray.config.job import JobConfig, LoadedJob, read_job
 from wsss_ray.config.paths import local_paths
 from wsss_ray.core.plugins import PLUGINS
 from wsss_ray.core.version import PACKAGE
@@ -35,7 +35,7 @@ class BundleError(ValueError):
     """A job that cannot be shipped as it is. The message has one line per mistake, ready to print."""
 
 
-def resolve(path: Path, overrides: Sequence[str]) -> tuple[JobConfig, str]:
+def resolve(path: Path, overrides: Sequence[str]) -> tuple[LoadedJob, str]:
     """Read a job, and compose the job file to ship: base merged, overrides and environment variables filled in.
 
     The data is not listed, so it need not be on this machine.
@@ -45,7 +45,7 @@ def resolve(path: Path, overrides: Sequence[str]) -> tuple[JobConfig, str]:
         overrides: The values of `--set`.
 
     Returns:
-        The job, and the text to ship.
+        The job with its document, and the text to ship.
 
     Raises:
         JobError: If the job is not valid. One line per mistake.
@@ -55,7 +55,7 @@ def resolve(path: Path, overrides: Sequence[str]) -> tuple[JobConfig, str]:
     problems = relative_paths([loaded.job, *(one.job for one in loaded.trials())])
     if problems:
         raise BundleError("\n".join(problems))
-    return loaded.job, yaml.safe_dump(loaded.document.expanded(), sort_keys=False, allow_unicode=True)
+    return loaded, yaml.safe_dump(loaded.document.expanded(), sort_keys=False, allow_unicode=True)
 
 
 def gather(includes: Sequence[Path] = (), excludes: Sequence[str] = ()) -> dict[str, Path]:
