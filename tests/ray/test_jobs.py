@@ -184,7 +184,7 @@ def test_what_cannot_be_used_is_refused_in_one_line(head, job, tmp_path):
     wrong.write_text("not-the-token")
     [closed] = free_ports(1)
     cases = [
-        (("ps", "--address", head.url), {"RAY_AUTH_TOKEN_PATH": str(wrong)}, "refuses the token"),
+        (("ps", "--address", head.url), {"RAY_AUTH_TOKEN_PATH": str(wrong)}, "rejects the token. Give this cluster's token by"),
         (("ps", "--address", head.url), {"RAY_AUTH_MODE": "disabled"}, "asks for a token"),
         (("ps", "--address", f"http://127.0.0.1:{closed}"), {}, "no job server answers there"),
         (("ps",), {}, "RAY_API_SERVER_ADDRESS"),

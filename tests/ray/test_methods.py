@@ -73,7 +73,7 @@ def test_a_sweep_goes_on_past_a_trial_that_fails_and_prints_its_table(tmp_path):
     assert float(table["other theta"][-2]) > 0
     assert table["broken"][-2:] == ["-", "-"]
     assert "trial 'broken', seed 0: stage classifier: RuntimeError: the mistake" in done.stderr
-    assert "trial 'broken too', seed 0: as before: stage classifier" in done.stderr
+    assert "trial 'broken too', seed 0: the stage already failed in this attempt: stage classifier" in done.stderr
     assert (tmp_path / "runs" / "runs" / "tiny-cam.other-theta.0" / "report.html").exists()
 
 

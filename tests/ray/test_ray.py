@@ -163,7 +163,7 @@ def test_a_failure_names_cause_place_and_log(ray_session, tmp_path, part, change
 def test_too_many_workers_are_refused_before_they_are_waited_for(ray_session, by_hand, tmp_path):
     job = job_of(tiny_job(run={"workers": 3, "cpus_per_worker": 2}))
     plan = Plan.of([stage_named(job.plan(), "classifier")])
-    with pytest.raises(StageError, match=r"run\.workers = 3 needs 6 CPUs, there are .*; lower run\.workers"):
+    with pytest.raises(StageError, match=r"run\.workers = 3 needs 6 CPUs, but the cluster has .*\. Lower run\.workers\."):
         execute(job, plan, RunStore(str(tmp_path)), quiet())
 
 

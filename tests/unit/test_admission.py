@@ -47,12 +47,32 @@ def test_cpus_are_divided_and_one_is_left():
 @pytest.mark.parametrize(
     ("have", "run", "message"),
     [
-        (cluster(4), {"workers": 4, "cpus_per_worker": 1}, "run.workers = 4 needs 4 CPUs, there are 3 and 0; lower run.workers"),
-        (cluster(8, gpus=(1,)), {"workers": 2}, "run.workers = 2 needs .* CPUs and 2 GPUs, there are 7 and 1"),
-        (cluster(9, at_once=4), {"workers": 3, "cpus_per_worker": 1}, r"there are 2 and 0 \(a sweep runs 4 trials at once"),
-        (cluster(4, at_once=8), {"workers": 1, "cpus_per_worker": 1}, r"there are 0\.375 and 0 .*; lower sweep\.max_c"),
-        (cluster(2, 2, 2), {"workers": 1, "cpus_per_worker": 4}, "find only 0 places: the largest machine has 2 CPUs"),
-        (cluster(4, 4), {"workers": [3, 9], "cpus_per_worker": 3}, "needs 9 CPUs, there are 7"),
+        (
+            cluster(4),
+            {"workers": 4, "cpus_per_worker": 1},
+            "run.workers = 4 needs 4 CPUs, but the cluster has 3 CPUs and 0 GPUs for the job. Lower run.workers.",
+        ),
+        (
+            cluster(8, gpus=(1,)),
+            {"workers": 2},
+            "run.workers = 2 needs .* CPUs and 2 GPUs, but the cluster has 7 CPUs and 1 GPUs for the job.",
+        ),
+        (
+            cluster(9, at_once=4),
+            {"workers": 3, "cpus_per_worker": 1},
+            r"the cluster has 2 CPUs and 0 GPUs for each of 4 trials at once\.",
+        ),
+        (
+            cluster(4, at_once=8),
+            {"workers": 1, "cpus_per_worker": 1},
+            r"has 0\.375 CPUs and 0 GPUs for .*\. Lower sweep\.max_c",
+        ),
+        (
+            cluster(2, 2, 2),
+            {"workers": 1, "cpus_per_worker": 4},
+            "but only 0 fit, because the largest machine has 2 CPUs. Lower run.cpus_per_worker.",
+        ),
+        (cluster(4, 4), {"workers": [3, 9], "cpus_per_worker": 3}, "needs 9 CPUs, but the cluster has 7"),
     ],
 )
 def test_too_little_is_said_with_the_numbers(have, run, message):
@@ -66,7 +86,7 @@ def stages():
 
 
 def test_a_gpu_that_is_not_there(stages, tmp_path):
-    with pytest.raises(StageError, match=r"before the start: run\.gpu is true and there is no GPU") as raised:
+    with pytest.raises(StageError, match=r"before the start: run\.gpu: is true, but no machine has a GPU") as raised:
         checked(RunStore(str(tmp_path)), stages, Execution(gpu=True), cluster(4))
     assert raised.value.stages == tuple(stage.id for stage in stages)
 

@@ -90,7 +90,7 @@ def _notes(job: JobConfig, machine: Machine, resources: JobResources, problem: s
     elif not machine.gpus:
         notes.append("This machine has no GPU. With a GPU, trainings and maps are much faster.")
     if problem is not None:
-        notes.append(f"The job does not fit this machine: {problem}. The estimate assumes enough machines like it.")
+        notes.append(f"The job does not fit this machine: {problem} The estimate assumes enough machines like it.")
     workers, threads = resources.workers, resources.threads
     if workers * threads > machine.cpus:
         many = f"{workers} workers with {threads} CPUs each"

@@ -123,7 +123,8 @@ def exit_on_stage_error(store: RunStore) -> Iterator[None]:
     except StageError as error:
         fail(str(error))
     except ConnectionError as error:
-        fail(f"no Ray cluster at {os.environ.get('RAY_ADDRESS')} takes this process: {str(error).strip().splitlines()[0]}")
+        refused = f"the cluster at {os.environ.get('RAY_ADDRESS')} refused the connection"
+        fail(f"RAY_ADDRESS: {refused}: {str(error).strip().splitlines()[0]}. Check the versions and the token.")
     except OSError as error:
         fail(f"store {store.uri}: {'cannot be read or written: ' if error.errno else ''}{error}")
     except KeyboardInterrupt:

@@ -89,7 +89,7 @@ def predict(
     except (OSError, ValueError) as error:
         fail(str(error))
     except KeyboardInterrupt:
-        fail("interrupted; what is written is kept, run it again to go on", code=130)
+        fail("Interrupted. Written labels are kept. Run the command again to continue.", code=130)
     except Exception as error:  # noqa: BLE001  Ray wraps our errors in classes of its own
         fail(cause(error).line)
     there = len(listing.images) - wanted

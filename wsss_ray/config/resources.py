@@ -65,18 +65,20 @@ def training_share(run: Execution, have: Resources) -> TrainingShare:
     cpus = run.cpus_per_worker or max(1, math.floor(min(have.cpus / most, have.node_cpus)))
     while not run.cpus_per_worker and cpus > 1 and workers_that_fit(have, cpus, gpu) < most:
         cpus -= 1
-    shared = f" (a sweep runs {have.at_once} trials at once, each with its part)" if have.at_once > 1 else ""
+    user, field = "the job", "run.workers"
+    if have.at_once > 1:
+        user, field = f"each of {have.at_once} trials at once", "sweep.max_concurrent"
     if fewest * cpus > have.cpus or (gpu and fewest > have.gpus):
         raise ValueError(
-            f"run.workers = {fewest} needs {fewest * cpus:g} CPUs{f' and {fewest} GPUs' if gpu else ''}, "
-            f"there are {have.cpus:g} and {have.gpus}{shared}; lower {'sweep.max_concurrent' if shared else 'run.workers'}"
+            f"run.workers = {fewest} needs {fewest * cpus:g} CPUs{f' and {fewest} GPUs' if gpu else ''}, but the cluster has "
+            f"{have.cpus:g} CPUs and {have.gpus} GPUs for {user}. Lower {field}."
         )
     found = workers_that_fit(have, cpus, gpu)
     if found < fewest:
         largest = max(node.cpus for node in have.nodes)
         raise ValueError(
-            f"run.workers = {fewest} with {cpus:g} CPUs each find only {found} places: the largest machine has "
-            f"{largest:g} CPUs; lower run.cpus_per_worker"
+            f"run.workers = {fewest} with {cpus:g} CPUs each, but only {found} fit, because the largest machine has "
+            f"{largest:g} CPUs. Lower run.cpus_per_worker."
         )
     if have.at_once > 1:  # no trial takes the share of another
         most = max(fewest, min(most, int(have.cpus // cpus), have.gpus if gpu else most))

@@ -73,7 +73,7 @@ def _wait_for_machines(stages: Sequence[Stage], run: Execution, have: Resources)
     while True:
         try:
             if run.gpu and not have.gpus:
-                raise ValueError("run.gpu is true and there is no GPU; leave it out, or add machines that have one")
+                raise ValueError("run.gpu: is true, but no machine has a GPU. Remove run.gpu, or add machines with GPUs.")
             if any(stage.kind == "train" for stage in stages):
                 training_share(run, have)
         except ValueError:

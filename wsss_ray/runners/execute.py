@@ -161,7 +161,7 @@ class _Here:
         for stage in group:
             known = self.failures.of(stage.id)
             if known is not None:
-                raise StageError(f"as before: {known}", [stage.id])
+                raise StageError(f"the stage already failed in this attempt: {known}", [stage.id])
 
     def _try(self, group: Sequence[Stage]) -> None:
         self.failures.forget(group)

@@ -131,7 +131,7 @@ class JobServer:
         try:
             yield
         except AuthenticationError as error:
-            what = "refuses the token; is it this cluster's? Give it" if self.access.token else "asks for a token; give it"
+            what = "rejects the token. Give this cluster's token" if self.access.token else "asks for a token. Give it"
             raise ClusterError(f"{url} {what} by RAY_AUTH_TOKEN_PATH (a file) or RAY_AUTH_TOKEN") from error
         except requests.exceptions.JSONDecodeError as error:
             raise ClusterError(f"{url}: what answers there is no job server of Ray; check the port") from error

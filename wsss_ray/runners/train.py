@@ -171,8 +171,8 @@ class _Machines:
             self._enough = now
         elif now - self._enough > self.patience:
             raise ValueError(
-                f"the machines have had places for {there} of {self.share.workers[0]} workers for {self.patience:.0f} s; "
-                "add machines and submit again to go on"
+                f"only {there} of {self.share.workers[0]} workers have fitted on the cluster for {self.patience:.0f} s. "
+                "Add machines and submit again."
             )
 
 

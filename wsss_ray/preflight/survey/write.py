@@ -119,8 +119,8 @@ def _heading(found: Survey, out: Path) -> list[str]:
         f"Written by wsss-ray init for {found.folder} ({found.listing.what}),",
         f"{found.num_train} training images: {classes}{', ...' if len(found.listing.classes) > 12 else ''};",
         f"for a machine with {found.machine.words()}.",
-        f"  wsss-ray check {out.name}     two batches of each stage: mistakes, time, memory",
-        f"  wsss-ray submit {out.name}    run it; call again to resume",
+        f"  wsss-ray check {out.name}     run two batches of each stage to catch errors and estimate time and memory",
+        f"  wsss-ray submit {out.name}    run the job; submit again to resume",
     ]
 
 
