@@ -1,7 +1,7 @@
 """A small world of a user's own data, and a table of what people get wrong in it: what is typed, and what must be said.
 
 What takes more than a command has tests of its own: Ctrl-C (tests/ray/test_ray.py, test_jobs.py), full and read-only disks, lost
-machines (tests/faults), memory that runs out (tests/unit/test_check.py), several submits at once (tests/unit/test_claims.py,
+machines (tests/faults), memory that runs out (tests/unit/test_dry_run.py), several submits at once (tests/unit/test_claims.py,
 test_loggers.py), code of one's own that fails (tests/contract/test_plugins.py).
 """
 
