@@ -21,17 +21,6 @@ from wsss_ray.reporting.report.page import render
 from wsss_ray.storage.store import RunStore
 
 
-def test_voc_palette() -> None:
-    assert pictures.palette()[[0, 1, 2, 15, 20, 255]].tolist() == [
-        [0, 0, 0],
-        [128, 0, 0],
-        [0, 128, 0],
-        [192, 128, 128],
-        [0, 64, 128],
-        [224, 224, 192],
-    ]
-
-
 def test_small_label_maps_are_enlarged_and_undecided_pixels_hatched() -> None:
     picture = pictures.labels(np.full((64, 64), IGNORE, np.uint8))
     assert (picture.width, picture.height) == (128, 128)
