@@ -6,10 +6,10 @@ import os
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Literal
 
-from wsss_ray.data.folder import SUFFIXES, bare, nfc, walk
+from wsss_ray.data.image_files import alike, bare, is_image_name, nfc, walk_folder
 from wsss_ray.data.tags import TagRow, read_table
 from wsss_ray.preflight.survey.listing import FolderListing, ListedImage, inside
 
@@ -54,16 +54,14 @@ class Tree:
 def scan(root: Path) -> Tree:
     """List the image files of a folder as the data source `Folder` does: by extension, without hidden files."""
     names, unread = [], defaultdict[str, int](int)
-    for folder, subfolders, files in walk(root):
+    for folder, subfolders, files in walk_folder(root):
         subfolders[:] = [name for name in subfolders if not name.startswith(".")]
         start = os.path.relpath(folder, root).replace(os.sep, "/")
         for file in files:
             ending = os.path.splitext(file)[1].lower()
-            if file.startswith("."):
-                continue
-            if ending in SUFFIXES:
+            if is_image_name(file):
                 names.append(file if start == "." else f"{start}/{file}")
-            elif ending in _UNREAD:
+            elif ending in _UNREAD and not file.startswith("."):
                 unread[ending] += 1
     return Tree(root, tuple(sorted(names)), dict(unread))
 
@@ -163,7 +161,7 @@ class Names:
         self.loose: dict[str, list[str]] = defaultdict(list)
         for name in tree.names:
             self.whole[nfc(bare(name))].append(name)
-            self.loose[_loose(name)].append(name)
+            self.loose[alike(name)].append(name)
 
     def find(self, image: str) -> str | None:
         """Return the file that a table means. Folder, extension and case may differ if only one file fits. None if none fits."""
@@ -171,17 +169,13 @@ class Names:
         exact = [name for name in named if nfc(name) == nfc(image)]
         if exact or len(named) == 1:
             return (exact or named)[0]
-        near = self.loose.get(_loose(image), [])
+        near = self.loose.get(alike(image), [])
         return near[0] if len(near) == 1 else None
 
     def strictly(self, image: str) -> bool:
         """Tell whether the data source `Folder` finds the file as well, as it is stricter than `find`."""
         named = self.whole.get(nfc(bare(image)), [])
         return any(nfc(name) == nfc(image) for name in named) or (len(named) == 1 and image == bare(image))
-
-
-def _loose(name: str) -> str:
-    return nfc(bare(PurePosixPath(name).name)).lower()
 
 
 def _of_table(tree: Tree, path: Path) -> FolderListing:
