@@ -14,6 +14,7 @@ from PIL import Image
 
 from tests.unit.test_report import JOB, Page, log, make_plan
 from wsss_ray.core.values import IGNORE
+from wsss_ray.engine.training_log import parse_log
 from wsss_ray.reporting import report
 from wsss_ray.reporting.report import charts, pictures
 from wsss_ray.reporting.report.markup import duration, escape, number, tag
@@ -36,7 +37,7 @@ def test_heat_grows_in_lightness() -> None:
 
 def test_log_keeps_the_last_of_a_repeated_step_and_drops_torn_lines() -> None:
     data = b'{"step": 2, "loss": 1.0}\n{"step": 1, "loss": 3.0}\n{"step": 2, "loss": 0.5}\n{"st'
-    assert [(row["step"], row["loss"]) for row in charts.read_log(data)] == [(1, 3.0), (2, 0.5)]
+    assert [(row["step"], row["loss"]) for row in parse_log(data)] == [(1, 3.0), (2, 0.5)]
 
 
 @pytest.mark.parametrize(
@@ -73,7 +74,7 @@ def test_a_value_that_a_template_lacks_is_an_error(name: str, given: dict) -> No
 
 def test_the_quality_over_a_training_is_drawn_where_it_was_measured(tmp_path) -> None:
     store, (plan, named) = RunStore(str(tmp_path)), make_plan()
-    path, rows = store.stage_path(named["classifier"], "metrics.jsonl"), charts.read_log(log(40))
+    path, rows = store.stage_path(named["classifier"], "metrics.jsonl"), parse_log(log(40))
     store.write(path, log(40))
     assert "classifier (not finished): mIoU" not in Page(report.build(store, "r", plan, JOB).decode()).texts
     scored = [row | ({"val_miou": 0.25 + 0.001 * place} if place % 10 == 9 else {}) for place, row in enumerate(rows)]

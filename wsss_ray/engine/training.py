@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
@@ -26,8 +24,9 @@ from wsss_ray.engine.checkpoints import (
     use_bfloat16,
 )
 from wsss_ray.engine.loader import ShardedImages, micro_batches
-from wsss_ray.engine.loop import Step, fit
+from wsss_ray.engine.loop import fit
 from wsss_ray.engine.online_labels import Labels, OnlineBatches, gather, label_makers
+from wsss_ray.engine.training_log import MetricsLog
 from wsss_ray.engine.validation import Validation, Validator
 from wsss_ray.storage.store import RunStore
 
@@ -217,64 +216,3 @@ class BackgroundWriter:
     def _wait(self) -> None:
         if self._last is not None:
             self._last.result()
-
-
-class MetricsLog:
-    """Write metrics.jsonl, one line every `every` steps. Each write replaces the whole file.
-
-    Lines of an earlier attempt after step `start` are dropped. The time between two writes is at least one second, and at least
-    100 times the duration of the last write, so a long file on a slow store takes at most 1 % of the time.
-    """
-
-    def __init__(self, store: RunStore, stage: Stage, start: int, *, every: int) -> None:
-        self.store, self.path, self.every = store, store.stage_path(stage, "metrics.jsonl"), every
-        text = store.read(self.path) if store.exists(self.path) else b""
-        lines = [line for line in text.splitlines(keepends=True) if json.loads(line)["step"] <= start]
-        logged = [loss for line in reversed(lines) if (loss := json.loads(line).get("loss")) is not None]
-        self.loss: float | None = logged[0] if logged else None
-        self._text = bytearray(b"".join(lines))
-        self._written = len(self._text)
-        self._since: list[Step] = []
-        self._next = time.monotonic()
-
-    def add(self, step: Step, batch_size: int, *, flush: bool, miou: float | None = None) -> None:
-        """Note a step. Every `every` steps, and at a checkpoint (`flush`), add a line with the mean losses since the last one.
-
-        A score (`miou`) goes into that line. If no line is due, it gets a line of its own, which changes no mean.
-        """
-        self._since.append(step)
-        when = {"step": step.step, "epoch": round(step.epoch, 4), "time": round(time.time(), 3)}
-        score = {} if miou is None else {"val_miou": miou}
-        if step.step % self.every and not flush:
-            self._text += json.dumps(when | score).encode() + b"\n" if score else b""
-            return
-        count, seconds = len(self._since), sum(s.seconds for s in self._since)
-        names = sorted({name for s in self._since for name in s.terms})
-        self.loss = sum(s.loss for s in self._since) / count
-        line = {
-            **when,
-            "loss": self.loss,
-            "terms": {name: sum(s.terms.get(name, 0.0) for s in self._since) / count for name in names},
-            "lr": step.lr,
-            "images_per_s": round(count * batch_size / seconds, 2),
-            "wait_share": round(sum(s.waited for s in self._since) / seconds, 4),
-            **score,
-        }
-        self._text += json.dumps(line).encode() + b"\n"
-        self._since = []
-
-    def due(self) -> bool:
-        """Tell whether there are lines to write, and the time between two writes has passed."""
-        return len(self._text) > self._written and time.monotonic() > self._next
-
-    def take(self) -> Callable[[], None]:
-        """Copy the present lines. The returned function writes them."""
-        lines, self._written = bytes(self._text), len(self._text)
-
-        def commit() -> None:
-            began = time.monotonic()
-            self.store.write(self.path, lines)
-            ended = time.monotonic()
-            self._next = ended + max(1.0, 100 * (ended - began))
-
-        return commit
