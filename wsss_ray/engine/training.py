@@ -24,7 +24,7 @@ from wsss_ray.engine.checkpoints import (
     use_bfloat16,
 )
 from wsss_ray.engine.loader import ShardedImages, micro_batches
-from wsss_ray.engine.loop import fit
+from wsss_ray.engine.loop import fit, is_distributed
 from wsss_ray.engine.online_labels import Labels, OnlineBatches, gather, label_makers
 from wsss_ray.engine.training_log import MetricsLog
 from wsss_ray.engine.validation import Validation, Validator
@@ -171,7 +171,7 @@ def _agree_on_start(problem: str | None, start: int) -> int:
     Otherwise a worker whose file is missing would leave the others waiting for its gradients.
     """
     found: list[tuple[str | None, int] | None] = [(problem, start)]
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
+    if is_distributed():
         found *= torch.distributed.get_world_size()
         torch.distributed.all_gather_object(found, (problem, start))
     problems = [one[0] for one in found if one is not None and one[0] is not None]
