@@ -114,7 +114,7 @@ class Curve:
 
 def small_saliency(data: bytes | None) -> MapArray | None:
     """Decode a saliency map and shrink it to the size of its thumbnail."""
-    return None if data is None else shrink_labels(codecs.decode_gray(data)).astype(np.float32) / np.float32(255)
+    return None if data is None else codecs.as_saliency(shrink_labels(codecs.decode_gray(data)))
 
 
 def curve(store: RunStore, rule: Rule, num_labels: int, of: int) -> Curve | None:
