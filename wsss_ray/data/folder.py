@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from wsss_ray.core.component import NotIdentity
 from wsss_ray.data.image_files import SUFFIXES, alike, bare, is_image_name, nfc, read_files, walk_folder
 from wsss_ray.data.source import Item, Raw, Source, Split, expand, file_state, once
-from wsss_ray.data.tags import Table, TagRow, check_classes, indices, read_table
+from wsss_ray.data.tags import Table, TagRow, check_classes, indices, read_tag_table
 
 
 class Folder(Source):
@@ -153,7 +153,7 @@ class Folder(Source):
 
 
 def _table(path: str, field: str) -> Table:
-    return once((path, field), lambda: read_table(expand(path), field))
+    return once((path, field), lambda: read_tag_table(expand(path), field))
 
 
 def _find(row: TagRow, files: dict[str, tuple[str, ...]], root: str) -> str:

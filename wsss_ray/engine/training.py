@@ -84,12 +84,12 @@ def run_training(
         problem = str(error)
     start = _agree_on_start(problem, _first_step(store, stage) if rank == 0 else 0)
     assert ready is not None
-    images, bare, optimizer = ready
+    images, net, optimizer = ready
     total = learner.total_steps(len(images))
     made: Labels = {}
     if start:
         saved = load_checkpoint(store, _stage_with_checkpoint(store, stage, start), start, str(device))
-        bare.load_state_dict(saved.net)
+        net.load_state_dict(saved.net)
         optimizer.load_state_dict(saved.optimizer)
         made = {step: label_BHW[rank::world] for step, label_BHW in saved.labels.items()}
     log = MetricsLog(store, stage, start, every=log_every) if rank == 0 else None
@@ -105,28 +105,28 @@ def run_training(
         workers=loader_workers,
         pin=device.type == "cuda",
     )
-    net = wrap(bare)
+    wrapped = wrap(net)
     with ExitStack() as stack:
         writer, online = stack.enter_context(BackgroundWriter()), None
         # Closed by the stack: if the garbage collector closed the batches, an interrupt would be lost.
         batches: Iterator[list[Batch]] = stack.enter_context(closing(loaded))
         if isinstance(learner, OnlineSegmenter):
             makers = stack.enter_context(label_makers(learner, label_workers))
-            batches = online = OnlineBatches(bare, learner, batches, makers, start=start, device=device, made=made)
-        for step in fit(net, learner, optimizer, batches, start=start, total=total, num_images=len(images), device=device):
+            batches = online = OnlineBatches(net, learner, batches, makers, start=start, device=device, made=made)
+        for step in fit(wrapped, learner, optimizer, batches, start=start, total=total, num_images=len(images), device=device):
             keep = step.step % checkpoint_every == 0 or step.step == total
             labels = gather(online.pending()) if online is not None and keep else {}
-            miou = validator.miou(bare, device, step=step.step, total=total) if validator is not None else None
+            miou = validator.miou(net, device, step=step.step, total=total) if validator is not None else None
             if log is None:
                 continue
             log.add(step, learner.batch_size, flush=keep, miou=miou)
             if keep:
-                checkpoint = take_checkpoint(store, stage, bare, optimizer, step.step, labels=labels)
+                checkpoint = take_checkpoint(store, stage, net, optimizer, step.step, labels=labels)
                 writer.begin(log.take(), checkpoint)
             elif log.due() and not writer.busy():
                 writer.begin(log.take())
     if log is not None:
-        save_model(store, stage, bare)
+        save_model(store, stage, net)
         return {"final_loss": log.loss, "steps": total, "images": len(images)}
     return {}
 

@@ -157,7 +157,7 @@ class PredictWorker:
                 failures.append((found.path, row["reason"]))
             rows.append(row)
         if self.work.form == "parquet":
-            write_shard(self.work.out, part.number, rows)
+            write_prediction_shard(self.work.out, part.number, rows)
         return failures
 
     def _predicted(self, found: Found) -> dict[str, Any]:
@@ -210,7 +210,7 @@ def blended(image_HWC: ImageArray, label_HW: LabelArray) -> ImageArray:
     return np.where((label_HW > 0)[..., None], mixed_HWC, image_HWC)
 
 
-def write_shard(out: Path, number: int, rows: Sequence[Mapping[str, Any]]) -> None:
+def write_prediction_shard(out: Path, number: int, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write a Parquet shard atomically."""
     buffer = io.BytesIO()
     pq.write_table(schemas.table("predictions", rows), buffer, compression="zstd")

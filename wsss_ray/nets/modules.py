@@ -244,7 +244,7 @@ def init_he(layers: Sequence[nn.Module]) -> None:
                 nn.init.zeros_(layer.bias)
 
 
-def bare(net: nn.Module) -> nn.Module:
+def unwrapped(net: nn.Module) -> nn.Module:
     """Return the network itself if `net` wraps it for distributed training, else `net`.
 
     Args:
@@ -254,7 +254,7 @@ def bare(net: nn.Module) -> nn.Module:
         The network without its wrapper.
 
     Example:
-        >>> bare(DistributedDataParallel(segnet)) is segnet
+        >>> unwrapped(DistributedDataParallel(segnet)) is segnet
         True
     """
     inner = getattr(net, "module", None)

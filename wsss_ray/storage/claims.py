@@ -101,7 +101,7 @@ class Claims:
                 with suppress(OSError):
                     self.store.delete(self._path(name))
 
-    def sweep(self) -> None:
+    def remove_stale(self) -> None:
         """Remove claims on finished stages, left by holders that died after writing the record, and old temporary files."""
         for file_name in self.store.names(self.store.path("claims")):
             name = file_name.removesuffix(".json")

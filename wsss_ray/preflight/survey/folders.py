@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from wsss_ray.data.image_files import alike, bare, is_image_name, nfc, walk_folder
-from wsss_ray.data.tags import TagRow, read_table
+from wsss_ray.data.tags import TagRow, read_tag_table
 from wsss_ray.preflight.survey.listing import FolderListing, ListedImage, inside
 
 TABLES = (".csv", ".json", ".jsonl", ".parquet")
@@ -96,7 +96,7 @@ def read_folder(folder: Path, *, tags: Path | None, masks: Path | None) -> Folde
 def _with_table(folder: Path, tree: Tree, given: Path | None, problems: list[str]) -> tuple[Path | None, Tree]:
     """Choose the table of tags, and the tree that its names refer to. Append mistakes in tables to `problems`."""
     if given is not None:
-        rows = read_table(given, "tags").rows
+        rows = read_tag_table(given, "tags").rows
         best = _best_root(folder, tree, rows)
         if best is None:
             raise ValueError(f"--tags {given}: none of its {len(rows)} images is in {folder}; the first is {rows[0].image!r}")
@@ -104,7 +104,7 @@ def _with_table(folder: Path, tree: Tree, given: Path | None, problems: list[str
     fitting = []
     for path in _tables(folder):
         try:
-            rows = read_table(path, "tags").rows
+            rows = read_tag_table(path, "tags").rows
         except ValueError as error:
             problems.append(str(error))
             continue
@@ -179,7 +179,7 @@ class Names:
 
 
 def _of_table(tree: Tree, path: Path) -> FolderListing:
-    table = read_table(path, "tags")
+    table = read_tag_table(path, "tags")
     names = Names(tree)
     tags: dict[str, tuple[str, ...]] = {}
     splits: dict[str, Literal["weak", "val"]] = {}
