@@ -109,8 +109,8 @@ def test_the_tables_are_the_schemas():
     names |= {"list<element: uint32>": "list of uint32", "list<element: int64>": "list of int64"}
     expected = {
         (name, field.name): names[str(field.type).replace("item:", "element:")]
-        for name, schema in schemas._NAMES.items()
-        for field in schema
+        for name, artifact in schemas.ARTIFACTS.items()
+        for field in artifact.schema
         if field.name != "image_id"
     }
     found, schema = {}, ""

@@ -112,7 +112,7 @@ def test_claims_on_what_is_done_are_swept(store, stages):
         store.write_json(store.path("claims", f"{stage.id}.json"), claim)
     store.commit(done, {"id": done.id})
     with Claims(store, "one") as one:
-        one.sweep()
+        one.remove_stale()
     assert store.names(store.path("claims")) == [f"{open_one.id}.json"]
 
 

@@ -6,7 +6,8 @@ import os
 
 import pytest
 
-from wsss_ray.inference.inputs import bare, list_images
+from wsss_ray.data.image_files import bare
+from wsss_ray.inference.inputs import list_images
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from tests.report_set import IMAGES, RULES, SIZE, fill, maps_of, saliency_of
 from tests.unit.test_report import CLASSES, HOSTILE, JOB, draw
 from wsss_ray.core.plan import Stage
 from wsss_ray.core.values import IGNORE
+from wsss_ray.data.images import voc_palette
 from wsss_ray.ops.confusion import confusion, scores
 from wsss_ray.reporting import report
 from wsss_ray.reporting.report import pictures
@@ -88,7 +89,7 @@ def drawn(page: Page) -> dict[int, np.ndarray]:
         return [card.querySelector("h4").firstChild.textContent, btoa(text), canvas.height];
     })"""
     table = np.full(1 << 24, 254, np.uint8)  # no label
-    table[pictures.palette(len(CLASSES) + 1) @ COLOR] = range(len(CLASSES) + 1)
+    table[voc_palette()[: len(CLASSES) + 1] @ COLOR] = range(len(CLASSES) + 1)
     table[np.array(pictures.HATCH) @ COLOR] = IGNORE
     found = {}
     for name, text, height in page.locator(".card").evaluate_all(script):

@@ -14,22 +14,12 @@ from PIL import Image
 
 from tests.unit.test_report import JOB, Page, log, make_plan
 from wsss_ray.core.values import IGNORE
+from wsss_ray.engine.training_log import parse_log
 from wsss_ray.reporting import report
 from wsss_ray.reporting.report import charts, pictures
 from wsss_ray.reporting.report.markup import duration, escape, number, tag
 from wsss_ray.reporting.report.page import render
 from wsss_ray.storage.store import RunStore
-
-
-def test_voc_palette() -> None:
-    assert pictures.palette()[[0, 1, 2, 15, 20, 255]].tolist() == [
-        [0, 0, 0],
-        [128, 0, 0],
-        [0, 128, 0],
-        [192, 128, 128],
-        [0, 64, 128],
-        [224, 224, 192],
-    ]
 
 
 def test_small_label_maps_are_enlarged_and_undecided_pixels_hatched() -> None:
@@ -47,7 +37,7 @@ def test_heat_grows_in_lightness() -> None:
 
 def test_log_keeps_the_last_of_a_repeated_step_and_drops_torn_lines() -> None:
     data = b'{"step": 2, "loss": 1.0}\n{"step": 1, "loss": 3.0}\n{"step": 2, "loss": 0.5}\n{"st'
-    assert [(row["step"], row["loss"]) for row in charts.read_log(data)] == [(1, 3.0), (2, 0.5)]
+    assert [(row["step"], row["loss"]) for row in parse_log(data)] == [(1, 3.0), (2, 0.5)]
 
 
 @pytest.mark.parametrize(
@@ -84,7 +74,7 @@ def test_a_value_that_a_template_lacks_is_an_error(name: str, given: dict) -> No
 
 def test_the_quality_over_a_training_is_drawn_where_it_was_measured(tmp_path) -> None:
     store, (plan, named) = RunStore(str(tmp_path)), make_plan()
-    path, rows = store.stage_path(named["classifier"], "metrics.jsonl"), charts.read_log(log(40))
+    path, rows = store.stage_path(named["classifier"], "metrics.jsonl"), parse_log(log(40))
     store.write(path, log(40))
     assert "classifier (not finished): mIoU" not in Page(report.build(store, "r", plan, JOB).decode()).texts
     scored = [row | ({"val_miou": 0.25 + 0.001 * place} if place % 10 == 9 else {}) for place, row in enumerate(rows)]

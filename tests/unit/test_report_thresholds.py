@@ -23,10 +23,10 @@ from wsss_ray.methods.rrm import ReliableRegions
 from wsss_ray.ops.background import CamBackground, PowerBackground, SaliencyBackground
 from wsss_ray.ops.confusion import confusion
 from wsss_ray.ops.crf import DenseCrf
-from wsss_ray.ops.seeds import cut, recompute
+from wsss_ray.ops.seeds import confusions_over_thresholds, cut, recompute
 from wsss_ray.ops.spacing import evenly_spaced
 from wsss_ray.reporting.report import embedded
-from wsss_ray.reporting.report.thresholds import FIGURES, THETAS, Curve, Rule, curve, sweep
+from wsss_ray.reporting.report.thresholds import FIGURES, THETAS, Curve, Rule, curve
 from wsss_ray.storage.store import RunStore
 
 
@@ -39,7 +39,7 @@ def test_every_theta_at_once_is_each_theta_alone(rule: RecipeSeeds) -> None:
     mask = rng.choice(np.array([0, 1, 4, 6, IGNORE], np.uint8), (20, 30))
     cue, classes = rng.random((20, 30)) < 0.3, (0, 3, 5)
     for count in (3, 1):
-        found = sweep(recipe, peak[:count], mean[:count], classes[:count], cue, mask, THETAS, 7)
+        found = confusions_over_thresholds(recipe, THETAS, peak[:count], mean[:count], cue, classes[:count], mask, 7)
         for theta, matrix in zip(THETAS, found, strict=True):
             label = recompute(recipe, float(theta), peak[:count], mean[:count], cue, classes[:count])
             np.testing.assert_array_equal(matrix, confusion(mask, label, 7), err_msg=f"{count} at {theta}")
@@ -48,7 +48,7 @@ def test_every_theta_at_once_is_each_theta_alone(rule: RecipeSeeds) -> None:
 @pytest.mark.parametrize("recipe", [Recipe(), Recipe(region="of_pixels", winner="nobody")], ids=str)
 def test_an_image_without_tags_is_all_cues(recipe: Recipe) -> None:
     none, cue = np.zeros((0, 2, 2), np.float32), np.array([[True, False], [False, False]])
-    found = sweep(recipe, none, none, (), cue, np.zeros((2, 2), np.uint8), THETAS, 2)
+    found = confusions_over_thresholds(recipe, THETAS, none, none, cue, (), np.zeros((2, 2), np.uint8), 2)
     assert (found == [[1, 0, 3], [0, 0, 0]]).all()
 
 

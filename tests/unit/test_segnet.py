@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 import pytest
 import torch
@@ -51,6 +53,20 @@ def test_random_bits_are_splitmix64():
         words = splitmix64(next(splitmix64((next(splitmix64(key % 2**64)) + stream) % 2**64)))
         expected = np.array([next(words) for _ in range(3)], np.uint64).view(np.int16)[:10]
         assert random_bits((key,), stream=stream, count=10, device=torch.device("cpu"))[0].tolist() == expected.tolist()
+
+
+def test_random_bits_stay_as_they_are():
+    """Equal bits keep trainings equal, byte for byte."""
+    keys, cpu = (17, 42, 2**63 + 5, -3), torch.device("cpu")
+    assert random_bits(keys, stream=3, count=6, device=cpu).tolist() == [
+        [-12928, 27485, -21763, 26118, 4626, -1138],
+        [2407, -12575, 17391, 30642, 32312, 1751],
+        [13720, 781, -18965, 3295, 11294, -19465],
+        [5292, 13145, -23653, -22423, 13074, 1895],
+    ]
+    many = random_bits(keys, stream=7, count=40001, device=cpu).contiguous().numpy().tobytes()
+    assert hashlib.sha256(many).hexdigest() == "295ce5d28463a9fdb422f72367e83eeddc94ccf339f07c272e720056d4152643"
+    assert random_bits((), stream=0, count=3, device=cpu).shape == (0, 3)
 
 
 def test_random_bits_are_even():

@@ -84,7 +84,7 @@ def test_what_killed_writers_left_is_swept_when_the_stage_is_done(tmp_path):
     store.commit(STAGE, {})
     assert [path.exists() for path in left] == [False, False, False, True], "y is not done"
     assert store.exists(store.path("stages", "x", "shards", "part-00000.parquet"))
-    assert store.sweep(STAGE) == 0
+    assert store.remove_unfinished(STAGE) == 0
 
 
 @pytest.mark.parametrize(

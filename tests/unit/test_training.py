@@ -17,7 +17,8 @@ from wsss_ray.core.optim import Sgd
 from wsss_ray.engine.checkpoints import build_model, load_model
 from wsss_ray.engine.loader import ShardedImages, global_batch, micro_batches
 from wsss_ray.engine.loop import _Totals, fit
-from wsss_ray.engine.training import BackgroundWriter, MetricsLog, TrainingError, _agree_on_start
+from wsss_ray.engine.training import BackgroundWriter, TrainingError, _agree_on_start
+from wsss_ray.engine.training_log import MetricsLog
 from wsss_ray.storage.store import RunStore
 from wsss_ray.storage.tail import LineTail
 

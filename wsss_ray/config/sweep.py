@@ -15,6 +15,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from wsss_ray.core.component import canonical, digest
+from wsss_ray.core.names import shortest_ends
 from wsss_ray.core.plan import Plan
 from wsss_ray.core.randomness import random_key
 
@@ -203,8 +204,8 @@ def trial_of(point: dict[str, Any]) -> Trial:
 
 
 def _labels(point: dict[str, Any]) -> Iterator[str]:
+    ends = shortest_ends(point)
     for name, value in point.items():
-        short = next(end for end in _ends(name) if sum(f".{other}".endswith(f".{end}") for other in point) == 1 or end == name)
         tags = [value[tag] for tag in ("name", "kind") if isinstance(value, dict) and tag in value]
         if tags:
             alone = {key: part for key, part in value.items() if key not in ("name", "kind")}
@@ -212,15 +213,9 @@ def _labels(point: dict[str, Any]) -> Iterator[str]:
         elif name == "method.name":
             yield str(value)
         elif isinstance(value, dict | list):
-            yield f"{short} {digest(value)[:6]}"
+            yield f"{ends[name]} {digest(value)[:6]}"
         else:
-            yield f"{short} {value:.6g}" if isinstance(value, float) else f"{short} {value}"
-
-
-def _ends(name: str) -> list[str]:
-    """List the ends of a dotted path: its last part, its last two parts, and so on."""
-    parts = name.split(".")
-    return [".".join(parts[start:]) for start in range(len(parts) - 1, -1, -1)]
+            yield f"{ends[name]} {value:.6g}" if isinstance(value, float) else f"{ends[name]} {value}"
 
 
 def _rounded(value: float) -> float:

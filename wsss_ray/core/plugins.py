@@ -16,6 +16,7 @@ from functools import cache
 from importlib.metadata import entry_points
 
 from wsss_ray.core.component import Component, twice
+from wsss_ray.core.errors import in_one_line
 
 GROUP = "wsss_ray.plugins"
 PLUGINS = "WSSS_RAY_PLUGINS"
@@ -70,7 +71,7 @@ def _failure(module: str) -> str | None:
     try:
         importlib.import_module(module)
     except Exception as error:  # noqa: BLE001  a plug-in may raise anything
-        return " ".join(f"{type(error).__name__}: {error}".split())
+        return in_one_line(error)
     return None
 
 

@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 from wsss_ray.core.component import NotIdentity
 from wsss_ray.data.coco_json import CocoImage, Instances, read_instances
 from wsss_ray.data.coco_masks import Crowd, draw_labels, pycocotools
+from wsss_ray.data.image_files import read_files, read_image
 from wsss_ray.data.source import Item, Raw, Source, Split, expand
 from wsss_ray.data.tags import check_classes, numbered_lines
 
@@ -122,12 +123,7 @@ class Coco(Source):
 
     def load(self, item: Item) -> Raw:
         """Read the image, and read or draw the mask."""
-        if item.path is None:
-            raise ValueError(f"image {item.image_id} has no file")
-        image = Path(item.path).read_bytes()
-        if item.annotation is not None:
-            return Raw(image, self._draw(item))
-        return Raw(image, Path(item.mask).read_bytes() if item.mask else None)
+        return read_files(item) if item.annotation is None else Raw(read_image(item), self._draw(item))
 
     def _path(self, name: str, field: str) -> Path:
         root = expand(self.root)

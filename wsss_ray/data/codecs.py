@@ -35,6 +35,11 @@ def decode_gray(data: bytes, *, max_pixels: int = MOST_PIXELS) -> NDArray[np.uin
     return np.array(_sized(PngImageFile(io.BytesIO(data)), max_pixels), dtype=np.uint8)
 
 
+def as_saliency(gray_HW: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Convert the gray values of a stored saliency map to float32 in [0, 1]."""
+    return np.asarray(gray_HW.astype(np.float32) / np.float32(255))
+
+
 def decode_rgb(data: bytes) -> NDArray[np.uint8]:
     """Decode an ingested image to a writable RGB array (H, W, 3); pydensecrf needs it writable.
 

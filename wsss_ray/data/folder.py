@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import os
-import unicodedata
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 from pydantic import Field, model_validator
 
 from wsss_ray.core.component import NotIdentity
+from wsss_ray.data.image_files import SUFFIXES, alike, bare, is_image_name, nfc, read_files, walk_folder
 from wsss_ray.data.source import Item, Raw, Source, Split, expand, file_state, once
-from wsss_ray.data.tags import Table, TagRow, check_classes, indices, read_table
-
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".tif", ".tiff", ".bmp")
+from wsss_ray.data.tags import Table, TagRow, check_classes, indices, read_tag_table
 
 
 class Folder(Source):
@@ -96,7 +93,10 @@ class Folder(Source):
             if split == "val" and others is not None and found is None:
                 raise ValueError(f"{row.where}: mask {other} is missing; every validation image needs one")
             path = f"{root}/{name}"
-            size, changed = file_state(path) or _fail(f"{row.where}: image {path} is gone")
+            state = file_state(path)
+            if state is None:
+                raise ValueError(f"{row.where}: image {path} is gone")
+            size, changed = state
             first, masked = first or image_id, masked or found is not None
             if found is None:
                 yield Item(image_id, tags, path, None, size, changed=changed)
@@ -107,9 +107,7 @@ class Folder(Source):
 
     def load(self, item: Item) -> Raw:
         """Read the image, and the mask if there is one."""
-        if item.path is None:
-            raise ValueError(f"image {item.image_id} has no file")
-        return Raw(Path(item.path).read_bytes(), Path(item.mask).read_bytes() if item.mask else None)
+        return read_files(item)
 
     def _rows(self, split: Split) -> list[TagRow]:
         listed = list(_table(self.val, "val").rows) if self.val is not None else []
@@ -131,9 +129,9 @@ class Folder(Source):
 
     def _scan(self) -> dict[str, tuple[str, ...]]:
         """Find all images below the root: relative path without extension -> relative paths, with forward slashes."""
-        return once((self.root, self.masks, self.saliency), self._walk)
+        return once((self.root, self.masks, self.saliency), self._find_files)
 
-    def _walk(self) -> dict[str, tuple[str, ...]]:
+    def _find_files(self) -> dict[str, tuple[str, ...]]:
         root = expand(self.root)
         if not root.is_dir():
             raise ValueError(f"data.root: {root} is not a folder; set it to the folder of the images")
@@ -141,54 +139,21 @@ class Folder(Source):
             raise ValueError(f"data.masks: {expand(self.masks)} is not a folder; set it to the folder of the masks, or to null")
         other = {os.path.realpath(expand(path)) for path in (self.masks, self.saliency) if path is not None}
         found: dict[str, tuple[str, ...]] = {}
-        for folder, subfolders, files in walk(root):
+        for folder, subfolders, files in walk_folder(root):
             inner = [sub for sub in subfolders if not sub.startswith(".")]
             subfolders[:] = [sub for sub in inner if os.path.realpath(os.path.join(folder, sub)) not in other]
             inside = os.path.relpath(folder, root).replace(os.sep, "/")
             prefix = "" if inside == "." else f"{inside}/"
             for file in files:
-                if file.lower().endswith(SUFFIXES) and not file.startswith("."):
+                if is_image_name(file):
                     name = prefix + file
                     key = nfc(bare(name))
                     found[key] = (*found[key], name) if key in found else (name,)
         return found
 
 
-def walk(folder: str | Path) -> Iterator[tuple[str, list[str], list[str]]]:
-    """Walk a folder like `os.walk`, but raise an OSError that names a folder if it cannot be read.
-
-    An unreadable `lost+found` is skipped: file systems create it for their own use.
-    """
-
-    def stop(error: OSError) -> None:
-        if PurePosixPath(str(error.filename)).name != "lost+found":
-            raise error
-
-    return os.walk(folder, onerror=stop)
-
-
 def _table(path: str, field: str) -> Table:
-    return once((path, field), lambda: read_table(expand(path), field))
-
-
-def _fail(message: str) -> NoReturn:
-    raise ValueError(message)
-
-
-def bare(name: str) -> str:
-    """Return a file name without the extension of an image; other extensions stay."""
-    stem, dot, suffix = name.rpartition(".")
-    return stem if f"{dot}{suffix.lower()}" in SUFFIXES else name
-
-
-def nfc(name: str) -> str:
-    """Normalise accents to one spelling (NFC): macOS stores a letter and its accent separately."""
-    return name if name.isascii() else unicodedata.normalize("NFC", name)
-
-
-def alike(path: str) -> str:
-    """Return a path without folder, extension and case, to compare similar names."""
-    return nfc(bare(PurePosixPath(path).name)).lower()
+    return once((path, field), lambda: read_tag_table(expand(path), field))
 
 
 def _find(row: TagRow, files: dict[str, tuple[str, ...]], root: str) -> str:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from wsss_ray.core.errors import in_one_line
 from wsss_ray.data.label_files import file_of_image, write_voc
 
 if TYPE_CHECKING:
@@ -83,8 +84,7 @@ def _read(path: Path) -> LabelArray:
     try:
         label_HW = np.asarray(loadmat(str(path), variable_names=["GTcls"])["GTcls"]["Segmentation"][0, 0])
     except Exception as error:  # scipy raises many types for damaged files
-        what = " ".join(f"{type(error).__name__}: {error}".split())
-        raise ValueError(f"{path}: holds no mask of SBD ({what}); unpack benchmark.tgz again") from error
+        raise ValueError(f"{path}: holds no mask of SBD ({in_one_line(error)}); unpack benchmark.tgz again") from error
     if label_HW.ndim != 2 or label_HW.dtype.kind not in "iu" or not set(np.unique(label_HW)) <= set(range(_CLASSES + 1)):
         raise ValueError(f"{path}: is not a mask with the labels 0 to {_CLASSES}; unpack benchmark.tgz again")
     return label_HW.astype(np.uint8)

@@ -85,7 +85,7 @@ def indices(tags: Sequence[str], classes: Sequence[str], where: str) -> tuple[in
     return tuple(sorted({classes.index(tag) for tag in tags}))
 
 
-def read_table(path: Path, field: str) -> Table:
+def read_tag_table(path: Path, field: str) -> Table:
     """Read a .csv, .json, .jsonl or .parquet table of images and their tags. Raises ValueError that names file and line."""
     readers = {".csv": _from_csv, ".json": _from_json, ".jsonl": _from_jsonl, ".parquet": _from_parquet}
     reader = readers.get(path.suffix.lower())

@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Annotated, NoReturn
+from typing import Annotated
 from xml.etree import ElementTree
 
 from pydantic import Field
 
 from wsss_ray.core.component import NotIdentity
 from wsss_ray.data.cls_labels import read_cls_labels
+from wsss_ray.data.image_files import read_files
 from wsss_ray.data.remembered import Remembered
 from wsss_ray.data.source import Item, Raw, Source, Split, expand, file_state, once
 from wsss_ray.data.tags import check_classes, indices, numbered_lines
@@ -112,7 +113,10 @@ class Voc(Source):
             for entry in self._entries(listed, field):
                 if split == "saliency":
                     path = f"{maps}/{entry.image_id}.png"
-                    size, changed = file_state(path) or _fail(f"data.saliency: {path} is missing; every tagged image needs one")
+                    state = file_state(path)
+                    if state is None:
+                        raise ValueError(f"data.saliency: {path} is missing; every tagged image needs one")
+                    size, changed = state
                     yield Item(entry.image_id, tags_of(entry), path, None, size, changed=changed)
                     continue
                 path, size, changed = _image(entry, root, images or root)
@@ -126,9 +130,7 @@ class Voc(Source):
 
     def load(self, item: Item) -> Raw:
         """Read the image, and the mask if there is one."""
-        if item.path is None:
-            raise ValueError(f"image {item.image_id} has no file")
-        return Raw(Path(item.path).read_bytes(), Path(item.mask).read_bytes() if item.mask else None)
+        return read_files(item)
 
     def _path(self, name: str, field: str) -> Path:
         root = expand(self.root)
@@ -260,7 +262,3 @@ def _mask(entry: Entry, root: str, folder: str | None) -> str:
     if folder is None and entry.mask:
         return f"{root}/{entry.mask}"
     return f"{folder or f'{root}/{_MASKS}'}/{entry.image_id}.png"
-
-
-def _fail(message: str) -> NoReturn:
-    raise ValueError(message)

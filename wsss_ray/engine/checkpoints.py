@@ -21,7 +21,8 @@ from wsss_ray.data.source import DataSplit
 from wsss_ray.nets.weights import Weights
 from wsss_ray.storage.store import RunStore
 
-_KEPT = 2
+KEPT = 2
+"""Checkpoints of a training that stay in the store."""
 
 ComponentT = TypeVar("ComponentT", bound=Component)
 
@@ -134,7 +135,7 @@ def take_checkpoint(
     def commit() -> None:
         store.write(_checkpoint_path(store, stage, step), buffer.getvalue())
         folder = store.stage_path(stage, "checkpoints")
-        for name in [name for name in store.names(folder) if name.startswith("step-")][:-_KEPT]:
+        for name in [name for name in store.names(folder) if name.startswith("step-")][:-KEPT]:
             with suppress(FileNotFoundError):  # a worker that outlived a killed run may delete it too
                 store.delete(f"{folder}/{name}")
 
@@ -147,6 +148,12 @@ def latest_step(store: RunStore, stage: Stage) -> int:
     if not names:
         return 0
     return int(names[-1].removeprefix("step-").removesuffix(".pt"))
+
+
+def latest_path(store: RunStore, stage: Stage) -> str | None:
+    """Return the path of the last checkpoint that was written; None if there is none."""
+    step = latest_step(store, stage)
+    return _checkpoint_path(store, stage, step) if step else None
 
 
 def load_checkpoint(store: RunStore, stage: Stage, step: int, device: str) -> Checkpoint:

@@ -26,8 +26,8 @@ _COLUMNS = ("image_id", "tags", "path", "mask", "size", "annotation")
 class StoredListing:
     """The items of an ingest stage, shard by shard.
 
-    `write`, `by_shard`, and `shard` where no listing is stored, list the data on this machine. They raise ValueError if it is not
-    the data that was planned.
+    `write` and `by_shard` list the data here; so does `shard` if no listing is stored. They raise ValueError if it is not the
+    data that was planned.
     """
 
     def __init__(self, store: RunStore, stage: Stage) -> None:

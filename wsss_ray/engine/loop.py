@@ -36,6 +36,11 @@ class Step:
         return sum(self.terms.values())
 
 
+def is_distributed() -> bool:
+    """Return True if this process is one of the workers of a distributed training."""
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
+
+
 def fit(
     net: nn.Module,
     learner: Learner,
@@ -55,7 +60,7 @@ def fit(
     Raises:
         FloatingPointError: If a loss is not finite. The optimiser step is then not taken.
     """
-    distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+    distributed = is_distributed()
     world = torch.distributed.get_world_size() if distributed else 1
     per_epoch = num_images / learner.batch_size
     totals = _Totals(device, distributed)

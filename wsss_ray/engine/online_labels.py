@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from wsss_ray.core.contracts import OnlineSegmenter
 from wsss_ray.core.values import IGNORE, Batch, Evidence
+from wsss_ray.engine.loop import is_distributed
 
 if TYPE_CHECKING:
     from wsss_ray.core.values import LabelArray
@@ -112,7 +113,7 @@ class OnlineBatches(Iterator[list[Batch]]):
 
 def gather(mine: Labels) -> Labels:
     """Assemble the labels of global batches from those of all workers: worker r of W has every W-th image."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+    if not is_distributed():
         return mine
     parts: list[Any] = [None] * torch.distributed.get_world_size()
     torch.distributed.all_gather_object(parts, mine)

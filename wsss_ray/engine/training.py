@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
@@ -26,8 +24,9 @@ from wsss_ray.engine.checkpoints import (
     use_bfloat16,
 )
 from wsss_ray.engine.loader import ShardedImages, micro_batches
-from wsss_ray.engine.loop import Step, fit
+from wsss_ray.engine.loop import fit, is_distributed
 from wsss_ray.engine.online_labels import Labels, OnlineBatches, gather, label_makers
+from wsss_ray.engine.training_log import MetricsLog
 from wsss_ray.engine.validation import Validation, Validator
 from wsss_ray.storage.store import RunStore
 
@@ -85,12 +84,12 @@ def run_training(
         problem = str(error)
     start = _agree_on_start(problem, _first_step(store, stage) if rank == 0 else 0)
     assert ready is not None
-    images, bare, optimizer = ready
+    images, net, optimizer = ready
     total = learner.total_steps(len(images))
     made: Labels = {}
     if start:
         saved = load_checkpoint(store, _stage_with_checkpoint(store, stage, start), start, str(device))
-        bare.load_state_dict(saved.net)
+        net.load_state_dict(saved.net)
         optimizer.load_state_dict(saved.optimizer)
         made = {step: label_BHW[rank::world] for step, label_BHW in saved.labels.items()}
     log = MetricsLog(store, stage, start, every=log_every) if rank == 0 else None
@@ -106,28 +105,28 @@ def run_training(
         workers=loader_workers,
         pin=device.type == "cuda",
     )
-    net = wrap(bare)
+    wrapped = wrap(net)
     with ExitStack() as stack:
         writer, online = stack.enter_context(BackgroundWriter()), None
         # Closed by the stack: if the garbage collector closed the batches, an interrupt would be lost.
         batches: Iterator[list[Batch]] = stack.enter_context(closing(loaded))
         if isinstance(learner, OnlineSegmenter):
             makers = stack.enter_context(label_makers(learner, label_workers))
-            batches = online = OnlineBatches(bare, learner, batches, makers, start=start, device=device, made=made)
-        for step in fit(net, learner, optimizer, batches, start=start, total=total, num_images=len(images), device=device):
+            batches = online = OnlineBatches(net, learner, batches, makers, start=start, device=device, made=made)
+        for step in fit(wrapped, learner, optimizer, batches, start=start, total=total, num_images=len(images), device=device):
             keep = step.step % checkpoint_every == 0 or step.step == total
             labels = gather(online.pending()) if online is not None and keep else {}
-            miou = validator.miou(bare, device, step=step.step, total=total) if validator is not None else None
+            miou = validator.miou(net, device, step=step.step, total=total) if validator is not None else None
             if log is None:
                 continue
             log.add(step, learner.batch_size, flush=keep, miou=miou)
             if keep:
-                checkpoint = take_checkpoint(store, stage, bare, optimizer, step.step, labels=labels)
+                checkpoint = take_checkpoint(store, stage, net, optimizer, step.step, labels=labels)
                 writer.begin(log.take(), checkpoint)
             elif log.due() and not writer.busy():
                 writer.begin(log.take())
     if log is not None:
-        save_model(store, stage, bare)
+        save_model(store, stage, net)
         return {"final_loss": log.loss, "steps": total, "images": len(images)}
     return {}
 
@@ -172,7 +171,7 @@ def _agree_on_start(problem: str | None, start: int) -> int:
     Otherwise a worker whose file is missing would leave the others waiting for its gradients.
     """
     found: list[tuple[str | None, int] | None] = [(problem, start)]
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
+    if is_distributed():
         found *= torch.distributed.get_world_size()
         torch.distributed.all_gather_object(found, (problem, start))
     problems = [one[0] for one in found if one is not None and one[0] is not None]
@@ -217,64 +216,3 @@ class BackgroundWriter:
     def _wait(self) -> None:
         if self._last is not None:
             self._last.result()
-
-
-class MetricsLog:
-    """Write metrics.jsonl, one line every `every` steps. Each write replaces the whole file.
-
-    Lines of an earlier attempt after step `start` are dropped. The time between two writes is at least one second, and at least
-    100 times the duration of the last write, so a long file on a slow store takes at most 1 % of the time.
-    """
-
-    def __init__(self, store: RunStore, stage: Stage, start: int, *, every: int) -> None:
-        self.store, self.path, self.every = store, store.stage_path(stage, "metrics.jsonl"), every
-        text = store.read(self.path) if store.exists(self.path) else b""
-        lines = [line for line in text.splitlines(keepends=True) if json.loads(line)["step"] <= start]
-        logged = [loss for line in reversed(lines) if (loss := json.loads(line).get("loss")) is not None]
-        self.loss: float | None = logged[0] if logged else None
-        self._text = bytearray(b"".join(lines))
-        self._written = len(self._text)
-        self._since: list[Step] = []
-        self._next = time.monotonic()
-
-    def add(self, step: Step, batch_size: int, *, flush: bool, miou: float | None = None) -> None:
-        """Note a step. Every `every` steps, and at a checkpoint (`flush`), add a line with the mean losses since the last one.
-
-        A score (`miou`) goes into that line. If no line is due, it gets a line of its own, which changes no mean.
-        """
-        self._since.append(step)
-        when = {"step": step.step, "epoch": round(step.epoch, 4), "time": round(time.time(), 3)}
-        score = {} if miou is None else {"val_miou": miou}
-        if step.step % self.every and not flush:
-            self._text += json.dumps(when | score).encode() + b"\n" if score else b""
-            return
-        count, seconds = len(self._since), sum(s.seconds for s in self._since)
-        names = sorted({name for s in self._since for name in s.terms})
-        self.loss = sum(s.loss for s in self._since) / count
-        line = {
-            **when,
-            "loss": self.loss,
-            "terms": {name: sum(s.terms.get(name, 0.0) for s in self._since) / count for name in names},
-            "lr": step.lr,
-            "images_per_s": round(count * batch_size / seconds, 2),
-            "wait_share": round(sum(s.waited for s in self._since) / seconds, 4),
-            **score,
-        }
-        self._text += json.dumps(line).encode() + b"\n"
-        self._since = []
-
-    def due(self) -> bool:
-        """Tell whether there are lines to write, and the time between two writes has passed."""
-        return len(self._text) > self._written and time.monotonic() > self._next
-
-    def take(self) -> Callable[[], None]:
-        """Copy the present lines. The returned function writes them."""
-        lines, self._written = bytes(self._text), len(self._text)
-
-        def commit() -> None:
-            began = time.monotonic()
-            self.store.write(self.path, lines)
-            ended = time.monotonic()
-            self._next = ended + max(1.0, 100 * (ended - began))
-
-        return commit

@@ -18,6 +18,7 @@ from wsss_ray.core.plan import Plan, Stage
 from wsss_ray.core.randomness import random_key
 from wsss_ray.data.codecs import decode_gray, decode_rgb
 from wsss_ray.engine.loader import image_places
+from wsss_ray.engine.loop import is_distributed
 from wsss_ray.engine.workers import data_split
 from wsss_ray.methods.common.segmentation import MultiScale
 from wsss_ray.ops.confusion import confusion, scores
@@ -80,7 +81,7 @@ class Validator:
         finally:
             for module, training in modes:
                 module.training = training
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
+        if is_distributed():
             summed = torch.from_numpy(matrix).to(device)
             torch.distributed.all_reduce(summed)
             matrix = summed.cpu().numpy()

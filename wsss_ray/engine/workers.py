@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from wsss_ray.core.contracts import Localizer, MaskNoise, Metric, Relabel, SeedRule, Segmenter
+from wsss_ray.core.errors import is_out_of_memory
 from wsss_ray.core.plan import Stage
 from wsss_ray.core.randomness import random_key
 from wsss_ray.core.values import IGNORE
-from wsss_ray.data.codecs import decode_gray, decode_maps, decode_rgb, encode_labels, encode_maps
+from wsss_ray.data.codecs import as_saliency, decode_gray, decode_maps, decode_rgb, encode_labels, encode_maps
 from wsss_ray.data.images import normalise_image, normalise_mask, normalise_saliency, shrink
 from wsss_ray.data.source import DataSplit, Item
 from wsss_ray.engine.listing import StoredListing
@@ -223,7 +224,7 @@ class SeedWorker(ShardWorker):
         if saliency is not None:
             if saliency["saliency"] is None:
                 raise ValueError("has no saliency map; see the errors of the saliency stage")
-            saliency_HW = decode_gray(saliency["saliency"]).astype(np.float32) / np.float32(255)
+            saliency_HW = as_saliency(decode_gray(saliency["saliency"]))
         return {"seed": encode_labels(rule.seed(image_HWC, decode_maps(maps), saliency_HW))}
 
     def spoilt(self, noise: MaskNoise, image: Row, image_HWC: ImageArray) -> LabelArray:
@@ -271,7 +272,7 @@ def _is_machine_failure(error: Exception) -> bool:
     """Return True if memory, a disk, a device or the network failed: the shard is then made again, and no image is to blame."""
     if isinstance(error, OSError):
         return error.errno is not None and error.errno not in (errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.EACCES)
-    return isinstance(error, MemoryError) or type(error).__name__ in ("OutOfMemoryError", "AcceleratorError", "ArrowMemoryError")
+    return is_out_of_memory(error) or type(error).__name__ == "AcceleratorError"
 
 
 def worker_class(stage: Stage) -> type[ShardWorker]:

@@ -28,6 +28,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from wsss_ray.core.component import digest
+from wsss_ray.core.errors import in_one_line
 from wsss_ray.data import codecs
 from wsss_ray.data.images import voc_palette
 from wsss_ray.data.label_files import file_of_image, write_classes, write_voc
@@ -156,7 +157,7 @@ class PredictWorker:
                 failures.append((found.path, row["reason"]))
             rows.append(row)
         if self.work.form == "parquet":
-            write_shard(self.work.out, part.number, rows)
+            write_prediction_shard(self.work.out, part.number, rows)
         return failures
 
     def _predicted(self, found: Found) -> dict[str, Any]:
@@ -167,7 +168,7 @@ class PredictWorker:
             label_HW = self.predictor.predict_pixels(image_HWC)
         except Exception as error:  # noqa: BLE001  one image must not stop the others
             plain = isinstance(error, ValueError | OSError)
-            reason = " ".join((str(error) if plain else f"{type(error).__name__}: {error}").split())
+            reason = " ".join(str(error).split()) if plain else in_one_line(error)
             return row | {"reason": reason.replace("data.max_pixels", "--max-pixels")[:500]}
         if self.work.form == "parquet":
             labels = len(self.predictor.classes)
@@ -209,7 +210,7 @@ def blended(image_HWC: ImageArray, label_HW: LabelArray) -> ImageArray:
     return np.where((label_HW > 0)[..., None], mixed_HWC, image_HWC)
 
 
-def write_shard(out: Path, number: int, rows: Sequence[Mapping[str, Any]]) -> None:
+def write_prediction_shard(out: Path, number: int, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write a Parquet shard atomically."""
     buffer = io.BytesIO()
     pq.write_table(schemas.table("predictions", rows), buffer, compression="zstd")

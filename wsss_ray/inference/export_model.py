@@ -44,7 +44,7 @@ MOST_DIFFERENT = 1e-4
 """The largest share of pixels whose labels may differ."""
 
 _STEP = 32  # all feature maps of an EfficientNet have whole sides if the image's sides are multiples of it
-_SAME = "Conv2dDynamicSamePadding"  # of efficientnet_lite_pytorch: traced, its formulas of the size grow with every layer
+_SAME = "Conv2dDynamicSamePadding"  # of efficientnet_lite_pytorch. When traced, its padding formulas get longer with every layer.
 
 _Run = Callable[[Tensor], "np.ndarray[Any, np.dtype[np.float32]]"]
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from wsss_ray.data.folder import SUFFIXES, walk
+from wsss_ray.data.image_files import SUFFIXES, bare, is_image_name, walk_folder
 
 _BAD = re.compile(r"[\\\x00-\x1f\x7f\ud800-\udfff]")
 
@@ -87,12 +87,6 @@ def list_images(patterns: Sequence[str], *, out: Path) -> InputImages:
     return InputImages(root, tuple(images.values()), tuple(refused))
 
 
-def bare(name: str) -> str:
-    """Return a name without the extension of an image file."""
-    stem, dot, suffix = name.rpartition(".")
-    return stem if f"{dot}{suffix.lower()}" in SUFFIXES and stem.rpartition("/")[2] else name
-
-
 def _expand(pattern: str, beyond: str) -> tuple[str, list[str]]:
     """Return the folder that names are relative to, and the files. Raises ValueError if there are no files."""
     path = os.path.abspath(os.path.expanduser(pattern))
@@ -113,9 +107,9 @@ def _expand(pattern: str, beyond: str) -> tuple[str, list[str]]:
 
 
 def _walk(folder: str, beyond: str) -> Iterator[str]:
-    for at, below, files in walk(folder):
+    for at, below, files in walk_folder(folder):
         below[:] = [name for name in below if name[0] != "." and not _is_below(os.path.join(at, name), beyond)]
-        yield from (os.path.join(at, name) for name in files if name[0] != "." and _is_image(os.path.join(at, name)))
+        yield from (path for name in files if is_image_name(name) and os.path.isfile(path := os.path.join(at, name)))
 
 
 def _is_image(path: str) -> bool:

@@ -187,12 +187,12 @@ class RrmSegmenter(SegNetLearner, OnlineSegmenter):
 
     def loss(self, net: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Compute the terms classification, background, foreground and energy. All train the trunk; labels carry no gradient."""
-        from wsss_ray.nets.modules import bare, set_dropout_keys
+        from wsss_ray.nets.modules import set_dropout_keys, unwrapped
         from wsss_ray.ops.losses import multilabel_bce
 
         set_dropout_keys(net, batch.keys_B)
         logits_BK, small_BLHW = net(batch.image_BCHW)
-        rrm: RrmNet = bare(net)  # type: ignore[assignment]
+        rrm: RrmNet = unwrapped(net)  # type: ignore[assignment]
         logits_BLHW = rrm.enlarge(small_BLHW, *batch.image_BCHW.shape[-2:])
         terms = {"classification": multilabel_bce(logits_BK, batch.tags_BK)}
         return terms | joint_terms(logits_BLHW, batch.seeds_BEHW[:, 0], batch.image_BCHW, batch.valid_BHW, self.energy)

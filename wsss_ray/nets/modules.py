@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from wsss_ray.ops import splitmix
+
 IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 _VGG16 = (64, 64, "pool", 128, 128, "pool", 256, 256, 256, "pool", 512, 512, 512, "pool", 512, 512, 512)
 
@@ -200,8 +202,8 @@ def set_dropout_keys(net: nn.Module, keys: Sequence[int]) -> None:
 def random_bits(keys: Sequence[int], *, stream: int, count: int, device: torch.device) -> Tensor:
     """Draw uniform int16 numbers of shape (len(keys), count), equal on every device.
 
-    Row b depends only on keys[b] and `stream`. SplitMix64 (Steele et al., OOPSLA 2014) at the counters 1, 2, ... gives 64-bit
-    words; each word holds four numbers. A counter needs no sequential generator, so each device draws the masks it uses.
+    Row b depends only on keys[b] and `stream`: they give the key of a stream of `ops.splitmix`, each of whose 64-bit draws holds
+    four numbers. Draws by counter need no sequential generator, so each device draws the masks it uses.
 
     Args:
         keys: one key per row.
@@ -216,31 +218,9 @@ def random_bits(keys: Sequence[int], *, stream: int, count: int, device: torch.d
         >>> random_bits((17, 42), stream=0, count=6, device=torch.device("cpu")).shape
         torch.Size([2, 6])
     """
-    starts = [_signed(_mix(_mix(key % 2**64) + stream)) for key in keys]
-    words = torch.arange(1, -(-count // 4) + 1, device=device) * _signed(_GAMMA)
-    z = words + torch.tensor(starts, dtype=torch.int64, device=device)[:, None]
-    for shift, factor in _ROUNDS:
-        z = z ^ ((z >> shift) & (2 ** (64 - shift) - 1))  # a logical shift
-        z = z * _signed(factor)
-    z = z ^ ((z >> 31) & (2**33 - 1))
-    return z.view(torch.int16)[:, :count]
-
-
-_GAMMA = 0x9E3779B97F4A7C15
-_ROUNDS = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
-
-
-def _mix(value: int) -> int:
-    """Return the first SplitMix64 draw of a 64-bit state."""
-    z = (value + _GAMMA) % 2**64
-    for shift, factor in _ROUNDS:
-        z = (z ^ (z >> shift)) * factor % 2**64
-    return z ^ (z >> 31)
-
-
-def _signed(value: int) -> int:
-    """Return the signed number with the same 64 bits."""
-    return value - 2**64 if value >= 2**63 else value
+    key_B = torch.tensor([splitmix.signed(key) for key in keys], dtype=torch.int64)
+    start_B = splitmix.draws(splitmix.draws(key_B, torch.tensor(0)) + stream, torch.tensor(0))
+    return splitmix.lanes(start_B.to(device)[:, None], torch.arange(-(-count // 4), device=device))[:, :count]
 
 
 def _pool(*, stride: int) -> nn.MaxPool2d:
@@ -264,7 +244,7 @@ def init_he(layers: Sequence[nn.Module]) -> None:
                 nn.init.zeros_(layer.bias)
 
 
-def bare(net: nn.Module) -> nn.Module:
+def unwrapped(net: nn.Module) -> nn.Module:
     """Return the network itself if `net` wraps it for distributed training, else `net`.
 
     Args:
@@ -274,7 +254,7 @@ def bare(net: nn.Module) -> nn.Module:
         The network without its wrapper.
 
     Example:
-        >>> bare(DistributedDataParallel(segnet)) is segnet
+        >>> unwrapped(DistributedDataParallel(segnet)) is segnet
         True
     """
     inner = getattr(net, "module", None)

@@ -69,7 +69,7 @@ def recompute(
     """Follow a recipe at a threshold.
 
     Args:
-        recipe: How labels follow from what is below.
+        recipe: The recipe to follow.
         value: The threshold.
         peak_CHW: The maximum over all estimates, one map for each of `classes`.
         mean_CHW: Their mean; read if `recipe.reads_mean`.
@@ -96,8 +96,78 @@ def recompute(
     return seed_HW
 
 
+def confusions_over_thresholds(
+    recipe: Recipe,
+    values: NDArray[np.float64],
+    peak_CHW: MapArray,
+    mean_CHW: MapArray,
+    cue_HW: NDArray[np.bool_],
+    classes: Sequence[int],
+    mask_HW: LabelArray,
+    num_labels: int,
+) -> NDArray[np.int64]:
+    """Count the confusions of `recompute` with a mask at all thresholds at once, without a pass for each.
+
+    As the bounds of the claims rise, a pixel passes from one class to the next that still claims it. So each class holds the
+    pixel for an interval of thresholds, and only the two ends of the interval are counted.
+
+    Args:
+        recipe: The recipe to follow.
+        values: Rising thresholds.
+        peak_CHW: As for `recompute`.
+        mean_CHW: As for `recompute`.
+        cue_HW: As for `recompute`.
+        classes: As for `recompute`.
+        mask_HW: The true labels. Pixels of `IGNORE` are not counted.
+        num_labels: Number of labels, background included.
+
+    Returns:
+        The confusion matrix at each threshold, (T, L, L + 1), as `ops.confusion.confusion` makes it.
+    """
+    steps, columns = len(values), num_labels + 1
+    source_CHW = mean_CHW if recipe.source == "mean" else peak_CHW
+    falling = recipe.region in ("below_maximum", "of_pixels")  # here claims grow with the threshold: count from its end
+    bound_CT = bounds(source_CHW, values[::-1] if falling else values, recipe.region)
+    scored_HW = mask_HW != IGNORE
+    true, cue = mask_HW[scored_HW].astype(np.int64), cue_HW[scored_HW]
+    ends = np.zeros(num_labels * columns * (steps + 1), np.int64)
+
+    def hold(label: NDArray[np.int64], start: NDArray[np.intp], stop: NDArray[np.intp]) -> None:
+        some = stop > start
+        cell = (true * columns + label)[some] * (steps + 1)
+        ends[:] += np.bincount(cell + start[some], minlength=ends.size)
+        ends[:] -= np.bincount(cell + stop[some], minlength=ends.size)
+
+    def claimed_by(label: NDArray[np.int64]) -> NDArray[np.int64]:
+        if recipe.conflict == "class":
+            return label
+        return np.where(cue, 0 if recipe.conflict == "background" else num_labels, label)
+
+    source = source_CHW[:, scored_HW]
+    claimed = np.zeros(source.shape, np.intp)  # number of thresholds at which a class claims the pixel: the first ones
+    for place, (bound_T, value) in enumerate(zip(bound_CT, source, strict=True)):
+        claimed[place] = np.searchsorted(bound_T, value)
+    start = np.zeros(true.shape, np.intp)
+    order: NDArray[np.float32] | NDArray[np.intp] = (mean_CHW if recipe.winner == "mean" else peak_CHW)[:, scored_HW]
+    if recipe.winner == "nobody":  # undecided as long as two claim it; then the class that claims longest has it alone
+        order = claimed
+        stop = np.sort(claimed, axis=0)[-2] if len(claimed) > 1 else start
+        hold(claimed_by(np.full_like(true, num_labels)), start, stop)
+        start = stop
+    labels = np.asarray(classes, np.int64) + 1
+    for place in np.argsort(-order, axis=0, kind="stable"):
+        stop = np.maximum(start, np.take_along_axis(claimed, place[None], axis=0)[0])
+        hold(claimed_by(labels[place]), start, stop)
+        start = stop
+    hold(np.where(cue, 0, 0 if recipe.unclaimed == "background" else num_labels), start, np.full_like(start, steps))
+    total = ends.reshape(num_labels, columns, steps + 1).cumsum(axis=2)[:, :, :-1].transpose(2, 0, 1)
+    return np.asarray(total[::-1] if falling else total, np.int64)
+
+
 def cut(rule: SeedRule, image_HWC: ImageArray, maps: Maps, saliency_HW: MapArray | None) -> LabelArray:
-    """Follow a rule's own recipe on the maps of an image, before any CRF. A rule that makes its seeds by this does what it says.
+    """Follow a rule's own recipe on the maps of an image, before any CRF.
+
+    Use it in `seed`, so that the rule and its recipe cannot differ.
 
     Example:
         return cut(self, image_HWC, maps, saliency_HW)

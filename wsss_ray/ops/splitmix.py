@@ -29,32 +29,32 @@ def signed(value: int) -> int:
     return (value + 2**63) % 2**64 - 2**63
 
 
-def draws(key: int, counter: Tensor) -> Tensor:
+def draws(key: int | Tensor, counter: Tensor) -> Tensor:
     """Draw 64 random bits for each counter.
 
     Args:
-        key: key of the stream, 64 bits.
+        key: key of the stream, 64 bits; or int64 that broadcasts with `counter`, for a stream each.
         counter: int64 of any shape.
 
     Returns:
-        int64 of the same shape.
+        int64 of the common shape.
 
     Example:
         >>> draws(7, torch.arange(3)).shape
         torch.Size([3])
     """
-    state = (counter + 1) * signed(GAMMA) + signed(key)
+    state = (counter + 1) * signed(GAMMA) + (key if isinstance(key, Tensor) else signed(key))
     for shift, factor in zip(SHIFTS, (FIRST, SECOND, None), strict=True):
         state = state ^ ((state >> shift) & (2 ** (64 - shift) - 1))  # the mask makes it an unsigned shift
         state = state if factor is None else state * signed(factor)
     return state
 
 
-def lanes(key: int, counter: Tensor) -> Tensor:
+def lanes(key: int | Tensor, counter: Tensor) -> Tensor:
     """Draw four 16-bit numbers for each counter: the parts of a 64-bit draw, lowest bits first.
 
     Args:
-        key: key of the stream, 64 bits.
+        key: key of the stream, 64 bits; or int64 that broadcasts with `counter`, for a stream each.
         counter: int64 of shape (..., I).
 
     Returns:

@@ -6,7 +6,6 @@ memory, unreadable images, a loss that is not finite. It also times every image 
 
 from __future__ import annotations
 
-import json
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -21,9 +20,10 @@ from wsss_ray.config.job import JobConfig
 from wsss_ray.core.contracts import Learner
 from wsss_ray.core.plan import Plan, Stage
 from wsss_ray.data.source import stages_of
-from wsss_ray.engine.checkpoints import latest_step
+from wsss_ray.engine.checkpoints import latest_path
 from wsss_ray.engine.records import commit_shards, make_record, missing_shards
 from wsss_ray.engine.training import run_training
+from wsss_ray.engine.training_log import read_log
 from wsss_ray.engine.workers import data_split, needs_model, worker_class
 from wsss_ray.preflight.lower import what_to_lower
 from wsss_ray.preflight.memory import Peak, at_most, ran_out
@@ -212,11 +212,12 @@ def _try_training(store: RunStore, stage: Stage, micro_batch: int, threads: int,
     took = time.perf_counter() - start
     counts = {"images": outcome["images"], "steps": outcome["steps"], "errors": 0}
     store.commit(stage, make_record(stage, started=began, finished=time.time(), counts=counts, metrics={}))
-    lines = [json.loads(line) for line in store.read(store.stage_path(stage, "metrics.jsonl")).splitlines()]
+    lines = read_log(store, stage.id)
     line = lines[TIMED - 1]
     seconds = learner.batch_size / line["images_per_s"] if line["images_per_s"] else took / len(lines)
     steps = sum(learner.batch_size / one["images_per_s"] for one in lines if one["images_per_s"])
-    last = store.stage_path(stage, "checkpoints", f"step-{latest_step(store, stage):08d}.pt")
+    last = latest_path(store, stage)
+    assert last is not None
     sizes = [store.fs.get_file_info(path).size for path in (last, store.stage_path(stage, "model.safetensors"))]
     return Measure(
         stage,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from wsss_ray.config.resources import Resources, training_share
 from wsss_ray.core.contracts import Learner, OnlineSegmenter
 from wsss_ray.core.plan import Plan, Stage, one_pipeline
+from wsss_ray.engine.checkpoints import KEPT
 from wsss_ray.engine.workers import data_split, needs_model
 from wsss_ray.preflight.dry_run import Measure
 from wsss_ray.storage.store import RunStore
@@ -24,7 +25,6 @@ RAY_START = 12.0
 """Seconds to start and stop a private Ray, roughly, on a laptop."""
 
 _STAGE_START = 6.0  # seconds to start training workers or actors, which are processes that import torch
-_KEPT = 2  # checkpoints of a training that stay on disk
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ def _training(stage: Stage, measure: Measure, run: Execution, resources: JobReso
     helpers = run.label_workers if isinstance(learner, OnlineSegmenter) else run.loader_workers
     busy = measure.seconds - measure.waiting
     each = max(busy, measure.waiting / helpers) if helpers else measure.seconds
-    checkpoints = max(1, min(_KEPT, steps // run.checkpoint_every))
+    checkpoints = max(1, min(KEPT, steps // run.checkpoint_every))
     return Estimate(
         name=stage.name,
         done=done,

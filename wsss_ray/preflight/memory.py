@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-_ERRORS = ("OutOfMemoryError", "ArrowMemoryError")
+from wsss_ray.core.errors import is_out_of_memory
+
 _WORDS = ("can't allocate memory", "cannot allocate memory", "not enough memory", "out of memory", "unable to allocate",
           "bad_alloc")  # fmt: skip
 
@@ -73,9 +74,7 @@ def free_memory() -> float | None:
 
 def ran_out(error: BaseException | str) -> bool:
     """Tell whether an error, or its recorded message, says that memory ran out."""
-    if isinstance(error, MemoryError) or type(error).__name__ in _ERRORS:
-        return True
-    return any(word in str(error).lower() for word in _WORDS)
+    return is_out_of_memory(error) or any(word in str(error).lower() for word in _WORDS)
 
 
 def _status(name: str) -> int | None:

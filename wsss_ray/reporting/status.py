@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import json
-import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from wsss_ray.engine.failures import failure_of
+from wsss_ray.engine.training_log import last_rows, read_log
 from wsss_ray.reporting.progress import Pace
-from wsss_ray.storage.claims import STALE_S, is_dead
+from wsss_ray.storage.claims import STALE_S, is_dead, read_claim
 from wsss_ray.storage.shards import count_rows, list_shards
 from wsss_ray.storage.store import RunStore
 
 StageState = Literal["done", "running", "failed", "interrupted", "waiting"]
 
 _LINES = 10  # of a training's log; they give its rate
-_TAIL = 16_384  # bytes that are read from the end of the log
 _READERS = 8
 
 
@@ -140,7 +138,8 @@ def _stage_status(store: RunStore, about: dict[str, Any]) -> StageStatus:
     if record is not None:
         counts = record["counts"]
         return replace(stage, made=counts[unit], work=counts[unit], errors=counts["errors"], seconds=record["seconds"])
-    holder, silent = _claim(store, stage)
+    claim = read_claim(store, stage.id)
+    holder, silent = (claim.holder, claim.silent_s) if claim is not None else (None, None)
     since = holder.get("since") if holder is not None else None
     made, rate = _steps(store, stage, since) if trains else _shards(store, stage, since)
     stage = replace(stage, made=made, errors=_errors(store, stage), silent_s=silent)
@@ -157,14 +156,7 @@ def _stage_status(store: RunStore, about: dict[str, Any]) -> StageStatus:
 
 def _steps(store: RunStore, stage: StageStatus, since: float | None) -> tuple[int, float | None]:
     """Read the last step of a training from its log, and the steps per second since the running attempt claimed it."""
-    path = store.stage_path(stage, "metrics.jsonl")
-    if not store.exists(path):
-        return 0, None
-    with store.fs.open_input_file(path) as file:
-        file.seek(max(0, file.size() - _TAIL))
-        text: bytes = file.read()
-    whole = text if len(text) < _TAIL else text.partition(b"\n")[2]
-    lines = [json.loads(line) for line in whole.splitlines()[-_LINES:]]
+    lines = last_rows(store, stage.id, _LINES)
     fresh = [line for line in lines if since is not None and line.get("time", 0) > since]
     seconds = fresh[-1]["time"] - fresh[0]["time"] if fresh else 0.0
     rate = (fresh[-1]["step"] - fresh[0]["step"]) / seconds if seconds > 0 else None
@@ -199,25 +191,8 @@ def _errors(store: RunStore, stage: StageStatus) -> int:
 
 def quality(store: RunStore, name: str, stage_id: str) -> list[str]:
     """Write a line about the mIoU of a training on validation images: the last and the best. Return [] if it was not measured."""
-    path = store.path("stages", stage_id, "metrics.jsonl")
-    lines = map(json.loads, store.read(path).splitlines() if store.exists(path) else [])
-    scored = [(row["val_miou"], row["step"]) for row in lines if "val_miou" in row]
+    scored = [(row["val_miou"], row["step"]) for row in read_log(store, stage_id) if "val_miou" in row]
     if not scored:
         return []
     (last, at), (best, where) = scored[-1], max(scored)
     return [f"{name}: mIoU on validation images {last:.3f} after step {at}, best {best:.3f} after step {where}"]
-
-
-def _claim(store: RunStore, stage: StageStatus) -> tuple[dict[str, Any] | None, float | None]:
-    """Read who is running a stage, and the seconds since its last heartbeat.
-
-    The seconds compare the clock of the file system with that of this machine.
-    """
-    path = store.path("claims", f"{stage.id}.json")
-    info = store.fs.get_file_info(path)
-    if not info.is_file:
-        return None, None
-    try:
-        return store.read_json(path), max(0.0, time.time() - info.mtime.timestamp())
-    except OSError:  # the claim is being freed or written at this moment
-        return None, None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from wsss_ray.core.errors import in_one_line
 from wsss_ray.runners.cluster import worker_logs
 
 _RETRIES = re.compile(r"^Failed to .* after \d+/\d+ attempts", re.MULTILINE)  # Ray Data appends advice to an error's message
@@ -20,8 +21,7 @@ class WorkerError(RuntimeError):
     @classmethod
     def of(cls, error: Exception, where: str) -> WorkerError:
         """Return the error to raise in this worker from `error`, which happened at the place `where`."""
-        line = " ".join(f"{type(error).__name__}: {error}".split())
-        return cls(f"{where}: {line[:_MOST]} [{own_log()}]")
+        return cls(f"{where}: {in_one_line(error)[:_MOST]} [{own_log()}]")
 
 
 @dataclass(frozen=True)

@@ -69,7 +69,7 @@ def execute(
                 enough = admit(store, missing, job.run, there, probe=store.run_path(job.name, "run.json"))
                 failures = failures or Failures(store, f"{attempt()} {time.time_ns()}")  # unique, although process ids repeat
                 here = _Here(job, plan, store, display, enough, claims, logs or logs_of(store, job.name), failures)
-                claims.sweep()
+                claims.remove_stale()
                 try:
                     while groups := pending(missing, store):
                         here.make_claimed(groups[0])

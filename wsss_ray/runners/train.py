@@ -7,7 +7,6 @@ committed step.
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import threading
@@ -32,12 +31,12 @@ from wsss_ray.core.plan import Stage
 from wsss_ray.engine.loader import automatic_processes
 from wsss_ray.engine.records import StageError, make_record
 from wsss_ray.engine.training import TrainingError, run_training
+from wsss_ray.engine.training_log import LogTail
 from wsss_ray.engine.validation import Validation
 from wsss_ray.reporting.progress import Display, Meter
 from wsss_ray.runners.causes import WorkerError, own_log
 from wsss_ray.runners.cluster import in_a_thread, resources
 from wsss_ray.storage.store import RunStore
-from wsss_ray.storage.tail import LineTail
 
 _PATIENCE_S = 600.0
 _PARALLEL = {"broadcast_buffers": False, "gradient_as_bucket_view": True}
@@ -181,7 +180,7 @@ class _StepWatch(threading.Thread):
 
     def __init__(self, store: RunStore, stage: Stage, meter: Meter) -> None:
         super().__init__(daemon=True)
-        self.tail, self.meter = LineTail(store, store.stage_path(stage, "metrics.jsonl")), meter
+        self.tail, self.meter = LogTail(store, stage.id), meter
         self.finished = threading.Event()
         self._step, self._miou = -1, ""
 
@@ -205,7 +204,7 @@ class _StepWatch(threading.Thread):
     def look(self) -> None:
         """Show the lines that are new since the last look."""
         try:
-            lines = [json.loads(line) for line in self.tail.lines()]
+            lines = self.tail.rows()
         except OSError:  # the store may fail for a moment
             return
         for line in lines:

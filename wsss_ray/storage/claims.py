@@ -19,6 +19,7 @@ import time
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -100,7 +101,7 @@ class Claims:
                 with suppress(OSError):
                     self.store.delete(self._path(name))
 
-    def sweep(self) -> None:
+    def remove_stale(self) -> None:
         """Remove claims on finished stages, left by holders that died after writing the record, and old temporary files."""
         for file_name in self.store.names(self.store.path("claims")):
             name = file_name.removesuffix(".json")
@@ -186,10 +187,33 @@ class Claims:
             return None
 
     def _path(self, name: str) -> str:
-        return self.store.path("claims", f"{name}.json")
+        return _path(self.store, name)
 
     def _content(self, name: str, beat: int) -> bytes:
         return json.dumps(self.holder | {"since": self._since[name], "beat": f"{beat:09d}"}).encode()
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim as others see it: its holder, and the seconds since its last beat."""
+
+    holder: dict[str, Any]
+    silent_s: float
+
+
+def read_claim(store: RunStore, name: str) -> Claim | None:
+    """Read the claim on a name, as a rule a stage's id. Return None if there is none, or it is being written at this moment.
+
+    The silence compares the clock of the file system with that of this machine.
+    """
+    path = _path(store, name)
+    info = store.fs.get_file_info(path)
+    if not info.is_file:
+        return None
+    try:
+        return Claim(store.read_json(path), max(0.0, time.time() - info.mtime.timestamp()))
+    except OSError:  # the claim is being freed or written at this moment
+        return None
 
 
 def attempt() -> str:
@@ -209,6 +233,10 @@ def _holder(data: bytes) -> dict[str, Any]:
     except ValueError:  # being written at this moment
         found = {"attempt": "another"}
     return found
+
+
+def _path(store: RunStore, name: str) -> str:
+    return store.path("claims", f"{name}.json")
 
 
 def _machine() -> str:

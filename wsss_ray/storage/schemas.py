@@ -9,6 +9,7 @@ row group of its own, and one image costs one range read.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -74,21 +75,37 @@ PREDICTIONS = pa.schema(
     ]
 )
 
-_NAMES = {
-    "images": IMAGES,
-    "saliency": SALIENCY,
-    "maps": MAPS,
-    "seeds": SEEDS,
-    "scores": SCORES,
-    "errors": ERRORS,
-    "listing": LISTING,
-    "predictions": PREDICTIONS,
+
+@dataclass(frozen=True)
+class Artifact:
+    """A kind of file of the store.
+
+    Attributes:
+        schema: Its columns.
+        by_row: Readers take single rows, so each row is a row group of its own.
+        statistics: Columns with statistics. Other columns get none: Parquet would copy small PNGs into them, several times each.
+    """
+
+    schema: pa.Schema
+    by_row: bool = False
+    statistics: tuple[str, ...] = ("image_id",)
+
+
+ARTIFACTS = {
+    "images": Artifact(IMAGES, by_row=True, statistics=("image_id", "mask")),  # those of masks tell which images have one
+    "saliency": Artifact(SALIENCY),
+    "maps": Artifact(MAPS),
+    "seeds": Artifact(SEEDS, by_row=True),
+    "scores": Artifact(SCORES),
+    "errors": Artifact(ERRORS),
+    "listing": Artifact(LISTING, statistics=("image_id", "mask")),
+    "predictions": Artifact(PREDICTIONS),
 }
 
 
 def table(name: str, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
     """Make an Arrow table with the schema called `name`. Its metadata holds the schema's name and version."""
-    schema = _NAMES[name].with_metadata({"wsss_ray.schema": name, "wsss_ray.version": str(VERSION)})
+    schema = ARTIFACTS[name].schema.with_metadata({"wsss_ray.schema": name, "wsss_ray.version": str(VERSION)})
     return pa.Table.from_pylist([dict(row) for row in rows], schema=schema)
 
 

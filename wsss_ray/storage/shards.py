@@ -41,17 +41,16 @@ def write_shard(
 ) -> None:
     """Write one shard atomically. Equal rows give equal bytes: the compression is zstd, and there are no timestamps.
 
-    Each row of images and seeds is a row group of its own. Only `image_id` and `mask` have statistics: in those of other columns
-    Parquet would copy small PNGs, several times each. `schema` is a name of `schemas.table`.
+    `schema` is a name of `schemas.ARTIFACTS`, which says what is a row group, and which columns have statistics.
     """
     import pyarrow.parquet as pq
 
     from wsss_ray.storage import schemas
 
-    buffer, table = io.BytesIO(), schemas.table(schema, rows)
-    group = 1 if schema in ("images", "seeds") else max(1, len(rows))
-    known = [name for name in ("image_id", "mask") if name in table.column_names]
-    pq.write_table(table, buffer, row_group_size=group, compression="zstd", write_statistics=known)
+    buffer, artifact = io.BytesIO(), schemas.ARTIFACTS[schema]
+    group = 1 if artifact.by_row else max(1, len(rows))
+    known = list(artifact.statistics)
+    pq.write_table(schemas.table(schema, rows), buffer, row_group_size=group, compression="zstd", write_statistics=known)
     store.write(shard_path(store, stage, shard, folder), buffer.getvalue())
 
 

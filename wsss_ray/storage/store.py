@@ -193,7 +193,7 @@ class RunStore:
     def commit(self, stage: Identified, record: dict[str, Any]) -> None:
         """Write a stage's record, which marks the stage as done, and remove its unfinished files."""
         self.write_json(self.stage_path(stage, "record.json"), record)
-        self.sweep(stage)
+        self.remove_unfinished(stage)
 
     def record_by_id(self, stage_id: str) -> dict[str, Any] | None:
         """Read the record of a stage by the stage's id; None while the stage is not done.
@@ -209,7 +209,7 @@ class RunStore:
         record: dict[str, Any] = self.read_json(path)
         return record | {"id": stage_id}
 
-    def sweep(self, stage: Identified) -> int:
+    def remove_unfinished(self, stage: Identified) -> int:
         """Remove temporary files of killed writers from the folder of a finished stage; return their number.
 
         The stage is complete, so nobody needs what a late writer is still writing: that writer finds its temporary file gone and
@@ -220,7 +220,7 @@ class RunStore:
         stale = 0
         for folder, _, files in os.walk(self.stage_path(stage)):
             for path in (os.path.join(folder, name) for name in files if name.startswith(TEMPORARY)):
-                with suppress(OSError):  # another sweep was faster
+                with suppress(OSError):  # another process was faster
                     os.unlink(path)
                     stale += 1
         return stale

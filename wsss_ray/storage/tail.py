@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pyarrow.fs as pafs
-
 from wsss_ray.storage.store import RunStore
 
 
@@ -28,7 +26,7 @@ class LineTail:
     def lines(self) -> list[bytes]:
         """Return the lines added since the last call, or all lines if the file does not continue the one read. Raises OSError."""
         info = self.store.fs.get_file_info(self.path)
-        if info.type != pafs.FileType.File or (info.size, info.mtime_ns) == self._seen:
+        if not info.is_file or (info.size, info.mtime_ns) == self._seen:
             return []
         start = self._end - len(self._last)  # the last line is read again, to see that it is still there
         with self.store.fs.open_input_file(self.path) as file:

@@ -60,12 +60,12 @@ class SegNetLearner(Segmenter):
         Returns:
             Logits (B, L, h, w) and label maps (B, E, h, w). Several input scales give logits_SBLhw, the fused scores last.
         """
-        from wsss_ray.nets.modules import bare, set_dropout_keys
+        from wsss_ray.nets.modules import set_dropout_keys, unwrapped
 
         set_dropout_keys(net, batch.keys_B)
         logits = net(batch.image_BCHW)
         if self.loss_at == "image":
-            segnet: SegNet = bare(net)  # type: ignore[assignment]
+            segnet: SegNet = unwrapped(net)  # type: ignore[assignment]
             logits = segnet.enlarge(logits, *batch.seeds_BEHW.shape[-2:])
         return logits, self.on_grid(net, batch.seeds_BEHW, logits)
 
@@ -75,9 +75,9 @@ class SegNetLearner(Segmenter):
         Example:
             >>> valid_BHW = self.on_grid(net, batch.valid_BHW, logits_BLHW)
         """
-        from wsss_ray.nets.modules import bare
+        from wsss_ray.nets.modules import unwrapped
 
-        segnet: SegNet = bare(net)  # type: ignore[assignment]
+        segnet: SegNet = unwrapped(net)  # type: ignore[assignment]
         return pixel_BHW if self.loss_at == "image" else segnet.under(pixel_BHW, logits_BLHW)
 
     def predict(self, net: nn.Module, image_BCHW: Tensor) -> Tensor:

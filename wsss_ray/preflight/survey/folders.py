@@ -6,11 +6,11 @@ import os
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Literal
 
-from wsss_ray.data.folder import SUFFIXES, bare, nfc, walk
-from wsss_ray.data.tags import TagRow, read_table
+from wsss_ray.data.image_files import alike, bare, is_image_name, nfc, walk_folder
+from wsss_ray.data.tags import TagRow, read_tag_table
 from wsss_ray.preflight.survey.listing import FolderListing, ListedImage, inside
 
 TABLES = (".csv", ".json", ".jsonl", ".parquet")
@@ -54,16 +54,14 @@ class Tree:
 def scan(root: Path) -> Tree:
     """List the image files of a folder as the data source `Folder` does: by extension, without hidden files."""
     names, unread = [], defaultdict[str, int](int)
-    for folder, subfolders, files in walk(root):
+    for folder, subfolders, files in walk_folder(root):
         subfolders[:] = [name for name in subfolders if not name.startswith(".")]
         start = os.path.relpath(folder, root).replace(os.sep, "/")
         for file in files:
             ending = os.path.splitext(file)[1].lower()
-            if file.startswith("."):
-                continue
-            if ending in SUFFIXES:
+            if is_image_name(file):
                 names.append(file if start == "." else f"{start}/{file}")
-            elif ending in _UNREAD:
+            elif ending in _UNREAD and not file.startswith("."):
                 unread[ending] += 1
     return Tree(root, tuple(sorted(names)), dict(unread))
 
@@ -98,7 +96,7 @@ def read_folder(folder: Path, *, tags: Path | None, masks: Path | None) -> Folde
 def _with_table(folder: Path, tree: Tree, given: Path | None, problems: list[str]) -> tuple[Path | None, Tree]:
     """Choose the table of tags, and the tree that its names refer to. Append mistakes in tables to `problems`."""
     if given is not None:
-        rows = read_table(given, "tags").rows
+        rows = read_tag_table(given, "tags").rows
         best = _best_root(folder, tree, rows)
         if best is None:
             raise ValueError(f"--tags {given}: none of its {len(rows)} images is in {folder}; the first is {rows[0].image!r}")
@@ -106,7 +104,7 @@ def _with_table(folder: Path, tree: Tree, given: Path | None, problems: list[str
     fitting = []
     for path in _tables(folder):
         try:
-            rows = read_table(path, "tags").rows
+            rows = read_tag_table(path, "tags").rows
         except ValueError as error:
             problems.append(str(error))
             continue
@@ -163,7 +161,7 @@ class Names:
         self.loose: dict[str, list[str]] = defaultdict(list)
         for name in tree.names:
             self.whole[nfc(bare(name))].append(name)
-            self.loose[_loose(name)].append(name)
+            self.loose[alike(name)].append(name)
 
     def find(self, image: str) -> str | None:
         """Return the file that a table means. Folder, extension and case may differ if only one file fits. None if none fits."""
@@ -171,7 +169,7 @@ class Names:
         exact = [name for name in named if nfc(name) == nfc(image)]
         if exact or len(named) == 1:
             return (exact or named)[0]
-        near = self.loose.get(_loose(image), [])
+        near = self.loose.get(alike(image), [])
         return near[0] if len(near) == 1 else None
 
     def strictly(self, image: str) -> bool:
@@ -180,12 +178,8 @@ class Names:
         return any(nfc(name) == nfc(image) for name in named) or (len(named) == 1 and image == bare(image))
 
 
-def _loose(name: str) -> str:
-    return nfc(bare(PurePosixPath(name).name)).lower()
-
-
 def _of_table(tree: Tree, path: Path) -> FolderListing:
-    table = read_table(path, "tags")
+    table = read_tag_table(path, "tags")
     names = Names(tree)
     tags: dict[str, tuple[str, ...]] = {}
     splits: dict[str, Literal["weak", "val"]] = {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -10,12 +9,13 @@ from datetime import datetime
 from typing import Any
 
 from wsss_ray.core.plan import Stage
+from wsss_ray.engine.training_log import LogTail
 from wsss_ray.engine.workers import data_split
 from wsss_ray.reporting.loggers.logger import StepFigures, flatten
 from wsss_ray.reporting.progress import Pace
+from wsss_ray.storage.claims import read_claim
 from wsss_ray.storage.shards import first_written, list_shards
 from wsss_ray.storage.store import RunStore
-from wsss_ray.storage.tail import LineTail
 
 
 class Figures:
@@ -32,7 +32,7 @@ class Figures:
     def __init__(self, store: RunStore, stage: Stage, *, after: int) -> None:
         self.store, self.stage, self.done = store, stage, False
         self._last = after
-        self._tail = LineTail(store, store.stage_path(stage, "metrics.jsonl"))
+        self._tail = LogTail(store, stage.id)
         self._seen: int | None = None  # shards at the last look
         self._pace: Pace | None = None  # of the attempt that is running the stage
 
@@ -52,8 +52,7 @@ class Figures:
         return rows
 
     def _lines(self) -> list[StepFigures]:
-        lines = [json.loads(line) for line in self._tail.lines()]
-        fresh = [line for line in lines if line["step"] > self._last]
+        fresh = [line for line in self._tail.rows() if line["step"] > self._last]
         self._last = fresh[-1]["step"] if fresh else self._last
         return [self._row(line.pop("step"), line.pop("time", time.time()), line) for line in fresh]
 
@@ -73,10 +72,12 @@ class Figures:
 
     def _count(self, now: float, made: int) -> None:
         """Count new shards. The time starts at the claim of the running attempt: before it the stage waited for other stages."""
-        with suppress(OSError):  # the claim is being freed or written at this moment
-            since = self.store.read_json(self.store.path("claims", f"{self.stage.id}.json")).get("since")
-            if since is not None and (self._pace is None or self._pace.began != since):
-                self._pace = Pace(since)
+        claim = None
+        with suppress(OSError):  # figures of the pace are worth no failure
+            claim = read_claim(self.store, self.stage.id)
+        since = claim.holder.get("since") if claim is not None else None
+        if since is not None and (self._pace is None or self._pace.began != since):
+            self._pace = Pace(since)
         if self._pace is not None:
             self._pace.at(now, made)
 

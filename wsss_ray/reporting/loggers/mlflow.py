@@ -118,7 +118,7 @@ class _MlflowRun(Sink):
             del self._params[:_PARAMS]
 
     def write(self, rows: Sequence[StepFigures]) -> None:
-        """See `Sink.write`. MLflow keeps a figure once that comes again with the same time and step."""
+        """See `Sink.write`. MLflow stores a figure only once if it is sent again with the same step and time."""
         from mlflow.entities import Metric
 
         self._send_params()

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import yaml
 
 from wsss_ray.core.plan import Plan, Stage
+from wsss_ray.data.images import voc_palette
 from wsss_ray.data.source import DataSplit
 from wsss_ray.reporting.report import pictures, sections
 from wsss_ray.reporting.report.classes import classes
@@ -64,7 +65,7 @@ def build(store: RunStore, run: str, plan: Plan, job_yaml: str, *, gallery: int 
         "rules": [rule_json(rule, curve) for rule, curve in zip(rules, curves, strict=True)],
         "images": shown.images,
         "classes": facts.labels,
-        "colors": pictures.palette().tolist() if shown.images else [],
+        "colors": voc_palette().tolist() if shown.images else [],
         "hatch": pictures.HATCH,
     }
     method = method_name(job_yaml)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from wsss_ray.core.plan import Stage
 from wsss_ray.core.values import IGNORE, Maps
+from wsss_ray.data.images import voc_palette
 from wsss_ray.ops.confusion import confusion, scores
 from wsss_ray.ops.seeds import resize_maps
 from wsss_ray.reporting.report import pictures
@@ -67,7 +68,7 @@ def image_iou(mask_HW: NDArray[np.uint8] | None, label_HW: NDArray[np.uint8] | N
 
 def card(image: GalleryImage, classes: Sequence[str], key: str, place: int) -> Markup:
     """Render one image. `key` is its id in the page, `place` its position in the data."""
-    colors = pictures.palette().tolist()
+    colors = voc_palette().tolist()
     return render(
         "card.html",
         key=key,

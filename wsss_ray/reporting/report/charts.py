@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -17,19 +16,6 @@ _LOG_FROM = 30.0  # ratio of the largest to the smallest loss; above it a linear
 _SERIES = 6  # line colours in style.css
 
 Line = list[tuple[float, float]]
-
-
-def read_log(data: bytes) -> list[dict[str, Any]]:
-    """Read the rows of a `metrics.jsonl` by step. The last row of a repeated step counts. Torn lines are skipped."""
-    rows: dict[int, dict[str, Any]] = {}
-    for line in data.decode(errors="replace").splitlines():
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(row, dict) and isinstance(row.get("step"), int):
-            rows[row["step"]] = row
-    return [rows[step] for step in sorted(rows)]
 
 
 def losses(title: str, log: Sequence[Mapping[str, Any]]) -> Markup:

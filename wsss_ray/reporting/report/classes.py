@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsss_ray.core.plan import Stage
+from wsss_ray.data.images import voc_palette
 from wsss_ray.ops.confusion import scores
-from wsss_ray.reporting.report import pictures
 from wsss_ray.reporting.report.markup import DASH, number
 from wsss_ray.reporting.report.page import Section, render
 from wsss_ray.reporting.report.sections import Facts
@@ -38,7 +38,7 @@ def classes(facts: Facts) -> Section:
         ious=[facts.part(stage, "metrics").get("iou") or [] for stage in stages],
         masks=[count for _, count in known],
         names=(*names, "undecided"),
-        colors=[*pictures.palette(len(names)).tolist(), None],
+        colors=[*voc_palette()[: len(names)].tolist(), None],
         confusions=[confusions for confusions in found if confusions],
     )
     return Section("classes", "IoU of each class", body)

@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from wsss_ray.core.plan import Plan, Stage
 from wsss_ray.data import codecs
+from wsss_ray.data.images import voc_palette
 from wsss_ray.data.source import DataSplit
 from wsss_ray.ops.seeds import resize_maps
 from wsss_ray.reporting.report import embedded, pictures, thresholds
@@ -46,7 +47,7 @@ class Gallery:
             "images.html",
             splits=parts,
             labels=labels,
-            colors=pictures.palette(len(labels)).tolist(),
+            colors=voc_palette()[: len(labels)].tolist(),
             heat=pictures.heat_gradient(),
             dial=bool(self.images),
         )

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from wsss_ray.core.values import IGNORE
+from wsss_ray.data.images import voc_palette
 
 LONG_SIDE = 192
 """Pixels on the longer side of a thumbnail, at most."""
@@ -30,13 +31,6 @@ class Thumbnail:
     uri: str
     width: int
     height: int
-
-
-def palette(count: int = 256) -> NDArray[np.uint8]:
-    """Return the VOC colours of labels 0..count-1, (count, 3): bits 3j, 3j+1, 3j+2 of a label are bit 7-j of its R, G and B."""
-    label = np.arange(count)[:, None]
-    colors = sum(((label >> (3 * j + np.arange(3))) & 1) << (7 - j) for j in range(8))
-    return np.asarray(colors, dtype=np.uint8)
 
 
 def heat_colors(value: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -61,7 +55,7 @@ def labels(label_HW: NDArray[np.uint8]) -> Thumbnail:
     height, width = small.shape
     stripe = (np.add.outer(np.arange(height), np.arange(width)) // max(1, max(width, height) // 64)) % 4 == 0
     hatch = np.where(stripe[..., None], HATCH[1], HATCH[0])
-    return _picture(np.where((small == IGNORE)[..., None], hatch, palette()[small]).astype(np.uint8), smooth=False)
+    return _picture(np.where((small == IGNORE)[..., None], hatch, voc_palette()[small]).astype(np.uint8), smooth=False)
 
 
 def heat(image_HWC: NDArray[np.uint8], map_HW: NDArray[np.float32]) -> Thumbnail:

@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from wsss_ray.core.plan import Plan, Stage
 from wsss_ray.data.source import DataSplit
+from wsss_ray.engine import training_log
 from wsss_ray.reporting.report import charts
 from wsss_ray.reporting.report.markup import DASH, average, is_finite, significant, whole
 from wsss_ray.reporting.report.page import Section, render
@@ -87,9 +88,8 @@ def training(facts: Facts) -> Section:
     trainings = []
     for stage in facts.plan:
         if stage.kind == "train":
-            path = facts.store.stage_path(stage, "metrics.jsonl")
             title = stage.name if stage.id in facts.records else f"{stage.name} (not finished)"
-            log = charts.read_log(facts.store.read(path)) if facts.store.exists(path) else []
+            log = training_log.read_log(facts.store, stage.id)
             trainings.append((title, [charts.losses(title, log), charts.quality(title, log)] if log else []))
     return Section("training", "Training", render("training.html", trainings=trainings))
 
@@ -103,8 +103,8 @@ def stages(facts: Facts) -> Section:
         unit = "steps" if "steps" in counts else "images"
         work, seconds = counts.get(unit), facts.records.get(stage.id, {}).get("seconds")
         files = {"record": "record.json"} if done else {}
-        if facts.store.exists(facts.store.stage_path(stage, "metrics.jsonl")):
-            files["steps"] = "metrics.jsonl"
+        if facts.store.exists(training_log.log_path(facts.store, stage.id)):
+            files["steps"] = training_log.FILE
         rows.append(
             {
                 "stage": stage,

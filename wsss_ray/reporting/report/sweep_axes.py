@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from wsss_ray.core.component import canonical
+from wsss_ray.core.names import shortest_ends
 from wsss_ray.reporting.report.charts import round_step
 from wsss_ray.reporting.report.markup import is_finite
 from wsss_ray.storage.trials import TrialRow
@@ -109,7 +110,7 @@ class Parameter:
 def parameters(rows: Sequence[TrialRow]) -> list[Parameter]:
     """List every field that a trial set, by name. The method comes first if there are several."""
     names = sorted({name for row in rows for name in row.parameters} - {"method"})
-    labels, found = _labels(names), []
+    labels, found = shortest_ends(names), []
     if len({row.method for row in rows}) > 1 or any("method" in row.parameters for row in rows):
         names, labels = ["method", *names], {**labels, "method": "method"}
     for name in names:
@@ -165,14 +166,3 @@ def _without(value: dict[str, Any], common: dict[str, Any]) -> dict[str, Any]:
 
 def _inner(value: Any) -> str:
     return "{" + in_words(value) + "}" if isinstance(value, dict) and value else in_words(value)
-
-
-def _labels(names: Sequence[str]) -> dict[str, str]:
-    """Find for each dotted name its shortest end that no other name ends in."""
-    found = {}
-    for name in names:
-        parts = name.split(".")
-        ends = [".".join(parts[i:]) for i in range(len(parts) - 1, -1, -1)]
-        others = [other for other in names if other != name]
-        found[name] = next((end for end in ends if not any(("." + other).endswith("." + end) for other in others)), name)
-    return found

@@ -13,10 +13,10 @@ from wsss_ray.core.component import Component
 from wsss_ray.core.contracts import SeedRule
 from wsss_ray.core.plan import Stage
 from wsss_ray.core.threshold import Recipe, Threshold
-from wsss_ray.core.values import IGNORE, Maps
+from wsss_ray.core.values import Maps
 from wsss_ray.data import codecs
 from wsss_ray.ops.confusion import confusion, scores
-from wsss_ray.ops.seeds import bounds, resize_maps
+from wsss_ray.ops.seeds import confusions_over_thresholds, resize_maps
 from wsss_ray.ops.spacing import evenly_spaced
 from wsss_ray.reporting.report.markup import average
 from wsss_ray.reporting.report.pictures import shrink, shrink_labels
@@ -114,56 +114,7 @@ class Curve:
 
 def small_saliency(data: bytes | None) -> MapArray | None:
     """Decode a saliency map and shrink it to the size of its thumbnail."""
-    return None if data is None else shrink_labels(codecs.decode_gray(data)).astype(np.float32) / np.float32(255)
-
-
-def sweep(
-    recipe: Recipe, peak_CHW: MapArray, mean_CHW: MapArray, classes: Sequence[int], cue_HW: NDArray[np.bool_],
-    mask_HW: LabelArray, thetas: NDArray[np.float64], num_labels: int,
-) -> NDArray[np.int64]:  # fmt: skip
-    """Return the confusion matrix of `ops.seeds.recompute` at every theta, (T, L, L + 1), without a pass for each theta.
-
-    As the bounds of the claims rise, a pixel passes from one class to the next that still claims it. So each class holds the
-    pixel for an interval of thetas, and only the two ends of the interval are counted.
-    """
-    steps, columns = len(thetas), num_labels + 1
-    source_CHW = mean_CHW if recipe.source == "mean" else peak_CHW
-    falling = recipe.region in ("below_maximum", "of_pixels")  # here claims grow with theta: count from its end
-    bound_CT = bounds(source_CHW, thetas[::-1] if falling else thetas, recipe.region)
-    scored_HW = mask_HW != IGNORE
-    true, cue = mask_HW[scored_HW].astype(np.int64), cue_HW[scored_HW]
-    ends = np.zeros(num_labels * columns * (steps + 1), np.int64)
-
-    def hold(label: NDArray[np.int64], start: NDArray[np.intp], stop: NDArray[np.intp]) -> None:
-        some = stop > start
-        cell = (true * columns + label)[some] * (steps + 1)
-        ends[:] += np.bincount(cell + start[some], minlength=ends.size)
-        ends[:] -= np.bincount(cell + stop[some], minlength=ends.size)
-
-    def claimed_by(label: NDArray[np.int64]) -> NDArray[np.int64]:
-        if recipe.conflict == "class":
-            return label
-        return np.where(cue, 0 if recipe.conflict == "background" else num_labels, label)
-
-    source = source_CHW[:, scored_HW]
-    claimed = np.zeros(source.shape, np.intp)  # number of thetas at which a class claims the pixel: the first ones
-    for place, (bound_T, value) in enumerate(zip(bound_CT, source, strict=True)):
-        claimed[place] = np.searchsorted(bound_T, value)
-    start = np.zeros(true.shape, np.intp)
-    order: NDArray[Any] = (mean_CHW if recipe.winner == "mean" else peak_CHW)[:, scored_HW]
-    if recipe.winner == "nobody":  # undecided as long as two claim it; then the class that claims longest has it alone
-        order = claimed
-        stop = np.sort(claimed, axis=0)[-2] if len(claimed) > 1 else start
-        hold(claimed_by(np.full_like(true, num_labels)), start, stop)
-        start = stop
-    labels = np.asarray(classes, np.int64) + 1
-    for place in np.argsort(-order, axis=0, kind="stable"):
-        stop = np.maximum(start, np.take_along_axis(claimed, place[None], axis=0)[0])
-        hold(claimed_by(labels[place]), start, stop)
-        start = stop
-    hold(np.where(cue, 0, 0 if recipe.unclaimed == "background" else num_labels), start, np.full_like(start, steps))
-    total = ends.reshape(num_labels, columns, steps + 1).cumsum(axis=2)[:, :, :-1].transpose(2, 0, 1)
-    return np.asarray(total[::-1] if falling else total, np.int64)
+    return None if data is None else codecs.as_saliency(shrink_labels(codecs.decode_gray(data)))
 
 
 def curve(store: RunStore, rule: Rule, num_labels: int, of: int) -> Curve | None:
@@ -202,7 +153,9 @@ def _followed(
     peak_CHW = resize_maps(maps.peak_CHW, height, width, maps.rows, maps.columns)
     mean_CHW = resize_maps(maps.mean_CHW, height, width, maps.rows, maps.columns) if recipe.reads_mean else peak_CHW
     cue_HW = rule.cues(peak_CHW, saliency_HW)
-    return None if cue_HW is None else sweep(recipe, peak_CHW, mean_CHW, maps.classes, cue_HW, mask_HW, THETAS, num_labels)
+    if cue_HW is None:
+        return None
+    return confusions_over_thresholds(recipe, THETAS, peak_CHW, mean_CHW, cue_HW, maps.classes, mask_HW, num_labels)
 
 
 def _called(

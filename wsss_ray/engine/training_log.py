@@ -1,0 +1,131 @@
+"""Write and read the log of a training: `metrics.jsonl` in its stage's folder, a row every few steps.
+
+    {"step": 20, "epoch": 0.25, "time": 1790000000.0, "loss": 0.41, "terms": {...}, "lr": 0.01, "images_per_s": 88.0, ...}
+
+The training replaces the whole file each time it adds rows. A row of a step may be there without a loss: it holds a score.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from wsss_ray.storage.store import Identified, RunStore
+from wsss_ray.storage.tail import LineTail
+
+if TYPE_CHECKING:  # it imports torch, and readers must start fast
+    from wsss_ray.engine.loop import Step
+
+FILE = "metrics.jsonl"
+_LAST = 16_384  # bytes that `last_rows` reads
+
+Row = dict[str, Any]
+
+
+def log_path(store: RunStore, stage_id: str) -> str:
+    """Return the path of the log of a training."""
+    return store.path("stages", stage_id, FILE)
+
+
+def read_log(store: RunStore, stage_id: str) -> list[Row]:
+    """Read the rows of the log of a training, by step; none if there is no log."""
+    path = log_path(store, stage_id)
+    return parse_log(store.read(path)) if store.exists(path) else []
+
+
+def parse_log(data: bytes) -> list[Row]:
+    """Parse the rows of a log by step. The last row of a repeated step counts. Torn lines are skipped."""
+    rows: dict[int, Row] = {}
+    for line in data.decode(errors="replace").splitlines():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict) and isinstance(row.get("step"), int):
+            rows[row["step"]] = row
+    return [rows[step] for step in sorted(rows)]
+
+
+def last_rows(store: RunStore, stage_id: str, count: int) -> list[Row]:
+    """Read at most `count` rows from the end of a log, without the rest of the file."""
+    path = log_path(store, stage_id)
+    if not store.exists(path):
+        return []
+    with store.fs.open_input_file(path) as file:
+        file.seek(max(0, file.size() - _LAST))
+        text: bytes = file.read()
+    return parse_log(text if len(text) < _LAST else text.partition(b"\n")[2])[-count:]
+
+
+class LogTail:
+    """Read the new rows of a log while its training goes on."""
+
+    def __init__(self, store: RunStore, stage_id: str) -> None:
+        self._tail = LineTail(store, log_path(store, stage_id))
+
+    def rows(self) -> list[Row]:
+        """Return the rows added since the last call, or all if the log was written anew. Raises OSError."""
+        return [json.loads(line) for line in self._tail.lines()]
+
+
+class MetricsLog:
+    """Write the log of a training, one line every `every` steps. Each write replaces the whole file.
+
+    Lines of an earlier attempt after step `start` are dropped. The time between two writes is at least one second, and at least
+    100 times the duration of the last write, so a long file on a slow store takes at most 1 % of the time.
+    """
+
+    def __init__(self, store: RunStore, stage: Identified, start: int, *, every: int) -> None:
+        self.store, self.path, self.every = store, log_path(store, stage.id), every
+        text = store.read(self.path) if store.exists(self.path) else b""
+        lines = [line for line in text.splitlines(keepends=True) if json.loads(line)["step"] <= start]
+        logged = [loss for line in reversed(lines) if (loss := json.loads(line).get("loss")) is not None]
+        self.loss: float | None = logged[0] if logged else None
+        self._text = bytearray(b"".join(lines))
+        self._written = len(self._text)
+        self._since: list[Step] = []
+        self._next = time.monotonic()
+
+    def add(self, step: Step, batch_size: int, *, flush: bool, miou: float | None = None) -> None:
+        """Note a step. Every `every` steps, and at a checkpoint (`flush`), add a line with the mean losses since the last one.
+
+        A score (`miou`) goes into that line. If no line is due, it gets a line of its own, which changes no mean.
+        """
+        self._since.append(step)
+        when = {"step": step.step, "epoch": round(step.epoch, 4), "time": round(time.time(), 3)}
+        score = {} if miou is None else {"val_miou": miou}
+        if step.step % self.every and not flush:
+            self._text += json.dumps(when | score).encode() + b"\n" if score else b""
+            return
+        count, seconds = len(self._since), sum(s.seconds for s in self._since)
+        names = sorted({name for s in self._since for name in s.terms})
+        self.loss = sum(s.loss for s in self._since) / count
+        line = {
+            **when,
+            "loss": self.loss,
+            "terms": {name: sum(s.terms.get(name, 0.0) for s in self._since) / count for name in names},
+            "lr": step.lr,
+            "images_per_s": round(count * batch_size / seconds, 2),
+            "wait_share": round(sum(s.waited for s in self._since) / seconds, 4),
+            **score,
+        }
+        self._text += json.dumps(line).encode() + b"\n"
+        self._since = []
+
+    def due(self) -> bool:
+        """Tell whether there are lines to write, and the time between two writes has passed."""
+        return len(self._text) > self._written and time.monotonic() > self._next
+
+    def take(self) -> Callable[[], None]:
+        """Copy the present lines. The returned function writes them."""
+        lines, self._written = bytes(self._text), len(self._text)
+
+        def commit() -> None:
+            began = time.monotonic()
+            self.store.write(self.path, lines)
+            ended = time.monotonic()
+            self._next = ended + max(1.0, 100 * (ended - began))
+
+        return commit
