@@ -121,7 +121,7 @@ def _parse(data: bytes, name: str) -> tuple[dict[str, Any], dict[Place, str]]:
         text = data.decode()
         tree = yaml.compose(text)
         if _size(tree, {}) > _MOST_NODES:
-            raise JobError(f"{name}: its aliases (*name) multiply to more than {_MOST_NODES} values")
+            raise JobError(f"{name}: its aliases (*name) multiply to more than {_MOST_NODES} values. Use fewer aliases.")
         values = _apart(yaml.safe_load(text))
         sources = {where: f"{name}:{line}" for where, line in _lines(tree, ())}
     except UnicodeDecodeError as error:
@@ -132,7 +132,7 @@ def _parse(data: bytes, name: str) -> tuple[dict[str, Any], dict[Place, str]]:
         tab = ". Indent with spaces, not tabs." if "\\t" in problem else ""
         raise JobError(f"{name}:{mark.line + 1 if mark else 1}: invalid YAML: {problem}{tab}") from error
     except RecursionError as error:
-        raise JobError(f"{name}: an alias (*name) refers to itself") from error
+        raise JobError(f"{name}: an alias (*name) refers to itself. Write a value in its place.") from error
     if not isinstance(values, dict):
         raise JobError(f"{name}:1: is no mapping. A job file has the fields name, method, data and, if needed, run and sweep.")
     duplicate = next(_duplicates(tree, ()), None)

@@ -108,7 +108,8 @@ class Learner(Component):
     @model_validator(mode="after")
     def _one_length(self) -> Learner:
         if (self.epochs is None) == (self.steps is None):
-            raise ValueError("give exactly one of epochs and steps (set the other to null)")
+            found = "neither is set" if self.epochs is None else "both are set"
+            raise ValueError(f"epochs, steps: {found}. Give exactly one of epochs and steps (set the other to null).")
         return self
 
     def total_steps(self, num_images: int) -> int:

@@ -245,7 +245,7 @@ def until(targets: Iterable[Stage], kind: Literal["localize", "seed", "train"]) 
         return tuple(s for s in stages if not (s.kind == "evaluate" and s.optional("model")))
     wanted = [s for s in stages if s.kind == kind and not (kind == "seed" and s.optional("model"))]
     if not wanted:
-        raise ValueError(f"--until {kind}: this method has no such stage")
+        raise ValueError(f"--until {kind}: this method has no such stage. Choose another, or leave the option out.")
     made = {s.id for s in walk(wanted)}
     scores = [s for s in stages if s.kind == "evaluate" and all(source.id in made for _, source in s.inputs)]
     return (*wanted, *scores) if kind == "seed" else tuple(wanted)

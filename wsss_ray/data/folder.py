@@ -75,7 +75,7 @@ class Folder(Source):
     def listed(self, split: Split) -> Iterator[Item]:
         """Yield the items of `items` one by one."""
         if split == "strong":
-            raise ValueError("data.strong: a folder has no such split")
+            raise ValueError("data.strong: a folder has no such split; kinds voc and coco have it")
         classes, files = self.class_names(), self._scan()
         root, rows = str(expand(self.root)), self._rows("weak" if split == "saliency" else split)
         folder = self.saliency if split == "saliency" else self.masks
@@ -96,7 +96,7 @@ class Folder(Source):
             if split == "val" and others is not None and found is None:
                 raise ValueError(f"{row.where}: mask {other} is missing; every validation image needs one")
             path = f"{root}/{name}"
-            size, changed = file_state(path) or _fail(f"{row.where}: image {path} is gone")
+            size, changed = file_state(path) or _fail(f"{row.where}: image {path} is gone; restore it, or remove its row")
             first, masked = first or image_id, masked or found is not None
             if found is None:
                 yield Item(image_id, tags, path, None, size, changed=changed)

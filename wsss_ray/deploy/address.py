@@ -156,7 +156,7 @@ def find_token(address: Address, environ: Mapping[str, str], *, home: Path) -> s
     if path := environ.get("RAY_AUTH_TOKEN_PATH"):
         token = _read(Path(path).expanduser(), "RAY_AUTH_TOKEN_PATH")
         if not token:
-            raise AddressError(f"RAY_AUTH_TOKEN_PATH: {path} is empty")
+            raise AddressError(f"RAY_AUTH_TOKEN_PATH: {path} is empty; write the token into it")
         return _usable(token, "RAY_AUTH_TOKEN_PATH")
     default = home / ".ray" / "auth_token"
     if (mode == "token" or address.is_loopback) and default.is_file():
@@ -174,5 +174,5 @@ def _read(path: Path, name: str) -> str:
 
 def _usable(token: str, name: str) -> str:
     if not re.fullmatch(r"[\x21-\x7e]+", token):
-        raise AddressError(f"{name}: a token is one line of letters, digits and signs without spaces")
+        raise AddressError(f"{name}: this is no token; expected one line of letters, digits and signs without spaces")
     return token

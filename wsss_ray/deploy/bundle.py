@@ -75,7 +75,7 @@ def gather(includes: Sequence[Path] = (), excludes: Sequence[str] = ()) -> dict[
     for path in includes:
         name = module_name(path)
         if any(place == path.name or place.startswith(f"{path.name}/") for place in found):
-            raise BundleError(f"--include {path}: there is already a module {name}")
+            raise BundleError(f"--include {path}: there is already a module {name}; rename yours")
         found |= dict(_files(path))
     return {place: file for place, file in found.items() if not any(fnmatch(place, pattern) for pattern in excludes)}
 

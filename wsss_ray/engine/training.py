@@ -155,7 +155,7 @@ def _prepare(
     if learner.batch_size < world:
         raise ValueError(f"batch_size is {learner.batch_size}, less than the {world} workers; set run.workers lower")
     if not len(images):
-        raise ValueError("there is no image to train on")
+        raise ValueError("there is no image to train on; give readable images, with masks if the method needs them")
     net = build_model(stage)
     init = stage.optional("init")
     if init is not None:

@@ -85,7 +85,7 @@ def find_labels(store: RunStore, run: Mapping[str, Any], stage: str | None = Non
     found = {name: record for name, record in records.items() if record and _has_labels(record)}
     name = stage or next(reversed(found), None)
     if name is None:
-        raise ValueError(f"run {run['name']!r} has no label maps yet: no seed stage and no scored model is done")
+        raise ValueError(f"run {run['name']!r} has no label maps yet: no seed stage and no scored model is done; wait for one")
     if name not in found:
         known = name in [one["name"] for one in run["stages"]]
         undone = records.get(name, {}) is None
@@ -94,7 +94,7 @@ def find_labels(store: RunStore, run: Mapping[str, Any], stage: str | None = Non
     record = found[name]
     data = store.record_by_id(dict(record["inputs"])["data"])
     if data is None:
-        raise ValueError(f"stage {name!r}: the store has no record of the data that it was made from")
+        raise ValueError(f"stage {name!r}: the store has no record of the data that it was made from; submit the job again")
     split = data["identity"]["component"]
     schema, column = ("seeds", "seed") if record["kind"] == "seed" else ("scores", "prediction")
     limit = split["source"].get("max_pixels", MAX_PIXELS)
@@ -209,7 +209,8 @@ def _decode(data: bytes, maps: LabelMaps, image_id: str) -> LabelArray:
         raise ValueError(f"stage {maps.stage!r}: image {image_id!r}: its label map cannot be read: {error}") from error
     wrong = label_HW[(label_HW > len(maps.classes)) & (label_HW != IGNORE)]
     if label_HW.ndim != 2 or wrong.size:
-        raise ValueError(f"stage {maps.stage!r}: image {image_id!r}: not a map of labels 0 to {len(maps.classes)} and {IGNORE}")
+        wanted = f"labels 0 to {len(maps.classes)} and {IGNORE}"
+        raise ValueError(f"stage {maps.stage!r}: image {image_id!r}: not a map of {wanted}; was the store edited by hand?")
     return label_HW
 
 

@@ -83,7 +83,7 @@ class Predictor(nn.Module):
             found = f"{image.dtype} {image.shape}" if is_array else type(image).__name__
             raise ValueError(f"give a path, a Pillow image, or an RGB array (H, W, 3) of uint8, not {found}")
         if not image.size:
-            raise ValueError(f"the image has no pixels: {image.shape}")
+            raise ValueError(f"the image has no pixels: {image.shape}; expected (H, W, 3) with H and W of at least 1")
         return np.array(image)
 
     def predict_pixels(self, image_HWC: ImageArray) -> LabelArray:

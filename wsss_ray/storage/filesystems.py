@@ -99,7 +99,7 @@ def _open_s3(uri: str) -> tuple[pafs.FileSystem, str]:
         try:
             options[name] = _S3_OPTIONS[name](text)
         except ValueError as error:
-            raise ValueError(f"{name}={text} is not a number") from error
+            raise ValueError(f"{name}={text} is not a number; give one") from error
     attempts = options.pop("attempts", _S3_ATTEMPTS)
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     own_server = "endpoint_override" in options or bool(endpoint)

@@ -53,7 +53,8 @@ class Machines:
         each = run.cpus_per_worker or 1 + (run.loader_workers or 0) + run.label_workers
         needed = math.ceil(each * places) + 1  # one is held back for readers
         if cpus_per_node is not None and cpus_per_node < needed:
-            raise ValueError(f"--cpus-per-node {cpus_per_node} is less than the {needed} that {places} training workers need")
+            needs = f"the {needed} that {places} training workers need"
+            raise ValueError(f"--cpus-per-node {cpus_per_node} is less than {needs}; give at least {needed}")
         fewest, most = run.worker_range
         images = run.image_workers[1] if isinstance(run.image_workers, tuple) else run.image_workers or 0
         on_gpus = images * run.gpus_per_image_worker if gpus else 0

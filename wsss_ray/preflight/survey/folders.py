@@ -258,7 +258,7 @@ def _masks(folder: Path, tree: Tree, given: Path | None) -> Path | None:
     candidates = [given] if given is not None else [*inside(folder, _MASKS), *inside(tree.root, _MASKS)]
     for path in dict.fromkeys(candidates):
         if not path.is_dir():
-            raise ValueError(f"--masks {path}: is no folder")
+            raise ValueError(f"--masks {path}: is no folder; give the folder of the PNG masks")
         ids = {bare(name) for name in tree.without(path).names}
         masks = {bare(name) for name in scan(path).names if name.endswith(".png")}
         hits = len(ids & masks)

@@ -46,5 +46,5 @@ def understand(folder: Path, *, tags: Path | None = None, masks: Path | None = N
         others = f" ({unread} cannot be read: save them as JPEG)" if unread else ""
         raise ValueError(f"{folder}: {found}{others}; init reads these layouts\n{LAYOUTS}")
     if not any(picture.split == "weak" for picture in listing.pictures):
-        raise ValueError(f"{folder}: {listing.what}: no image is left to train on")
+        raise ValueError(f"{folder}: {listing.what}: no image is left to train on; put some into the training split")
     return listing

@@ -135,7 +135,7 @@ def _images_of(file: Instances, folder: Path) -> Path:
     """Find the folder that holds the images of a JSON file. It holds one of the first few."""
     names = [picture.file_name for picture in file.images.values()][:_SAMPLE]
     if not names:
-        raise ValueError(f"{file.path}: lists no images")
+        raise ValueError(f"{file.path}: lists no images; add them, or move the file away")
     level = [folder, *([file.path.parent] if file.path.parent != folder else [])]
     for _ in range(_DEPTH):
         for place in level:
