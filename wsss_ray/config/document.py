@@ -48,7 +48,7 @@ class Document:
             where: Source of the value, such as an option, for error messages.
 
         Raises:
-            JobError: The path leads through a value that is no block, or to no position of a list.
+            JobError: if the path leads through a value that is no block, or to no position of a list.
         """
         path = tuple(name.strip().split("."))
         if not all(path):
@@ -91,7 +91,7 @@ def read_document(path: str | Path, overrides: Sequence[str] = (), *, _above: tu
         overrides: Texts `a.b=value`, as `--set` takes them.
 
     Raises:
-        JobError: The file cannot be read or is no YAML mapping. The message names file and line.
+        JobError: if the file cannot be read or is no YAML mapping. The message names file and line.
     """
     file = Path(path)
     try:

@@ -53,7 +53,7 @@ def trial_of_member(sweep_job: LoadedJob, member: Member, place: int, data: Data
     """Return a member's training so far: as a job of its own, and as a plan that continues its last generation.
 
     Raises:
-        ValueError: The searched field belongs to no learner of the plan, or its training has fewer steps than generations.
+        ValueError: if the searched field belongs to no learner of the plan, or its training has fewer steps than generations.
     """
     (field,) = sweep_job.sweep.space
     rule = sweep_job.sweep.scheduler

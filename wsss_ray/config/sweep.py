@@ -152,7 +152,7 @@ class Sweep(BaseModel):
 
     @property
     def learns(self) -> bool:
-        """True if results choose later trials, which are then unknown before the start."""
+        """Return True if results choose later trials, which are then unknown before the start."""
         return self.search == "optuna" or isinstance(self.scheduler, Pbt)
 
     @model_validator(mode="after")

@@ -22,7 +22,7 @@ Kind = Literal["ingest", "train", "localize", "seed", "evaluate"]
 class Stage:
     """One step of a job. Make stages with `train`, `localize`, `seed` and the other functions of this module.
 
-    Args:
+    Attributes:
         kind: the kind of step.
         name: name shown to people; not part of the id.
         component: the component that does the work.
@@ -63,7 +63,7 @@ class Stage:
 class Data:
     """The data of a job as the plan of a method sees it: one ingest stage per split.
 
-    Args:
+    Attributes:
         classes: names of the K object classes.
         weak: training images with tags.
         val: validation images with masks, if any.
@@ -252,7 +252,7 @@ def until(targets: Iterable[Stage], kind: Literal["localize", "seed", "train"]) 
 
 
 def one_pipeline(before: Stage, stage: Stage) -> bool:
-    """Tell whether two neighbouring stages run as one pipeline: per-image stages of the same data, shard by shard."""
+    """Return True if two neighbouring stages run as one pipeline: per-image stages of the same data, shard by shard."""
     kinds = ("localize", "seed", "evaluate")
     return before.kind in kinds and stage.kind in kinds and before.input("data").id == stage.input("data").id
 

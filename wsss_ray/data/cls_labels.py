@@ -60,7 +60,7 @@ def read_cls_labels(data: bytes) -> dict[str, tuple[int, ...]]:
         A map from image id to the sorted 0-based indices of its tags.
 
     Raises:
-        ValueError: If the content is not a dict from such keys to vectors of numbers.
+        ValueError: if the content is not a dict from such keys to vectors of numbers.
 
     Example:
         >>> read_cls_labels(Path("cls_labels.npy").read_bytes())["2007_000032"]

@@ -77,7 +77,7 @@ def read_instances(path: Path, name: str) -> Instances:
     Shapes are not checked here: an invalid shape is an error of its image (see `coco_masks`).
 
     Raises:
-        ValueError: If something is missing, unknown or duplicate. The message names the job's field (`name`), the file and the
+        ValueError: if something is missing, unknown or duplicate. The message names the job's field (`name`), the file and the
             record.
     """
     try:

@@ -43,7 +43,7 @@ def draw_labels(
         crowd: "background" leaves crowds out; "ignore" labels them 255 where no object is.
 
     Raises:
-        ValueError: If a shape is invalid or does not fit the image. The message names the annotation.
+        ValueError: if a shape is invalid or does not fit the image. The message names the annotation.
     """
     import numpy as np
 

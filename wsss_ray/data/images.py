@@ -101,7 +101,7 @@ def normalise_image(data: bytes, *, max_pixels: int) -> Decoded:
     bytes (for one version of Pillow).
 
     Raises:
-        ValueError: If the file is damaged, has more than `max_pixels` pixels, or is in no format that is read.
+        ValueError: if the file is damaged, has more than `max_pixels` pixels, or is in no format that is read.
     """
     kind, image = _open(data, max_pixels)
     plain = kind in ("JPEG", "PNG") and image.mode == "RGB" and not image.has_transparency_data
@@ -136,7 +136,7 @@ def normalise_mask(
         palette: Colour -> label; None for the palette of Pascal VOC.
 
     Raises:
-        ValueError: If the file cannot be read or does not fit. The message names the sizes, the label or the colour.
+        ValueError: if the file cannot be read or does not fit. The message names the sizes, the label or the colour.
     """
     kind, image = _open(data, _MASK_PIXELS, size=(width, height), what="mask")
     if kind == "JPEG":
@@ -157,7 +157,7 @@ def normalise_saliency(
     """Convert a saliency map, gray or colour, to an 8-bit gray PNG of the size of its image (`height`, `width`).
 
     Raises:
-        ValueError: If the file cannot be read, or has another size than its image, also when it is shrunk to `max_side` like it.
+        ValueError: if the file cannot be read, or has another size than its image, also when it is shrunk to `max_side` like it.
     """
     size = (width, height) if max_side is None else None
     _, image = _open(data, max_pixels, size=size, what="saliency map")

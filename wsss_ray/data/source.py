@@ -102,7 +102,7 @@ class Source(Component):
 
     @abstractmethod
     def has_masks(self, split: Split) -> bool:
-        """Tell whether the items of a split have masks."""
+        """Return True if the items of a split have masks."""
 
     @abstractmethod
     def items(self, split: Split) -> list[Item]:

@@ -82,8 +82,8 @@ def start_from(net: nn.Module, store: RunStore, stage: Stage) -> None:
     """Load the weights of another train stage: the trunk, and each further part (head, blocks) with the same shapes in both.
 
     Raises:
-        FileNotFoundError: If the other stage is not trained yet.
-        ValueError: If the trunks differ.
+        FileNotFoundError: if the other stage is not trained yet.
+        ValueError: if the trunks differ.
     """
     state = load_tensors(store.read(store.stage_path(stage, "model.safetensors")))
     own = net.state_dict()

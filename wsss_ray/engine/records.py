@@ -84,7 +84,7 @@ def commit_shards(
         made: Number of images by shard, as far as known. The footers of other shards are read.
 
     Raises:
-        StageError: If more images failed. The shards with failures are then deleted, first those of `readers`, so that the next
+        StageError: if more images failed. The shards with failures are then deleted, first those of `readers`, so that the next
             submit makes them again.
     """
     shards, failed, known = list_shards(store, stage), list_shards(store, stage, "errors"), made or {}

@@ -73,8 +73,8 @@ def run_training(
         The metrics of the stage on rank 0, an empty dictionary on other ranks.
 
     Raises:
-        TrainingError: If the training cannot start, on all workers alike.
-        FloatingPointError: If a loss is not finite, on all workers alike.
+        TrainingError: if the training cannot start, on all workers alike.
+        FloatingPointError: if a loss is not finite, on all workers alike.
     """
     learner = stage.component
     assert isinstance(learner, Learner)
@@ -201,7 +201,7 @@ class BackgroundWriter:
             self._wait()
 
     def busy(self) -> bool:
-        """Tell whether a write is still running."""
+        """Return True if a write is still running."""
         return self._last is not None and not self._last.done()
 
     def begin(self, *writes: Callable[[], None]) -> None:
@@ -264,7 +264,7 @@ class MetricsLog:
         self._since = []
 
     def due(self) -> bool:
-        """Tell whether there are lines to write, and the time between two writes has passed."""
+        """Return True if there are lines to write, and the time between two writes has passed."""
         return len(self._text) > self._written and time.monotonic() > self._next
 
     def take(self) -> Callable[[], None]:

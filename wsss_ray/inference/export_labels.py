@@ -78,7 +78,7 @@ def find_labels(store: RunStore, run: Mapping[str, Any], stage: str | None = Non
         stage: The name of a stage. None takes the last one that has label maps.
 
     Raises:
-        ValueError: If the run has no such stage, or the stage is not done or has no label maps. The message names those that
+        ValueError: if the run has no such stage, or the stage is not done or has no label maps. The message names those that
             have.
     """
     records = {one["name"]: store.record_by_id(one["id"]) for one in run["stages"] if one["kind"] in ("seed", "evaluate")}
@@ -105,7 +105,7 @@ def read_labels(store: RunStore, maps: LabelMaps) -> Iterator[tuple[str, LabelAr
     """Yield every image id with its label map (H, W), or with None if it has none, in the order of the data.
 
     Raises:
-        ValueError: If a label map cannot be read, or holds other labels than those of the classes.
+        ValueError: if a label map cannot be read, or holds other labels than those of the classes.
     """
     for shard in list_shards(store, maps):
         file = open_shard(store, maps, shard, maps.schema)
@@ -133,9 +133,9 @@ def export(store: RunStore, maps: LabelMaps, out: Path, *, form: LabelForm, over
         overwrite: True writes into a folder that holds files. Other files in it stay.
 
     Raises:
-        ValueError: If the folder holds files and `overwrite` is False, if a label map is damaged, or if an image id leads out
+        ValueError: if the folder holds files and `overwrite` is False, if a label map is damaged, or if an image id leads out
             of the folder.
-        OSError: If a file cannot be written.
+        OSError: if a file cannot be written.
     """
     if out.is_dir() and any(out.iterdir()) and not overwrite:
         raise ValueError(f"{out} holds files already; give another folder by --out, or write into it by --overwrite")
@@ -215,7 +215,7 @@ def _decode(data: bytes, maps: LabelMaps, image_id: str) -> LabelArray:
 
 
 def _has_labels(record: Mapping[str, Any]) -> bool:
-    """Tell whether a stage has label maps. An evaluate stage that scores seeds has none of its own."""
+    """Return True if a stage has label maps. An evaluate stage that scores seeds has none of its own."""
     return record["kind"] == "seed" or "model" in dict(record["inputs"])
 
 

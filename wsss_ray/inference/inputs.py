@@ -58,7 +58,7 @@ def list_images(patterns: Sequence[str], *, out: Path) -> InputImages:
         out: The folder that will be written to.
 
     Raises:
-        ValueError: If a pattern names no image, if a named image lies in `out`, or if two images have the same name.
+        ValueError: if a pattern names no image, if a named image lies in `out`, or if two images have the same name.
     """
     bases: list[str] = []
     paths: dict[str, None] = {}

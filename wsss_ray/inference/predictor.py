@@ -32,7 +32,7 @@ class Predictor(nn.Module):
         device: The device, such as "cuda:1". None takes a GPU if there is one.
 
     Raises:
-        ValueError: If the weights are missing or do not fit the network.
+        ValueError: if the weights are missing or do not fit the network.
 
     Example:
         >>> model = wsss_ray.load("photos")
@@ -67,8 +67,8 @@ class Predictor(nn.Module):
             Labels (H, W) of uint8, in the size of the upright image.
 
         Raises:
-            ValueError: If it is no image. The message is one line.
-            OSError: If the file cannot be read.
+            ValueError: if it is no image. The message is one line.
+            OSError: if the file cannot be read.
         """
         return self.predict_pixels(self.pixels(image))
 

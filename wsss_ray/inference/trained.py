@@ -83,7 +83,7 @@ class Trained:
             crf: True applies a CRF to the scores, False applies none, None leaves the metric as it is.
 
         Raises:
-            ValueError: If the metric has no CRF to switch.
+            ValueError: if the metric has no CRF to switch.
         """
         if crf is None:
             return self
@@ -104,7 +104,7 @@ def find_trained(run: str, store: str = "runs", model: str | None = None) -> Tra
         model: The name of one of the run's segmenters. None takes the last one in the plan that is trained.
 
     Raises:
-        ValueError: If there is no such run, stage, folder or model.
+        ValueError: if there is no such run, stage, folder or model.
     """
     register()
     if "/" in run or run in (".", ".."):
@@ -260,7 +260,7 @@ def component_of(role: type[Any], identity: Any, where: str) -> Any:
         where: The source of the identity. Messages begin with it.
 
     Raises:
-        ValueError: If the kind or a field is unknown, or if the revision differs, so that the numbers would too.
+        ValueError: if the kind or a field is unknown, or if the revision differs, so that the numbers would too.
     """
     return _validated(role, _spec(identity, where), where)
 

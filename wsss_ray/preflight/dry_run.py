@@ -104,7 +104,7 @@ def try_job(
         One measure per stage, in the order of the plan.
 
     Raises:
-        CheckError: At the first problem that would end the run.
+        CheckError: at the first problem that would end the run.
     """
     source = FewImages.of(job.data, most=images, shard_size=_SHARD)
     whole = {stage.name: data_split(stage).num_images for stage in plan if stage.kind == "train"}

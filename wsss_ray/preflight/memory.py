@@ -72,7 +72,7 @@ def free_memory() -> float | None:
 
 
 def ran_out(error: BaseException | str) -> bool:
-    """Tell whether an error, or its recorded message, says that memory ran out."""
+    """Return True if an error, or its recorded message, says that memory ran out."""
     if isinstance(error, MemoryError) or type(error).__name__ in _ERRORS:
         return True
     return any(word in str(error).lower() for word in _WORDS)

@@ -86,7 +86,7 @@ def preflight(store: RunStore, stages: Sequence[Stage], run: Execution, have: Re
         The resources after the wait.
 
     Raises:
-        StageError: Something is missing. The message says what, and how to fix it.
+        StageError: if something is missing. The message says what, and how to fix it.
     """
     ids = [stage.id for stage in stages]
     try:

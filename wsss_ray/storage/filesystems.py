@@ -40,8 +40,8 @@ def open_uri(uri: str) -> tuple[pafs.FileSystem, str]:
         The file system, and the path in it.
 
     Raises:
-        ValueError: If the URI names no folder, holds a wrong option, or its bucket does not exist.
-        OSError: If the server does not answer.
+        ValueError: if the URI names no folder, holds a wrong option, or its bucket does not exist.
+        OSError: if the server does not answer.
 
     Example:
         >>> fs, path = open_uri("s3://bucket/runs?region=eu-west-1")
@@ -59,7 +59,7 @@ def open_uri(uri: str) -> tuple[pafs.FileSystem, str]:
 
 
 def holds_credentials(uri: str) -> bool:
-    """Tell whether a URI holds a user or password before an S3 bucket, a password before another host, or a key in its query."""
+    """Return True if a URI has a user or password before an S3 bucket, a password before another host, or a key in its query."""
     scheme, separator, rest = uri.partition("://")
     if not separator:
         return False

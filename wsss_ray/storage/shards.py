@@ -67,8 +67,8 @@ def open_shard(store: RunStore, stage: Identified, shard: int, schema: str, fold
     """Open a shard to read single rows. The caller closes it.
 
     Raises:
-        FileNotFoundError: If the shard does not exist.
-        ValueError: If the file is damaged, or has another schema or version.
+        FileNotFoundError: if the shard does not exist.
+        ValueError: if the file is damaged, or has another schema or version.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq

@@ -47,7 +47,7 @@ class RunStore:
     A store with a file:// URI is the store at that path. Nothing is opened or created before the first access.
 
     Raises:
-        ValueError: If the URI holds credentials.
+        ValueError: if the URI holds credentials.
 
     Example:
         >>> store = RunStore("runs")
@@ -87,7 +87,7 @@ class RunStore:
 
     @property
     def is_local(self) -> bool:
-        """Tell whether the store is a mounted path, where writes are made atomic by a rename."""
+        """Return True if the store is a mounted path, where writes are made atomic by a rename."""
         return "://" not in self.uri
 
     def path(self, *parts: str) -> str:
@@ -117,7 +117,7 @@ class RunStore:
     # -- bytes and tables ------------------------------------------------------------------------------------------------
 
     def exists(self, path: str) -> bool:
-        """Tell whether a file exists."""
+        """Return True if a file exists."""
         return os.path.isfile(path) if self.is_local else bool(self.fs.get_file_info(path).is_file)
 
     def names(self, folder: str) -> list[str]:
@@ -179,7 +179,7 @@ class RunStore:
     # -- stages ----------------------------------------------------------------------------------------------------------
 
     def is_done(self, stage: Identified) -> bool:
-        """Tell whether a stage is done, that is, has its record."""
+        """Return True if a stage is done, that is, has its record."""
         return self.exists(self.stage_path(stage, "record.json"))
 
     def record(self, stage: Identified) -> dict[str, Any] | None:
@@ -199,7 +199,7 @@ class RunStore:
         """Read the record of a stage by the stage's id; None while the stage is not done.
 
         Raises:
-            ValueError: If `stage_id` does not look like an id. Ids come from files too, and must not lead out of the store.
+            ValueError: if `stage_id` does not look like an id. Ids come from files too, and must not lead out of the store.
         """
         if not STAGE_ID.fullmatch(stage_id):
             raise ValueError(f"{stage_id!r} is not the id of a stage; was the store edited by hand?")

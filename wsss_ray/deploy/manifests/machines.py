@@ -42,7 +42,7 @@ class Machines:
             The machines.
 
         Raises:
-            ValueError: If `run.gpu` contradicts `gpus_per_node`, or the CPUs are too few.
+            ValueError: if `run.gpu` contradicts `gpus_per_node`, or the CPUs are too few.
         """
         gpus = (0 if run.gpu is False else 1) if gpus_per_node is None else gpus_per_node
         if run.gpu and not gpus:

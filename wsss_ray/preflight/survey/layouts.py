@@ -28,7 +28,7 @@ def understand(folder: Path, *, tags: Path | None = None, masks: Path | None = N
         The listing.
 
     Raises:
-        ValueError: If the layout has a mistake, or if it is none of the known ones.
+        ValueError: if the layout has a mistake, or if it is none of the known ones.
     """
     if not folder.is_dir():
         what = "is a file" if folder.exists() else "there is no such folder"
