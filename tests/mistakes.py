@@ -282,7 +282,7 @@ DATA = [
         folder("images"),
     ),
     Mistake("no table", set_("data.tags=none.csv"), ("data.tags: cannot read", "none.csv")),
-    Mistake("a table with a head alone", "plan job.yaml", ("tags.csv holds no images",), table("image,tags\n")),
+    Mistake("a table with no row", "plan job.yaml", ("tags.csv holds no images; list at least one",), table("image,tags\n")),
     Mistake(
         "a table of another encoding",
         "plan job.yaml",
@@ -297,7 +297,7 @@ DATA = [
         table("image,tags\n0,cat\ngone.png,dog\n"),
     ),
     Mistake("an image without tags", "plan job.yaml", ("tags.csv:3",), table("image,tags\n0,cat\n1\n")),
-    Mistake("no class anywhere", "plan job.yaml", ("no class is named",), table("image,tags\n0,\n1,\n")),
+    Mistake("no class anywhere", "plan job.yaml", ("no class is named; name at least one",), table("image,tags\n0,\n1,\n")),
     Mistake("an id twice", "plan job.yaml", ("is listed twice",), table("image,tags\n0,cat\n0.png,dog\n")),
     Mistake("an id with ..", "plan job.yaml", ("'../job.yaml'",), table("image,tags\n0,cat\n../job.yaml,dog\n")),
     Mistake("an id from the root", "plan job.yaml", ("'/etc/passwd'",), table("image,tags\n0,cat\n/etc/passwd,dog\n")),

@@ -31,7 +31,7 @@ def load(
         crf: True refines labels with a dense CRF, False does not. Default: as the job's metric does.
 
     Raises:
-        ValueError: The run, the model or a file is missing or does not fit. The message is one line.
+        ValueError: if the run, the model or a file is missing or does not fit. The message is one line.
 
     Example:
         >>> model = wsss_ray.load("photos")

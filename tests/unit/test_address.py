@@ -77,7 +77,12 @@ def test_where_a_token_is_looked_for(tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(None, "cannot be read: No such file"), ("", "is empty"), ("two words", "one line"), ("a\nb", "one line")],
+    [
+        (None, "cannot be read: No such file"),
+        ("", "is empty; write the token into it"),
+        ("two words", "expected one line"),
+        ("a\nb", "expected one line"),
+    ],
 )
 def test_a_token_that_is_none(tmp_path, content, message):
     file = tmp_path / "token"

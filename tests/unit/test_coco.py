@@ -167,7 +167,7 @@ def test_annotations_of_another_size_than_their_image(root, tmp_path):
     stage, store = job_of(tiny_job(data=data)).plan().stages[0], RunStore(str(tmp_path / "runs"))
     run_stage(store, stage)
     (error,) = read_all(store, stage, "errors", folder="errors").to_pylist()
-    assert error["reason"] == f"the mask is {W + 1}x{H}, its image {W}x{H} (width x height)"
+    assert error["reason"] == f"the mask is {W + 1}x{H}, its image {W}x{H} (width x height); save it in the size of its image"
     source = Coco(root=str(root), max_pixels=50)
     with pytest.raises(ValueError, match=r"^9x6 is more than 50 pixels; raise data\.max_pixels"):
         source.load(source.items("weak")[0])

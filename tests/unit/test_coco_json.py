@@ -54,7 +54,7 @@ def draw(shape, height=H, width=W):
 @pytest.mark.parametrize(
     ("shape", "message"),
     [
-        ([], "it has no polygon"),
+        ([], "it has no polygon; give one, or remove the annotation"),
         ([[1, 2, 3, 4]], "polygon 0 has 4 numbers; expected x and y of three points or more"),
         ([box(0, 0, 1, 1), [1, 2, 3, 4, 5, 6, 7]], "polygon 1 has 7 numbers"),
         ([1, 2, 3, 4, 5, 6], "polygon 0 is not a list of numbers"),

@@ -145,7 +145,7 @@ def test_an_exported_folder_is_a_model(trained_run, exported, tmp_path, capsys):
     with pytest.raises(ValueError, match="its weights are not there"):
         wsss_ray.load(f"{exported}/onnx")
     (tmp_path / "config.json").write_text('{"format": 1}')
-    with pytest.raises(ValueError, match=r"is no config.json of wsss-ray \(KeyError: 'run'\)"):
+    with pytest.raises(ValueError, match=r"is no config.json of wsss-ray \(KeyError: 'run'\); give a folder"):
         wsss_ray.load(f"{tmp_path}/")
     with pytest.raises(ValueError, match=r"--model retrain: .* is an exported folder"):
         wsss_ray.load(f"{exported}/onnx", model="retrain")

@@ -57,6 +57,6 @@ def test_a_part_refuses_what_it_cannot_do(make, message):
 @pytest.mark.parametrize(("name", "kind"), [("rrm", "seed"), ("deeplab", "localize"), ("noisy_masks", "localize")])
 def test_until_a_stage_that_is_not_there_is_a_mistake(name, kind):
     plan = job_of(tiny_job_of(name)).plan()
-    with pytest.raises(ValueError, match=f"--until {kind}: this method has no such stage"):
+    with pytest.raises(ValueError, match=f"--until {kind}: this method has no such stage. Choose another"):
         until(plan.targets, kind)
     assert Plan.of(until(job_of(tiny_job()).plan().targets, "seed")).stages

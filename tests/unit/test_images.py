@@ -243,7 +243,7 @@ def four_bit_gray():
         (encode(LABELS, "PNG"), (2, 5), "mask is 4x2, its image 5x2"),
         (encode(LABELS + np.uint8(1), "PNG"), (2, 4), r"label 21 \(1 pixels\); allowed: 0 to 20"),
         (encode(np.full((2, 4), 300, np.uint16), "PNG"), (2, 4), "label 300"),
-        (encode(picture(2, 4), "PNG"), (2, 4), "colour .* not in its palette"),
+        (encode(picture(2, 4), "PNG"), (2, 4), "colour .* not in its palette; save it as an image of labels"),
         (encode(LABELS, "JPEG"), (2, 4), "JPEG"),
         (encode(Image.new("LA", (4, 2)), "PNG"), (2, 4), "mode LA"),
         (encode(Image.new("RGBA", (4, 2)), "PNG"), (2, 4), "mode RGBA"),
@@ -261,7 +261,7 @@ def test_saliency():
     gray = picture()[:, :, 0]
     for array in (gray, np.stack([gray] * 3, axis=2), gray.astype(np.uint16) * 257):
         np.testing.assert_array_equal(decode_gray(normalise_saliency(encode(array, "PNG"), height=9, width=14)), gray)
-    with pytest.raises(ValueError, match="saliency map is 14x9, its image 9x14"):
+    with pytest.raises(ValueError, match=r"saliency map is 14x9, its image 9x14 \(width x height\); save it in the size of"):
         normalise_saliency(encode(gray, "PNG"), height=14, width=9)
 
 
@@ -290,5 +290,5 @@ def test_large_images_are_shrunk_with_their_masks(size, expected):
 def test_a_saliency_map_of_another_shape_is_refused_when_shrunk_too():
     buffer = io.BytesIO()
     Image.new("L", (50, 400)).save(buffer, format="PNG")
-    with pytest.raises(ValueError, match="the saliency map is 50x400, its image when shrunk 100x75"):
+    with pytest.raises(ValueError, match="the saliency map is 50x400, its image when shrunk 100x75; save it"):
         images.normalise_saliency(buffer.getvalue(), height=75, width=100, max_side=100)

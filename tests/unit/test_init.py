@@ -116,7 +116,7 @@ def test_odd_files_are_named(tmp_path):
     (root / "phone.heic").write_bytes(b"x")
     photo(root / "loose.png", "dog", 8)
     said = init(root, "--out", out)
-    assert "the file is empty (0 bytes)" in said
+    assert "the file is empty (0 bytes); copy it again" in said
     assert "page.jpg: not an image in a format" in said
     assert "torn.png: truncated or damaged PNG file" in said
     for what in ("1 16-bit", "1 CMYK", "1 animated", "dog/A and dog/a", "1 in no class folder: loose.png", "largest 1200 x 900"):

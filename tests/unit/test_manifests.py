@@ -112,7 +112,7 @@ def test_machines_of_a_run_block(run, options, expected):
 
 
 def test_too_few_cpus_are_refused():
-    with pytest.raises(ValueError, match=r"--cpus-per-node 4 is less than the 21 that 4 training workers need"):
+    with pytest.raises(ValueError, match=r"--cpus-per-node 4 is less than the 21 that 4 training workers need; give at least 21"):
         Machines.of(Execution(workers=4, loader_workers=4), gpus_per_node=4, cpus_per_node=4)
 
 

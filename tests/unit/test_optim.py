@@ -35,7 +35,9 @@ def test_factor(schedule, step, expected):
 
 @pytest.mark.parametrize("fields", [{}, {"every_epochs": 1, "every_steps": 2}])
 def test_decay_wants_one_length(fields):
-    with pytest.raises(ValidationError, match="exactly one of every_epochs and every_steps"):
+    found = "both are" if fields else "neither is"
+    told = f"every_epochs, every_steps: {found} set. Give exactly one of every_epochs and every_steps"
+    with pytest.raises(ValidationError, match=told):
         Decay(gamma=0.5, **fields)
 
 

@@ -92,5 +92,5 @@ def test_what_a_population_needs(changes, message):
 
 def test_mistakes_name_the_part(tmp_path):
     wrong = sweep_of(tmp_path, scheduler=PBT.model_dump() | {"generations": 9})
-    with pytest.raises(ValueError, match=r"method\.segmenter: has fewer steps than the scheduler has generations"):
+    with pytest.raises(ValueError, match=r"method\.segmenter: has fewer steps than the scheduler has generations\. Set"):
         trial_of_member(wrong, Member(0.1), 0, stages_of(wrong.job.data))

@@ -26,7 +26,7 @@ def error_of(capsys, store, *arguments, run="tiny"):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["nothing.jpg"], "nothing.jpg: there is no such file or folder"),
+        (["nothing.jpg"], "nothing.jpg: there is no such file or folder; correct the path"),
         (["void"], "void: no image in this folder; formats: .jpg"),
         (["photos/*.bmp"], "photos/*.bmp: matches no image; formats: .jpg"),
         (["photos", "--model", "classifier"], "--model classifier: is not one of the trained segmenters: segmenter, retrain; "),

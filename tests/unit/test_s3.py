@@ -245,7 +245,7 @@ def test_without_credentials_or_with_wrong_ones(endpoint, monkeypatch, capsys, g
         ("s3://AKIDEXAMPLE@data/runs", "the URI holds credentials"),
         ("s3://data/runs?secret_key=wJalrXUt", "the URI holds credentials"),
         ("s3://data/runs?regoin=eu-west-1", "unknown option 'regoin' after the ?; allowed: region, scheme"),
-        ("s3://data/runs?attempts=many", "attempts=many is not a number"),
+        ("s3://data/runs?attempts=many", "attempts=many is not a number; give one"),
         ("s3:///runs", "names no bucket"),
         ("http://user:wJalrXUt@data/runs", "the URI holds credentials"),
         ("http://data/runs", "Unrecognized filesystem type"),

@@ -76,7 +76,7 @@ def test_names_tell_trials_apart():
         ({"space": {"x": {"loguniform": [0, 1]}}}, "smaller and positive"),
         ({"space": {"run.seed": {"grid": [1]}}}, "run.seed cannot be set by a trial"),
         ({"space": {"x": {"grid": []}}}, "at least 1"),
-        ({"space": {"x": {"grid": [1]}}, "search": "optuna"}, "optuna needs a space without grids"),
+        ({"space": {"x": {"grid": [1]}}, "search": "optuna"}, "optuna needs a space without grids, and no sweep.seeds. Change"),
         ({"space": {"x": {"grid": [1]}}, "scheduler": {"kind": "asha", "grace": 2}}, "less than 1"),
     ],
 )

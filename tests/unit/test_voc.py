@@ -123,7 +123,7 @@ def test_tags_from_npy_and_from_a_list(root):
         assert [item.tags for item in source.items("weak")] == [(5,), (5,)]
         assert source.items("val")[0].tags == ()  # only scored
         strong = Voc(root=str(root), tags=tags, strong="ImageSets/Segmentation/val.txt")
-        with pytest.raises(ValueError, match=rf"val\.txt:1: image {IDS[2]} has no tags in .*{Path(tags).name}"):
+        with pytest.raises(ValueError, match=rf"val\.txt:1: image {IDS[2]} has no tags in .*{Path(tags).name}; add them"):
             strong.items("strong")
 
 

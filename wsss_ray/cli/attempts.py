@@ -109,7 +109,7 @@ def send(shipment: Shipment, address: str, *, detach: bool, force: bool) -> NoRe
         force: Submit even if another attempt at the run is running.
 
     Raises:
-        SystemExit: Always. The code is 0 after success or when detached, 2 after a failure, 130 if stopped.
+        SystemExit: always. The code is 0 after success or when detached, 2 after a failure, 130 if stopped.
     """
     import getpass
     from contextlib import suppress

@@ -39,7 +39,7 @@ def init(folder: FolderPath, out: Out = Path("job.yaml"), tags: Tags = None, mas
     if out.exists() and not force:
         fail(f"{out}: is there already; replace it by --force, or write another file by --out")
     if not out.absolute().parent.is_dir():
-        fail(f"--out {out}: there is no folder {out.absolute().parent}")
+        fail(f"--out {out}: there is no folder {out.absolute().parent}; create it")
     try:
         with show_progress() as watch:
             found = survey(folder, tags=tags, masks=masks, machine=Machine.here(), watch=watch)

@@ -48,7 +48,7 @@ class Document:
             where: Source of the value, such as an option, for error messages.
 
         Raises:
-            JobError: The path leads through a value that is no block, or to no position of a list.
+            JobError: if the path leads through a value that is no block, or to no position of a list.
         """
         path = tuple(name.strip().split("."))
         if not all(path):
@@ -91,7 +91,7 @@ def read_document(path: str | Path, overrides: Sequence[str] = (), *, _above: tu
         overrides: Texts `a.b=value`, as `--set` takes them.
 
     Raises:
-        JobError: The file cannot be read or is no YAML mapping. The message names file and line.
+        JobError: if the file cannot be read or is no YAML mapping. The message names file and line.
     """
     file = Path(path)
     try:
@@ -121,7 +121,7 @@ def _parse(data: bytes, name: str) -> tuple[dict[str, Any], dict[Place, str]]:
         text = data.decode()
         tree = yaml.compose(text)
         if _size(tree, {}) > _MOST_NODES:
-            raise JobError(f"{name}: its aliases (*name) multiply to more than {_MOST_NODES} values")
+            raise JobError(f"{name}: its aliases (*name) multiply to more than {_MOST_NODES} values. Use fewer aliases.")
         values = _apart(yaml.safe_load(text))
         sources = {where: f"{name}:{line}" for where, line in _lines(tree, ())}
     except UnicodeDecodeError as error:
@@ -132,7 +132,7 @@ def _parse(data: bytes, name: str) -> tuple[dict[str, Any], dict[Place, str]]:
         tab = ". Indent with spaces, not tabs." if "\\t" in problem else ""
         raise JobError(f"{name}:{mark.line + 1 if mark else 1}: invalid YAML: {problem}{tab}") from error
     except RecursionError as error:
-        raise JobError(f"{name}: an alias (*name) refers to itself") from error
+        raise JobError(f"{name}: an alias (*name) refers to itself. Write a value in its place.") from error
     if not isinstance(values, dict):
         raise JobError(f"{name}:1: is no mapping. A job file has the fields name, method, data and, if needed, run and sweep.")
     duplicate = next(_duplicates(tree, ()), None)

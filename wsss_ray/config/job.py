@@ -104,7 +104,7 @@ class LoadedJob:
         There are none without a sweep, or if the sweep chooses trials by the results of others.
 
         Raises:
-            JobError: A trial is no valid job.
+            JobError: if a trial is no valid job.
         """
         if self.job.sweep is None:
             return ()
@@ -134,7 +134,7 @@ def read_job(path: str | Path, overrides: Sequence[str] = ()) -> LoadedJob:
         overrides: Texts `a.b=value`, as `--set` takes them.
 
     Raises:
-        JobError: The job is not valid. The message has one line per mistake.
+        JobError: if the job is not valid. The message has one line per mistake.
 
     Example:
         >>> loaded = read_job("jobs/demo_theta.yaml", ["run.seed=1"])

@@ -53,7 +53,7 @@ def trial_of_member(sweep_job: LoadedJob, member: Member, place: int, data: Data
     """Return a member's training so far: as a job of its own, and as a plan that continues its last generation.
 
     Raises:
-        ValueError: The searched field belongs to no learner of the plan, or its training has fewer steps than generations.
+        ValueError: if the searched field belongs to no learner of the plan, or its training has fewer steps than generations.
     """
     (field,) = sweep_job.sweep.space
     rule = sweep_job.sweep.scheduler
@@ -61,7 +61,7 @@ def trial_of_member(sweep_job: LoadedJob, member: Member, place: int, data: Data
     part = field.removesuffix(".optimizer.lr")
     every = _steps(sweep_job, part, data) // rule.generations
     if not every:
-        raise ValueError(f"{part}: has fewer steps than the scheduler has generations")
+        raise ValueError(f"{part}: has fewer steps than the scheduler has generations. Set sweep.scheduler.generations lower.")
     parent: Stage | None = None
     for last in range(1, len(member.factors) + 1):
         schedule = {"kind": "piecewise", "every_steps": every, "factors": list(member.factors[:last])}
@@ -95,7 +95,7 @@ def _part(method: Any, path: str) -> Any:
 def _stage_of(plan: Plan, component: Any, path: str) -> Stage:
     stages = [stage for stage in plan if stage.kind == "train" and stage.component == component]
     if not stages:
-        raise ValueError(f"sweep.space: {path} is trained in no stage of this plan")
+        raise ValueError(f"sweep.space: {path} is trained in no stage of this plan. Name a part that is.")
     return stages[-1]
 
 

@@ -140,20 +140,20 @@ class Sweep(BaseModel):
         if bool(self.trials) == bool(self.space):
             raise ValueError("give either trials (at least one) or a space")
         if self.search == "optuna" and (not self.space or any(domain.grid for domain in self.space.values()) or self.seeds):
-            raise ValueError("search: optuna needs a space without grids, and no sweep.seeds")
+            raise ValueError("search: optuna needs a space without grids, and no sweep.seeds. Change these, or use random.")
         if self.search == "optuna" and (self.scheduler or all(domain.choice for domain in self.space.values())):
-            raise ValueError("search: optuna needs a field that is uniform or loguniform, and no scheduler")
+            raise ValueError("search: optuna needs a uniform or loguniform field, and no scheduler. Change these, or use random.")
         if isinstance(self.scheduler, Pbt):
             field, domain = next(iter(self.space.items()), ("", None))
             alone = len(self.space) == 1 and domain is not None and not domain.grid and field.endswith(".optimizer.lr")
             if not alone or self.seeds or self.search != "random" or self.samples < 2:
                 wants = "a space of one field, method.PART.optimizer.lr, drawn at random, at least 2 samples, and no seeds"
-                raise ValueError(f"scheduler: pbt needs {wants}")
+                raise ValueError(f"scheduler: pbt needs {wants}. Change these, or remove it.")
         return self
 
     @property
     def learns(self) -> bool:
-        """True if results choose later trials, which are then unknown before the start."""
+        """Return True if results choose later trials, which are then unknown before the start."""
         return self.search == "optuna" or isinstance(self.scheduler, Pbt)
 
     @model_validator(mode="after")

@@ -108,7 +108,8 @@ class Learner(Component):
     @model_validator(mode="after")
     def _one_length(self) -> Learner:
         if (self.epochs is None) == (self.steps is None):
-            raise ValueError("give exactly one of epochs and steps (set the other to null)")
+            found = "neither is set" if self.epochs is None else "both are set"
+            raise ValueError(f"epochs, steps: {found}. Give exactly one of epochs and steps (set the other to null).")
         return self
 
     def total_steps(self, num_images: int) -> int:
@@ -167,7 +168,12 @@ class Segmenter(Learner):
 
     @abstractmethod
     def predict(self, net: nn.Module, image_BCHW: Tensor) -> Tensor:
-        """Return logits_BLHW at the resolution of the image (RGB, 0..255)."""
+        """Return logits_BLHW at the resolution of the images.
+
+        Args:
+            net: the network of `build`.
+            image_BCHW: images of one size (RGB, 0..255).
+        """
 
 
 class OnlineSegmenter(Segmenter):
@@ -243,8 +249,10 @@ class SeedRule(Component):
     def seed(self, image_HWC: ImageArray, maps: Maps, saliency_HW: MapArray | None) -> LabelArray:
         """Return labels at the image's resolution, with `IGNORE` where undecided.
 
-        Example:
-            >>> ThresholdSeeds(theta=0.3, background=None).seed(image_HWC, maps, None)
+        Args:
+            image_HWC: the whole image.
+            maps: localization maps of its tags.
+            saliency_HW: saliency map (0..1) of the same size, or None if the data has none.
         """
 
 
@@ -255,11 +263,7 @@ class MaskNoise(Component):
 
     @abstractmethod
     def spoil(self, mask_HW: LabelArray, rng: np.random.Generator) -> LabelArray:
-        """Return a noisy copy of the mask (labels with `IGNORE`). Take all randomness from `rng`.
-
-        Example:
-            >>> BlockNoise(ratio=0.3).spoil(mask_HW, np.random.default_rng(0))
-        """
+        """Return a noisy copy of the mask (labels with `IGNORE`). Take all randomness from `rng`."""
 
 
 class Relabel(Component):
@@ -267,7 +271,14 @@ class Relabel(Component):
 
     @abstractmethod
     def label(self, segmenter: Segmenter, net: nn.Module, image_HWC: ImageArray, classes: Sequence[int]) -> LabelArray:
-        """Return pseudo-labels at the image's resolution. `classes` are the tags (0-based) of the image."""
+        """Return pseudo-labels at the image's resolution.
+
+        Args:
+            segmenter: the trained component; `segmenter.predict(net, image_BCHW)` gives the logits.
+            net: its network.
+            image_HWC: the whole image.
+            classes: tags (0-based) of the image.
+        """
 
 
 class Metric(Component):
@@ -275,10 +286,12 @@ class Metric(Component):
 
     @abstractmethod
     def predict(self, segmenter: Segmenter, net: nn.Module, image_HWC: ImageArray) -> LabelArray:
-        """Return the predicted labels at the image's resolution. `segmenter.predict(net, image_BCHW)` gives the logits.
+        """Return the predicted labels at the image's resolution.
 
-        Example:
-            >>> MultiScale(scales=(1.0,), crf=None).predict(segmenter, net, image_HWC)
+        Args:
+            segmenter: the trained component; `segmenter.predict(net, image_BCHW)` gives the logits.
+            net: its network.
+            image_HWC: the whole image.
         """
 
 

@@ -115,7 +115,8 @@ class Decay(Schedule):
     def model_post_init(self, _context: Any) -> None:
         """Check that exactly one of the two lengths is given."""
         if (self.every_epochs is None) == (self.every_steps is None):
-            raise ValueError("give exactly one of every_epochs and every_steps")
+            found = "neither is set" if self.every_steps is None else "both are set"
+            raise ValueError(f"every_epochs, every_steps: {found}. Give exactly one of every_epochs and every_steps.")
 
     def factor(self, step: int, total: int, per_epoch: float) -> float:
         """Return the power of `gamma`. See `Schedule.factor`."""

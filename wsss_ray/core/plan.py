@@ -22,7 +22,7 @@ Kind = Literal["ingest", "train", "localize", "seed", "evaluate"]
 class Stage:
     """One step of a job. Make stages with `train`, `localize`, `seed` and the other functions of this module.
 
-    Args:
+    Attributes:
         kind: the kind of step.
         name: name shown to people; not part of the id.
         component: the component that does the work.
@@ -63,7 +63,7 @@ class Stage:
 class Data:
     """The data of a job as the plan of a method sees it: one ingest stage per split.
 
-    Args:
+    Attributes:
         classes: names of the K object classes.
         weak: training images with tags.
         val: validation images with masks, if any.
@@ -81,7 +81,7 @@ class Data:
 
 
 def ingest(component: Component, *, name: str, like: Stage | None = None) -> Stage:
-    """Plan to pack a split into Parquet shards. With `like`, shard i holds the images of shard i of that split."""
+    """Plan to pack a `DataSplit` into Parquet shards. With `like`, an ingest stage, shard i holds the images of its shard i."""
     return Stage("ingest", name, component, _inputs(like=like))
 
 
@@ -132,11 +132,14 @@ def _check_labels(segmenter: Segmenter, seeds: int, strong: Stage | None) -> Non
 def localize(localizer: Localizer, classifier: Stage, data: Stage, *, name: str = "maps") -> Stage:
     """Plan the localization maps of every image of `data`, one map per tag.
 
+    Args:
+        localizer: the rule that makes the maps.
+        classifier: train stage of the network that it uses.
+        data: ingest stage of the images.
+        name: name shown to people.
+
     Raises:
         ValueError: if the localizer does not fit the classifier.
-
-    Example:
-        >>> maps = localize(self.localizer, classifier, data.weak)
     """
     assert isinstance(classifier.component, Learner)
     localizer.check(classifier.component)
@@ -145,6 +148,13 @@ def localize(localizer: Localizer, classifier: Stage, data: Stage, *, name: str 
 
 def seed(rule: SeedRule, maps: Stage, data: Stage, *, saliency: Stage | None = None, name: str = "seeds") -> Stage:
     """Plan label maps from localization maps.
+
+    Args:
+        rule: the rule that makes the label maps.
+        maps: localize stage.
+        data: ingest stage of the same images.
+        saliency: ingest stage of their saliency maps.
+        name: name shown to people.
 
     Raises:
         ValueError: if the rule needs saliency maps and there are none, or if the threshold that it names is not one.
@@ -163,7 +173,7 @@ def seed(rule: SeedRule, maps: Stage, data: Stage, *, saliency: Stage | None = N
 
 
 def relabel(rule: Relabel, segmenter: Stage, data: Stage, *, name: str = "relabel") -> Stage:
-    """Plan pseudo-labels from the predictions of a trained segmenter.
+    """Plan pseudo-labels for `data`, an ingest stage, from the predictions of `segmenter`, a train stage.
 
     Example:
         >>> labels = relabel(self.relabel, segmenter, data.weak)
@@ -173,7 +183,7 @@ def relabel(rule: Relabel, segmenter: Stage, data: Stage, *, name: str = "relabe
 
 
 def spoil(noise: MaskNoise, data: Stage, *, name: str) -> Stage:
-    """Plan label maps from the human masks of `data` with added noise. An image without a mask gets `IGNORE` everywhere.
+    """Plan label maps: the human masks of `data`, an ingest stage, with added noise. Images without a mask get `IGNORE` only.
 
     Example:
         >>> labels = spoil(self.noise, data.weak, name="labels-1")
@@ -182,7 +192,7 @@ def spoil(noise: MaskNoise, data: Stage, *, name: str) -> Stage:
 
 
 def evaluate(metric: Metric, segmenter: Stage, data: Stage, *, name: str = "miou") -> Stage:
-    """Plan the score of a segmenter on the masks of `data`.
+    """Plan the score of `segmenter`, a train stage, on the masks of `data`, an ingest stage.
 
     Example:
         >>> score = evaluate(self.metric, segmenter, data.val)
@@ -192,7 +202,7 @@ def evaluate(metric: Metric, segmenter: Stage, data: Stage, *, name: str = "miou
 
 
 def evaluate_seeds(metric: Component, seeds: Stage, data: Stage, *, name: str = "seed_quality") -> Stage:
-    """Plan the score of label maps against the masks of their images. `metric` is a `SeedScore`.
+    """Plan the score of `seeds`, a stage with label maps, on the masks of `data`, their ingest stage. `metric` is a `SeedScore`.
 
     Example:
         >>> quality = evaluate_seeds(SeedScore(), seeds, data.weak)
@@ -245,14 +255,14 @@ def until(targets: Iterable[Stage], kind: Literal["localize", "seed", "train"]) 
         return tuple(s for s in stages if not (s.kind == "evaluate" and s.optional("model")))
     wanted = [s for s in stages if s.kind == kind and not (kind == "seed" and s.optional("model"))]
     if not wanted:
-        raise ValueError(f"--until {kind}: this method has no such stage")
+        raise ValueError(f"--until {kind}: this method has no such stage. Choose another, or leave the option out.")
     made = {s.id for s in walk(wanted)}
     scores = [s for s in stages if s.kind == "evaluate" and all(source.id in made for _, source in s.inputs)]
     return (*wanted, *scores) if kind == "seed" else tuple(wanted)
 
 
 def one_pipeline(before: Stage, stage: Stage) -> bool:
-    """Tell whether two neighbouring stages run as one pipeline: per-image stages of the same data, shard by shard."""
+    """Return True if two neighbouring stages run as one pipeline: per-image stages of the same data, shard by shard."""
     kinds = ("localize", "seed", "evaluate")
     return before.kind in kinds and stage.kind in kinds and before.input("data").id == stage.input("data").id
 

@@ -58,7 +58,7 @@ class Recipe:
 class Threshold:
     """The field that holds a rule's threshold, a number from 0 to 1, and how the seeds follow from it.
 
-    Args:
+    Attributes:
         field: The field of the rule, dotted if it belongs to a part: `background.threshold`.
         recipe: How to make the seeds at any threshold. None if no recipe describes the rule: the report then calls the rule
             itself for the chart, and its pictures have no slider.

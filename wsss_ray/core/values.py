@@ -24,7 +24,7 @@ IGNORE = 255
 class Batch:
     """The input of one training step on one worker.
 
-    Args:
+    Attributes:
         ids: image ids.
         image_BCHW: RGB, 0..255.
         tags_BK: 1 for each class that an image contains, else 0.
@@ -69,7 +69,7 @@ class Axis:
     The centre of feature i is at `first` + i * `step`. With padded convolutions, this is not the middle of the i-th of n equal
     cells: a map that is enlarged as if it were is wrong by up to half a stride.
 
-    Args:
+    Attributes:
         first: centre of feature 0.
         step: distance between the centres of neighbouring features.
 
@@ -88,7 +88,7 @@ class Maps:
     They keep the maximum and the mean over all estimates of the image. "Some estimate exceeds theta" is the same as "the maximum
     exceeds theta", so that theta can change without running the network again.
 
-    Args:
+    Attributes:
         classes: tags (0-based) that the maps belong to.
         peak_CHW: maximum over the estimates, each of which is normalised to [0, 1].
         mean_CHW: mean over the estimates.

@@ -60,7 +60,7 @@ def read_cls_labels(data: bytes) -> dict[str, tuple[int, ...]]:
         A map from image id to the sorted 0-based indices of its tags.
 
     Raises:
-        ValueError: If the content is not a dict from such keys to vectors of numbers.
+        ValueError: if the content is not a dict from such keys to vectors of numbers.
 
     Example:
         >>> read_cls_labels(Path("cls_labels.npy").read_bytes())["2007_000032"]
@@ -80,17 +80,17 @@ def read_cls_labels(data: bytes) -> dict[str, tuple[int, ...]]:
 def _check_header(data: bytes) -> int:
     """Check the .npy header, and return the offset of the pickle."""
     if data[:6] != b"\x93NUMPY" or len(data) < 12:
-        raise ValueError("not a .npy file")
+        raise ValueError("not a .npy file; save the dict by numpy.save")
     wide = data[6] > 1
     (length,) = struct.unpack_from("<I" if wide else "<H", data, 8)
     start = 12 if wide else 10
     if length > 10_000:  # numpy's own limit for parsing a header
-        raise ValueError("its .npy header is too long")
+        raise ValueError("its .npy header is too long; save the dict by numpy.save")
     try:
         header = ast.literal_eval(data[start : start + length].decode("latin-1").strip())
         fits = header["descr"] == "|O" and header["shape"] == ()
     except (SyntaxError, ValueError, TypeError, KeyError, MemoryError, RecursionError) as err:
-        raise ValueError("its .npy header is damaged") from err
+        raise ValueError("its .npy header is damaged; save the dict by numpy.save") from err
     if not fits:
         raise ValueError("holds an array; expected a dict of image id to tag vector, as numpy.save writes it")
     return start + int(length)
@@ -105,7 +105,7 @@ def _image_id(key: Any) -> str:
 def _tags(key: Any, value: Any) -> tuple[int, ...]:
     numbers = value.values if isinstance(value, _Array) and value.ndim == 1 else value
     if not isinstance(numbers, list | tuple) or not all(isinstance(number, int | float) for number in numbers):
-        raise ValueError(f"the entry of {key!r} is not a vector of numbers")
+        raise ValueError(f"the entry of {key!r} is not a vector of numbers; expected 1 for every class in the image")
     return tuple(index for index, number in enumerate(numbers) if number)
 
 

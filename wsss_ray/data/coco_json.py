@@ -77,7 +77,7 @@ def read_instances(path: Path, name: str) -> Instances:
     Shapes are not checked here: an invalid shape is an error of its image (see `coco_masks`).
 
     Raises:
-        ValueError: If something is missing, unknown or duplicate. The message names the job's field (`name`), the file and the
+        ValueError: if something is missing, unknown or duplicate. The message names the job's field (`name`), the file and the
             record.
     """
     try:
@@ -125,7 +125,7 @@ def _read(path: Path, mtime_ns: int, size: int) -> Instances:
         where = f"{kind}[{place}]"
         number = _whole(record, "id", where)
         if number in known[kind]:
-            raise ValueError(f"{where}: the id {number} is used twice")
+            raise ValueError(f"{where}: the id {number} is used twice; give each its own")
         if kind == "annotations":
             annotations.add(number)
             category = _whole(record, "category_id", where)
@@ -240,7 +240,7 @@ def _of(record: Any, name: str, where: str) -> Any:
     if not isinstance(record, dict):
         raise ValueError(f"{where} is {_short(record)}; expected an object")
     if name not in record:
-        raise ValueError(f"{where} has no {name!r}")
+        raise ValueError(f"{where} has no {name!r}; add it")
     return record[name]
 
 
@@ -261,7 +261,7 @@ def _text(record: Any, name: str, where: str) -> str:
 def _check_known(name: str, used: Mapping[int, str], known: Mapping[int, Any], kind: str) -> None:
     for number, where in used.items():
         if number not in known:
-            raise ValueError(f"{where}.{name} is {number}, which is not one of the {len(known)} {kind}")
+            raise ValueError(f"{where}.{name} is {number}, which is not one of the {len(known)} {kind}; correct it")
 
 
 def _short(value: Any) -> str:

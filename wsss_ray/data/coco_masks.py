@@ -43,7 +43,7 @@ def draw_labels(
         crowd: "background" leaves crowds out; "ignore" labels them 255 where no object is.
 
     Raises:
-        ValueError: If a shape is invalid or does not fit the image. The message names the annotation.
+        ValueError: if a shape is invalid or does not fit the image. The message names the annotation.
     """
     import numpy as np
 
@@ -74,15 +74,15 @@ def _inside(annotation: Annotation, height: int, width: int) -> NDArray[np.bool_
 def _polygon_runs(polygons: Sequence[Any], height: int, width: int) -> list[int]:
     """Draw the union of polygons [x, y, x, y, ...]. They are checked first: pycocotools reads short lists as other formats."""
     if not polygons:
-        raise ValueError("it has no polygon")
+        raise ValueError("it has no polygon; give one, or remove the annotation")
     side = max(height, width)
     for place, polygon in enumerate(polygons):
         if not isinstance(polygon, list) or not all(_is_number(value) for value in polygon):
-            raise ValueError(f"polygon {place} is not a list of numbers")
+            raise ValueError(f"polygon {place} is not a list of numbers; expected [x, y, x, y, ...]")
         if len(polygon) < 6 or len(polygon) % 2:
             raise ValueError(f"polygon {place} has {len(polygon)} numbers; expected x and y of three points or more")
         if not all(-side <= value <= 2 * side for value in polygon):  # pycocotools would allocate memory for every pixel between
-            raise ValueError(f"polygon {place} goes far beyond the image, which is {width}x{height}")
+            raise ValueError(f"polygon {place} goes far beyond the image, which is {width}x{height}; expected x and y in pixels")
     mask = pycocotools()
     return _runs(mask.merge(mask.frPyObjects(polygons, height, width)), height, width)
 
@@ -111,7 +111,7 @@ def _decoded(text: bytes) -> list[int]:
     for code in text:
         bits = code - 48
         if not 0 <= bits < 64 or shift > 60:
-            raise ValueError("its run lengths are not in COCO's text format")
+            raise ValueError("its run lengths are not in COCO's text format; encode them by pycocotools")
         value |= (bits & 31) << shift
         shift += 5
         if bits & 32:  # more to come
@@ -121,7 +121,7 @@ def _decoded(text: bytes) -> list[int]:
         runs.append(value + (runs[-2] if len(runs) > 2 else 0))
         value = shift = 0
     if shift:
-        raise ValueError("its run lengths end in the middle of a number")
+        raise ValueError("its run lengths end in the middle of a number; encode them by pycocotools")
     return runs
 
 

@@ -19,7 +19,12 @@ MOST_PIXELS = 1 << 30
 
 
 def encode_labels(label_HW: NDArray[np.uint8]) -> bytes:
-    """Encode a label map as an 8-bit grayscale PNG whose pixel values are the labels."""
+    """Encode a label map as an 8-bit grayscale PNG whose pixel values are the labels.
+
+    Example:
+        >>> (decode_gray(encode_labels(label_HW)) == label_HW).all()
+        True
+    """
     return encode_gray(label_HW)
 
 
@@ -31,7 +36,16 @@ def encode_gray(gray_HW: NDArray[np.uint8]) -> bytes:
 
 
 def decode_gray(data: bytes, *, max_pixels: int = MOST_PIXELS) -> NDArray[np.uint8]:
-    """Decode an 8-bit PNG to a writable array (H, W); a palette image gives its indices. Raises ValueError if it is too large."""
+    """Decode an 8-bit PNG to a writable array (H, W). A palette image gives its indices.
+
+    Args:
+        data: The content of the file.
+        max_pixels: Most pixels that are decoded.
+
+    Raises:
+        ValueError: if the header claims more pixels.
+        OSError, SyntaxError: if the file is damaged or no PNG.
+    """
     return np.array(_sized(PngImageFile(io.BytesIO(data)), max_pixels), dtype=np.uint8)
 
 
@@ -44,6 +58,10 @@ def decode_rgb(data: bytes) -> NDArray[np.uint8]:
     """Decode an ingested image to a writable RGB array (H, W, 3); pydensecrf needs it writable.
 
     `Image.open` is not used: its limit on pixels would refuse images that ingest accepted.
+
+    Raises:
+        ValueError: if the header claims more than `MOST_PIXELS` pixels.
+        OSError, SyntaxError: if the file is damaged, or neither PNG nor JPEG.
     """
     reader = PngImageFile if data.startswith(b"\x89PNG") else JpegImageFile
     return np.array(_sized(reader(io.BytesIO(data)), MOST_PIXELS).convert("RGB"), dtype=np.uint8)
@@ -57,7 +75,12 @@ def _sized(image: Image.Image, max_pixels: int) -> Image.Image:
 
 
 def encode_maps(maps: Maps) -> dict[str, Any]:
-    """Encode localization maps as the columns of a `maps` row, without the id."""
+    """Encode localization maps as the columns of a `maps` row, without the id.
+
+    Returns:
+        `classes`, `height` and `width` of the maps (not of the image), `peak` and `mean` as float16 (C, H, W) in row-major
+        order, and `grid`: first and step of the rows, then of the columns.
+    """
     height, width = maps.peak_CHW.shape[1:]
     return {
         "classes": list(maps.classes),
@@ -70,7 +93,7 @@ def encode_maps(maps: Maps) -> dict[str, Any]:
 
 
 def decode_maps(row: Mapping[str, Any]) -> Maps:
-    """Decode the localization maps of a `maps` row, as float32."""
+    """Decode the localization maps of a `maps` row, as float32 (C, H, W). The reverse of `encode_maps`."""
     shape = (len(row["classes"]), row["height"], row["width"])
     peak, mean = (np.frombuffer(row[key], "<f2").reshape(shape).astype(np.float32) for key in ("peak", "mean"))
     grid = row["grid"]

@@ -72,7 +72,7 @@ class Folder(Source):
     def listed(self, split: Split) -> Iterator[Item]:
         """Yield the items of `items` one by one."""
         if split == "strong":
-            raise ValueError("data.strong: a folder has no such split")
+            raise ValueError("data.strong: a folder has no such split; kinds voc and coco have it")
         classes, files = self.class_names(), self._scan()
         root, rows = str(expand(self.root)), self._rows("weak" if split == "saliency" else split)
         folder = self.saliency if split == "saliency" else self.masks
@@ -95,7 +95,7 @@ class Folder(Source):
             path = f"{root}/{name}"
             state = file_state(path)
             if state is None:
-                raise ValueError(f"{row.where}: image {path} is gone")
+                raise ValueError(f"{row.where}: image {path} is gone; restore it, or remove its row")
             size, changed = state
             first, masked = first or image_id, masked or found is not None
             if found is None:

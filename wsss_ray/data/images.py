@@ -101,7 +101,7 @@ def normalise_image(data: bytes, *, max_pixels: int) -> Decoded:
     bytes (for one version of Pillow).
 
     Raises:
-        ValueError: If the file is damaged, has more than `max_pixels` pixels, or is in no format that is read.
+        ValueError: if the file is damaged, has more than `max_pixels` pixels, or is in no format that is read.
     """
     kind, image = _open(data, max_pixels)
     plain = kind in ("JPEG", "PNG") and image.mode == "RGB" and not image.has_transparency_data
@@ -116,7 +116,7 @@ def normalise_image(data: bytes, *, max_pixels: int) -> Decoded:
 def pixels(image: Image.Image, *, max_pixels: int) -> NDArray[np.uint8]:
     """Return the upright RGB pixels (H, W, 3) of an image opened by Pillow. Raises ValueError if it is damaged or too large."""
     if image.width * image.height > max_pixels:
-        raise ValueError(f"{image.width}x{image.height} is more than {max_pixels} pixels")
+        raise ValueError(f"{image.width}x{image.height} is more than {max_pixels} pixels; shrink it first")
     return _rgb(image)
 
 
@@ -136,7 +136,7 @@ def normalise_mask(
         palette: Colour -> label; None for the palette of Pascal VOC.
 
     Raises:
-        ValueError: If the file cannot be read or does not fit. The message names the sizes, the label or the colour.
+        ValueError: if the file cannot be read or does not fit. The message names the sizes, the label or the colour.
     """
     kind, image = _open(data, _MASK_PIXELS, size=(width, height), what="mask")
     if kind == "JPEG":
@@ -157,13 +157,14 @@ def normalise_saliency(
     """Convert a saliency map, gray or colour, to an 8-bit gray PNG of the size of its image (`height`, `width`).
 
     Raises:
-        ValueError: If the file cannot be read, or has another size than its image, also when it is shrunk to `max_side` like it.
+        ValueError: if the file cannot be read, or has another size than its image, also when it is shrunk to `max_side` like it.
     """
     size = (width, height) if max_side is None else None
     _, image = _open(data, max_pixels, size=size, what="saliency map")
     gray = Image.fromarray(_rgb(image)).convert("L")
     if fitted(gray.height, gray.width, max_side) != (height, width):
-        raise ValueError(f"the saliency map is {image.width}x{image.height}, its image when shrunk {width}x{height}")
+        sizes = f"the saliency map is {image.width}x{image.height}, its image when shrunk {width}x{height}"
+        raise ValueError(f"{sizes}; save it in the size of its image")
     return encode_gray(np.asarray(gray.resize((width, height), Image.Resampling.BILINEAR)))
 
 
@@ -212,7 +213,8 @@ def _open(
     except _BROKEN as err:
         raise ValueError(f"{kind} file with a damaged header: {_line(err)}") from err
     if size is not None and image.size != size:
-        raise ValueError(f"the {what} is {image.width}x{image.height}, its image {size[0]}x{size[1]} (width x height)")
+        sizes = f"the {what} is {image.width}x{image.height}, its image {size[0]}x{size[1]} (width x height)"
+        raise ValueError(f"{sizes}; save it in the size of its image")
     if image.width * image.height > max_pixels:
         raise ValueError(f"{image.width}x{image.height} is more than {max_pixels} pixels; raise data.max_pixels to take it")
     try:
@@ -225,7 +227,7 @@ def _open(
 def _reader(start: bytes) -> tuple[str, type[ImageFile.ImageFile]]:
     """Find the format of an image by its first bytes; return its name and Pillow's reader."""
     if not start:
-        raise ValueError("the file is empty (0 bytes)")
+        raise ValueError("the file is empty (0 bytes); copy it again")
     found = next(((name, reader) for name, mark, reader in _READERS if start.startswith(mark)), None)
     if found is None:
         raise ValueError(f"not an image in a format that is read here ({', '.join(dict.fromkeys(n for n, _, _ in _READERS))})")
@@ -279,7 +281,8 @@ def _mask_values(image: Image.Image, palette: Mapping[tuple[int, int, int], int]
     unknown = code_HW[codes_P[place_HW] != code_HW]
     if unknown.size:
         colour = tuple(int(unknown[0]) >> shift & 255 for shift in (16, 8, 0))
-        raise ValueError(f"the mask holds the colour {colour} ({unknown.size} pixels), which is not in its palette")
+        found = f"the mask holds the colour {colour} ({unknown.size} pixels), which is not in its palette"
+        raise ValueError(f"{found}; save it as an image of labels")
     label_HW: NDArray[np.int64] = labels_P[place_HW].astype(np.int64)
     return label_HW
 

@@ -43,8 +43,8 @@ def augment(voc: Path, sbd: Path, *, watch: Callable[[str, int], Callable[[int],
         watch: Called with the name of the work and its number of items; returns a function that is called with each advance.
 
     Raises:
-        ValueError: If the masks or the list exist already, or a file does not hold what it should.
-        OSError: If a file is missing.
+        ValueError: if the masks or the list exist already, or a file does not hold what it should.
+        OSError: if a file is missing.
 
     Example:
         >>> augment(Path("VOCdevkit/VOC2012"), Path("benchmark_RELEASE"), watch=lambda name, total: lambda advance: None)

@@ -102,7 +102,7 @@ class Source(Component):
 
     @abstractmethod
     def has_masks(self, split: Split) -> bool:
-        """Tell whether the items of a split have masks."""
+        """Return True if the items of a split have masks."""
 
     @abstractmethod
     def items(self, split: Split) -> list[Item]:
@@ -237,11 +237,11 @@ def checked(source: Source, split: Split, num_classes: int) -> Iterator[Item]:
             raise ValueError(f"data: {split}: image id {item.image_id!r} is not usable: {wrong}")
         unknown = [tag for tag in item.tags if not 0 <= tag < num_classes]
         if unknown:
-            raise ValueError(f"data: {split}: image {item.image_id}: tag {unknown[0]} is not one of the {num_classes} classes")
+            raise ValueError(f"data: {split}: image {item.image_id}: tag is {unknown[0]}; allowed: 0 to {num_classes - 1}")
         seen.add(item.image_id)
         yield item
     if not seen:
-        raise ValueError(f"data: {split}: the list is empty")
+        raise ValueError(f"data: {split}: the list is empty; list at least one image")
 
 
 @contextmanager

@@ -63,7 +63,7 @@ class Sprites(Source):
     @model_validator(mode="after")
     def _ordered(self) -> Sprites:
         if self.smallest > self.largest:
-            raise ValueError(f"smallest ({self.smallest}) is more than largest ({self.largest})")
+            raise ValueError(f"smallest ({self.smallest}) is more than largest ({self.largest}); set one of them anew")
         return self
 
     def class_names(self) -> tuple[str, ...]:
@@ -81,7 +81,7 @@ class Sprites(Source):
     def items(self, split: Split) -> list[Item]:
         """List the scenes with their tags, without making the scenes."""
         if split not in ("weak", "val"):
-            raise ValueError(f"data.{split}: the sprites have no such split")
+            raise ValueError(f"data.{split}: the sprites have no such split; they have weak and val")
         _check_packages()
         count = self.train if split == "weak" else self.val
         ids = (f"{split}-{index:05d}" for index in range(count))

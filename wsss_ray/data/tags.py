@@ -64,14 +64,14 @@ def numbered_lines(path: Path, field: str) -> Iterator[tuple[int, str]]:
 def check_classes(names: Sequence[str], where: str) -> tuple[str, ...]:
     """Check class names and return them. Raises ValueError on no or too many classes, empty or repeated names, and background."""
     if not names:
-        raise ValueError(f"{where}: no class is named")
+        raise ValueError(f"{where}: no class is named; name at least one")
     if len(names) > 254:
         raise ValueError(f"{where}: {len(names)} classes; at most 254, as label maps have 8 bits and 255 means undecided")
     for place, name in enumerate(names):
         if not name.strip():
-            raise ValueError(f"{where}: class {place} has no name")
+            raise ValueError(f"{where}: class {place} has no name; give it one")
         if name in names[:place]:
-            raise ValueError(f"{where}: class {name!r} is listed twice")
+            raise ValueError(f"{where}: class {name!r} is listed twice; remove one")
         if name.strip("_").lower() == "background":
             raise ValueError(f"{where}: leave {name!r} out; background is label 0 by itself")
     return tuple(names)
@@ -98,7 +98,7 @@ def read_tag_table(path: Path, field: str) -> Table:
             columns = _class_columns(record)
         rows.append(_row(record, columns, str(path), at, same))
     if not rows:
-        raise ValueError(f"data.{field}: {path} holds no images")
+        raise ValueError(f"data.{field}: {path} holds no images; list at least one")
     return Table(tuple(rows), tuple(sorted({tag for tags in same for tag in tags} | set(columns or ()))))
 
 
@@ -154,7 +154,9 @@ def _from_csv(path: Path, field: str) -> Iterator[tuple[str, dict[str, Any]]]:
         for record in reader:
             at = f":{reader.line_num}"
             if None in record or None in record.values():
-                raise ValueError(f"{path}{at}: {'more' if None in record else 'fewer'} cells than the header has")
+                count = "more" if None in record else "fewer"
+                mend = f"give one per column, and quote any {delimiter!r}"
+                raise ValueError(f"{path}{at}: {count} cells than the header has; {mend}")
             yield at, record
     except csv.Error as err:
         raise ValueError(f"{path}:{reader.line_num}: {err}") from err

@@ -183,7 +183,7 @@ class Voc(Source):
 
         def look_up(entry: Entry) -> tuple[int, ...]:
             if entry.image_id not in table and split != "val":
-                raise ValueError(f"{entry.where}: image {entry.image_id} has no tags in {path}")
+                raise ValueError(f"{entry.where}: image {entry.image_id} has no tags in {path}; add them, or remove this line")
             return _fit(table.get(entry.image_id, ()), classes, f"data.tags: {path}: {entry.image_id}")
 
         return look_up
@@ -254,7 +254,7 @@ def _image(entry: Entry, root: str, folder: str) -> tuple[str, int, float]:
         state = file_state(path)
         if state is not None:
             return path, *state
-    raise ValueError(f"{entry.where}: image {paths[0]} is missing")
+    raise ValueError(f"{entry.where}: image {paths[0]} is missing; add it, or remove this line")
 
 
 def _mask(entry: Entry, root: str, folder: str | None) -> str:

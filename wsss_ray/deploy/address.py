@@ -37,7 +37,7 @@ class Address:
 
     @property
     def is_loopback(self) -> bool:
-        """Tell whether the address names this machine, so that nothing crosses a network."""
+        """Return True if the address names this machine, so that nothing crosses a network."""
         if self.host == "localhost":
             return True
         try:
@@ -47,7 +47,7 @@ class Address:
 
     @property
     def is_clear(self) -> bool:
-        """Tell whether others can read what is sent, because it crosses a network without encryption."""
+        """Return True if others can read what is sent, because it crosses a network without encryption."""
         return self.kind == "jobs" and self.text.startswith("http://") and not self.is_loopback
 
 
@@ -64,7 +64,7 @@ def parse_address(text: str) -> Address:
     """Parse an address.
 
     Raises:
-        AddressError: If the address has none of the supported forms.
+        AddressError: if the address has none of the supported forms.
 
     Example:
         >>> parse_address("http://127.0.0.1:8265/").kind
@@ -100,7 +100,7 @@ def job_server(text: str, environ: Mapping[str, str], *, home: Path) -> Access:
         home: The home folder, which may hold a token.
 
     Raises:
-        AddressError: If the address or the token cannot be used, or if the address is another machine's, has no encryption, and
+        AddressError: if the address or the token cannot be used, or if the address is another machine's, has no encryption, and
             there is no token: anyone who can reach such a port can run code as the cluster's user.
     """
     address = parse_address(text)
@@ -146,7 +146,7 @@ def find_token(address: Address, environ: Mapping[str, str], *, home: Path) -> s
         The token, or None.
 
     Raises:
-        AddressError: If the file cannot be read, or holds no token.
+        AddressError: if the file cannot be read, or holds no token.
     """
     mode = environ.get("RAY_AUTH_MODE", "").lower()
     if mode == "disabled":
@@ -156,7 +156,7 @@ def find_token(address: Address, environ: Mapping[str, str], *, home: Path) -> s
     if path := environ.get("RAY_AUTH_TOKEN_PATH"):
         token = _read(Path(path).expanduser(), "RAY_AUTH_TOKEN_PATH")
         if not token:
-            raise AddressError(f"RAY_AUTH_TOKEN_PATH: {path} is empty")
+            raise AddressError(f"RAY_AUTH_TOKEN_PATH: {path} is empty; write the token into it")
         return _usable(token, "RAY_AUTH_TOKEN_PATH")
     default = home / ".ray" / "auth_token"
     if (mode == "token" or address.is_loopback) and default.is_file():
@@ -174,5 +174,5 @@ def _read(path: Path, name: str) -> str:
 
 def _usable(token: str, name: str) -> str:
     if not re.fullmatch(r"[\x21-\x7e]+", token):
-        raise AddressError(f"{name}: a token is one line of letters, digits and signs without spaces")
+        raise AddressError(f"{name}: this is no token; expected one line of letters, digits and signs without spaces")
     return token

@@ -48,8 +48,8 @@ def resolve(path: Path, overrides: Sequence[str]) -> tuple[LoadedJob, str]:
         The job with its document, and the text to ship.
 
     Raises:
-        JobError: If the job is not valid. One line per mistake.
-        BundleError: If a path is relative. One line per path.
+        JobError: if the job is not valid. One line per mistake.
+        BundleError: if a path is relative. One line per path.
     """
     loaded = read_job(path, overrides)
     problems = relative_paths([loaded.job, *(one.job for one in loaded.trials())])
@@ -69,13 +69,13 @@ def gather(includes: Sequence[Path] = (), excludes: Sequence[str] = ()) -> dict[
         The files by their path in the bundle.
 
     Raises:
-        BundleError: If an include is no module, or has the name of another one.
+        BundleError: if an include is no module, or has the name of another one.
     """
     found = dict(_files(PACKAGE))
     for path in includes:
         name = module_name(path)
         if any(place == path.name or place.startswith(f"{path.name}/") for place in found):
-            raise BundleError(f"--include {path}: there is already a module {name}")
+            raise BundleError(f"--include {path}: there is already a module {name}; rename yours")
         found |= dict(_files(path))
     return {place: file for place, file in found.items() if not any(fnmatch(place, pattern) for pattern in excludes)}
 
@@ -108,7 +108,7 @@ def import_includes(includes: Sequence[Path]) -> None:
     """Import the user's own modules in this process, so that a job file can name the kinds that they define.
 
     Raises:
-        BundleError: If a module cannot be imported, or another module has its name.
+        BundleError: if a module cannot be imported, or another module has its name.
     """
     for path in includes:
         name = module_name(path)
@@ -163,7 +163,7 @@ def relative_paths(jobs: Iterable[JobConfig]) -> list[str]:
 
 
 def is_local_store(uri: str) -> bool:
-    """Tell whether a store's URI is a relative path."""
+    """Return True if a store's URI is a relative path."""
     return "://" not in uri and not Path(uri).is_absolute()
 
 

@@ -30,7 +30,12 @@ ComponentT = TypeVar("ComponentT", bound=Component)
 def build_model(stage: Stage, *, pretrained: bool = True) -> nn.Module:
     """Build the network of a train stage as it starts: pretrained weights are loaded, the rest is drawn from the job's seed.
 
-    Without `pretrained` no file is read or downloaded: use it if all weights are replaced afterwards.
+    Args:
+        stage: The train stage, with a seed.
+        pretrained: False reads and downloads no file, for a network whose weights are all replaced afterwards.
+
+    Raises:
+        ValueError: if the pretrained weights are missing or do not fit.
     """
     learner, split = stage.component, stage.input("data").component
     assert isinstance(learner, Learner)
@@ -48,6 +53,10 @@ def use_bfloat16(net: nn.Module, device: torch.device) -> None:
 
     Weights and gradients stay float32, as in torch's autocast. So do the losses and all that a network computes between its
     parts (closed forms, upsampling). bfloat16 has the range of float32, so no loss needs scaling. Parameters keep their names.
+
+    Args:
+        net: The network, which is changed in place.
+        device: The device that it computes on.
     """
     for child in net.children():
         for part in child if isinstance(child, nn.ModuleList) else [child]:
@@ -63,7 +72,19 @@ def _in_bfloat16(forward: Callable[..., Tensor], device_type: str) -> Callable[.
 
 
 def load_model(store: RunStore, stage: Stage, device: str) -> nn.Module:
-    """Load the trained network of a train stage, in eval mode. Raises FileNotFoundError if it is not trained yet."""
+    """Load the trained network of a train stage, in eval mode.
+
+    Args:
+        store: The store of the stage.
+        stage: The train stage.
+        device: The device of the network, such as "cpu" or "cuda:0".
+
+    Raises:
+        FileNotFoundError: if it is not trained yet.
+
+    Example:
+        >>> net = load_model(store, stage, "cpu")
+    """
     net = build_model(stage, pretrained=False)
     net.load_state_dict(load_tensors(store.read(store.stage_path(stage, "model.safetensors"))))
     return net.to(device).eval()
@@ -82,9 +103,14 @@ def _without_weights(component: ComponentT) -> ComponentT:
 def start_from(net: nn.Module, store: RunStore, stage: Stage) -> None:
     """Load the weights of another train stage: the trunk, and each further part (head, blocks) with the same shapes in both.
 
+    Args:
+        net: The network that gets the weights.
+        store: The store of the other stage.
+        stage: The other stage.
+
     Raises:
-        FileNotFoundError: If the other stage is not trained yet.
-        ValueError: If the trunks differ.
+        FileNotFoundError: if the other stage is not trained yet.
+        ValueError: if the trunks differ.
     """
     state = load_tensors(store.read(store.stage_path(stage, "model.safetensors")))
     own = net.state_dict()
@@ -100,16 +126,29 @@ def start_from(net: nn.Module, store: RunStore, stage: Stage) -> None:
 
 
 def save_model(store: RunStore, stage: Stage, net: nn.Module) -> None:
-    """Write the final weights as model.safetensors. Equal tensors give equal bytes."""
+    """Write the final weights as model.safetensors. Equal tensors give equal bytes.
+
+    Args:
+        store: The store of the stage.
+        stage: The train stage.
+        net: The network, without a wrapper for distributed training.
+
+    Raises:
+        OSError: if the file cannot be written. An older one is then kept.
+    """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
     store.write(store.stage_path(stage, "model.safetensors"), save_tensors(tensors))
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The state from which a training continues after `step`. Random numbers are keyed by step and image, so none are stored.
+    """The state from which a training continues. Random numbers are keyed by step and image, so none are stored.
 
-    `labels` maps later steps to label maps that were made ahead for them (see online_labels.py).
+    Attributes:
+        step: The number of steps that are done.
+        net: The state of the network.
+        optimizer: The state of the optimiser.
+        labels: The label maps, (B, H, W), that were made ahead for later steps, by step (see online_labels.py).
     """
 
     step: int
@@ -127,7 +166,25 @@ def take_checkpoint(
     *,
     labels: dict[int, torch.Tensor] | None = None,
 ) -> Callable[[], None]:
-    """Copy the present state of a training. The returned function writes it, and deletes all checkpoints but the last two."""
+    """Copy the present state of a training. The training may go on before it is written.
+
+    Args:
+        store: The store of the stage.
+        stage: The train stage.
+        net: The network, without a wrapper for distributed training.
+        optimizer: The optimiser.
+        step: The number of steps that are done.
+        labels: The label maps that were made ahead for later steps, by step.
+
+    Returns:
+        A function that writes the copy, and deletes all checkpoints but the last two.
+
+    Example:
+        >>> commit = take_checkpoint(store, stage, net, optimizer, step=100)
+        >>> commit()
+        >>> latest_step(store, stage)
+        100
+    """
     buffer = io.BytesIO()
     state = {"step": step, "net": net.state_dict(), "optimizer": optimizer.state_dict(), "labels": labels or {}}
     torch.save(state, buffer)
@@ -143,7 +200,12 @@ def take_checkpoint(
 
 
 def latest_step(store: RunStore, stage: Stage) -> int:
-    """Return the step of the last checkpoint that was written; 0 if there is none."""
+    """Return the step of the last checkpoint that was written; 0 if there is none.
+
+    Args:
+        store: The store of the stage.
+        stage: The train stage.
+    """
     names = [name for name in store.names(store.stage_path(stage, "checkpoints")) if name.startswith("step-")]
     if not names:
         return 0
@@ -157,7 +219,17 @@ def latest_path(store: RunStore, stage: Stage) -> str | None:
 
 
 def load_checkpoint(store: RunStore, stage: Stage, step: int, device: str) -> Checkpoint:
-    """Load the checkpoint of a step. Raises FileNotFoundError."""
+    """Load the checkpoint of a step.
+
+    Args:
+        store: The store of the stage.
+        stage: The train stage.
+        step: The step, as `latest_step` returns it.
+        device: The device of the network's and the optimiser's tensors. `labels` stay on the CPU.
+
+    Raises:
+        FileNotFoundError: if there is no checkpoint of this step.
+    """
     data = store.read(_checkpoint_path(store, stage, step))
     state = torch.load(io.BytesIO(data), map_location=device, weights_only=True)
     labels = {int(made_for): label_BHW.cpu() for made_for, label_BHW in state.get("labels", {}).items()}

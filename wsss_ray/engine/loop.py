@@ -58,7 +58,7 @@ def fit(
     losses to the host starts before the last backward pass and is awaited after it, so that the GPU has work in the meantime.
 
     Raises:
-        FloatingPointError: If a loss is not finite. The optimiser step is then not taken.
+        FloatingPointError: if a loss is not finite. The optimiser step is then not taken.
     """
     distributed = is_distributed()
     world = torch.distributed.get_world_size() if distributed else 1

@@ -44,7 +44,19 @@ class StageError(RuntimeError):
 def make_record(
     stage: Stage, *, started: float, finished: float, counts: dict[str, int], metrics: dict[str, Any], **extra: Any
 ) -> dict[str, Any]:
-    """Build the record of a stage. Times are in seconds since the epoch; `extra` adds fields."""
+    """Build the record of a stage.
+
+    Args:
+        stage: The stage.
+        started: Start in seconds since the epoch.
+        finished: End in seconds since the epoch.
+        counts: Numbers of what was made, such as images and errors.
+        metrics: The result, such as `miou`.
+        extra: Further fields.
+
+    Returns:
+        The record, ready for `RunStore.commit`.
+    """
     return {
         "id": stage.id,
         "name": stage.name,
@@ -84,7 +96,7 @@ def commit_shards(
         made: Number of images by shard, as far as known. The footers of other shards are read.
 
     Raises:
-        StageError: If more images failed. The shards with failures are then deleted, first those of `readers`, so that the next
+        StageError: if more images failed. The shards with failures are then deleted, first those of `readers`, so that the next
             submit makes them again.
     """
     shards, failed, known = list_shards(store, stage), list_shards(store, stage, "errors"), made or {}
@@ -121,10 +133,17 @@ def _describe_failures(store: RunStore, stage: Stage, failed: Sequence[int], see
 
 
 def check_unchanged(store: RunStore, stage: Stage) -> None:
-    """Raise StageError if a file of a finished ingest stage has new content, but the same name, tags and size.
+    """Check that the files of a finished ingest stage have not changed since they were packed.
 
     Only files newer than the start of the ingest, or than its oldest shard, are read. If the plan saw no newer file, the data is
     not listed again.
+
+    Args:
+        store: The store of the stage.
+        stage: The stage. One that is not done, or that packs no images, passes.
+
+    Raises:
+        StageError: if a file has new content, but the same name, tags and size.
     """
     record, worker = store.record(stage), worker_class(stage)(store, stage)
     if record is None or type(worker) is not IngestWorker:
@@ -155,6 +174,10 @@ def _changed_at(item: Item) -> float:
 def score(store: RunStore, stage: Stage) -> dict[str, Any]:
     """Sum the confusion matrices of an evaluate stage and score the sum.
 
+    Args:
+        store: The store of the stage.
+        stage: The evaluate stage, whose shards all exist.
+
     Returns:
         The metrics of the stage's record. `scored` is the number of images with a mask. `precision` and `recall` are means over
         the labels for which they are defined; `class_precision` and `class_recall` have one value per label.
@@ -181,7 +204,12 @@ def score(store: RunStore, stage: Stage) -> dict[str, Any]:
 
 
 def missing_shards(store: RunStore, stage: Stage) -> list[int]:
-    """List the shards of a per-image stage that do not exist yet."""
+    """List the shards of a per-image stage that do not exist yet.
+
+    Args:
+        store: The store of the stage.
+        stage: The per-image stage.
+    """
     return sorted(set(range(data_split(stage).num_shards)) - set(list_shards(store, stage)))
 
 

@@ -72,8 +72,8 @@ def run_training(
         The metrics of the stage on rank 0, an empty dictionary on other ranks.
 
     Raises:
-        TrainingError: If the training cannot start, on all workers alike.
-        FloatingPointError: If a loss is not finite, on all workers alike.
+        TrainingError: if the training cannot start, on all workers alike.
+        FloatingPointError: if a loss is not finite, on all workers alike.
     """
     learner = stage.component
     assert isinstance(learner, Learner)
@@ -154,7 +154,7 @@ def _prepare(
     if learner.batch_size < world:
         raise ValueError(f"batch_size is {learner.batch_size}, less than the {world} workers; set run.workers lower")
     if not len(images):
-        raise ValueError("there is no image to train on")
+        raise ValueError("there is no image to train on; give readable images, with masks if the method needs them")
     net = build_model(stage)
     init = stage.optional("init")
     if init is not None:
@@ -200,7 +200,7 @@ class BackgroundWriter:
             self._wait()
 
     def busy(self) -> bool:
-        """Tell whether a write is still running."""
+        """Return True if a write is still running."""
         return self._last is not None and not self._last.done()
 
     def begin(self, *writes: Callable[[], None]) -> None:

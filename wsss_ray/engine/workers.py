@@ -283,7 +283,7 @@ def worker_class(stage: Stage) -> type[ShardWorker]:
 
 
 def needs_model(stage: Stage) -> bool:
-    """Tell whether a per-image stage runs a network, and so should run on a GPU."""
+    """Return True if a per-image stage runs a network, and so should run on a GPU."""
     return stage.optional("model") is not None
 
 

@@ -80,8 +80,8 @@ def begin(work: Prediction, listing: InputImages, *, overwrite: bool = False) ->
         The task with `begun`, and the missing parts.
 
     Raises:
-        ValueError: If the folder holds anything but predictions of this task, and `overwrite` is False.
-        OSError: If the folder cannot be written.
+        ValueError: if the folder holds anything but predictions of this task, and `overwrite` is False.
+        OSError: if the folder cannot be written.
     """
     path = work.out / ABOUT
     images = [[found.name, found.size] for found in listing.images]
@@ -146,8 +146,8 @@ class PredictWorker:
         """Write the predictions of a part. Return the images that failed.
 
         Raises:
-            ValueError: If this machine sees another folder than the one where the task began.
-            OSError: If a file cannot be written.
+            ValueError: if this machine sees another folder than the one where the task began.
+            OSError: if a file cannot be written.
         """
         self._check_folder()
         rows, failures = [], []

@@ -78,14 +78,14 @@ def find_labels(store: RunStore, run: Mapping[str, Any], stage: str | None = Non
         stage: The name of a stage. None takes the last one that has label maps.
 
     Raises:
-        ValueError: If the run has no such stage, or the stage is not done or has no label maps. The message names those that
+        ValueError: if the run has no such stage, or the stage is not done or has no label maps. The message names those that
             have.
     """
     records = {one["name"]: store.record_by_id(one["id"]) for one in run["stages"] if one["kind"] in ("seed", "evaluate")}
     found = {name: record for name, record in records.items() if record and _has_labels(record)}
     name = stage or next(reversed(found), None)
     if name is None:
-        raise ValueError(f"run {run['name']!r} has no label maps yet: no seed stage and no scored model is done")
+        raise ValueError(f"run {run['name']!r} has no label maps yet: no seed stage and no scored model is done; wait for one")
     if name not in found:
         known = name in [one["name"] for one in run["stages"]]
         undone = records.get(name, {}) is None
@@ -94,7 +94,7 @@ def find_labels(store: RunStore, run: Mapping[str, Any], stage: str | None = Non
     record = found[name]
     data = store.record_by_id(dict(record["inputs"])["data"])
     if data is None:
-        raise ValueError(f"stage {name!r}: the store has no record of the data that it was made from")
+        raise ValueError(f"stage {name!r}: the store has no record of the data that it was made from; submit the job again")
     split = data["identity"]["component"]
     schema, column = ("seeds", "seed") if record["kind"] == "seed" else ("scores", "prediction")
     limit = split["source"].get("max_pixels", MAX_PIXELS)
@@ -105,7 +105,7 @@ def read_labels(store: RunStore, maps: LabelMaps) -> Iterator[tuple[str, LabelAr
     """Yield every image id with its label map (H, W), or with None if it has none, in the order of the data.
 
     Raises:
-        ValueError: If a label map cannot be read, or holds other labels than those of the classes.
+        ValueError: if a label map cannot be read, or holds other labels than those of the classes.
     """
     for shard in list_shards(store, maps):
         file = open_shard(store, maps, shard, maps.schema)
@@ -133,9 +133,9 @@ def export(store: RunStore, maps: LabelMaps, out: Path, *, form: LabelForm, over
         overwrite: True writes into a folder that holds files. Other files in it stay.
 
     Raises:
-        ValueError: If the folder holds files and `overwrite` is False, if a label map is damaged, or if an image id leads out
+        ValueError: if the folder holds files and `overwrite` is False, if a label map is damaged, or if an image id leads out
             of the folder.
-        OSError: If a file cannot be written.
+        OSError: if a file cannot be written.
     """
     if out.is_dir() and any(out.iterdir()) and not overwrite:
         raise ValueError(f"{out} holds files already; give another folder by --out, or write into it by --overwrite")
@@ -209,12 +209,13 @@ def _decode(data: bytes, maps: LabelMaps, image_id: str) -> LabelArray:
         raise ValueError(f"stage {maps.stage!r}: image {image_id!r}: its label map cannot be read: {error}") from error
     wrong = label_HW[(label_HW > len(maps.classes)) & (label_HW != IGNORE)]
     if label_HW.ndim != 2 or wrong.size:
-        raise ValueError(f"stage {maps.stage!r}: image {image_id!r}: not a map of labels 0 to {len(maps.classes)} and {IGNORE}")
+        wanted = f"labels 0 to {len(maps.classes)} and {IGNORE}"
+        raise ValueError(f"stage {maps.stage!r}: image {image_id!r}: not a map of {wanted}; was the store edited by hand?")
     return label_HW
 
 
 def _has_labels(record: Mapping[str, Any]) -> bool:
-    """Tell whether a stage has label maps. An evaluate stage that scores seeds has none of its own."""
+    """Return True if a stage has label maps. An evaluate stage that scores seeds has none of its own."""
     return record["kind"] == "seed" or "model" in dict(record["inputs"])
 
 

@@ -105,9 +105,9 @@ def export_model(trained: Trained, out: Path, *, form: ModelForm, image_HWC: Ima
     The file must give the network's labels on `image_HWC`. `overwrite` allows a folder that holds files.
 
     Raises:
-        ValueError: If the folder holds files and `overwrite` is False, if packages are missing, if the network cannot be
+        ValueError: if the folder holds files and `overwrite` is False, if packages are missing, if the network cannot be
             traced, or if the labels differ on more than `MOST_DIFFERENT` of the pixels.
-        OSError: If a file cannot be written.
+        OSError: if a file cannot be written.
     """
     if out.is_dir() and any(out.iterdir()) and not overwrite:
         raise ValueError(f"{out} holds files already; give another folder by --out, or write into it by --overwrite")
@@ -140,7 +140,7 @@ def example_image(store: RunStore, trained: Trained, image: Path | None = None) 
     """Read the image to compare on: a file, or the first image that the model was scored on or else trained on.
 
     Raises:
-        ValueError: If the file is no image, or if the store does not hold the images of the run.
+        ValueError: if the file is no image, or if the store does not hold the images of the run.
     """
     if image is not None:
         data = normalise_image(image.read_bytes(), max_pixels=trained.max_pixels).image

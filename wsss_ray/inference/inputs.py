@@ -58,7 +58,7 @@ def list_images(patterns: Sequence[str], *, out: Path) -> InputImages:
         out: The folder that will be written to.
 
     Raises:
-        ValueError: If a pattern names no image, if a named image lies in `out`, or if two images have the same name.
+        ValueError: if a pattern names no image, if a named image lies in `out`, or if two images have the same name.
     """
     bases: list[str] = []
     paths: dict[str, None] = {}
@@ -98,7 +98,7 @@ def _expand(pattern: str, beyond: str) -> tuple[str, list[str]]:
             raise ValueError(f"{pattern}: no image in this folder; formats: {' '.join(SUFFIXES)}")
         return base, files
     if not glob.has_magic(pattern):
-        raise ValueError(f"{pattern}: there is no such file or folder")
+        raise ValueError(f"{pattern}: there is no such file or folder; correct the path")
     base = os.path.abspath(path[: re.search(r"[*?\[]", path).start()].rpartition(os.sep)[0] or os.sep)  # type: ignore[union-attr]
     files = [file for file in glob.glob(path, recursive=True) if _is_image(file) and not _is_below(file, beyond)]
     if not files:

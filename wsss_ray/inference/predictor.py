@@ -32,7 +32,7 @@ class Predictor(nn.Module):
         device: The device, such as "cuda:1". None takes a GPU if there is one.
 
     Raises:
-        ValueError: If the weights are missing or do not fit the network.
+        ValueError: if the weights are missing or do not fit the network.
 
     Example:
         >>> model = wsss_ray.load("photos")
@@ -67,8 +67,8 @@ class Predictor(nn.Module):
             Labels (H, W) of uint8, in the size of the upright image.
 
         Raises:
-            ValueError: If it is no image. The message is one line.
-            OSError: If the file cannot be read.
+            ValueError: if it is no image. The message is one line.
+            OSError: if the file cannot be read.
         """
         return self.predict_pixels(self.pixels(image))
 
@@ -83,7 +83,7 @@ class Predictor(nn.Module):
             found = f"{image.dtype} {image.shape}" if is_array else type(image).__name__
             raise ValueError(f"give a path, a Pillow image, or an RGB array (H, W, 3) of uint8, not {found}")
         if not image.size:
-            raise ValueError(f"the image has no pixels: {image.shape}")
+            raise ValueError(f"the image has no pixels: {image.shape}; expected (H, W, 3) with H and W of at least 1")
         return np.array(image)
 
     def predict_pixels(self, image_HWC: ImageArray) -> LabelArray:

@@ -69,7 +69,7 @@ class Trained:
         try:
             return store.read(store.path(self.file))
         except FileNotFoundError as error:
-            raise ValueError(f"{self.title}: its weights are not there ({store.path(self.file)})") from error
+            raise ValueError(f"{self.title}: its weights are not there ({store.path(self.file)}); restore the file") from error
 
     @property
     def title(self) -> str:
@@ -83,12 +83,13 @@ class Trained:
             crf: True applies a CRF to the scores, False applies none, None leaves the metric as it is.
 
         Raises:
-            ValueError: If the metric has no CRF to switch.
+            ValueError: if the metric has no CRF to switch.
         """
         if crf is None:
             return self
         if not isinstance(self.metric, MultiScale):
-            raise ValueError(f"--crf, --no-crf: the metric of {self.title} is {self.metric.kind()}, which has no crf to switch")
+            found = f"the metric of {self.title} is {self.metric.kind()}, which has no crf to switch"
+            raise ValueError(f"--crf, --no-crf: {found}; leave the option out")
         if crf == (self.metric.crf is not None):
             return self
         return replace(self, metric=self.metric.model_copy(update={"crf": DenseCrf() if crf else None}), scored=None)
@@ -103,7 +104,7 @@ def find_trained(run: str, store: str = "runs", model: str | None = None) -> Tra
         model: The name of one of the run's segmenters. None takes the last one in the plan that is trained.
 
     Raises:
-        ValueError: If there is no such run, stage, folder or model.
+        ValueError: if there is no such run, stage, folder or model.
     """
     register()
     if "/" in run or run in (".", ".."):
@@ -160,7 +161,8 @@ def _of_run(store: RunStore, about: Mapping[str, Any], model: str | None) -> Tra
     record = store.record_by_id(stage_id)
     data = store.record_by_id(dict(record["inputs"])["data"]) if record else None
     if data is None:
-        raise ValueError(f"run {run!r}: the store has no record of the data of {one['name']}, which names the classes")
+        lost = f"the store has no record of the data of {one['name']}, which names the classes"
+        raise ValueError(f"run {run!r}: {lost}; submit the job again")
     split = data["identity"]["component"]
     metric, scored = _metric(store, run, stages, stage_id)
     return Trained(
@@ -223,7 +225,7 @@ def _of_folder(folder: Path) -> Trained:
     try:
         config = json.loads(path.read_bytes())
         if config["format"] != FORMAT:
-            raise ValueError(f"{path}: has format {config['format']}, this wsss-ray reads {FORMAT}")
+            raise ValueError(f"{path}: has format {config['format']}, this wsss-ray reads {FORMAT}; export the model again")
         return Trained(
             run=config["run"],
             stage=config["stage"],
@@ -240,7 +242,8 @@ def _of_folder(folder: Path) -> Trained:
         mend = "give a run, or a folder of export --format safetensors"
         raise ValueError(f"{path}: cannot be read: {error.strerror}; {mend}") from error
     except (KeyError, TypeError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path}: is no config.json of wsss-ray ({type(error).__name__}: {error})") from error
+        mend = "give a folder of export --format safetensors"
+        raise ValueError(f"{path}: is no config.json of wsss-ray ({type(error).__name__}: {error}); {mend}") from error
 
 
 def _component(role: type[Any], record: Mapping[str, Any], where: str) -> Any:
@@ -257,7 +260,7 @@ def component_of(role: type[Any], identity: Any, where: str) -> Any:
         where: The source of the identity. Messages begin with it.
 
     Raises:
-        ValueError: If the kind or a field is unknown, or if the revision differs, so that the numbers would too.
+        ValueError: if the kind or a field is unknown, or if the revision differs, so that the numbers would too.
     """
     return _validated(role, _spec(identity, where), where)
 

@@ -105,7 +105,7 @@ def try_job(
         One measure per stage, in the order of the plan.
 
     Raises:
-        CheckError: At the first problem that would end the run.
+        CheckError: at the first problem that would end the run.
     """
     source = FewImages.of(job.data, most=images, shard_size=_SHARD)
     planned = {stage.name: stage for stage in plan}

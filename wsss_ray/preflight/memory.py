@@ -73,7 +73,7 @@ def free_memory() -> float | None:
 
 
 def ran_out(error: BaseException | str) -> bool:
-    """Tell whether an error, or its recorded message, says that memory ran out."""
+    """Return True if an error, or its recorded message, says that memory ran out."""
     return is_out_of_memory(error) or any(word in str(error).lower() for word in _WORDS)
 
 

@@ -48,7 +48,7 @@ def admit(store: RunStore, stages: Sequence[Stage], run: Execution, have: Resour
         The resources after the wait.
 
     Raises:
-        StageError: Something is missing. The message says what, and how to fix it.
+        StageError: if something is missing. The message says what, and how to fix it.
     """
     ids = [stage.id for stage in stages]
     try:

@@ -47,7 +47,7 @@ def ray_session(*, needs_cpus: float = 0) -> Iterator[Resources]:
     and one more, so that an actor pool never holds the last one.
 
     Raises:
-        ConnectionError: The cluster refuses this process.
+        ConnectionError: if the cluster refuses this process.
     """
     prepare()
     before = {name: os.environ.get(name) for name in ("RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN")}

@@ -52,7 +52,7 @@ def execute(
         Path of the report.
 
     Raises:
-        StageError: A stage failed, or cannot run here.
+        StageError: if a stage failed, or cannot run here.
     """
     begin_run(job, plan, store)
     with logged(job, plan, store, display):

@@ -85,7 +85,7 @@ class Follower(threading.Thread):
 
     @property
     def has_more(self) -> bool:
-        """True if the logger has not taken everything yet."""
+        """Return True if the logger has not taken everything yet."""
         return self._state != "finished" or any(stage.id not in self._done for stage in self.plan)
 
     def run(self) -> None:

@@ -48,7 +48,7 @@ class Attempt:
 
     @property
     def is_over(self) -> bool:
-        """True if nothing of the attempt runs any more."""
+        """Return True if nothing of the attempt runs any more."""
         return self.state in ("SUCCEEDED", "FAILED", "STOPPED")
 
     @property

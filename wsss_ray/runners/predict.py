@@ -45,8 +45,8 @@ def predict(work: Prediction, parts: Sequence[Part], display: Display, *, worker
         The images that failed, each with the reason.
 
     Raises:
-        ValueError: A worker cannot load the model, or does not see the output folder.
-        OSError: Nothing can be written.
+        ValueError: if a worker cannot load the model, or does not see the output folder.
+        OSError: if nothing can be written.
         Exception: Ray's own errors, with one of the above as their cause.
     """
     if not parts:

@@ -48,8 +48,8 @@ def run_sweep(work: SweepRun, display: Display) -> list[TrialRow]:
         The rows of all trials.
 
     Raises:
-        ValueError: The search is not installed, or the GPUs do not suffice for `sweep.max_concurrent`.
-        StageError: The sweep itself fails.
+        ValueError: if the search is not installed, or the GPUs do not suffice for `sweep.max_concurrent`.
+        StageError: if the sweep itself fails.
     """
     store, name = work.store, work.sweep_job.job.name
     job_yaml = yaml.safe_dump(work.sweep_job.document.expanded(), sort_keys=False, allow_unicode=True)

@@ -38,7 +38,7 @@ class SweepRun:
 
     @property
     def searches(self) -> bool:
-        """True if Ray Tune asks a search for each next point."""
+        """Return True if Ray Tune asks a search for each next point."""
         return self.sweep_job.sweep.search == "optuna"
 
     @property

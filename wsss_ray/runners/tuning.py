@@ -35,8 +35,8 @@ def tune_trials(work: SweepRun, open_ones: Sequence[int], samples: int, display:
         known: Finished trials from which the search learns.
 
     Raises:
-        StageError: Tune itself fails.
-        ValueError: The search is not installed.
+        StageError: if Tune itself fails.
+        ValueError: if the search is not installed.
     """
     os.environ |= dict.fromkeys(("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "TUNE_DISABLE_STRICT_METRIC_CHECKING"), "1")
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the old output can be silenced

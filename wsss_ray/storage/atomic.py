@@ -22,7 +22,7 @@ class replacing:
         durable: Wait for the disk before the file appears, so that a power cut cannot leave an empty file.
 
     Raises:
-        OSError: If the file cannot be written.
+        OSError: if the file cannot be written.
 
     Example:
         >>> with replacing(Path("labels/list.txt")) as file:

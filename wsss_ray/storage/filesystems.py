@@ -40,8 +40,8 @@ def open_uri(uri: str) -> tuple[pafs.FileSystem, str]:
         The file system, and the path in it.
 
     Raises:
-        ValueError: If the URI names no folder, holds a wrong option, or its bucket does not exist.
-        OSError: If the server does not answer.
+        ValueError: if the URI names no folder, holds a wrong option, or its bucket does not exist.
+        OSError: if the server does not answer.
 
     Example:
         >>> fs, path = open_uri("s3://bucket/runs?region=eu-west-1")
@@ -59,7 +59,7 @@ def open_uri(uri: str) -> tuple[pafs.FileSystem, str]:
 
 
 def holds_credentials(uri: str) -> bool:
-    """Tell whether a URI holds a user or password before an S3 bucket, a password before another host, or a key in its query."""
+    """Return True if a URI has a user or password before an S3 bucket, a password before another host, or a key in its query."""
     scheme, separator, rest = uri.partition("://")
     if not separator:
         return False
@@ -99,7 +99,7 @@ def _open_s3(uri: str) -> tuple[pafs.FileSystem, str]:
         try:
             options[name] = _S3_OPTIONS[name](text)
         except ValueError as error:
-            raise ValueError(f"{name}={text} is not a number") from error
+            raise ValueError(f"{name}={text} is not a number; give one") from error
     attempts = options.pop("attempts", _S3_ATTEMPTS)
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     own_server = "endpoint_override" in options or bool(endpoint)

@@ -18,12 +18,29 @@ if TYPE_CHECKING:
 
 
 def shard_path(store: RunStore, stage: Identified, shard: int, folder: str = "shards") -> str:
-    """Return the path of a shard of a stage."""
+    """Return the path of a shard of a stage.
+
+    Args:
+        store: The store of the stage.
+        stage: The stage.
+        shard: The number of the shard.
+        folder: `shards`, or `errors` for the list of failed images.
+    """
     return store.stage_path(stage, folder, f"part-{shard:05d}.parquet")
 
 
 def list_shards(store: RunStore, stage: Identified, folder: str = "shards") -> list[int]:
-    """List the numbers of the existing shards, sorted."""
+    """List the numbers of the existing shards, sorted.
+
+    Args:
+        store: The store of the stage.
+        stage: The stage.
+        folder: `shards`, or `errors` for the list of failed images.
+
+    Example:
+        >>> list_shards(store, stage)
+        [0, 1, 2]
+    """
     names = store.names(store.stage_path(stage, folder))
     return [int(name.removeprefix("part-").removesuffix(".parquet")) for name in names if name.startswith("part-")]
 
@@ -42,6 +59,20 @@ def write_shard(
     """Write one shard atomically. Equal rows give equal bytes: the compression is zstd, and there are no timestamps.
 
     `schema` is a name of `schemas.ARTIFACTS`, which says what is a row group, and which columns have statistics.
+
+    Args:
+        store: The store of the stage.
+        stage: The stage.
+        shard: The number of the shard.
+        schema: The schema of the rows, a name of `schemas.ARTIFACTS`.
+        rows: One dictionary per image, with the columns of the schema.
+        folder: `shards`, or `errors` for the list of failed images.
+
+    Raises:
+        OSError: if the file cannot be written. Nothing has changed then.
+
+    Example:
+        >>> write_shard(store, stage, 0, "seeds", [{"image_id": "a", "seed": encode_labels(label_HW)}])
     """
     import pyarrow.parquet as pq
 
@@ -55,7 +86,17 @@ def write_shard(
 
 
 def count_rows(store: RunStore, stage: Identified, shard: int, folder: str = "shards") -> int:
-    """Read the number of rows of a shard from its footer."""
+    """Read the number of rows of a shard from its footer.
+
+    Args:
+        store: The store of the stage.
+        stage: The stage.
+        shard: The number of the shard.
+        folder: `shards`, or `errors` for the list of failed images.
+
+    Raises:
+        FileNotFoundError: if the shard does not exist.
+    """
     import pyarrow.parquet as pq
 
     with store.fs.open_input_file(shard_path(store, stage, shard, folder)) as file:
@@ -65,9 +106,16 @@ def count_rows(store: RunStore, stage: Identified, shard: int, folder: str = "sh
 def open_shard(store: RunStore, stage: Identified, shard: int, schema: str, folder: str = "shards") -> pq.ParquetFile:
     """Open a shard to read single rows. The caller closes it.
 
+    Args:
+        store: The store of the stage.
+        stage: The stage.
+        shard: The number of the shard.
+        schema: The expected schema, a name of `schemas.table`: images, saliency, maps, seeds, scores or errors.
+        folder: `shards`, or `errors` for the list of failed images.
+
     Raises:
-        FileNotFoundError: If the shard does not exist.
-        ValueError: If the file is damaged, or has another schema or version.
+        FileNotFoundError: if the shard does not exist.
+        ValueError: if the file is damaged, or has another schema or version.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -89,7 +137,24 @@ def open_shard(store: RunStore, stage: Identified, shard: int, schema: str, fold
 def read_shard(
     store: RunStore, stage: Identified, shard: int, schema: str, columns: list[str] | None = None, folder: str = "shards"
 ) -> list[dict[str, Any]]:
-    """Read the rows of a shard as dictionaries, with all columns or only `columns`."""
+    """Read the rows of a shard as dictionaries.
+
+    Args:
+        store: The store of the stage.
+        stage: The stage.
+        shard: The number of the shard.
+        schema: The expected schema, a name of `schemas.table`: images, saliency, maps, seeds, scores or errors.
+        columns: The columns to read; None reads all.
+        folder: `shards`, or `errors` for the list of failed images.
+
+    Raises:
+        FileNotFoundError: if the shard does not exist.
+        ValueError: if the file is damaged, or has another schema or version.
+
+    Example:
+        >>> [row["image_id"] for row in read_shard(store, stage, 0, "seeds", ["image_id"])]
+        ['a', 'b']
+    """
     rows: list[dict[str, Any]] = read_table(store, stage, shard, schema, columns, folder).to_pylist()
     return rows
 
@@ -97,7 +162,7 @@ def read_shard(
 def read_table(
     store: RunStore, stage: Identified, shard: int, schema: str, columns: list[str] | None = None, folder: str = "shards"
 ) -> pa.Table:
-    """Read a shard as a table, with all columns or only `columns`."""
+    """Read a shard as a table. The arguments and errors are those of `read_shard`."""
     file = open_shard(store, stage, shard, schema, folder)
     try:
         return file.read(columns=columns)
@@ -108,7 +173,21 @@ def read_table(
 def read_all(
     store: RunStore, stage: Identified, schema: str, columns: list[str] | None = None, folder: str = "shards"
 ) -> pa.Table:
-    """Read all shards of a stage into one table, in order. Use it for small columns and small artifacts only."""
+    """Read all shards of a stage into one table, in order. Use it for small columns and small artifacts only.
+
+    Args:
+        store: The store of the stage.
+        stage: The stage.
+        schema: The expected schema, a name of `schemas.table`: images, saliency, maps, seeds, scores or errors.
+        columns: The columns to read; None reads all.
+        folder: `shards`, or `errors` for the list of failed images.
+
+    Returns:
+        The table; without rows if there are no shards.
+
+    Raises:
+        ValueError: if a file is damaged, or has another schema or version.
+    """
     import pyarrow as pa
 
     from wsss_ray.storage import schemas
@@ -121,7 +200,23 @@ def read_all(
 def read_rows(
     store: RunStore, stage: Identified, shard: int, schema: str, places: Sequence[int], columns: list[str] | None = None
 ) -> list[dict[str, Any]]:
-    """Read the rows of a shard at `places`. If each row is a row group of its own, no other row is read."""
+    """Read some rows of a shard. If each row is a row group of its own, no other row is read.
+
+    Args:
+        store: The store of the stage.
+        stage: The stage.
+        shard: The number of the shard.
+        schema: The expected schema, a name of `schemas.table`: images, saliency, maps, seeds, scores or errors.
+        places: The positions of the rows in the shard, from 0.
+        columns: The columns to read; None reads all.
+
+    Returns:
+        The rows as dictionaries, in the order of `places`.
+
+    Raises:
+        FileNotFoundError: if the shard does not exist.
+        ValueError: if the file is damaged, or has another schema or version.
+    """
     file = open_shard(store, stage, shard, schema)
     try:
         if file.num_row_groups == file.metadata.num_rows:

@@ -47,7 +47,7 @@ class RunStore:
     A store with a file:// URI is the store at that path. Nothing is opened or created before the first access.
 
     Raises:
-        ValueError: If the URI holds credentials.
+        ValueError: if the URI holds credentials.
 
     Example:
         >>> store = RunStore("runs")
@@ -87,19 +87,34 @@ class RunStore:
 
     @property
     def is_local(self) -> bool:
-        """Tell whether the store is a mounted path, where writes are made atomic by a rename."""
+        """Return True if the store is a mounted path, where writes are made atomic by a rename."""
         return "://" not in self.uri
 
     def path(self, *parts: str) -> str:
-        """Join `parts` to a path below the store's root, as `read`, `write` and `fs` take it."""
+        """Join `parts` to a path below the store's root, as `read`, `write` and `fs` take it.
+
+        Example:
+            >>> RunStore("/nfs/runs").path("runs", "pets", "run.json")
+            '/nfs/runs/runs/pets/run.json'
+        """
         return "/".join((self.uri if self.is_local else self._root[1], *parts))
 
     def stage_path(self, stage: Identified, *parts: str) -> str:
-        """Return a path in a stage's folder."""
+        """Return a path in a stage's folder.
+
+        Args:
+            stage: The stage.
+            parts: Names below its folder.
+        """
         return self.path("stages", stage.id, *parts)
 
     def run_path(self, run: str, *parts: str) -> str:
-        """Return a path in a run's folder."""
+        """Return a path in a run's folder.
+
+        Args:
+            run: The name of the run.
+            parts: Names below its folder.
+        """
         return self.path("runs", run, *parts)
 
     def there(self) -> str | None:
@@ -117,7 +132,7 @@ class RunStore:
     # -- bytes and tables ------------------------------------------------------------------------------------------------
 
     def exists(self, path: str) -> bool:
-        """Tell whether a file exists."""
+        """Return True if a file exists."""
         return os.path.isfile(path) if self.is_local else bool(self.fs.get_file_info(path).is_file)
 
     def names(self, folder: str) -> list[str]:
@@ -138,7 +153,16 @@ class RunStore:
             return bytes(stream.read())
 
     def write(self, path: str, data: bytes) -> None:
-        """Write a whole file atomically, replacing an existing one. On OSError nothing has changed."""
+        """Write a whole file atomically, replacing an existing one. Its folder is created.
+
+        Args:
+            path: A path of `path`, `stage_path` or `run_path`.
+            data: The content.
+
+        Raises:
+            OSError: if it cannot be written. Nothing has changed then.
+            TypeError: if `data` are no bytes.
+        """
         memoryview(data)  # fail on other types before an object store begins the file
         if not self.is_local:
             # Upload in a thread of its own: an interrupt of this thread then cannot cut the object short.
@@ -173,13 +197,21 @@ class RunStore:
             raise DamagedFile(f"{path}: is damaged (not JSON); delete it and submit again to make it again") from error
 
     def write_json(self, path: str, value: Any) -> None:
-        """Write a JSON file, indented so that people can read it too."""
+        """Write a JSON file, indented so that people can read it too.
+
+        Args:
+            path: A path of `path`, `stage_path` or `run_path`.
+            value: A value for JSON. What JSON does not know is written as its `str`.
+
+        Raises:
+            OSError: if it cannot be written. Nothing has changed then.
+        """
         self.write(path, (json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n").encode())
 
     # -- stages ----------------------------------------------------------------------------------------------------------
 
     def is_done(self, stage: Identified) -> bool:
-        """Tell whether a stage is done, that is, has its record."""
+        """Return True if a stage is done, that is, has its record."""
         return self.exists(self.stage_path(stage, "record.json"))
 
     def record(self, stage: Identified) -> dict[str, Any] | None:
@@ -191,7 +223,15 @@ class RunStore:
         return record
 
     def commit(self, stage: Identified, record: dict[str, Any]) -> None:
-        """Write a stage's record, which marks the stage as done, and remove its unfinished files."""
+        """Write a stage's record, which marks the stage as done, and remove its unfinished files.
+
+        Args:
+            stage: The stage, whose other files are all written.
+            record: Its record; see `engine.records.make_record`.
+
+        Raises:
+            OSError: if it cannot be written. The stage is then not done.
+        """
         self.write_json(self.stage_path(stage, "record.json"), record)
         self.remove_unfinished(stage)
 
@@ -199,7 +239,7 @@ class RunStore:
         """Read the record of a stage by the stage's id; None while the stage is not done.
 
         Raises:
-            ValueError: If `stage_id` does not look like an id. Ids come from files too, and must not lead out of the store.
+            ValueError: if `stage_id` does not look like an id. Ids come from files too, and must not lead out of the store.
         """
         if not STAGE_ID.fullmatch(stage_id):
             raise ValueError(f"{stage_id!r} is not the id of a stage; was the store edited by hand?")

@@ -42,7 +42,7 @@ class Cloud:
             The cloud.
 
         Raises:
-            ValueError: If the text names no cloud, or the image is missing.
+            ValueError: if the text names no cloud, or the image is missing.
         """
         kind, _, where = text.partition(":")
         if kind not in ("aws", "gcp", "local") or not where or (kind == "gcp" and "/" not in where):
@@ -62,7 +62,7 @@ class Cloud:
             The smallest type that has them.
 
         Raises:
-            ValueError: If no type has them.
+            ValueError: if no type has them.
         """
         known = _TYPES[self.kind]
         found = [name for has_gpus, has_cpus, name in known if has_gpus == gpus and has_cpus >= cpus]

@@ -42,7 +42,7 @@ class Machines:
             The machines.
 
         Raises:
-            ValueError: If `run.gpu` contradicts `gpus_per_node`, or the CPUs are too few.
+            ValueError: if `run.gpu` contradicts `gpus_per_node`, or the CPUs are too few.
         """
         gpus = (0 if run.gpu is False else 1) if gpus_per_node is None else gpus_per_node
         if run.gpu and not gpus:
@@ -53,7 +53,8 @@ class Machines:
         each = run.cpus_per_worker or 1 + (run.loader_workers or 0) + run.label_workers
         needed = math.ceil(each * places) + 1  # one is held back for readers
         if cpus_per_node is not None and cpus_per_node < needed:
-            raise ValueError(f"--cpus-per-node {cpus_per_node} is less than the {needed} that {places} training workers need")
+            needs = f"the {needed} that {places} training workers need"
+            raise ValueError(f"--cpus-per-node {cpus_per_node} is less than {needs}; give at least {needed}")
         fewest, most = run.worker_range
         _, most_images = run.image_worker_range or (0, 0)
         on_gpus = most_images * run.gpus_per_image_worker if gpus else 0

@@ -62,7 +62,7 @@ class Request:
             The folder that holds all local paths of the job, or None if the job names none.
 
         Raises:
-            ValueError: If only a folder of the system, such as /home, holds them all.
+            ValueError: if only a folder of the system, such as /home, holds them all.
         """
         if not self.paths:
             return None
@@ -88,7 +88,7 @@ def request_of(
         The request.
 
     Raises:
-        JobError: If the job is not valid, a path is relative, or the machines contradict the job. One line per mistake.
+        JobError: if the job is not valid, a path is relative, or the machines contradict the job. One line per mistake.
     """
     job = validated(document)
     paths = tuple(local_paths(job))

@@ -24,7 +24,7 @@ def kuberay(request: Request, *, image: str) -> str:
         The manifest.
 
     Raises:
-        ValueError: If the job's folders cannot be one volume.
+        ValueError: if the job's folders cannot be one volume.
     """
     return render(
         "kuberay.yaml.j2",
@@ -61,7 +61,7 @@ def compose(request: Request, *, image: str) -> str:
         The Compose file.
 
     Raises:
-        ValueError: If the job's folders cannot be one volume.
+        ValueError: if the job's folders cannot be one volume.
     """
     worker = request.machines
     if worker.gpus:  # one container has all GPUs
@@ -81,7 +81,7 @@ def ray_up(request: Request, *, cloud: Cloud, package: str) -> str:
         The cluster's YAML.
 
     Raises:
-        ValueError: If the cloud has no such machine, or the job's folders lie in none that can be mounted.
+        ValueError: if the cloud has no such machine, or the job's folders lie in none that can be mounted.
     """
     workers = request.machines
     if cloud.kind == "local":

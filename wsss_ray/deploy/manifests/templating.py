@@ -33,8 +33,8 @@ def render(template: str, **values: object) -> str:
         The text.
 
     Raises:
-        TypeError: If the template writes a value without a filter.
-        jinja2.UndefinedError: If the template names a value that is not given.
+        TypeError: if the template writes a value without a filter.
+        jinja2.UndefinedError: if the template names a value that is not given.
     """
     return environment().get_template(template).render(values)
 
@@ -70,7 +70,7 @@ def heredoc(value: str) -> Markup:
     """Write a text of whole lines as the input of a shell's command; the shell expands nothing in it.
 
     Raises:
-        ValueError: If a line of the text is the one that ends the input.
+        ValueError: if a line of the text is the one that ends the input.
     """
     text = str(value)
     assert text.endswith("\n"), "a here-document is whole lines"

@@ -73,7 +73,7 @@ def read_folder(folder: Path, *, tags: Path | None, masks: Path | None) -> Folde
         The listing, or None if the folder has neither.
 
     Raises:
-        ValueError: If `tags` or `masks` do not fit the folder, if several tables fit, or if none can be read.
+        ValueError: if `tags` or `masks` do not fit the folder, if several tables fit, or if none can be read.
     """
     tree = scan(folder)
     problems: list[str] = []
@@ -173,7 +173,7 @@ class Names:
         return near[0] if len(near) == 1 else None
 
     def strictly(self, image: str) -> bool:
-        """Tell whether the data source `Folder` finds the file as well, as it is stricter than `find`."""
+        """Return True if the data source `Folder` finds the file as well, as it is stricter than `find`."""
         named = self.whole.get(nfc(bare(image)), [])
         return any(nfc(name) == nfc(image) for name in named) or (len(named) == 1 and image == bare(image))
 
@@ -252,7 +252,7 @@ def _masks(folder: Path, tree: Tree, given: Path | None) -> Path | None:
     candidates = [given] if given is not None else [*inside(folder, _MASKS), *inside(tree.root, _MASKS)]
     for path in dict.fromkeys(candidates):
         if not path.is_dir():
-            raise ValueError(f"--masks {path}: is no folder")
+            raise ValueError(f"--masks {path}: is no folder; give the folder of the PNG masks")
         ids = {bare(name) for name in tree.without(path).names}
         masks = {bare(name) for name in scan(path).names if name.endswith(".png")}
         hits = len(ids & masks)

@@ -28,7 +28,7 @@ def recognise_layout(folder: Path, *, tags: Path | None = None, masks: Path | No
         The listing.
 
     Raises:
-        ValueError: If the layout has a mistake, or if it is none of the known ones.
+        ValueError: if the layout has a mistake, or if it is none of the known ones.
     """
     if not folder.is_dir():
         what = "is a file" if folder.exists() else "there is no such folder"
@@ -46,5 +46,5 @@ def recognise_layout(folder: Path, *, tags: Path | None = None, masks: Path | No
         others = f" ({unread} cannot be read: save them as JPEG)" if unread else ""
         raise ValueError(f"{folder}: {found}{others}; init reads these layouts\n{LAYOUTS}")
     if not any(picture.split == "weak" for picture in listing.pictures):
-        raise ValueError(f"{folder}: {listing.what}: no image is left to train on")
+        raise ValueError(f"{folder}: {listing.what}: no image is left to train on; put some into the training split")
     return listing

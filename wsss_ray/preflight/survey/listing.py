@@ -66,7 +66,7 @@ class FolderListing:
 
     @property
     def drawn(self) -> bool:
-        """Tell whether the masks are drawn from annotations and are no files."""
+        """Return True if the masks are drawn from annotations and are no files."""
         return self.has_masks and not any(picture.mask for picture in self.pictures)
 
     def tagged(self) -> dict[str, int]:
@@ -79,7 +79,7 @@ def inside(folder: Path, names: tuple[str, ...]) -> list[Path]:
     """Return the subfolders with one of these names, in the order of the names. Upper and lower case are the same.
 
     Raises:
-        ValueError: If the folder cannot be read.
+        ValueError: if the folder cannot be read.
     """
     try:
         found = {path.name.lower(): path for path in sorted(folder.iterdir()) if path.is_dir()}

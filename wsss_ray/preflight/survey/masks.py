@@ -42,7 +42,7 @@ class MaskLook:
 
     @property
     def usable(self) -> bool:
-        """Tell whether enough of the masks are valid to score with them."""
+        """Return True if enough of the masks are valid to score with them."""
         return self.looked > 0 and len(self.unusable) <= _BEARABLE * self.looked and bool(set(self.labels) - {0, IGNORE})
 
     def why_not(self, classes: Sequence[str]) -> str:

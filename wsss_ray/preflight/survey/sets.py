@@ -92,7 +92,7 @@ def read_coco(folder: Path) -> FolderListing | None:
         The listing, or None if there is no such file.
 
     Raises:
-        ValueError: If the images of a JSON file are not in the folder.
+        ValueError: if the images of a JSON file are not in the folder.
     """
     files = dict(_instances(folder))
     if not files:
@@ -127,7 +127,7 @@ def _instances(folder: Path) -> Iterator[tuple[Path, Instances]]:
 
 
 def _other_kind(path: Path) -> bool:
-    """Tell whether this is another of COCO's files, such as captions, which lie beside the instances."""
+    """Return True if this is another of COCO's files, such as captions, which lie beside the instances."""
     return path.name.startswith(("captions_", "person_keypoints_", "image_info_", "panoptic_", "stuff_"))
 
 
@@ -135,7 +135,7 @@ def _images_of(file: Instances, folder: Path) -> Path:
     """Find the folder that holds the images of a JSON file. It holds one of the first few."""
     names = [picture.file_name for picture in file.images.values()][:_SAMPLE]
     if not names:
-        raise ValueError(f"{file.path}: lists no images")
+        raise ValueError(f"{file.path}: lists no images; add them, or move the file away")
     level = [folder, *([file.path.parent] if file.path.parent != folder else [])]
     for _ in range(_DEPTH):
         for place in level:

@@ -80,7 +80,7 @@ def survey(
         The results.
 
     Raises:
-        ValueError: If the folder has none of the layouts, or `tags` or `masks` do not fit it.
+        ValueError: if the folder has none of the layouts, or `tags` or `masks` do not fit it.
     """
     listing = recognise_layout(folder, tags=tags, masks=masks)
     limit = int(Source.model_fields["max_pixels"].default)

@@ -29,8 +29,8 @@ def write_job(found: Survey, out: Path, *, force: bool) -> list[Path]:
         The paths of all files, the job file last.
 
     Raises:
-        ValueError: If a file exists and `force` is False, or if the job cannot be planned. Then no file has changed.
-        OSError: If a file cannot be written.
+        ValueError: if a file exists and `force` is False, or if the job cannot be planned. Then no file has changed.
+        OSError: if a file cannot be written.
     """
     own, fields = _own_files(found, out)
     for path in (*own, out):
