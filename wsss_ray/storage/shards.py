@@ -58,7 +58,7 @@ def write_shard(
 ) -> None:
     """Write one shard atomically. Equal rows give equal bytes: the compression is zstd, and there are no timestamps.
 
-    `schema` is a name of `schemas.ARTIFACTS`, which says what is a row group, and which columns have statistics.
+    `schemas.ARTIFACTS` says what is a row group, and which columns have statistics.
 
     Args:
         store: The store of the stage.
