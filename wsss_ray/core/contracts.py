@@ -232,6 +232,15 @@ class SeedRule(Component):
         return False
 
     @property
+    def without_saliency(self) -> str | None:
+        """Return what a job without saliency maps can set, as `FIELD to VALUE`, or None. A message gives it as advice.
+
+        Example:
+            return "background to {kind: cam_background}"
+        """
+        return None
+
+    @property
     def by_threshold(self) -> Threshold | None:
         """Return the threshold that decides the seeds, or None if no single number does.
 

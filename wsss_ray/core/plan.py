@@ -119,14 +119,22 @@ def train(
 def _check_labels(segmenter: Segmenter, seeds: int, strong: Stage | None) -> None:
     reads, kind = segmenter.reads_seeds, segmenter.kind()
     if reads == 0 and seeds:
-        raise ValueError(f"method.segmenter: {kind} makes its labels as it trains and takes no seeds. Use it with method rrm.")
-    if reads != 0 and not seeds and strong is None:
-        raise ValueError(f"method.segmenter: {kind} learns from seeds, and this method makes none. Use kind: rrm_segmenter.")
-    if reads is not None and seeds > max(reads, 1):
-        raise ValueError(
-            f"method.segmenter: {kind} learns from {reads} set(s) of seeds, and this method makes {seeds}. "
-            "Use kind: weighted_segmenter."
-        )
+        wrong, mend = "makes its labels as it trains and takes no seeds", ", or a method that makes no seeds"
+    elif reads != 0 and not seeds and strong is None:
+        wrong, mend = "learns from seeds, and this method makes none", ""
+    elif reads is not None and seeds > max(reads, 1):
+        wrong, mend = f"learns from {reads} set(s) of seeds, and this method makes {seeds}", ""
+    else:
+        return
+    fitting = [name for name, one in Segmenter.kinds().items() if issubclass(one, Segmenter) and _learns_from(one, seeds)]
+    kinds = " or ".join(filter(None, [", ".join(fitting[:-1]), *fitting[-1:]]))
+    raise ValueError(f"method.segmenter: {kind} {wrong}. Use {f'kind: {kinds}' if kinds else 'another kind'}{mend}.")
+
+
+def _learns_from(segmenter: type[Segmenter], seeds: int) -> bool:
+    """Tell whether a kind of segmenter learns from this number of label maps of each image, without human masks."""
+    reads = segmenter.reads_seeds
+    return seeds > 0 if reads is None else min(reads, 1) <= seeds <= reads
 
 
 def localize(localizer: Localizer, classifier: Stage, data: Stage, *, name: str = "maps") -> Stage:
@@ -153,10 +161,8 @@ def seed(rule: SeedRule, maps: Stage, data: Stage, *, saliency: Stage | None = N
         >>> seeds = seed(self.seed_rule, maps, data.weak, saliency=data.saliency)
     """
     if rule.needs_saliency and saliency is None:
-        raise ValueError(
-            "method.seed_rule: the background cues need saliency maps. Set data.saliency to their folder, or "
-            "method.seed_rule.background to {kind: cam_background}."
-        )
+        instead = f", or method.seed_rule.{rule.without_saliency}" if rule.without_saliency else ""
+        raise ValueError(f"method.seed_rule: {rule.kind()} needs saliency maps. Set data.saliency to their folder{instead}.")
     if (threshold := rule.by_threshold) is not None:
         threshold.of(rule)  # a wrong name ends the plan, not the report at the end
     return Stage("seed", name, rule, _inputs(data=data, maps=maps, saliency=saliency))

@@ -100,6 +100,10 @@ class CamBackground(Background):
         return np.full(peak_CHW.shape[1:], self.threshold, np.float32)
 
 
+WITHOUT_SALIENCY = f"background to {{kind: {CamBackground.kind()}}}"
+"""Advice for seed rules with a field `background`. See `SeedRule.without_saliency`."""
+
+
 class PowerBackground(Background):
     """Background with the score (1 - max) ** gamma (Ahn and Kwak, CVPR 2018; RRM, Eq. 4); cues where it exceeds every class."""
 

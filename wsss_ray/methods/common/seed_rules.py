@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from wsss_ray.core import Maps, Recipe, SeedRule, Threshold
-from wsss_ray.ops.background import Background, CamBackground, SaliencyBackground
+from wsss_ray.ops.background import WITHOUT_SALIENCY, Background, CamBackground, SaliencyBackground
 from wsss_ray.ops.crf import DenseCrf
 
 if TYPE_CHECKING:
@@ -39,6 +39,11 @@ class ThresholdSeeds(SeedRule):
     def needs_saliency(self) -> bool:
         """Return True if the background needs saliency. See `SeedRule.needs_saliency`."""
         return self.background is not None and self.background.needs_saliency
+
+    @property
+    def without_saliency(self) -> str:
+        """Return advice on the background. See `SeedRule.without_saliency`."""
+        return WITHOUT_SALIENCY
 
     @property
     def by_threshold(self) -> Threshold:
@@ -76,6 +81,11 @@ class CrfSeeds(SeedRule):
     def needs_saliency(self) -> bool:
         """Return True if the background needs saliency. See `SeedRule.needs_saliency`."""
         return self.background.needs_saliency
+
+    @property
+    def without_saliency(self) -> str:
+        """Return advice on the background. See `SeedRule.without_saliency`."""
+        return WITHOUT_SALIENCY
 
     @property
     def by_threshold(self) -> Threshold | None:
