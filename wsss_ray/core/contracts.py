@@ -290,6 +290,10 @@ class Metric(Component):
             >>> MultiScale(scales=(1.0,), crf=None).predict(segmenter, net, image_HWC)
         """
 
+    def with_crf(self, crf: bool) -> Metric:
+        """Return the metric with or without a dense CRF. Raise ValueError if it has none to switch, as this default does."""
+        raise ValueError(f"the metric is {self.kind()}, which has no crf to switch")
+
 
 class SeedScore(Component):
     """Score label maps as they are. An undecided pixel counts as a miss of its true class. It has no settings."""
