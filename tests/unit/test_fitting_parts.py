@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import typing
+
 import pytest
 
 from tests.local import job_of
 from tests.shapes import tiny_job
 from tests.tiny import tiny_job_of
+from wsss_ray.cli import console
 from wsss_ray.core import SeedRule
-from wsss_ray.core.plan import Plan, until
+from wsss_ray.core.plan import Plan, Until, until
 from wsss_ray.methods.deeplab import DeeplabSegmenter
 from wsss_ray.methods.rrm import ReliableRegions, RrmSegmenter
 
@@ -88,6 +91,11 @@ def test_a_part_refuses_what_it_cannot_do(make, message):
     with pytest.raises(ValueError, match=message):
         make()
     assert isinstance(RrmSegmenter().labels, ReliableRegions)
+
+
+def test_the_command_line_offers_the_kinds_at_which_a_plan_can_be_cut():
+    offered, _ = typing.get_args(console.Until)  # the type and the option
+    assert offered == Until | None
 
 
 @pytest.mark.parametrize(("name", "kind"), [("rrm", "seed"), ("deeplab", "localize"), ("noisy_masks", "localize")])

@@ -33,6 +33,7 @@ Model = Annotated[
         metavar="NAME", help="Stage that trained the segmenter. Default: the last one of the run.", autocompletion=trained_stages
     ),
 ]
+# The kinds are those of `core.plan.Until`, whose import would make `--help` and TAB slow.
 Until = Annotated[Literal["localize", "seed", "train"] | None, typer.Option(help="Stop after the last stage of this kind.")]
 
 INTERRUPTED = "interrupted; what was done is kept, submit again to go on"

@@ -8,7 +8,7 @@ seeds but no new maps.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -16,6 +16,8 @@ from wsss_ray.core.component import Component, digest
 from wsss_ray.core.contracts import Learner, Localizer, MaskNoise, Metric, Relabel, SeedRule, Segmenter
 
 Kind = Literal["ingest", "train", "localize", "seed", "evaluate"]
+Until = Literal["localize", "seed", "train"]
+"""Kinds of stages after which a plan can be cut short. See `until`."""
 
 
 @dataclass(frozen=True)
@@ -235,7 +237,7 @@ def reseed(targets: Iterable[Stage], job_seed: int) -> tuple[Stage, ...]:
     return tuple(visit(target) for target in targets)
 
 
-def until(targets: Iterable[Stage], kind: Literal["localize", "seed", "train"]) -> tuple[Stage, ...]:
+def until(targets: Iterable[Stage], kind: Until) -> tuple[Stage, ...]:
     """Cut a plan short.
 
     Args:
@@ -273,7 +275,7 @@ class Plan:
     """
 
     targets: tuple[Stage, ...]
-    stages: list[Stage] = field(default_factory=list)
+    stages: list[Stage]
 
     @classmethod
     def of(cls, targets: Iterable[Stage]) -> Plan:
@@ -281,7 +283,7 @@ class Plan:
         fixed = tuple(targets)
         return cls(fixed, sorted(walk(fixed), key=lambda stage: stage.kind != "ingest"))
 
-    def cut(self, kind: Literal["localize", "seed", "train"] | None) -> Plan:
+    def cut(self, kind: Until | None) -> Plan:
         """Return the plan cut short by `until`, or the whole plan if `kind` is None. Raise ValueError if it has no such stage."""
         return Plan.of(until(self.targets, kind)) if kind else self
 
