@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 from tests.rendering import ROOT, TARGETS, commands, examples, render, rendered
-from wsss_ray.config.job import Execution, load_job
+from wsss_ray.config.job import load_job
+from wsss_ray.config.run import Execution
 from wsss_ray.deploy.manifests import Cloud, Machines
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests.local import job_of, stage_named
 from tests.shapes import tiny_job
-from wsss_ray.config.job import Execution
+from wsss_ray.config.run import Execution
 from wsss_ray.engine.records import StageError
 from wsss_ray.runners.admission import estimate_bytes, look_from_here, preflight, training_share
 from wsss_ray.runners.cluster import Node, Resources

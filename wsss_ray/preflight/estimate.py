@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from wsss_ray.config.job import Execution
+from wsss_ray.config.run import Execution
 from wsss_ray.core.contracts import Learner, OnlineSegmenter
 from wsss_ray.core.plan import Plan, Stage, one_pipeline
 from wsss_ray.engine.workers import data_split, needs_model
