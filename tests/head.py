@@ -33,12 +33,12 @@ from PIL import Image
 
 import wsss_ray
 from wsss_ray.data.codecs import encode_labels
-from wsss_ray.core.component import NotIdentity
+from wsss_ray.core.component import LocalPath
 from wsss_ray.data.source import Item, Raw, Source
 
 
 class Gated(Source):
-    folder: Annotated[str, NotIdentity()]
+    folder: Annotated[str, LocalPath()]
     broken: bool = False
     shard_size: int = 8
 

@@ -16,7 +16,8 @@ from tests.local import job_of
 from tests.shapes import Shapes, tiny_job
 from tests.stage_ids import JOBS, KNOWN, ROOT, ids_of, ids_on_shapes, name_of, planned, validated_job
 from wsss_ray.config.document import read_document
-from wsss_ray.config.job import Execution, JobConfig, load_job, read_job, register
+from wsss_ray.config.job import JobConfig, load_job, read_job, register
+from wsss_ray.config.run import Execution
 from wsss_ray.config.schema import job_schema
 from wsss_ray.core.component import canonical
 from wsss_ray.core.contracts import Augment

@@ -11,7 +11,7 @@ import pytest
 from tests.local import job_of, stage_named
 from tests.nodes import cluster
 from tests.shapes import tiny_job
-from wsss_ray.config.job import Execution
+from wsss_ray.config.run import Execution
 from wsss_ray.engine.records import StageError
 from wsss_ray.runners.admission import admit, estimate_bytes, look_from_here
 from wsss_ray.storage.store import RunStore

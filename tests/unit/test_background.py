@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 import pytest
 
+from wsss_ray.methods.common.seed_rules import CrfSeeds
 from wsss_ray.ops.background import Background, CamBackground, PowerBackground, SaliencyBackground
 
 MAPS = np.array([[[0.0, 0.1, 0.5]], [[0.05, 0.3, 1.0]]], np.float32)  # two classes, three pixels
@@ -25,6 +28,28 @@ def test_cues_and_scores(background, cues, score):
     np.testing.assert_allclose(background.score(MAPS, SALIENCY)[0], score, rtol=1e-6)
     assert background.score(MAPS, SALIENCY).dtype == np.float32
     assert background.needs_saliency == isinstance(background, SaliencyBackground)
+
+
+class Half(Background):
+    """A background of somebody else, with a constant score under a name of its own."""
+
+    constant: ClassVar[str | None] = "level"
+    level: float = 0.5
+
+    def cues(self, peak_CHW, saliency_HW):
+        return self.score(peak_CHW, saliency_HW) > peak_CHW.max(axis=0)
+
+    def score(self, peak_CHW, saliency_HW):
+        return np.full(peak_CHW.shape[1:], self.level, np.float32)
+
+
+def test_a_constant_score_is_a_threshold():
+    for background, field in ((CamBackground(threshold=0.3), "background.threshold"), (Half(level=0.3), "background.level")):
+        found = CrfSeeds(background=background).by_threshold
+        assert (found.field, found.of(CrfSeeds(background=background))) == (field, 0.3)
+        assert (background.score(MAPS, None) == np.float32(0.3)).all()
+    for background in (SaliencyBackground(), PowerBackground()):
+        assert CrfSeeds(background=background).by_threshold is None
 
 
 @pytest.mark.parametrize("background", [CamBackground(), PowerBackground()])

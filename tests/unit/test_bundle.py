@@ -16,7 +16,8 @@ import yaml
 import wsss_ray
 from tests.local import job_of
 from tests.shapes import tiny_job
-from wsss_ray.config.job import JobError, load_job, register
+from wsss_ray.config.document import JobError
+from wsss_ray.config.job import load_job, register
 from wsss_ray.core.plugins import PLUGINS
 from wsss_ray.deploy import bundle
 from wsss_ray.deploy.bundle import BundleError

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import typing
+
 import pytest
 
 from tests.local import job_of
 from tests.shapes import tiny_job
 from tests.tiny import tiny_job_of
-from wsss_ray.core.plan import Plan, until
+from wsss_ray.cli import console
+from wsss_ray.core import SeedRule
+from wsss_ray.core.plan import Plan, Until, until
 from wsss_ray.methods.deeplab import DeeplabSegmenter
 from wsss_ray.methods.rrm import ReliableRegions, RrmSegmenter
 
@@ -21,9 +25,22 @@ def job_with(name, **parts):
 @pytest.mark.parametrize(
     ("name", "parts", "message"),
     [
-        ("cam", {"segmenter": {"kind": "rrm_segmenter"}}, "makes its labels as it trains and takes no seeds"),
-        ("rrm", {"segmenter": {"kind": "deeplab_segmenter"}}, "learns from seeds, and this method makes none"),
-        ("multi_estimations", {"segmenter": {"kind": "deeplab_segmenter"}}, "this method makes 12. Use kind: weighted_segmenter"),
+        (
+            "cam",
+            {"segmenter": {"kind": "rrm_segmenter"}},
+            "rrm_segmenter makes its labels as it trains and takes no seeds. Use kind: "
+            ".*deeplab_segmenter, .* or weighted_segmenter, or a method that makes no seeds.$",
+        ),
+        (
+            "rrm",
+            {"segmenter": {"kind": "deeplab_segmenter"}},
+            "deeplab_segmenter learns from seeds, and this method makes none. Use kind: rrm_segmenter.$",
+        ),
+        (
+            "multi_estimations",
+            {"segmenter": {"kind": "deeplab_segmenter"}},
+            r"learns from 1 set\(s\) of seeds, and this method makes 12. Use kind: weighted_segmenter.$",
+        ),
         ("ficklenet", {"localizer": {"kind": "cam_localizer"}}, "needs a cam_classifier, not stochastic_classifier"),
         ("cam", {"localizer": {"kind": "stochastic_grad_cam"}}, "needs a stochastic_classifier, not cam_classifier"),
         ("mdc", {"localizer": {"kind": "cam_localizer"}}, "the classifier has several blocks. Use kind: dilated_cam"),
@@ -33,6 +50,28 @@ def job_with(name, **parts):
 def test_a_plan_refuses_what_does_not_fit(name, parts, message):
     with pytest.raises(ValueError, match=message):
         job_with(name, **parts).plan()
+
+
+class NeedsSaliency(SeedRule):
+    """A rule of somebody else, which has no background."""
+
+    @property
+    def needs_saliency(self):
+        return True
+
+    def seed(self, image_HWC, maps, saliency_HW):
+        raise NotImplementedError
+
+
+def test_a_rule_words_its_advice_for_a_job_without_saliency():
+    mend = r"Set data\.saliency to their folder"
+    for kind in ("threshold_seeds", "crf_seeds", "region_seeds"):
+        rule = {"seed_rule": {"kind": kind, "background": {"kind": "saliency_background"}}}
+        message = rf"{kind} needs saliency maps\. {mend}, or method\.seed_rule\.background to {{kind: cam_background}}\.$"
+        with pytest.raises(ValueError, match=message):
+            job_with("cam", **rule).plan()
+    with pytest.raises(ValueError, match=rf"needs_saliency needs saliency maps\. {mend}\.$"):
+        job_with("cam", seed_rule={"kind": "needs_saliency"}).plan()
 
 
 def test_a_segmenter_that_fits_is_taken():
@@ -52,6 +91,11 @@ def test_a_part_refuses_what_it_cannot_do(make, message):
     with pytest.raises(ValueError, match=message):
         make()
     assert isinstance(RrmSegmenter().labels, ReliableRegions)
+
+
+def test_the_command_line_offers_the_kinds_at_which_a_plan_can_be_cut():
+    offered, _ = typing.get_args(console.Until)  # the type and the option
+    assert offered == Until | None
 
 
 @pytest.mark.parametrize(("name", "kind"), [("rrm", "seed"), ("deeplab", "localize"), ("noisy_masks", "localize")])

@@ -8,7 +8,8 @@ import sys
 import pytest
 import yaml
 
-from wsss_ray.config.job import JobError, load_job
+from wsss_ray.config.document import JobError
+from wsss_ray.config.job import load_job
 
 GOOD = """\
 name: test

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import pickle
 import shutil
@@ -29,6 +30,7 @@ from wsss_ray.methods import methods
 from wsss_ray.methods.deeplab import DeeplabSegmenter
 from wsss_ray.nets.vgg16 import Vgg16
 from wsss_ray.nets.weights import Weights
+from wsss_ray.ops.crf import DenseCrf
 from wsss_ray.storage.shards import read_shard
 from wsss_ray.storage.store import RunStore
 
@@ -214,6 +216,37 @@ def test_a_model_that_was_not_scored_is_used_as_the_job_would_score_it(copied):
         with pytest.raises(ValueError, match=said) as raised:
             find_trained("tiny", store.uri)
         assert str(raised.value).startswith(path)
+
+
+class OwnMetric(Metric):
+    """A metric of somebody else, without a CRF."""
+
+    def predict(self, segmenter, net, image_HWC):
+        raise NotImplementedError
+
+
+class OwnCrfMetric(OwnMetric):
+    """A metric of somebody else that can switch something like a CRF."""
+
+    refine: bool = True
+
+    def with_crf(self, crf):
+        return self.model_copy(update={"refine": crf})
+
+
+def test_a_metric_of_ones_own_switches_its_crf_or_refuses(trained_run):
+    trained = find_trained("tiny", trained_run[0].uri)
+    assert trained.scored is not None
+    for crf in (True, False):
+        message = r"^--crf, --no-crf: run 'tiny': .*: the metric is own_metric, which has no crf to switch$"
+        with pytest.raises(ValueError, match=message):
+            dataclasses.replace(trained, metric=OwnMetric()).with_crf(crf)
+    own = dataclasses.replace(trained, metric=OwnCrfMetric())
+    assert own.with_crf(True) is own.with_crf(None) is own
+    assert (own.with_crf(False).metric, own.with_crf(False).scored) == (OwnCrfMetric(refine=False), None)
+    assert trained.with_crf(False).with_crf(True).metric.crf == DenseCrf(), "the default one"
+    narrow = trained.metric.model_copy(update={"crf": DenseCrf(iterations=3)})
+    assert narrow.with_crf(True) == narrow
 
 
 def test_a_sweep_is_not_a_run(copied):

@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from tests.masked import masked_job
-from wsss_ray.config.job import JobError, load_job
+from wsss_ray.config.document import JobError
+from wsss_ray.config.job import load_job
 from wsss_ray.config.schema import job_schema
 
 

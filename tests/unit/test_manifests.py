@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 from tests.rendering import ROOT, TARGETS, commands, examples, render, rendered
-from wsss_ray.config.job import Execution, load_job
+from wsss_ray.config.job import load_job
+from wsss_ray.config.run import Execution
 from wsss_ray.deploy.manifests import Cloud, Machines
 
 
@@ -173,6 +174,32 @@ def test_one_container_has_all_gpus_of_a_machine():
     worker = yaml.safe_load(rendered("compose", str(ROOT / "jobs/demo.yaml"), *args))["services"]["worker"]
     (device,) = worker["deploy"]["resources"]["reservations"]["devices"]
     assert (worker["deploy"]["replicas"], device["count"], "--num-gpus=4" in worker["command"]) == (1, 4, True)
+
+
+def setup_of(*options: str) -> str:
+    args = ["--store", "s3://b/r", "--vm-image", "ami-0", *options]
+    return "\n".join(yaml.safe_load(render("ray-up", str(ROOT / "jobs/demo.yaml"), *args))["setup_commands"])
+
+
+def test_machines_have_a_compiler_only_if_they_need_one():
+    pydensecrf = ("--set", "method.metric.crf={backend: pydensecrf}")
+    without, on_gpus, built = setup_of("--gpus-per-node", "0"), setup_of(), setup_of("--gpus-per-node", "0", *pydensecrf)
+    assert "g++" not in without
+    assert "python3-dev" not in without
+    assert "python3-venv" in without
+    assert "python3-venv python3-dev g++" in on_gpus, "Triton's kernels"
+    assert "python3-venv python3-dev g++" in built
+    assert "[coco,efficientnet,sprites,timm]==" in without
+    assert "[coco,efficientnet,sprites,timm,crf]==" in built
+    wheel = setup_of("--gpus-per-node", "0", "--package", "dist/wsss_ray-1-py3-none-any.whl", *pydensecrf)
+    assert "wsss_ray-1-py3-none-any.whl[coco,efficientnet,sprites,timm,crf]" in wheel
+
+
+def test_the_image_has_the_torch_that_the_package_asks_for():
+    project, image = (ROOT / "pyproject.toml").read_text(), (ROOT / "cluster/Dockerfile").read_text()
+    for name in ("torch", "torchvision"):
+        (needed,) = re.findall(rf'^    "({name}>=.*)",$', project, re.MULTILINE)
+        assert f"'{needed}'" in image
 
 
 def test_the_image_runs_as_a_user_from_named_versions():

@@ -25,7 +25,8 @@ import wsss_ray
 from tests.local import job_of
 from tests.shapes import Shapes, tiny_job
 from wsss_ray.cli import app
-from wsss_ray.config.job import JobError, load_job
+from wsss_ray.config.document import JobError
+from wsss_ray.config.job import load_job
 from wsss_ray.data.cls_labels import read_cls_labels
 from wsss_ray.data.folder import Folder
 from wsss_ray.data.source import Item, describe

@@ -10,7 +10,8 @@ import yaml
 from pydantic import ValidationError
 
 from tests.tiny import tiny_job_of, tiny_method
-from wsss_ray.config.job import JobError, read_job
+from wsss_ray.config.document import JobError
+from wsss_ray.config.job import read_job
 from wsss_ray.config.sweep import Domain, Sweep, trials_of
 
 THETA = "method.seed_rule.theta"

@@ -11,8 +11,8 @@ import pytest
 import yaml
 
 from tests.tiny import tiny_job_of
-from wsss_ray.config.document import read_document
-from wsss_ray.config.job import JobError, load_job, read_job
+from wsss_ray.config.document import JobError, read_document
+from wsss_ray.config.job import load_job, read_job
 from wsss_ray.config.sweep import Sweep, Trial, result_table, slug, trial_name
 from wsss_ray.runners.trial import scores
 

@@ -33,6 +33,7 @@ Model = Annotated[
         metavar="NAME", help="Stage that trained the segmenter. Default: the last one of the run.", autocompletion=trained_stages
     ),
 ]
+# The kinds are those of `core.plan.Until`, whose import would make `--help` and TAB slow.
 Until = Annotated[Literal["localize", "seed", "train"] | None, typer.Option(help="Stop after the last stage of this kind.")]
 
 INTERRUPTED = "interrupted; what was done is kept, submit again to go on"
@@ -40,7 +41,8 @@ INTERRUPTED = "interrupted; what was done is kept, submit again to go on"
 
 def load(job_file: Path, override: list[str] | None) -> LoadedJob:
     """Read and validate a job file. Exit with one line per mistake."""
-    from wsss_ray.config.job import JobError, read_job
+    from wsss_ray.config.document import JobError
+    from wsss_ray.config.job import read_job
 
     try:
         return read_job(job_file, override or ())
@@ -74,7 +76,8 @@ def check_loggers(job: JobConfig) -> None:
 
 def plan_trials(loaded: LoadedJob, until: Until, listed: Listed) -> list[tuple[TrialJob, Plan]]:
     """Return the jobs of a sweep that are known before its start, each with its plan. Exit with one line per mistake."""
-    from wsss_ray.config.job import JobError, plans_of
+    from wsss_ray.config.document import JobError
+    from wsss_ray.config.job import plans_of
     from wsss_ray.config.paths import located
     from wsss_ray.config.sweep import check_scheduler
 

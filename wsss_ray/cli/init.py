@@ -30,7 +30,7 @@ def init(folder: FolderPath, out: Out = Path("job.yaml"), tags: Tags = None, mas
 
     Prints what is in the folder and what looks wrong. The job suits the images and this machine.
     """
-    from wsss_ray.config.job import JobError
+    from wsss_ray.config.document import JobError
     from wsss_ray.preflight.survey.findings import findings
     from wsss_ray.preflight.survey.sizes import Machine
     from wsss_ray.preflight.survey.survey import survey

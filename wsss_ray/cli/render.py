@@ -59,7 +59,7 @@ def render(
         image = image or f"wsss-ray:{__version__}{'-gpu' if request.machines.gpus else ''}"
         if target == "ray-up":
             where = manifests.Cloud.of(cloud, image=vm_image)
-            text = manifests.ray_up(request, cloud=where, package=package or f"wsss-ray[{manifests.EXTRAS}]=={__version__}")
+            text = manifests.ray_up(request, cloud=where, package=package or f"wsss-ray[{request.extras}]=={__version__}")
         elif target == "kuberay":
             text = manifests.kuberay(request, image=image)
         elif target == "slurm":

@@ -119,7 +119,8 @@ def show(run: RunName, store: OpenStore = "runs") -> None:
 
 def _register() -> None:
     """Import everything that a job file can name. Exit if a module of WSSS_RAY_PLUGINS fails."""
-    from wsss_ray.config.job import JobError, register
+    from wsss_ray.config.document import JobError
+    from wsss_ray.config.job import register
 
     try:
         register()

@@ -81,7 +81,7 @@ def submit(
         _submit_here(load(job_file, override), store, until)
         return
     assert address is not None
-    from wsss_ray.config.job import JobError
+    from wsss_ray.config.document import JobError
     from wsss_ray.core.plugins import behind
     from wsss_ray.deploy.bundle import JOB_FILE, BundleError, resolve
 
@@ -171,7 +171,8 @@ def _submit_here(loaded: LoadedJob, store: str | None, until: Until) -> None:
 
 def _resume_here(run: str, store: str, until: Until) -> None:
     """Submit the job file that the store keeps with a run or sweep."""
-    from wsss_ray.config.job import JobError, parse_job
+    from wsss_ray.config.document import JobError
+    from wsss_ray.config.job import parse_job
 
     run_store = open_store(store, must_exist=True)
     is_sweep = run in run_store.names(run_store.path("runs")) and run_store.exists(run_store.run_path(run, "sweep.json"))

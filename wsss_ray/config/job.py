@@ -22,21 +22,6 @@ from wsss_ray.data.source import DataSplit, Source, stages_of
 from wsss_ray.methods import methods
 from wsss_ray.nets import load_trunks
 
-__all__ = [
-    "Execution",
-    "JobConfig",
-    "JobError",
-    "Listed",
-    "LoadedJob",
-    "TrialJob",
-    "load_job",
-    "parse_job",
-    "plans_of",
-    "read_job",
-    "register",
-    "validated",
-]
-
 
 class JobConfig(BaseModel):
     """A job: what to compute (`method`, `data`, `run.seed`) and how to run it."""

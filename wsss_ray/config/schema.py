@@ -7,7 +7,8 @@ from typing import Any, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from wsss_ray.config.job import Execution, JobConfig, register
+from wsss_ray.config.job import JobConfig, register
+from wsss_ray.config.run import Execution
 from wsss_ray.config.sweep import Sweep
 from wsss_ray.core.component import Component
 from wsss_ray.core.method import Method

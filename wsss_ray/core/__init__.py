@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from wsss_ray.core.component import Component, NotIdentity, SinceThen
+from wsss_ray.core.component import Component, LocalPath, NotIdentity, SinceThen
 from wsss_ray.core.contracts import (
     Augment,
     Learner,
@@ -60,6 +60,7 @@ __all__ = [
     "Decay",
     "Evidence",
     "Learner",
+    "LocalPath",
     "Localizer",
     "Maps",
     "MaskNoise",

@@ -1,8 +1,8 @@
 """Define components: frozen values whose fields are their configuration and whose methods are their mathematics.
 
 A component can be hashed, pickled to workers and printed as YAML. Its identity is the canonical form of everything that decides
-its numbers, defaults included. Two marks leave a field out of the identity: `NotIdentity` always (paths), `SinceThen` while the
-field has its default.
+its numbers, defaults included. Marks leave a field out of the identity: `NotIdentity` and `LocalPath` always, `SinceThen` while
+the field has its default.
 
 The type of a field may be an abstract role (`Localizer`, `SeedRule`). A job file then picks the implementation by its `kind`, the
 name of the class in snake case. A block without `kind` changes single fields of the default.
@@ -14,6 +14,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, model_validator
@@ -21,11 +22,30 @@ from typing_extensions import Self
 
 
 class NotIdentity:
-    """Mark a field that changes no number, such as the path of a file.
+    """Mark a field that changes no number, such as the number of lines to print.
 
     Example:
-        path: Annotated[str, NotIdentity()] = "weights.pth"
+        verbose: Annotated[bool, NotIdentity()] = False
     """
+
+
+@dataclass(frozen=True)
+class LocalPath(NotIdentity):
+    """Mark a field that holds a path of a file or folder. A moved file has the same content, so it changes no number.
+
+    Jobs that run on other machines must know such fields: the paths are made absolute, mounted, and left out of model cards.
+
+    Args:
+        below: field with the folder in which a relative path starts; None for the current folder.
+        unless: values that are no paths.
+
+    Example:
+        root: Annotated[str, LocalPath()]
+        labels: Annotated[str, LocalPath(below="root", unless=("none",))] = "labels.csv"
+    """
+
+    below: str | None = None
+    unless: tuple[str, ...] = ()
 
 
 class SinceThen:

@@ -238,6 +238,15 @@ class SeedRule(Component):
         return False
 
     @property
+    def without_saliency(self) -> str | None:
+        """Return what a job without saliency maps can set, as `FIELD to VALUE`, or None. A message gives it as advice.
+
+        Example:
+            return "background to {kind: cam_background}"
+        """
+        return None
+
+    @property
     def by_threshold(self) -> Threshold | None:
         """Return the threshold that decides the seeds, or None if no single number does.
 
@@ -293,6 +302,10 @@ class Metric(Component):
             net: its network.
             image_HWC: the whole image.
         """
+
+    def with_crf(self, crf: bool) -> Metric:
+        """Return the metric with or without a dense CRF. Raise ValueError if it has none to switch, as this default does."""
+        raise ValueError(f"the metric is {self.kind()}, which has no crf to switch")
 
 
 class SeedScore(Component):

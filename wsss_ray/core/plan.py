@@ -8,7 +8,7 @@ seeds but no new maps.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -16,6 +16,8 @@ from wsss_ray.core.component import Component, digest
 from wsss_ray.core.contracts import Learner, Localizer, MaskNoise, Metric, Relabel, SeedRule, Segmenter
 
 Kind = Literal["ingest", "train", "localize", "seed", "evaluate"]
+Until = Literal["localize", "seed", "train"]
+"""Kinds of stages after which a plan can be cut short. See `until`."""
 
 
 @dataclass(frozen=True)
@@ -119,14 +121,22 @@ def train(
 def _check_labels(segmenter: Segmenter, seeds: int, strong: Stage | None) -> None:
     reads, kind = segmenter.reads_seeds, segmenter.kind()
     if reads == 0 and seeds:
-        raise ValueError(f"method.segmenter: {kind} makes its labels as it trains and takes no seeds. Use it with method rrm.")
-    if reads != 0 and not seeds and strong is None:
-        raise ValueError(f"method.segmenter: {kind} learns from seeds, and this method makes none. Use kind: rrm_segmenter.")
-    if reads is not None and seeds > max(reads, 1):
-        raise ValueError(
-            f"method.segmenter: {kind} learns from {reads} set(s) of seeds, and this method makes {seeds}. "
-            "Use kind: weighted_segmenter."
-        )
+        wrong, mend = "makes its labels as it trains and takes no seeds", ", or a method that makes no seeds"
+    elif reads != 0 and not seeds and strong is None:
+        wrong, mend = "learns from seeds, and this method makes none", ""
+    elif reads is not None and seeds > max(reads, 1):
+        wrong, mend = f"learns from {reads} set(s) of seeds, and this method makes {seeds}", ""
+    else:
+        return
+    fitting = [name for name, one in Segmenter.kinds().items() if issubclass(one, Segmenter) and _learns_from(one, seeds)]
+    kinds = " or ".join(filter(None, [", ".join(fitting[:-1]), *fitting[-1:]]))
+    raise ValueError(f"method.segmenter: {kind} {wrong}. Use {f'kind: {kinds}' if kinds else 'another kind'}{mend}.")
+
+
+def _learns_from(segmenter: type[Segmenter], seeds: int) -> bool:
+    """Tell whether a kind of segmenter learns from this number of label maps of each image, without human masks."""
+    reads = segmenter.reads_seeds
+    return seeds > 0 if reads is None else min(reads, 1) <= seeds <= reads
 
 
 def localize(localizer: Localizer, classifier: Stage, data: Stage, *, name: str = "maps") -> Stage:
@@ -163,10 +173,8 @@ def seed(rule: SeedRule, maps: Stage, data: Stage, *, saliency: Stage | None = N
         >>> seeds = seed(self.seed_rule, maps, data.weak, saliency=data.saliency)
     """
     if rule.needs_saliency and saliency is None:
-        raise ValueError(
-            "method.seed_rule: the background cues need saliency maps. Set data.saliency to their folder, or "
-            "method.seed_rule.background to {kind: cam_background}."
-        )
+        instead = f", or method.seed_rule.{rule.without_saliency}" if rule.without_saliency else ""
+        raise ValueError(f"method.seed_rule: {rule.kind()} needs saliency maps. Set data.saliency to their folder{instead}.")
     if (threshold := rule.by_threshold) is not None:
         threshold.of(rule)  # a wrong name ends the plan, not the report at the end
     return Stage("seed", name, rule, _inputs(data=data, maps=maps, saliency=saliency))
@@ -239,7 +247,7 @@ def reseed(targets: Iterable[Stage], job_seed: int) -> tuple[Stage, ...]:
     return tuple(visit(target) for target in targets)
 
 
-def until(targets: Iterable[Stage], kind: Literal["localize", "seed", "train"]) -> tuple[Stage, ...]:
+def until(targets: Iterable[Stage], kind: Until) -> tuple[Stage, ...]:
     """Cut a plan short.
 
     Args:
@@ -277,7 +285,7 @@ class Plan:
     """
 
     targets: tuple[Stage, ...]
-    stages: list[Stage] = field(default_factory=list)
+    stages: list[Stage]
 
     @classmethod
     def of(cls, targets: Iterable[Stage]) -> Plan:
@@ -285,7 +293,7 @@ class Plan:
         fixed = tuple(targets)
         return cls(fixed, sorted(walk(fixed), key=lambda stage: stage.kind != "ingest"))
 
-    def cut(self, kind: Literal["localize", "seed", "train"] | None) -> Plan:
+    def cut(self, kind: Until | None) -> Plan:
         """Return the plan cut short by `until`, or the whole plan if `kind` is None. Raise ValueError if it has no such stage."""
         return Plan.of(until(self.targets, kind)) if kind else self
 

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from wsss_ray.core.component import NotIdentity
+from wsss_ray.core.component import LocalPath
 from wsss_ray.data.coco_json import CocoImage, Instances, read_instances
 from wsss_ray.data.coco_masks import Crowd, draw_labels, pycocotools
 from wsss_ray.data.image_files import read_files, read_image
@@ -52,31 +52,35 @@ class Coco(Source):
     `root`.
     """
 
-    root: Annotated[str, NotIdentity()] = Field(description="Folder of the set, such as coco2014.")
-    train_annotations: Annotated[str, NotIdentity()] = Field(
+    root: Annotated[str, LocalPath()] = Field(description="Folder of the set, such as coco2014.")
+    train_annotations: Annotated[str, LocalPath(below="root")] = Field(
         default="annotations/instances_train2014.json", description="JSON with the objects in the training images."
     )
-    val_annotations: Annotated[str | None, NotIdentity()] = Field(
+    val_annotations: Annotated[str | None, LocalPath(below="root")] = Field(
         default="annotations/instances_val2014.json", description="JSON with the objects in the validation images; null for none."
     )
-    train_images: Annotated[str, NotIdentity()] = Field(default="train2014", description="Folder of the training images.")
-    val_images: Annotated[str, NotIdentity()] = Field(default="val2014", description="Folder of the validation images.")
-    train: Annotated[str | None, NotIdentity()] = Field(
+    train_images: Annotated[str, LocalPath(below="root")] = Field(
+        default="train2014", description="Folder of the training images."
+    )
+    val_images: Annotated[str, LocalPath(below="root")] = Field(default="val2014", description="Folder of the validation images.")
+    train: Annotated[str | None, LocalPath(below="root")] = Field(
         default=None, description="List of the training images; null: all of train_annotations."
     )
-    val: Annotated[str | None, NotIdentity()] = Field(
+    val: Annotated[str | None, LocalPath(below="root")] = Field(
         default=None, description="List of the validation images; null: all of val_annotations."
     )
-    strong: Annotated[str | None, NotIdentity()] = Field(
+    strong: Annotated[str | None, LocalPath(below="root")] = Field(
         default=None, description="List of images of train_annotations whose masks are used for training."
     )
-    train_masks: Annotated[str | None, NotIdentity()] = Field(
+    train_masks: Annotated[str | None, LocalPath(below="root")] = Field(
         default=None, description="Folder of existing masks, <name>.png, such as SegmentationClass/train2014; null: draw them."
     )
-    val_masks: Annotated[str | None, NotIdentity()] = Field(
+    val_masks: Annotated[str | None, LocalPath(below="root")] = Field(
         default=None, description="Folder of the validation masks; null: draw them."
     )
-    saliency: Annotated[str | None, NotIdentity()] = Field(default=None, description="Folder of saliency maps, <name>.png.")
+    saliency: Annotated[str | None, LocalPath(below="root")] = Field(
+        default=None, description="Folder of saliency maps, <name>.png."
+    )
     crowd: Crowd = Field(
         default="background",
         description="Crowds in drawn masks: `background` leaves them out, `ignore` labels them 255 where no object is.",

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from wsss_ray.core.component import NotIdentity
+from wsss_ray.core.component import LocalPath, NotIdentity
 from wsss_ray.data.image_files import SUFFIXES, alike, bare, is_image_name, nfc, read_files, walk_folder
 from wsss_ray.data.source import Item, Raw, Source, Split, expand, file_state, once
 from wsss_ray.data.tags import Table, TagRow, check_classes, indices, read_tag_table
@@ -25,16 +25,16 @@ class Folder(Source):
     with the extension .png. Other relative paths start at the current folder.
     """
 
-    root: Annotated[str, NotIdentity()] = Field(description="Folder of the images, with or without subfolders.")
-    tags: Annotated[str | None, NotIdentity()] = Field(
+    root: Annotated[str, LocalPath()] = Field(description="Folder of the images, with or without subfolders.")
+    tags: Annotated[str | None, LocalPath()] = Field(
         default=None,
         description="Table of tags (.csv, .json, .jsonl, .parquet); null: the name of the first subfolder is the tag.",
     )
-    val: Annotated[str | None, NotIdentity()] = Field(
+    val: Annotated[str | None, LocalPath()] = Field(
         default=None, description="Table of the validation images, if `tags` does not mark them; needs masks."
     )
-    masks: Annotated[str | None, NotIdentity()] = Field(default=None, description="Folder of the masks, <image>.png.")
-    saliency: Annotated[str | None, NotIdentity()] = Field(default=None, description="Folder of saliency maps, <image>.png.")
+    masks: Annotated[str | None, LocalPath()] = Field(default=None, description="Folder of the masks, <image>.png.")
+    saliency: Annotated[str | None, LocalPath()] = Field(default=None, description="Folder of saliency maps, <image>.png.")
     classes: Annotated[tuple[str, ...] | None, NotIdentity()] = Field(
         default=None, description="Class names in label order; null: all names in tags, sorted."
     )

@@ -67,11 +67,11 @@ class Raw:
 class Source(Component):
     """A data set: it lists images with their tags and masks, and reads them.
 
-    A plug-in adds a subclass with the abstract methods. Mark its paths as `NotIdentity`, since moved files are the same data.
+    A plug-in adds a subclass with the abstract methods. Mark its paths as `LocalPath`, since moved files are the same data.
 
     Example:
         >>> class Cats(Source):
-        ...     root: Annotated[str, NotIdentity()]
+        ...     root: Annotated[str, LocalPath()]
         ...     def class_names(self):
         ...         return ("cat",)
         ...     def splits(self):

@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 
 from pydantic import Field
 
-from wsss_ray.core.component import NotIdentity
+from wsss_ray.core.component import LocalPath, NotIdentity
 from wsss_ray.data.cls_labels import read_cls_labels
 from wsss_ray.data.image_files import read_files
 from wsss_ray.data.remembered import Remembered
@@ -47,26 +47,30 @@ class Voc(Source):
     with 0-based class indices). All paths are absolute or relative to `root`.
     """
 
-    root: Annotated[str, NotIdentity()] = Field(description="Folder of the set, such as VOCdevkit/VOC2012.")
-    train: Annotated[str, NotIdentity()] = Field(
+    root: Annotated[str, LocalPath()] = Field(description="Folder of the set, such as VOCdevkit/VOC2012.")
+    train: Annotated[str, LocalPath(below="root")] = Field(
         default="ImageSets/SegmentationAug/train_aug.txt", description="List of the training images."
     )
-    val: Annotated[str | None, NotIdentity()] = Field(
+    val: Annotated[str | None, LocalPath(below="root")] = Field(
         default="ImageSets/Segmentation/val.txt", description="List of the validation images; null for none."
     )
-    strong: Annotated[str | None, NotIdentity()] = Field(
+    strong: Annotated[str | None, LocalPath(below="root")] = Field(
         default=None, description="List of images whose masks are used for training."
     )
-    images: Annotated[str, NotIdentity()] = Field(default="JPEGImages", description="Folder of the images.")
-    masks: Annotated[str | None, NotIdentity()] = Field(
+    images: Annotated[str, LocalPath(below="root")] = Field(default="JPEGImages", description="Folder of the images.")
+    masks: Annotated[str | None, LocalPath(below="root")] = Field(
         default=None, description="Folder of the masks, <id>.png; null: the paths in the list, else SegmentationClassAug."
     )
-    val_masks: Annotated[str | None, NotIdentity()] = Field(
+    val_masks: Annotated[str | None, LocalPath(below="root")] = Field(
         default=None, description="Folder of the validation masks; null: as masks."
     )
-    saliency: Annotated[str | None, NotIdentity()] = Field(default=None, description="Folder of saliency maps, <id>.png.")
-    annotations: Annotated[str, NotIdentity()] = Field(default="Annotations", description="Folder of the XML annotations.")
-    tags: Annotated[str, NotIdentity()] = Field(
+    saliency: Annotated[str | None, LocalPath(below="root")] = Field(
+        default=None, description="Folder of saliency maps, <id>.png."
+    )
+    annotations: Annotated[str, LocalPath(below="root")] = Field(
+        default="Annotations", description="Folder of the XML annotations."
+    )
+    tags: Annotated[str, LocalPath(below="root", unless=("auto",))] = Field(
         default="auto", description="auto: the list's own tags, else the XML; or the path of cls_labels.npy or of an OAA list."
     )
     drop_difficult: Annotated[bool, NotIdentity()] = Field(

@@ -11,6 +11,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from wsss_ray.config.job import JobConfig
 from wsss_ray.config.paths import local_paths
+from wsss_ray.core.method import Method
+from wsss_ray.data.source import Source
 from wsss_ray.engine.records import versions
 from wsss_ray.inference.trained import Trained, job_yaml
 from wsss_ray.storage.atomic import replacing
@@ -61,7 +63,7 @@ def card(store: RunStore, trained: Trained, written: Written) -> str:
         made_with=", ".join(f"{name} {used[name]}" for name in packages if name in used) or "unknown versions",
         commit=record.get("git"),
         now=versions(),
-        job=_job(store, trained),
+        job=job_without_paths(store, trained.run),
     )
 
 
@@ -97,22 +99,24 @@ class _Stage:
         self.id = stage_id
 
 
-def _job(store: RunStore, trained: Trained) -> str:
-    """Return the job as YAML without the paths of files."""
-    if not store.exists(store.run_path(trained.run, "job.yaml")):
+def job_without_paths(store: RunStore, run: str) -> str:
+    """Return the job of a run as YAML without the local paths in it."""
+    if not store.exists(store.run_path(run, "job.yaml")):
         return "# not in the store\n"
-    job = job_yaml(store, trained.run)
+    job = job_yaml(store, run)
     try:
         hidden = [field for field, _ in local_paths(JobConfig.model_validate(job))]
-    except ValueError:  # the data source is a plug-in that is not installed here
-        hidden, job["data"] = ["run.store"], {"kind": job.get("data", {}).get("kind")}
+    except ValueError:  # a plug-in is not installed here, so its paths are not known
+        hidden = []
+        for part, role in (("data", Source), ("method", Method)):
+            job[part] = {role.tag: job.get(part, {}).get(role.tag)}
     job.get("run", {})["store"] = _HIDDEN
     for field in hidden:
         block: Any = job
         *path, last = field.split(".")
         for name in path:
             block = block[int(name) if isinstance(block, list) else name]
-        block[last] = _HIDDEN
+        block[int(last) if isinstance(block, list) else last] = _HIDDEN
     return yaml.safe_dump(job, sort_keys=False, allow_unicode=True)
 
 

@@ -23,7 +23,6 @@ from wsss_ray.core.contracts import Learner, Metric, Segmenter
 from wsss_ray.core.method import Method
 from wsss_ray.data.source import MAX_PIXELS
 from wsss_ray.methods.common.segmentation import MultiScale
-from wsss_ray.ops.crf import DenseCrf
 from wsss_ray.storage.store import STAGE_ID, RunStore
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -87,12 +86,11 @@ class Trained:
         """
         if crf is None:
             return self
-        if not isinstance(self.metric, MultiScale):
-            found = f"the metric of {self.title} is {self.metric.kind()}, which has no crf to switch"
-            raise ValueError(f"--crf, --no-crf: {found}; leave the option out")
-        if crf == (self.metric.crf is not None):
-            return self
-        return replace(self, metric=self.metric.model_copy(update={"crf": DenseCrf() if crf else None}), scored=None)
+        try:
+            metric = self.metric.with_crf(crf)
+        except ValueError as error:
+            raise ValueError(f"--crf, --no-crf: {self.title}: {error}") from error
+        return self if metric == self.metric else replace(self, metric=metric, scored=None)
 
 
 def find_trained(run: str, store: str = "runs", model: str | None = None) -> Trained:

@@ -9,11 +9,6 @@ from wsss_ray.core import Data, Method, SeedScore, Stage
 from wsss_ray.core.plan import walk
 
 
-def names() -> list[str]:
-    """Return the names of the methods in this folder, sorted."""
-    return sorted(methods())
-
-
 def methods() -> dict[str, type[Method]]:
     """Import all methods of this folder and return them by name. A job file can then mix the parts of several papers."""
     found = {}

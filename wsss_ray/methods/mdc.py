@@ -45,7 +45,7 @@ from wsss_ray.methods.common.localization import at_scales, one_map
 from wsss_ray.methods.common.segmentation import SegNetLearner
 from wsss_ray.methods.deeplab import LARGE_FOV_CRF
 from wsss_ray.nets.deeplab import Head, LargeFov
-from wsss_ray.ops.background import Background, SaliencyBackground
+from wsss_ray.ops.background import WITHOUT_SALIENCY, Background, SaliencyBackground
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -106,6 +106,11 @@ class RegionSeeds(SeedRule):
     def needs_saliency(self) -> bool:
         """Return True if the background needs saliency. See `SeedRule.needs_saliency`."""
         return self.background.needs_saliency
+
+    @property
+    def without_saliency(self) -> str:
+        """Return advice on the background. See `SeedRule.without_saliency`."""
+        return WITHOUT_SALIENCY
 
     @property
     def by_threshold(self) -> Threshold:

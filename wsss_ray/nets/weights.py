@@ -6,15 +6,16 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, field_validator, model_validator
 
-from wsss_ray.core.component import Component
+from wsss_ray.core.component import Component, LocalPath
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+_NAMES = ("none", "imagenet")
 _SUFFIXES = (".pt", ".pth", ".safetensors", ".params")
 
 
@@ -31,7 +32,7 @@ class Weights(Component):
         'vgg16.pth'
     """
 
-    source: str = Field(
+    source: Annotated[str, LocalPath(unless=_NAMES)] = Field(
         default="none",
         min_length=1,
         description="none, imagenet, or a path to a state dict (.pt, .pth, .safetensors, or mxnet's .params).",
@@ -63,7 +64,7 @@ class Weights(Component):
     @property
     def is_file(self) -> bool:
         """Return True if `source` is a path."""
-        return self.source not in ("none", "imagenet")
+        return self.source not in _NAMES
 
     def identity(self) -> dict[str, Any]:
         """Return the identity of the weights, with the SHA-256 of a file in place of its path.

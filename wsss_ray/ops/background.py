@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
@@ -17,7 +17,12 @@ if TYPE_CHECKING:
 
 
 class Background(Component):
-    """Rule that finds background in localization maps or in a saliency map. Maps have the image's size and lie in [0, 1]."""
+    """Rule that finds background in localization maps or in a saliency map. Maps have the image's size and lie in [0, 1].
+
+    `constant` names the field that holds the score, if the score is the same at every pixel. It is then a threshold.
+    """
+
+    constant: ClassVar[str | None] = None
 
     @property
     def needs_saliency(self) -> bool:
@@ -85,6 +90,7 @@ class SaliencyBackground(Background):
 class CamBackground(Background):
     """Background where all maps are low: cues where no class exceeds `threshold`. The score is `threshold` everywhere."""
 
+    constant: ClassVar[str | None] = "threshold"
     threshold: float = Field(default=0.2, gt=0, le=1, description="A pixel is background if no map exceeds this value.")
 
     def cues(self, peak_CHW: MapArray, saliency_HW: MapArray | None) -> NDArray[np.bool_]:
@@ -98,6 +104,10 @@ class CamBackground(Background):
         import numpy as np
 
         return np.full(peak_CHW.shape[1:], self.threshold, np.float32)
+
+
+WITHOUT_SALIENCY = f"background to {{kind: {CamBackground.kind()}}}"
+"""Advice for seed rules with a field `background`. See `SeedRule.without_saliency`."""
 
 
 class PowerBackground(Background):

@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from wsss_ray.config.job import Execution
 from wsss_ray.config.resources import Node, Resources, training_share
+from wsss_ray.config.run import Execution
 from wsss_ray.core.plan import Stage
 from wsss_ray.core.plugins import behind
 from wsss_ray.core.version import __version__

@@ -17,8 +17,8 @@ import ray
 import ray.data
 from ray.data import ActorPoolStrategy
 
-from wsss_ray.config.job import Execution
 from wsss_ray.config.resources import Resources, equal_share
+from wsss_ray.config.run import Execution
 from wsss_ray.core.plan import Stage
 from wsss_ray.engine.listing import StoredListing
 from wsss_ray.engine.records import commit_shards, missing_shards

@@ -24,8 +24,8 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer, get_device, prepare_model
 from ray.util.placement_group import PlacementGroup, remove_placement_group
 
-from wsss_ray.config.job import Execution
 from wsss_ray.config.resources import Resources, TrainingShare, training_share, workers_that_fit
+from wsss_ray.config.run import Execution
 from wsss_ray.core.contracts import Learner, OnlineSegmenter
 from wsss_ray.core.plan import Stage
 from wsss_ray.engine.loader import automatic_processes

@@ -5,6 +5,6 @@ from __future__ import annotations
 from wsss_ray.deploy.manifests.clouds import Cloud
 from wsss_ray.deploy.manifests.machines import Machines
 from wsss_ray.deploy.manifests.request import Request, request_of
-from wsss_ray.deploy.manifests.targets import EXTRAS, compose, kuberay, ray_up, slurm
+from wsss_ray.deploy.manifests.targets import compose, kuberay, ray_up, slurm
 
-__all__ = ["EXTRAS", "Cloud", "Machines", "Request", "compose", "kuberay", "ray_up", "request_of", "slurm"]
+__all__ = ["Cloud", "Machines", "Request", "compose", "kuberay", "ray_up", "request_of", "slurm"]

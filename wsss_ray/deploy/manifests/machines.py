@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from wsss_ray.config.job import Execution
+from wsss_ray.config.run import Execution
 
 
 @dataclass(frozen=True)

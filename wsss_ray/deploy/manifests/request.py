@@ -13,8 +13,10 @@ from wsss_ray.config.document import Document, JobError
 from wsss_ray.config.job import JobConfig, validated
 from wsss_ray.config.paths import local_paths
 from wsss_ray.deploy.manifests.machines import Machines
+from wsss_ray.ops.crf import DenseCrf
 
 RAY_VERSION = "2.60.0"
+EXTRAS = "coco,efficientnet,sprites,timm"
 
 _SYSTEM = {"/", "/bin", "/dev", "/etc", "/home", "/lib", "/opt", "/proc", "/root", "/run", "/sys", "/tmp", "/usr", "/var"}
 
@@ -54,6 +56,12 @@ class Request:
     def options(self) -> list[str]:
         """List the options of `submit` on the cluster that it is called on."""
         return ["--address", "auto", *(["--until", self.until] if self.until else [])]
+
+    @property
+    def extras(self) -> str:
+        """List the extras of this package that the machines install, with commas between. Only `crf` depends on the job."""
+        crfs = (part for part in self.job.method.parts() if isinstance(part, DenseCrf))
+        return EXTRAS + (",crf" if any(crf.backend == "pydensecrf" for crf in crfs) else "")
 
     def shared_folder(self) -> str | None:
         """Find the folder to mount on every machine.

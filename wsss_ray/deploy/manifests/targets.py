@@ -10,8 +10,6 @@ from wsss_ray.deploy.manifests.machines import HEAD
 from wsss_ray.deploy.manifests.request import RAY_VERSION, Request
 from wsss_ray.deploy.manifests.templating import render
 
-EXTRAS = "coco,efficientnet,sprites,timm"
-
 
 def kuberay(request: Request, *, image: str) -> str:
     """Render the ConfigMap, the NetworkPolicy and the RayJob that `kubectl apply -f` needs.
@@ -100,5 +98,5 @@ def ray_up(request: Request, *, cloud: Cloud, package: str) -> str:
         folder=request.shared_folder(),
         package=package,
         wheel=Path(package).name if package.endswith(".whl") and "://" not in package else None,
-        extras=EXTRAS,
+        extras=request.extras,
     )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from wsss_ray.core import Maps, Recipe, SeedRule, Threshold
-from wsss_ray.ops.background import Background, CamBackground, SaliencyBackground
+from wsss_ray.ops.background import WITHOUT_SALIENCY, Background, SaliencyBackground
 from wsss_ray.ops.crf import DenseCrf
 
 if TYPE_CHECKING:
@@ -39,6 +39,11 @@ class ThresholdSeeds(SeedRule):
     def needs_saliency(self) -> bool:
         """Return True if the background needs saliency. See `SeedRule.needs_saliency`."""
         return self.background is not None and self.background.needs_saliency
+
+    @property
+    def without_saliency(self) -> str:
+        """Return advice on the background. See `SeedRule.without_saliency`."""
+        return WITHOUT_SALIENCY
 
     @property
     def by_threshold(self) -> Threshold:
@@ -78,12 +83,17 @@ class CrfSeeds(SeedRule):
         return self.background.needs_saliency
 
     @property
+    def without_saliency(self) -> str:
+        """Return advice on the background. See `SeedRule.without_saliency`."""
+        return WITHOUT_SALIENCY
+
+    @property
     def by_threshold(self) -> Threshold | None:
-        """Return the score of a `cam_background`, which is constant and so acts as a threshold; None for other backgrounds."""
-        if not isinstance(self.background, CamBackground):
+        """Return the score of a background with a constant score, which acts as a threshold; None for other backgrounds."""
+        if self.background.constant is None:
             return None
         recipe = Recipe(winner="peak", unclaimed="background")
-        return Threshold(field="background.threshold", recipe=recipe, crf=self.crf is not None)
+        return Threshold(field=f"background.{self.background.constant}", recipe=recipe, crf=self.crf is not None)
 
     def seed(self, image_HWC: ImageArray, maps: Maps, saliency_HW: MapArray | None) -> LabelArray:
         """Label one image. See `SeedRule.seed`."""

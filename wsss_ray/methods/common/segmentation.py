@@ -107,6 +107,10 @@ class MultiScale(Metric):
         sizes = scaled_sizes(image_HWC.shape[0], image_HWC.shape[1], self.scales)
         return label_image(segmenter, net, image_HWC, sizes=sizes, flip=self.flip, crf=self.crf, only=None)
 
+    def with_crf(self, crf: bool) -> MultiScale:
+        """Return the metric with its own CRF, or the default one, or none. See `Metric.with_crf`."""
+        return self.model_copy(update={"crf": (self.crf or DenseCrf()) if crf else None})
+
 
 class PredictedLabels(Relabel):
     """Pseudo-labels from scores of a trained segmenter, summed over scales and mirrored images, and a dense CRF."""
