@@ -68,7 +68,8 @@ class Trained:
         try:
             return store.read(store.path(self.file))
         except FileNotFoundError as error:
-            raise ValueError(f"{self.title}: its weights are not there ({store.path(self.file)}); restore the file") from error
+            mend = "restore the file, or give a folder of export --format safetensors"
+            raise ValueError(f"{self.title}: its weights are not there ({store.path(self.file)}); {mend}") from error
 
     @property
     def title(self) -> str:
