@@ -280,14 +280,7 @@ class Relabel(Component):
 
     @abstractmethod
     def label(self, segmenter: Segmenter, net: nn.Module, image_HWC: ImageArray, classes: Sequence[int]) -> LabelArray:
-        """Return pseudo-labels at the image's resolution.
-
-        Args:
-            segmenter: the trained component; `segmenter.predict(net, image_BCHW)` gives the logits.
-            net: its network.
-            image_HWC: the whole image.
-            classes: tags (0-based) of the image.
-        """
+        """Return pseudo-labels at the image's resolution. `net` is the network of `segmenter`, `classes` the tags (0-based)."""
 
 
 class Metric(Component):
@@ -295,13 +288,7 @@ class Metric(Component):
 
     @abstractmethod
     def predict(self, segmenter: Segmenter, net: nn.Module, image_HWC: ImageArray) -> LabelArray:
-        """Return the predicted labels at the image's resolution.
-
-        Args:
-            segmenter: the trained component; `segmenter.predict(net, image_BCHW)` gives the logits.
-            net: its network.
-            image_HWC: the whole image.
-        """
+        """Return the predicted labels at the image's resolution. `segmenter.predict(net, image_BCHW)` gives the logits."""
 
     def with_crf(self, crf: bool) -> Metric:
         """Return the metric with or without a dense CRF. Raise ValueError if it has none to switch, as this default does."""

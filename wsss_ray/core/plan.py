@@ -134,19 +134,13 @@ def _check_labels(segmenter: Segmenter, seeds: int, strong: Stage | None) -> Non
 
 
 def _learns_from(segmenter: type[Segmenter], seeds: int) -> bool:
-    """Tell whether a kind of segmenter learns from this number of label maps of each image, without human masks."""
+    """Return True if a kind of segmenter learns from this number of label maps of each image, without human masks."""
     reads = segmenter.reads_seeds
     return seeds > 0 if reads is None else min(reads, 1) <= seeds <= reads
 
 
 def localize(localizer: Localizer, classifier: Stage, data: Stage, *, name: str = "maps") -> Stage:
-    """Plan the localization maps of every image of `data`, one map per tag.
-
-    Args:
-        localizer: the rule that makes the maps.
-        classifier: train stage of the network that it uses.
-        data: ingest stage of the images.
-        name: name shown to people.
+    """Plan the maps of `data`, an ingest stage, by the network of `classifier`, a train stage: one map per tag of each image.
 
     Raises:
         ValueError: if the localizer does not fit the classifier.
