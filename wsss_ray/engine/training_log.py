@@ -115,7 +115,7 @@ class MetricsLog:
         self._since = []
 
     def due(self) -> bool:
-        """Tell whether there are lines to write, and the time between two writes has passed."""
+        """Return True if there are lines to write, and the time between two writes has passed."""
         return len(self._text) > self._written and time.monotonic() > self._next
 
     def take(self) -> Callable[[], None]:
