@@ -22,11 +22,12 @@ from tests.shapes import Shapes, tiny_job
 from tests.tiny import tiny_job_of
 from wsss_ray.cli import app
 from wsss_ray.config.job import load_job
+from wsss_ray.core.optim import Schedule
 from wsss_ray.data.source import Source
 from wsss_ray.preflight.dry_run import CheckError, try_job
 from wsss_ray.preflight.estimate import RAY_START, JobResources, estimate, total_bytes, total_seconds
 from wsss_ray.preflight.memory import at_most, ran_out
-from wsss_ray.preflight.sample import FewImages
+from wsss_ray.preflight.sample import AsIfWhole, FewImages
 from wsss_ray.storage.store import RunStore
 
 HERE = {"workers": 1, "threads": 1, "gpu": False, "memory": None}
@@ -106,7 +107,14 @@ def test_a_trial_changes_no_state_of_the_process():
     try_job(job, job.plan(), images=2, workers=2, threads=1, gpu=False, memory=None)
     assert torch.get_num_threads() == threads
     assert torch.equal(torch.random.get_rng_state(), state)
-    assert "few_images" not in Source.kinds(), "it is nothing that a job file can name"
+
+
+@pytest.mark.parametrize(("role", "component"), [(Source, FewImages), (Schedule, AsIfWhole)])
+def test_a_part_that_only_code_makes_is_nothing_that_a_job_file_can_name(role, component):
+    assert not component.is_abstract()
+    assert component.kind() not in role.kinds()
+    with pytest.raises(ValueError, match=f"kind is '{component.kind()}', allowed: "):
+        role.model_validate({"kind": component.kind()})
 
 
 def test_the_sample_is_spread_and_keeps_masks_and_order():

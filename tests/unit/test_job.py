@@ -8,7 +8,7 @@ import sys
 import pytest
 import yaml
 
-from wsss_ray.config.document import JobError
+from wsss_ray.config.document import JobError, parse_document, to_yaml
 from wsss_ray.config.job import load_job
 
 GOOD = """\
@@ -226,3 +226,12 @@ def test_a_field_that_came_later_changes_no_id_at_its_default():
     assert Late().identity() == Early().identity()
     assert Late(later=1).identity() == Early().identity() | {"later": 1}
     assert Late(later=1).everywhere(Late, later=0) == Late()
+
+
+def test_a_composed_job_reads_back_in_its_order_and_letters():
+    values = {"name": "b", "about": "Hunde und Käfer" + " und Vögel" * 20, "a": {"z": [1, 2.5, None], "y": True}}
+    text = to_yaml(values)
+    assert text.startswith("name: b\nabout: Hunde und Käfer")
+    assert len(to_yaml(values, width=120).splitlines()) < len(text.splitlines()), "long text is folded"
+    for width in (80, 120):
+        assert list(parse_document(to_yaml(values, width=width).encode(), "job.yaml").values.items()) == list(values.items())

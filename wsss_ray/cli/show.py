@@ -60,9 +60,9 @@ def validate(job_file: JobFile, override: Override = None) -> None:
 
     Does not read the data.
     """
-    import yaml
+    from wsss_ray.config.document import to_yaml
 
-    typer.echo(yaml.safe_dump(load(job_file, override).job.spec(), sort_keys=False, allow_unicode=True), nl=False)
+    typer.echo(to_yaml(load(job_file, override).job.spec()), nl=False)
 
 
 def methods() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -113,6 +113,19 @@ def parse_document(data: bytes, name: str) -> Document:
     if "base" in values:
         raise JobError(f"{sources['base',]}: base: is not allowed in this job. Write the fields of the base into it.")
     return Document(name, values, sources)
+
+
+def to_yaml(values: Mapping[str, Any], *, width: int = 80) -> str:
+    """Compose a job file: the fields in their order, folded at `width` columns. `parse_document` reads it.
+
+    Example:
+        >>> print(to_yaml({"name": "pets", "run": {"seed": 1}}), end="")
+        name: pets
+        run:
+          seed: 1
+    """
+    text: str = yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=width)
+    return text
 
 
 def _parse(data: bytes, name: str) -> tuple[dict[str, Any], dict[Place, str]]:

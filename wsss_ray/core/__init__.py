@@ -1,6 +1,12 @@
-"""Define the values that all packages share. Authors of methods, parts and trunks import everything from here.
+"""Define what all packages share: components, the roles that parts of a method play, and the stages of a plan.
+
+A method, a part or a trunk imports from here its base class, the values that pass between roles, the optimisers and schedules,
+and the functions that plan stages:
 
     from wsss_ray.core import Data, Learner, Localizer, Method, SeedRule, Segmenter, Stage, evaluate, localize, seed, train
+
+The rest is elsewhere: the base class of data sources in `wsss_ray.data.source`, networks in `wsss_ray.nets`, formulas, such as
+losses and the dense CRF, in `wsss_ray.ops`.
 
 Importing this package does not import torch, so that planning a job stays quick.
 """

@@ -60,7 +60,7 @@ class Component(BaseModel):
     """A frozen configuration value with behaviour.
 
     `revision` is part of the identity: raise it when the same fields give other numbers than before. `tag` is the key by which a
-    job file picks the class.
+    job file picks the class. `in_job_files` is False for a class that only code makes; a subclass inherits it.
 
     Example:
         >>> class Blur(Component):
@@ -73,6 +73,7 @@ class Component(BaseModel):
 
     revision: ClassVar[int] = 1
     tag: ClassVar[str] = "kind"
+    in_job_files: ClassVar[bool] = True
 
     @classmethod
     def kind(cls) -> str:
@@ -86,16 +87,16 @@ class Component(BaseModel):
 
     @classmethod
     def kinds(cls) -> dict[str, type[Component]]:
-        """Return the imported implementations of this role by kind. Leave out a kind that several classes share."""
+        """Return the imported implementations that a job file can name, by kind. Leave out a kind that several classes share."""
         return {kind: several[0] for kind, several in cls.by_kind().items() if len(several) == 1}
 
     @classmethod
     def by_kind(cls) -> dict[str, list[type[Component]]]:
-        """Return the imported implementations of this role by kind: one class each, or several from modules that use one name."""
+        """Return those implementations with every class of a kind: one each, or several from modules that use one name."""
         found: dict[str, list[type[Component]]] = {}
         for sub in sorted(_subclasses(cls), key=lambda sub: (sub.kind(), sub.__module__)):
             several = found.setdefault(sub.kind(), [])
-            if not sub.is_abstract() and sub not in several:
+            if sub.in_job_files and not sub.is_abstract() and sub not in several:
                 several.append(sub)
         return {kind: several for kind, several in found.items() if several}
 

@@ -19,8 +19,7 @@ from datetime import datetime, timezone
 from fnmatch import fnmatch
 from pathlib import Path
 
-import yaml
-
+from wsss_ray.config.document import to_yaml
 from wsss_ray.config.job import JobConfig, LoadedJob, read_job
 from wsss_ray.config.paths import local_paths
 from wsss_ray.core.plugins import PLUGINS
@@ -55,7 +54,7 @@ def resolve(path: Path, overrides: Sequence[str]) -> tuple[LoadedJob, str]:
     problems = relative_paths([loaded.job, *(one.job for one in loaded.trials())])
     if problems:
         raise BundleError("\n".join(problems))
-    return loaded, yaml.safe_dump(loaded.document.expanded(), sort_keys=False, allow_unicode=True)
+    return loaded, to_yaml(loaded.document.expanded())
 
 
 def gather(includes: Sequence[Path] = (), excludes: Sequence[str] = ()) -> dict[str, Path]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
+from wsss_ray.config.document import to_yaml
 from wsss_ray.config.job import JobConfig
 from wsss_ray.config.paths import local_paths
 from wsss_ray.core.method import Method
@@ -117,7 +118,7 @@ def job_without_paths(store: RunStore, run: str) -> str:
         for name in path:
             block = block[int(name) if isinstance(block, list) else name]
         block[int(last) if isinstance(block, list) else last] = _HIDDEN
-    return yaml.safe_dump(job, sort_keys=False, allow_unicode=True)
+    return to_yaml(job)
 
 
 def _cell(text: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 from wsss_ray.core.contracts import Learner, OnlineSegmenter
 from wsss_ray.core.optim import Schedule
@@ -18,13 +18,9 @@ TIMED = 2  # steps: the first includes compilation and filling caches, the secon
 class FewImages(Source):
     """A few evenly spaced images of each split of another source, and the saliency maps of these images. Not for job files."""
 
+    in_job_files: ClassVar[bool] = False
     inner: Source
     most: int
-
-    @classmethod
-    def is_abstract(cls) -> bool:
-        """Return True: keep this class out of job files and their schema."""
-        return True
 
     @classmethod
     def of(cls, source: Source, *, most: int, shard_size: int) -> FewImages:
@@ -66,14 +62,10 @@ class FewImages(Source):
 class AsIfWhole(Schedule):
     """The learning rates of the first steps of the whole training. Not for job files."""
 
+    in_job_files: ClassVar[bool] = False
     inner: Schedule
     total: int
     per_epoch: float
-
-    @classmethod
-    def is_abstract(cls) -> bool:
-        """Return True: keep this class out of job files and their schema."""
-        return True
 
     def factor(self, step: int, total: int, per_epoch: float) -> float:
         """See `Schedule.factor`."""

@@ -8,8 +8,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import yaml
-
+from wsss_ray.config.document import to_yaml
 from wsss_ray.config.job import JobConfig
 from wsss_ray.config.resources import Resources
 from wsss_ray.core.contracts import Learner
@@ -83,7 +82,7 @@ def execute(
 
 def begin_run(job: JobConfig, plan: Plan, store: RunStore) -> None:
     """Write `job.yaml` and `run.json` of a run before it starts."""
-    store.write(store.run_path(job.name, "job.yaml"), yaml.safe_dump(job.spec(), sort_keys=False, allow_unicode=True).encode())
+    store.write(store.run_path(job.name, "job.yaml"), to_yaml(job.spec()).encode())
     stages = [{"id": stage.id, "name": stage.name, "kind": stage.kind, "work": _work(stage)} for stage in plan]
     about = {
         "name": job.name,

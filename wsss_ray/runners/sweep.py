@@ -15,8 +15,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
-import yaml
 
+from wsss_ray.config.document import parse_document, to_yaml
 from wsss_ray.config.job import TrialJob
 from wsss_ray.config.population import first_generation, next_generation, trial_of_member
 from wsss_ray.config.resources import Resources
@@ -52,7 +52,7 @@ def run_sweep(work: SweepRun, display: Display) -> list[TrialRow]:
         StageError: if the sweep itself fails.
     """
     store, name = work.store, work.sweep_job.job.name
-    job_yaml = yaml.safe_dump(work.sweep_job.document.expanded(), sort_keys=False, allow_unicode=True)
+    job_yaml = to_yaml(work.sweep_job.document.expanded())
     sweep = work.sweep_job.sweep
     generations = sweep.scheduler.generations if isinstance(sweep.scheduler, Pbt) else 1
     with ExitStack() as stack:
@@ -195,9 +195,10 @@ def _write_results(work: SweepRun, rows: Sequence[TrialRow], job_yaml: str) -> N
     best = next(iter(ranking([row for row in rows if row.state == "done"], metric)), None)
     if best is None or metric not in best.metrics:
         return
-    job = yaml.safe_load(work.store.read(work.store.run_path(best.run, "job.yaml")))
+    path = work.store.run_path(best.run, "job.yaml")
+    job = parse_document(work.store.read(path), path).values
     share = 100 * best.metrics[metric]
     head = f"# The best of {len(rows)} trials of {name} by {metric}: {best.name}, seed {best.seed}, {share:.2f}\n"
     changed = {"name": f"{name[:90]}-best", "run": job["run"] | {"store": work.store.uri}}
-    text = head + yaml.safe_dump(job | changed, sort_keys=False, allow_unicode=True)
+    text = head + to_yaml(job | changed)
     work.store.write(work.store.run_path(name, "best.yaml"), text.encode())

@@ -7,9 +7,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
-from wsss_ray.config.document import Document, JobError
+from wsss_ray.config.document import Document, JobError, to_yaml
 from wsss_ray.config.job import JobConfig, validated
 from wsss_ray.config.paths import local_paths
 from wsss_ray.deploy.manifests.machines import Machines
@@ -109,7 +107,7 @@ def request_of(
         raise JobError(f"{document.path}: {error}") from error
     if machines.gpus and job.run.gpu is None:
         document = document.with_value("run.gpu", True, where="render")  # not on CPUs because the GPUs came late
-    text = yaml.safe_dump(document.values, sort_keys=False, allow_unicode=True, width=120)
+    text = to_yaml(document.values, width=120)
     return Request(job=job, file=Path(document.path).name, text=text, machines=machines, paths=paths, until=until)
 
 
