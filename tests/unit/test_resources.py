@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tests.nodes import cluster
-from wsss_ray.config.job import Execution
 from wsss_ray.config.resources import equal_share, training_share
+from wsss_ray.config.run import Execution
 
 
 def share(have, **run):
