@@ -63,7 +63,7 @@ def check_ours(arguments):
         return
     place = {"TARGET": "slurm", "JOB": "jobs/demo.yaml"}
     _, values = parse([place.get(word, word) for word in arguments])
-    job = values.get("job")
+    job = values.get("job_file")
     if job is None or job.name in WRITTEN:
         return
     assert (ROOT / job).is_file(), f"there is no {job}"

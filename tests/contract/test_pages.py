@@ -64,7 +64,7 @@ class World:
         verb, values = parse(words)
         if verb not in ("check", "submit"):
             return call(*words)
-        document = self.small(read_document(values["job"], values["override"] or ()).expanded())
+        document = self.small(read_document(values["job_file"], values["override"] or ()).expanded())
         file = self.folder / "small.yaml"
         file.write_text(yaml.safe_dump(document))
         store = ["--store", values["store"]] if values["store"] else []
@@ -242,7 +242,7 @@ def test_a_job_that_is_submitted_plans(command, tmp_path, monkeypatch):
         words = [word.replace(name, place) for word in words]
     _, values = parse(words)
     changes = [part for text in values["override"] or () if text != "..." for part in ("--set", text)]
-    assert "images-weak: " in call("plan", values["job"], *changes, "--store", tmp_path / "runs")
+    assert "images-weak: " in call("plan", values["job_file"], *changes, "--store", tmp_path / "runs")
 
 
 @pytest.mark.parametrize("command", everywhere("render"), ids=lambda one: f"{one.page}:{one.line}")
