@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch.library import Library
 
+_EXTENSIONS = ("_C_stable", "_C")
+"""Names of the extension: since torchvision 0.29, and before."""
 _SIGNATURE = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
 
 
@@ -48,7 +50,7 @@ def _extension_loads() -> bool:
     if spec is None or not spec.submodule_search_locations:
         raise ImportError("torchvision: the package is not installed. Run: pip install torchvision")
     finder = FileFinder(spec.submodule_search_locations[0], (ExtensionFileLoader, EXTENSION_SUFFIXES))
-    extension = finder.find_spec("_C")
+    extension = next((found for name in _EXTENSIONS if (found := finder.find_spec(name))), None)
     if extension is None or extension.origin is None:
         return False
     try:
