@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -129,7 +130,7 @@ def test_the_card_tells_what_it_is_and_no_path(trained_run, exported):
     assert job["method"]["retrain"]["steps"] == 40
     assert store.uri not in text
     assert os.path.expanduser("~") not in text
-    assert f"torch {torch.__version__}" in text
+    assert f"torch {version('torch')}" in text
     for heading in ("How to use it", "Limits", "Licence"):
         assert f"\n## {heading}\n" in text
 
