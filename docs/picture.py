@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from wsss_ray.config.job import load_job
-from wsss_ray.core.plan import Plan, Stage
+from wsss_ray.core.graph import Plan
+from wsss_ray.core.plan import Stage
 from wsss_ray.data.codecs import decode_gray, decode_maps, decode_rgb
 from wsss_ray.ops.seeds import resize_maps
 from wsss_ray.reporting.report.pictures import heat_over, palette

@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 
 from wsss_ray.config.job import JobConfig, register
-from wsss_ray.core.plan import Plan, Stage
+from wsss_ray.core.graph import Plan
+from wsss_ray.core.plan import Stage
 from wsss_ray.data.source import Item, ListingDigest
 from wsss_ray.engine.records import commit_shards, make_record, missing_shards
 from wsss_ray.engine.training import run_training

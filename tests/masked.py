@@ -7,10 +7,11 @@ from typing import Any
 
 import tests.shapes  # noqa: F401  the data set that the job names
 from tests.tiny import TRUNK
-from wsss_ray.core.contracts import Metric, Segmenter
+from wsss_ray.core.contracts import Segmenter
 from wsss_ray.core.method import Method
 from wsss_ray.core.optim import Adam, Constant
 from wsss_ray.core.plan import Data, Stage, evaluate, train
+from wsss_ray.core.rules import Metric
 from wsss_ray.data.transforms import RandomCrop
 from wsss_ray.methods.common.segmentation import MultiScale
 from wsss_ray.methods.deeplab import DeeplabSegmenter

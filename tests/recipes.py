@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 from pydantic import Field
 
-from wsss_ray.core.contracts import SeedRule
+from wsss_ray.core.rules import SeedRule
 from wsss_ray.core.threshold import Conflict, Recipe, Region, Source, Threshold, Unclaimed, Winner
 from wsss_ray.ops.background import Background, PowerBackground
 from wsss_ray.ops.seeds import cut

@@ -8,8 +8,9 @@ from PIL import Image
 from tests.local import run_stage
 from tests.recipes import CalledSeeds, RecipeSeeds
 from tests.unit.test_report import CLASSES, HOSTILE, ReportPart, ReportSource, draw, record
-from wsss_ray.core.contracts import SeedScore
-from wsss_ray.core.plan import Plan, Stage, evaluate_seeds, ingest, seed
+from wsss_ray.core.graph import Plan
+from wsss_ray.core.plan import Stage, evaluate_seeds, ingest, seed
+from wsss_ray.core.rules import SeedScore
 from wsss_ray.core.values import Axis, Maps
 from wsss_ray.data.codecs import encode_gray, encode_labels, encode_maps
 from wsss_ray.data.source import describe

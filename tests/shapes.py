@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from wsss_ray.core.contracts import SeedRule
 from wsss_ray.core.randomness import random_key
+from wsss_ray.core.rules import SeedRule
 from wsss_ray.data.codecs import encode_labels
 from wsss_ray.data.source import Item, Raw, Source, Split
 from wsss_ray.methods.ficklenet import StochasticClassifier

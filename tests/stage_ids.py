@@ -15,9 +15,10 @@ from tests.shapes import Shapes
 from wsss_ray.config.document import read_document
 from wsss_ray.config.job import JobConfig, load_job, read_job, register
 from wsss_ray.core.component import digest
-from wsss_ray.core.contracts import SeedScore
-from wsss_ray.core.plan import Data, Plan, Stage, reseed
+from wsss_ray.core.graph import Plan, reseed
+from wsss_ray.core.plan import Data, Stage
 from wsss_ray.core.randomness import random_key
+from wsss_ray.core.rules import SeedScore
 from wsss_ray.data.source import stages_of
 from wsss_ray.methods import methods
 

@@ -21,7 +21,7 @@ from wsss_ray.config.run import Execution
 from wsss_ray.config.schema import job_schema
 from wsss_ray.core.component import canonical
 from wsss_ray.core.contracts import Augment
-from wsss_ray.core.plan import Plan, reseed, until
+from wsss_ray.core.graph import Plan, reseed, until
 from wsss_ray.data.source import stages_of
 from wsss_ray.methods import methods
 

@@ -87,7 +87,7 @@ import json, sys
 from pathlib import Path
 from tests.local import run_plan
 from wsss_ray.config.job import load_job
-from wsss_ray.core.plan import Plan
+from wsss_ray.core.graph import Plan
 from wsss_ray.data.codecs import decode_gray
 from wsss_ray.reporting.report import build
 from wsss_ray.storage.shards import read_all

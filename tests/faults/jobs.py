@@ -14,7 +14,8 @@ import yaml
 
 from tests.local import job_of, run_plan, stage_named
 from tests.shapes import tiny_job
-from wsss_ray.core.plan import Plan, Stage
+from wsss_ray.core.graph import Plan
+from wsss_ray.core.plan import Stage
 from wsss_ray.storage.store import RunStore
 
 TRIALS = [{"name": "as it is"}, {"name": "theta 0.6", "set": {"method.seed_rule.theta": 0.6}}]

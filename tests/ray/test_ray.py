@@ -20,7 +20,7 @@ from tests.deaf import DEAF
 from tests.event_files import points
 from tests.local import job_of, run_plan, stage_named
 from tests.shapes import tiny_job
-from wsss_ray.core.plan import Plan, until
+from wsss_ray.core.graph import Plan, until
 from wsss_ray.engine.records import StageError
 from wsss_ray.reporting.progress import Display
 from wsss_ray.reporting.status import run_status

@@ -20,7 +20,7 @@ from tests.local import run_plan
 from tests.tiny import tiny_job_of, tiny_method
 from tests.trial_rows import rows_of
 from wsss_ray.config.job import load_job, read_job
-from wsss_ray.core.plan import Plan, until
+from wsss_ray.core.graph import Plan, until
 from wsss_ray.storage.shards import list_shards, shard_path
 from wsss_ray.storage.store import RunStore
 

@@ -11,7 +11,7 @@ from tests.shapes import tiny_job
 from tests.tiny import tiny_job_of
 from wsss_ray.cli import console
 from wsss_ray.core import SeedRule
-from wsss_ray.core.plan import Plan, Until, until
+from wsss_ray.core.graph import Plan, Until, until
 from wsss_ray.methods.deeplab import DeeplabSegmenter
 from wsss_ray.methods.rrm import ReliableRegions, RrmSegmenter
 

@@ -22,7 +22,8 @@ from tests.masked import masked_job
 from tests.pictures import unpack
 from tests.unit.test_security import Evil
 from wsss_ray.config.job import register
-from wsss_ray.core.contracts import Learner, Metric, Segmenter
+from wsss_ray.core.contracts import Learner, Segmenter
+from wsss_ray.core.rules import Metric
 from wsss_ray.data.codecs import decode_gray
 from wsss_ray.engine.checkpoints import load_model
 from wsss_ray.inference.trained import component_of, find_trained

@@ -17,7 +17,7 @@ from tests import memory_logger
 from tests.event_files import points
 from tests.local import job_of, stage_named
 from tests.masked import masked_job
-from wsss_ray.core.plan import Plan
+from wsss_ray.core.graph import Plan
 from wsss_ray.engine.records import StageError
 from wsss_ray.engine.workers import data_split
 from wsss_ray.reporting.loggers.figures import Figures

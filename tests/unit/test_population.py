@@ -12,8 +12,8 @@ from tests.tiny import tiny_job_of
 from wsss_ray.config.job import read_job
 from wsss_ray.config.population import Member, first_generation, next_generation, trial_of_member
 from wsss_ray.config.sweep import Pbt, Sweep
+from wsss_ray.core.graph import Plan
 from wsss_ray.core.optim import Piecewise
-from wsss_ray.core.plan import Plan
 from wsss_ray.data.source import stages_of
 from wsss_ray.storage.store import RunStore
 

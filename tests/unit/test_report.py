@@ -14,7 +14,8 @@ import pytest
 from PIL import Image
 
 from wsss_ray.core.component import Component
-from wsss_ray.core.plan import Plan, Stage, ingest
+from wsss_ray.core.graph import Plan
+from wsss_ray.core.plan import Stage, ingest
 from wsss_ray.core.values import IGNORE, Axis, Maps
 from wsss_ray.data.codecs import encode_labels, encode_maps
 from wsss_ray.data.source import Item, Raw, Source, Split, describe

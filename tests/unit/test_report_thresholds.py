@@ -13,8 +13,8 @@ from pydantic import Field, ValidationError
 from tests.recipes import RULES, CalledSeeds, RecipeSeeds
 from tests.report_set import IMAGES, fill
 from tests.unit.test_report import CLASSES
-from wsss_ray.core.contracts import SeedRule
 from wsss_ray.core.plan import Stage, seed
+from wsss_ray.core.rules import SeedRule
 from wsss_ray.core.threshold import Recipe, Threshold
 from wsss_ray.core.values import IGNORE, Axis, Maps
 from wsss_ray.methods.common.seed_rules import CrfSeeds, ThresholdSeeds

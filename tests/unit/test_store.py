@@ -14,8 +14,9 @@ import pytest
 
 from tests.local import job_of, run_plan, stage_named
 from tests.shapes import tiny_job
-from wsss_ray.core.contracts import SeedScore
-from wsss_ray.core.plan import Kind, Plan, Stage
+from wsss_ray.core.graph import Plan
+from wsss_ray.core.plan import Kind, Stage
+from wsss_ray.core.rules import SeedScore
 from wsss_ray.core.values import Axis, Maps
 from wsss_ray.data.codecs import decode_gray, decode_maps, decode_rgb, encode_labels, encode_maps
 from wsss_ray.storage import schemas

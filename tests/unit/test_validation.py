@@ -13,7 +13,7 @@ import torch
 from tests.local import job_of, run_plan, run_stage, stage_named
 from tests.masked import masked_job
 from tests.tiny import tiny_job_of
-from wsss_ray.core.plan import Plan, until
+from wsss_ray.core.graph import Plan, until
 from wsss_ray.core.randomness import random_key
 from wsss_ray.core.values import IGNORE
 from wsss_ray.data.codecs import decode_gray, decode_rgb

@@ -13,7 +13,7 @@ from PIL import Image
 
 from tests.local import job_of, run_plan, run_stage, stage_named
 from tests.shapes import Shapes, tiny_job
-from wsss_ray.core.plan import Plan
+from wsss_ray.core.graph import Plan
 from wsss_ray.core.values import IGNORE
 from wsss_ray.data.codecs import decode_gray, decode_rgb
 from wsss_ray.engine.checkpoints import load_model

@@ -15,7 +15,7 @@ from wsss_ray.cli.complete import run_names, trained_stages
 
 if TYPE_CHECKING:
     from wsss_ray.config.job import JobConfig, Listed, LoadedJob, TrialJob
-    from wsss_ray.core.plan import Plan
+    from wsss_ray.core.graph import Plan
     from wsss_ray.storage.store import RunStore
 
 JobFile = Annotated[Path, typer.Argument(metavar="JOB", help="Job file (YAML).")]

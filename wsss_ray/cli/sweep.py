@@ -12,7 +12,7 @@ from wsss_ray.cli.console import Until, count_done, exit_on_stage_error, fail, p
 if TYPE_CHECKING:
     from wsss_ray.config.job import Listed, LoadedJob, TrialJob
     from wsss_ray.config.sweep import Sweep
-    from wsss_ray.core.plan import Plan
+    from wsss_ray.core.graph import Plan
     from wsss_ray.storage.store import RunStore
     from wsss_ray.storage.trials import TrialRow
 

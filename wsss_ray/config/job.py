@@ -14,8 +14,9 @@ from wsss_ray.config.run import Execution
 from wsss_ray.config.sweep import Sweep, Trial, trial_name, trials_of
 from wsss_ray.core.component import Component, spec_of
 from wsss_ray.core.contracts import Learner, OnlineSegmenter
+from wsss_ray.core.graph import Plan, reseed
 from wsss_ray.core.method import Method
-from wsss_ray.core.plan import Data, Plan, reseed
+from wsss_ray.core.plan import Data
 from wsss_ray.core.plugins import load_plugins
 from wsss_ray.data import load_sources
 from wsss_ray.data.source import DataSplit, Source, stages_of

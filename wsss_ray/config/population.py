@@ -15,7 +15,8 @@ from typing import Any
 from wsss_ray.config.job import LoadedJob, TrialJob
 from wsss_ray.config.sweep import Pbt, Trial, drawn_trials
 from wsss_ray.core.contracts import Learner
-from wsss_ray.core.plan import Data, Plan, Stage
+from wsss_ray.core.graph import Plan
+from wsss_ray.core.plan import Data, Stage
 from wsss_ray.core.randomness import random_key
 from wsss_ray.data.source import DataSplit
 

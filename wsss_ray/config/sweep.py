@@ -15,8 +15,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from wsss_ray.core.component import canonical, digest
+from wsss_ray.core.graph import Plan
 from wsss_ray.core.names import shortest_ends
-from wsss_ray.core.plan import Plan
 from wsss_ray.core.randomness import random_key
 
 

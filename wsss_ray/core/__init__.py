@@ -16,36 +16,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from wsss_ray.core.component import Component, LocalPath, NotIdentity, SinceThen
-from wsss_ray.core.contracts import (
-    Augment,
-    Learner,
-    Localizer,
-    MaskNoise,
-    Metric,
-    OnlineSegmenter,
-    Precision,
-    Relabel,
-    SeedRule,
-    SeedScore,
-    Segmenter,
-    Trunk,
-)
+from wsss_ray.core.contracts import Augment, Learner, OnlineSegmenter, Precision, Segmenter, Trunk
+from wsss_ray.core.graph import Plan
 from wsss_ray.core.method import Method
 from wsss_ray.core.optim import Adam, Constant, Decay, OneCycle, Optimizer, Piecewise, Poly, Schedule, Sgd
-from wsss_ray.core.plan import (
-    Data,
-    Plan,
-    Stage,
-    evaluate,
-    evaluate_seeds,
-    ingest,
-    localize,
-    relabel,
-    seed,
-    spoil,
-    train,
-)
+from wsss_ray.core.plan import Data, Stage, evaluate, evaluate_seeds, ingest, localize, relabel, seed, spoil, train
 from wsss_ray.core.randomness import random_key
+from wsss_ray.core.rules import Localizer, MaskNoise, Metric, Relabel, SeedRule, SeedScore
 from wsss_ray.core.threshold import Recipe, Threshold
 from wsss_ray.core.values import IGNORE, Axis, Batch, Evidence, Maps
 

@@ -7,17 +7,16 @@ seeds but no new maps.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
 from wsss_ray.core.component import Component, digest
-from wsss_ray.core.contracts import Learner, Localizer, MaskNoise, Metric, Relabel, SeedRule, Segmenter
+from wsss_ray.core.contracts import Learner, Segmenter
+from wsss_ray.core.rules import Localizer, MaskNoise, Metric, Relabel, SeedRule
 
 Kind = Literal["ingest", "train", "localize", "seed", "evaluate"]
-Until = Literal["localize", "seed", "train"]
-"""Kinds of stages after which a plan can be cut short. See `until`."""
 
 
 @dataclass(frozen=True)
@@ -210,89 +209,6 @@ def evaluate_seeds(metric: Component, seeds: Stage, data: Stage, *, name: str = 
         >>> quality = evaluate_seeds(SeedScore(), seeds, data.weak)
     """
     return Stage("evaluate", name, metric, _inputs(data=data, seeds=seeds))
-
-
-def walk(targets: Iterable[Stage]) -> list[Stage]:
-    """Return all stages that `targets` need, each once. Inputs come before the stages that read them."""
-    order: dict[str, Stage] = {}
-
-    def visit(stage: Stage) -> None:
-        if stage.id not in order:
-            for _, source in stage.inputs:
-                visit(source)
-            order[stage.id] = stage
-
-    for target in targets:
-        visit(target)
-    return list(order.values())
-
-
-def reseed(targets: Iterable[Stage], job_seed: int) -> tuple[Stage, ...]:
-    """Return the same graph with the job's seed in every stage that draws random numbers (train, localize, noise on masks)."""
-    done: dict[int, Stage] = {}
-
-    def visit(stage: Stage) -> Stage:
-        if id(stage) not in done:
-            inputs = tuple((role, visit(source)) for role, source in stage.inputs)
-            draws = stage.kind in ("train", "localize") or isinstance(stage.component, MaskNoise)
-            done[id(stage)] = replace(stage, inputs=inputs, seed=job_seed if draws else stage.seed)
-        return done[id(stage)]
-
-    return tuple(visit(target) for target in targets)
-
-
-def until(targets: Iterable[Stage], kind: Until) -> tuple[Stage, ...]:
-    """Cut a plan short.
-
-    Args:
-        targets: the stages of the whole plan.
-        kind: `localize` and `seed` stop after the last stage of this kind, where `seed` keeps the scores of seeds and leaves out
-            pseudo-labels from a segmenter. `train` leaves out only the scores of models.
-
-    Raises:
-        ValueError: if the plan has no stage of this kind.
-    """
-    stages = walk(targets)
-    if kind == "train":
-        return tuple(s for s in stages if not (s.kind == "evaluate" and s.optional("model")))
-    wanted = [s for s in stages if s.kind == kind and not (kind == "seed" and s.optional("model"))]
-    if not wanted:
-        raise ValueError(f"--until {kind}: this method has no such stage. Choose another, or leave the option out.")
-    made = {s.id for s in walk(wanted)}
-    scores = [s for s in stages if s.kind == "evaluate" and all(source.id in made for _, source in s.inputs)]
-    return (*wanted, *scores) if kind == "seed" else tuple(wanted)
-
-
-def one_pipeline(before: Stage, stage: Stage) -> bool:
-    """Return True if two neighbouring stages run as one pipeline: per-image stages of the same data, shard by shard."""
-    kinds = ("localize", "seed", "evaluate")
-    return before.kind in kinds and stage.kind in kinds and before.input("data").id == stage.input("data").id
-
-
-@dataclass(frozen=True)
-class Plan:
-    """The stages of a job in the order in which they run. All data is packed first, so that bad data shows before a training.
-
-    Example:
-        >>> for stage in Plan.of(method.plan(data)):
-        ...     print(stage.id, stage.name)
-    """
-
-    targets: tuple[Stage, ...]
-    stages: list[Stage]
-
-    @classmethod
-    def of(cls, targets: Iterable[Stage]) -> Plan:
-        """Return the plan that makes `targets`."""
-        fixed = tuple(targets)
-        return cls(fixed, sorted(walk(fixed), key=lambda stage: stage.kind != "ingest"))
-
-    def cut(self, kind: Until | None) -> Plan:
-        """Return the plan cut short by `until`, or the whole plan if `kind` is None. Raise ValueError if it has no such stage."""
-        return Plan.of(until(self.targets, kind)) if kind else self
-
-    def __iter__(self) -> Iterator[Stage]:
-        return iter(self.stages)
 
 
 def _inputs(**roles: Stage | None) -> tuple[tuple[str, Stage], ...]:

@@ -14,7 +14,8 @@ import torch
 from torch import nn
 
 from wsss_ray.core.contracts import Segmenter
-from wsss_ray.core.plan import Plan, Stage
+from wsss_ray.core.graph import Plan
+from wsss_ray.core.plan import Stage
 from wsss_ray.core.randomness import random_key
 from wsss_ray.data.codecs import decode_gray, decode_rgb
 from wsss_ray.engine.loader import image_places

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from wsss_ray.core.contracts import Localizer, MaskNoise, Metric, Relabel, SeedRule, Segmenter
+from wsss_ray.core.contracts import Segmenter
 from wsss_ray.core.errors import is_out_of_memory
 from wsss_ray.core.plan import Stage
 from wsss_ray.core.randomness import random_key
+from wsss_ray.core.rules import Localizer, MaskNoise, Metric, Relabel, SeedRule
 from wsss_ray.core.values import IGNORE
 from wsss_ray.data.codecs import as_saliency, decode_gray, decode_maps, decode_rgb, encode_labels, encode_maps
 from wsss_ray.data.images import normalise_image, normalise_mask, normalise_saliency, shrink

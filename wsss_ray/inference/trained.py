@@ -19,8 +19,9 @@ from pydantic import ValidationError
 from wsss_ray.config.document import JobError, parse_document
 from wsss_ray.config.job import register
 from wsss_ray.core.component import Component
-from wsss_ray.core.contracts import Learner, Metric, Segmenter
+from wsss_ray.core.contracts import Learner, Segmenter
 from wsss_ray.core.method import Method
+from wsss_ray.core.rules import Metric
 from wsss_ray.data.source import MAX_PIXELS
 from wsss_ray.methods.common.segmentation import MultiScale
 from wsss_ray.storage.store import STAGE_ID, RunStore

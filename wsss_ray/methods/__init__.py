@@ -6,7 +6,7 @@ import importlib
 import pkgutil
 
 from wsss_ray.core import Data, Method, SeedScore, Stage
-from wsss_ray.core.plan import walk
+from wsss_ray.core.graph import walk
 
 
 def methods() -> dict[str, type[Method]]:

@@ -12,7 +12,7 @@ from wsss_ray.core.values import IGNORE, Axis, Maps
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from wsss_ray.core.contracts import SeedRule
+    from wsss_ray.core.rules import SeedRule
     from wsss_ray.core.threshold import Recipe, Region
     from wsss_ray.core.values import ImageArray, LabelArray, MapArray
 

@@ -18,7 +18,8 @@ import torch
 
 from wsss_ray.config.job import JobConfig
 from wsss_ray.core.contracts import Learner
-from wsss_ray.core.plan import Plan, Stage
+from wsss_ray.core.graph import Plan
+from wsss_ray.core.plan import Stage
 from wsss_ray.data.source import stages_of
 from wsss_ray.engine.checkpoints import latest_path
 from wsss_ray.engine.records import commit_shards, make_record, missing_shards

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from wsss_ray.config.resources import Resources, training_share
 from wsss_ray.core.contracts import Learner, OnlineSegmenter
-from wsss_ray.core.plan import Plan, Stage, one_pipeline
+from wsss_ray.core.graph import Plan, one_pipeline
+from wsss_ray.core.plan import Stage
 from wsss_ray.engine.checkpoints import KEPT
 from wsss_ray.engine.workers import data_split, needs_model
 from wsss_ray.preflight.dry_run import Measure

@@ -7,8 +7,9 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 from wsss_ray.core.contracts import Learner, OnlineSegmenter
+from wsss_ray.core.graph import Plan
 from wsss_ray.core.optim import Schedule
-from wsss_ray.core.plan import Plan, Stage
+from wsss_ray.core.plan import Stage
 from wsss_ray.data.source import Item, Raw, Source, Split
 from wsss_ray.ops.spacing import evenly_spaced
 

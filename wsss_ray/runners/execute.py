@@ -12,7 +12,8 @@ from wsss_ray.config.document import to_yaml
 from wsss_ray.config.job import JobConfig
 from wsss_ray.config.resources import Resources
 from wsss_ray.core.contracts import Learner
-from wsss_ray.core.plan import Plan, Stage, one_pipeline
+from wsss_ray.core.graph import Plan, one_pipeline
+from wsss_ray.core.plan import Stage
 from wsss_ray.engine.failures import Failures
 from wsss_ray.engine.records import StageError, check_unchanged, git_commit, versions
 from wsss_ray.engine.workers import data_split

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 
 from wsss_ray.config.job import JobConfig
 from wsss_ray.core.component import digest
-from wsss_ray.core.plan import Plan
+from wsss_ray.core.graph import Plan
 from wsss_ray.engine.records import git_commit, versions
 from wsss_ray.reporting.loggers.figures import Figures
 from wsss_ray.reporting.loggers.logger import Logger, Run, RunState, Sink, StepFigures

@@ -21,7 +21,7 @@ from wsss_ray.config.job import TrialJob
 from wsss_ray.config.population import first_generation, next_generation, trial_of_member
 from wsss_ray.config.resources import Resources
 from wsss_ray.config.sweep import Asha, Pbt
-from wsss_ray.core.plan import Plan
+from wsss_ray.core.graph import Plan
 from wsss_ray.engine.records import StageError
 from wsss_ray.reporting.loggers import Logger
 from wsss_ray.reporting.progress import Display

@@ -14,7 +14,8 @@ from rich.console import Console
 from wsss_ray.config.job import LoadedJob, TrialJob
 from wsss_ray.config.resources import Resources
 from wsss_ray.config.sweep import Asha, trial_of
-from wsss_ray.core.plan import Data, Plan
+from wsss_ray.core.graph import Plan
+from wsss_ray.core.plan import Data
 from wsss_ray.engine.failures import Failures
 from wsss_ray.engine.records import StageError
 from wsss_ray.reporting.progress import Display, Meter

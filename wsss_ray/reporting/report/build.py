@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 import yaml
 
-from wsss_ray.core.plan import Plan, Stage
+from wsss_ray.core.graph import Plan
+from wsss_ray.core.plan import Stage
 from wsss_ray.data.images import voc_palette
 from wsss_ray.data.source import DataSplit
 from wsss_ray.reporting.report import pictures, sections

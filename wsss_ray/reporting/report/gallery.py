@@ -8,7 +8,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-from wsss_ray.core.plan import Plan, Stage
+from wsss_ray.core.graph import Plan
+from wsss_ray.core.plan import Stage
 from wsss_ray.data import codecs
 from wsss_ray.data.images import voc_palette
 from wsss_ray.data.source import DataSplit

@@ -9,7 +9,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-from wsss_ray.core.plan import Plan, Stage
+from wsss_ray.core.graph import Plan
+from wsss_ray.core.plan import Stage
 from wsss_ray.data.source import DataSplit
 from wsss_ray.engine import training_log
 from wsss_ray.reporting.report import charts

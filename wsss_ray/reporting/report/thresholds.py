@@ -10,8 +10,8 @@ import numpy as np
 from pydantic import ValidationError
 
 from wsss_ray.core.component import Component
-from wsss_ray.core.contracts import SeedRule
 from wsss_ray.core.plan import Stage
+from wsss_ray.core.rules import SeedRule
 from wsss_ray.core.threshold import Recipe, Threshold
 from wsss_ray.core.values import Maps
 from wsss_ray.data import codecs

@@ -1,0 +1,120 @@
+"""Define the roles of rules that work on one image at a time: maps, seeds, pseudo-labels, predictions for scores.
+
+The legend of the shapes is in `contracts.py`.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from wsss_ray.core.component import Component
+from wsss_ray.core.contracts import Learner, Segmenter
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import nn
+
+    from wsss_ray.core.threshold import Threshold
+    from wsss_ray.core.values import ImageArray, LabelArray, MapArray, Maps
+
+
+class Localizer(Component):
+    """A rule that makes localization maps of one image with a trained classifier."""
+
+    def check(self, classifier: Learner) -> None:
+        """Refuse a classifier that the localizer cannot work with. The plan calls this before anything is trained.
+
+        Raises:
+            ValueError: if the classifier does not fit.
+        """
+        return
+
+    @abstractmethod
+    def localize(self, net: nn.Module, image_HWC: ImageArray, classes: Sequence[int], key: int) -> Maps:
+        """Make the maps of one image.
+
+        Args:
+            net: the trained classifier.
+            image_HWC: the whole image.
+            classes: tags (0-based) of the image; make no other maps. May be empty.
+            key: source of all randomness.
+
+        Example:
+            >>> net = CamClassifier(trunk=SmallNet()).build(20)
+            >>> CamLocalizer().localize(net, image_HWC, classes=(3, 7), key=0).classes
+            (3, 7)
+        """
+
+
+class SeedRule(Component):
+    """A rule that makes a label map from localization maps. It is pure: it gets saliency as an argument."""
+
+    @property
+    def needs_saliency(self) -> bool:
+        """Return True if the rule needs saliency maps. A plan without them is then refused before anything is trained."""
+        return False
+
+    @property
+    def without_saliency(self) -> str | None:
+        """Return what a job without saliency maps can set, as `FIELD to VALUE`, or None. A message gives it as advice.
+
+        Example:
+            return "background to {kind: cam_background}"
+        """
+        return None
+
+    @property
+    def by_threshold(self) -> Threshold | None:
+        """Return the threshold that decides the seeds, or None if no single number does.
+
+        The report plots the scores of the seeds over it. With a recipe, its slider also redraws the seeds.
+        """
+        return None
+
+    @abstractmethod
+    def seed(self, image_HWC: ImageArray, maps: Maps, saliency_HW: MapArray | None) -> LabelArray:
+        """Return labels at the image's resolution, with `IGNORE` where undecided.
+
+        Args:
+            image_HWC: the whole image.
+            maps: localization maps of its tags.
+            saliency_HW: saliency map (0..1) of the same size, or None if the data has none.
+        """
+
+
+class MaskNoise(Component):
+    """A rule that adds noise to human masks, for experiments on the noise that a training tolerates."""
+
+    draw: int = Field(default=0, ge=0, description="Number of the draw; another number gives other noise.")
+
+    @abstractmethod
+    def spoil(self, mask_HW: LabelArray, rng: np.random.Generator) -> LabelArray:
+        """Return a noisy copy of the mask (labels with `IGNORE`). Take all randomness from `rng`."""
+
+
+class Relabel(Component):
+    """A rule that makes pseudo-labels for the next training from the predictions of a trained segmenter."""
+
+    @abstractmethod
+    def label(self, segmenter: Segmenter, net: nn.Module, image_HWC: ImageArray, classes: Sequence[int]) -> LabelArray:
+        """Return pseudo-labels at the image's resolution. `net` is the network of `segmenter`, `classes` the tags (0-based)."""
+
+
+class Metric(Component):
+    """A rule that makes label maps for scoring. The score itself is always one confusion matrix over the data set."""
+
+    @abstractmethod
+    def predict(self, segmenter: Segmenter, net: nn.Module, image_HWC: ImageArray) -> LabelArray:
+        """Return the predicted labels at the image's resolution. `segmenter.predict(net, image_BCHW)` gives the logits."""
+
+    def with_crf(self, crf: bool) -> Metric:
+        """Return the metric with or without a dense CRF. Raise ValueError if it has none to switch, as this default does."""
+        raise ValueError(f"the metric is {self.kind()}, which has no crf to switch")
+
+
+class SeedScore(Component):
+    """Score label maps as they are. An undecided pixel counts as a miss of its true class. It has no settings."""
