@@ -19,7 +19,7 @@ from tests.local import job_of, stage_named
 from tests.masked import masked_job
 from wsss_ray.core.graph import Plan
 from wsss_ray.engine.records import StageError
-from wsss_ray.engine.workers import data_split
+from wsss_ray.engine.shard_worker import data_split
 from wsss_ray.reporting.loggers.figures import Figures
 from wsss_ray.reporting.progress import Display
 from wsss_ray.runners import follow as follow_module

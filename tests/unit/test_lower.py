@@ -12,7 +12,7 @@ import yaml
 from tests.local import job_of, stage_named
 from wsss_ray.config.document import parse_document
 from wsss_ray.config.job import validated
-from wsss_ray.engine.workers import needs_model
+from wsss_ray.engine.shard_worker import needs_model
 from wsss_ray.methods import methods
 from wsss_ray.preflight.lower import field_path, what_to_lower
 

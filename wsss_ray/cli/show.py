@@ -46,12 +46,14 @@ def plan(job_file: JobFile, override: Override = None, store: StoreUri = None, u
     if loaded.job.sweep is not None:
         say_trials(loaded.sweep, plan_trials(loaded, until, listed), run_store)
         return
-    rows = []
+    rows, missing = [], {stage.id for stage in stages.missing(run_store.is_done)}
     for stage in stages:
-        done = run_store.is_done(stage)
-        made = 0 if done else len(list_shards(run_store, stage))
-        reads = ", ".join(source.name for _, source in stage.inputs)
-        rows.append([stage.name, stage.kind, stage.id, "done" if done else f"{made} shards" if made else "missing", reads])
+        made = len(list_shards(run_store, stage)) if stage.id in missing else 0
+        state = f"{made} shards" if made else "missing" if stage.id in missing else "done"
+        if state == "done" and not run_store.is_done(stage):
+            state = "not needed"
+        reads = ", ".join(source.name for source in (*(source for _, source in stage.inputs), *stage.features))
+        rows.append([stage.name, stage.kind, stage.id, state, reads])
     table(["stage", "kind", "id", "state", "reads"], rows)
 
 

@@ -14,6 +14,7 @@ from wsss_ray.config.run import Execution
 from wsss_ray.config.sweep import Sweep, Trial, trial_name, trials_of
 from wsss_ray.core.component import Component, spec_of
 from wsss_ray.core.contracts import Learner, OnlineSegmenter
+from wsss_ray.core.features import with_features
 from wsss_ray.core.graph import Plan, reseed
 from wsss_ray.core.method import Method
 from wsss_ray.core.plan import Data
@@ -52,8 +53,11 @@ class JobConfig(BaseModel):
 
     def plan(self, data: Data | None = None) -> Plan:
         """Lay out the stages, and list the data first unless `data` is given. Opens no image. Raises ValueError."""
-        method = self.method.everywhere(Learner, precision=self.run.precision) if self.run.precision else self.method
-        return Plan.of(reseed(method.plan(data or stages_of(self.data)), self.run.seed))
+        short = {"precision": self.run.precision, "inference": self.run.inference}
+        given = {field: value for field, value in short.items() if value is not None}
+        method = self.method.everywhere(Learner, **given) if given else self.method
+        targets = reseed(method.plan(data or stages_of(self.data)), self.run.seed)
+        return Plan.of(with_features(targets) if self.run.features else targets)
 
     def spec(self) -> dict[str, Any]:
         """Return the job as a job file would write it, with every default."""

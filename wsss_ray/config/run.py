@@ -6,16 +6,16 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from wsss_ray.core.contracts import Precision
+from wsss_ray.core.contracts import Inference, Precision
 from wsss_ray.reporting.loggers import Logger, Tensorboard
 
 
 class Execution(BaseModel):
     """The `run` block: where a job runs and with how many processes.
 
-    Only `seed` and `precision` change results, and both are part of stage ids. `precision` is a short way to set the field of
-    that name in every learner of the method. Everything else (processes that decode, checkpoints written in the background,
-    pinned memory) changes speed or memory, and no result.
+    Only `seed`, `precision` and `inference` change results, and they are part of stage ids. `precision` and `inference` are a
+    short way to set the fields of these names in every learner of the method. Everything else (processes that decode, checkpoints
+    written in the background, pinned memory) changes speed or memory, and no result.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -23,6 +23,9 @@ class Execution(BaseModel):
     seed: int = Field(default=0, ge=0, description="Random seed of the job; part of the ids of train and localize stages.")
     precision: Precision | None = Field(
         default=None, description="Precision of every training; null: as each learner's block says. Part of stage ids."
+    )
+    inference: Inference | None = Field(
+        default=None, description="Form of every network in inference; null: as each learner's block says. Part of stage ids."
     )
     store: str = Field(default="runs", min_length=1, description="Folder or URI (s3://, gs://) of the run store.")
     workers: int | tuple[int, int] = Field(
@@ -32,6 +35,9 @@ class Execution(BaseModel):
     cpus_per_worker: float | None = Field(default=None, gt=0, description="CPUs of each training worker; null: an even share.")
     gpu: bool | None = Field(default=None, description="Use GPUs; null: use them if the cluster has any.")
     micro_batch: int = Field(default=64, ge=1, description="Images in a worker's memory at a time; changes memory, not results.")
+    features: bool = Field(
+        default=True, description="Compute the features of a frozen trunk once and keep them in the store; changes no result."
+    )
     loader_workers: int | None = Field(
         default=None,
         ge=0,

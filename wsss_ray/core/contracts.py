@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from wsss_ray.core.values import Batch, Evidence, ImageArray, LabelArray
 
 Precision = Literal["float32", "bfloat16"]
+Inference = Literal["plain", "fused", "bfloat16"]
+Outcomes = Literal["one", "mirrored", "many"]
 
 
 class Trunk(Component):
@@ -55,6 +57,14 @@ class Trunk(Component):
             96
         """
 
+    @property
+    def is_frozen(self) -> bool:
+        """Return True if no part of the trunk is trained or random, and its weights come from a file or a package.
+
+        All networks with this trunk then have the same features of an image.
+        """
+        return False
+
     def hidden_layers(self, hidden: int) -> dict[str, Tensor]:
         """Return the pretrained weights and biases of fc6 and fc7 for a head; an empty dict if the trunk has none.
 
@@ -66,6 +76,11 @@ class Trunk(Component):
 
 class Augment(Component):
     """A rule that cuts a training sample from an image. Label maps get the same geometry as the image."""
+
+    @property
+    def outcomes(self) -> Outcomes:
+        """Return which samples the rule cuts from one image: always the same one, that and its mirror image, or many."""
+        return "many"
 
     @abstractmethod
     def __call__(self, image_HWC: ImageArray, seeds_EHW: LabelArray, rng: np.random.Generator) -> tuple[ImageArray, LabelArray]:
@@ -102,6 +117,11 @@ class Learner(Component):
     precision: Annotated[Precision, SinceThen()] = Field(
         default="float32", description="Precision of trunk, head and blocks; weights, gradients and losses stay float32."
     )
+    inference: Annotated[Inference, SinceThen()] = Field(
+        default="plain",
+        description="Form of the trained network, and of a frozen trunk in training. plain: as it is trained; fused: batch norms "
+        "folded into convolutions, channels last; bfloat16: also in this precision, for processors that have it.",
+    )
 
     @model_validator(mode="after")
     def _one_length(self) -> Learner:
@@ -109,6 +129,15 @@ class Learner(Component):
             found = "neither is set" if self.epochs is None else "both are set"
             raise ValueError(f"epochs, steps: {found}. Give exactly one of epochs and steps (set the other to null).")
         return self
+
+    @property
+    def frozen_trunk(self) -> Trunk | None:
+        """Return the trunk if its features are computed once per image: it is frozen, and `inference` is not plain. Else None.
+
+        The trunk is the field `trunk`, and the module `trunk` of the network.
+        """
+        trunk = getattr(self, "trunk", None)
+        return trunk if isinstance(trunk, Trunk) and trunk.is_frozen and self.inference != "plain" else None
 
     def total_steps(self, num_images: int) -> int:
         """Return the number of optimiser steps of a training on `num_images` images.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -14,12 +14,12 @@ Until = Literal["localize", "seed", "train"]
 
 
 def walk(targets: Iterable[Stage]) -> list[Stage]:
-    """Return all stages that `targets` need, each once. Inputs come before the stages that read them."""
+    """Return all stages that `targets` read, each once. Inputs come before the stages that read them."""
     order: dict[str, Stage] = {}
 
     def visit(stage: Stage) -> None:
         if stage.id not in order:
-            for _, source in stage.inputs:
+            for source in (*(source for _, source in stage.inputs), *stage.features):
                 visit(source)
             order[stage.id] = stage
 
@@ -91,6 +91,12 @@ class Plan:
     def cut(self, kind: Until | None) -> Plan:
         """Return the plan cut short by `until`, or the whole plan if `kind` is None. Raise ValueError if it has no such stage."""
         return Plan.of(until(self.targets, kind)) if kind else self
+
+    def missing(self, is_done: Callable[[Stage], bool]) -> list[Stage]:
+        """Return the stages that are not done, in order. Features that no other of these stages reads are left out."""
+        left = [stage for stage in self.stages if not is_done(stage)]
+        read = {source.id for stage in left for source in stage.features}
+        return [stage for stage in left if stage.kind != "features" or stage.id in read]
 
     def __iter__(self) -> Iterator[Stage]:
         return iter(self.stages)

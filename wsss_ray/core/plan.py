@@ -16,7 +16,7 @@ from wsss_ray.core.component import Component, digest
 from wsss_ray.core.contracts import Learner, Segmenter
 from wsss_ray.core.rules import Localizer, MaskNoise, Metric, Relabel, SeedRule
 
-Kind = Literal["ingest", "train", "localize", "seed", "evaluate"]
+Kind = Literal["ingest", "features", "train", "localize", "seed", "evaluate"]
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,8 @@ class Stage:
         component: the component that does the work.
         inputs: the stages that are read, as (role, stage) in a fixed order.
         seed: seed of the random numbers, for stages that draw any. `reseed` sets it.
+        features: stages with features of a frozen trunk that this stage would compute itself otherwise. They change no number,
+            so they are not part of the id. `with_features` sets them.
     """
 
     kind: Kind
@@ -36,6 +38,7 @@ class Stage:
     component: Component
     inputs: tuple[tuple[str, Stage], ...] = ()
     seed: int | None = None
+    features: tuple[Stage, ...] = ()
 
     @cached_property
     def id(self) -> str:

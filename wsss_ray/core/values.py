@@ -34,6 +34,7 @@ class Batch:
         valid_BHW: False where a crop extends beyond its image.
         keys_B: one 63-bit random key per image, drawn from (job seed, epoch, image id). Take all randomness of the step from
             these keys: the result then does not depend on the number of workers.
+        features_BCHW: features of a frozen trunk, if they were computed before; else None. The engine hands them to the trunk.
     """
 
     ids: tuple[str, ...]
@@ -43,6 +44,7 @@ class Batch:
     strong_B: Tensor
     valid_BHW: Tensor
     keys_B: tuple[int, ...]
+    features_BCHW: Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
         """Return the batch with its tensors on `device`. The CPU does not wait for tensors copied from pinned memory.
@@ -57,8 +59,8 @@ class Batch:
         return self._each(lambda tensor: tensor.pin_memory())
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
-        names = ("image_BCHW", "tags_BK", "seeds_BEHW", "strong_B", "valid_BHW")
-        changed: dict[str, Any] = {name: change(getattr(self, name)) for name in names}
+        names = ("image_BCHW", "tags_BK", "seeds_BEHW", "strong_B", "valid_BHW", "features_BCHW")
+        changed: dict[str, Any] = {name: change(getattr(self, name)) for name in names if getattr(self, name) is not None}
         return replace(self, **changed)
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from wsss_ray.core.contracts import Augment
+from wsss_ray.core.contracts import Augment, Outcomes
 from wsss_ray.core.values import IGNORE
 
 if TYPE_CHECKING:
@@ -23,6 +23,11 @@ class Warp(Augment):
 
     size: int = Field(default=321, ge=8, description="Side of the square in pixels.")
     flip: bool = Field(default=True, description="Mirror a sample with probability 0.5.")
+
+    @property
+    def outcomes(self) -> Outcomes:
+        """Return one or mirrored. See `Augment.outcomes`."""
+        return "mirrored" if self.flip else "one"
 
     def __call__(
         self, image_HWC: ImageArray, seeds_EHW: LabelArray, rng: np.random.Generator

@@ -18,6 +18,8 @@ from wsss_ray.core.contracts import Learner
 from wsss_ray.core.plan import Stage
 from wsss_ray.core.randomness import random_key
 from wsss_ray.data.source import DataSplit
+from wsss_ray.nets.frozen import FrozenTrunk
+from wsss_ray.nets.fused import fused, parts_of
 from wsss_ray.nets.weights import Weights
 from wsss_ray.storage.store import RunStore
 
@@ -58,9 +60,43 @@ def use_bfloat16(net: nn.Module, device: torch.device) -> None:
         net: The network, which is changed in place.
         device: The device that it computes on.
     """
-    for child in net.children():
-        for part in child if isinstance(child, nn.ModuleList) else [child]:
-            part.forward = _in_bfloat16(part.forward, device.type)
+    for part in parts_of(net):
+        part.forward = _in_bfloat16(part.forward, device.type)
+
+
+def freeze_trunk(net: nn.Module, learner: Learner, *, threads: int) -> FrozenTrunk | None:
+    """Make the frozen trunk of a network work image by image and in the learner's form of inference, in training too.
+
+    Args:
+        net: The network, which is changed in place. Its weights keep their names.
+        learner: The learner of the network.
+        threads: Images that are computed at a time on a CPU.
+
+    Returns:
+        The function that now runs the trunk; None if no trunk is frozen (see `Learner.frozen_trunk`), and nothing has changed.
+    """
+    if learner.frozen_trunk is None:
+        return None
+    trunk: nn.Module = net.trunk  # type: ignore[assignment]
+    trunk.forward = frozen = FrozenTrunk(trunk, learner.inference, threads=threads)
+    return frozen
+
+
+def for_inference(net: nn.Module, learner: Learner) -> FrozenTrunk | None:
+    """Bring a trained network into its learner's form of inference. It must not be trained or saved afterwards.
+
+    Args:
+        net: The network in evaluation mode, which is changed in place.
+        learner: The learner of the network.
+
+    Returns:
+        The function that runs the frozen trunk; None if no trunk is frozen.
+    """
+    frozen = freeze_trunk(net, learner, threads=1)
+    for part in parts_of(net):
+        if part.forward is not frozen:
+            part.forward = fused(part, learner.inference)
+    return frozen
 
 
 def _in_bfloat16(forward: Callable[..., Tensor], device_type: str) -> Callable[..., Tensor]:

@@ -10,14 +10,13 @@ a GPU that is faster than one CPU core decodes.
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
-import pyarrow.parquet as pq
 import torch
 from torch.utils.data import DataLoader, Dataset
 
@@ -26,18 +25,19 @@ from wsss_ray.core.plan import Stage
 from wsss_ray.core.randomness import epoch_order, random_key
 from wsss_ray.core.values import IGNORE, Batch
 from wsss_ray.data.codecs import decode_gray, decode_rgb
-from wsss_ray.storage.shards import list_shards, open_shard, shard_path
+from wsss_ray.engine.known_features import KnownFeatures
+from wsss_ray.nets.frozen import view_key
+from wsss_ray.storage.shards import OpenShards, list_shards, open_shard
 from wsss_ray.storage.store import RunStore
 
-_OPEN_FILES = 64
 _READERS = 16
 _STEPS_AHEAD = 2
 _MOST_PROCESSES = 8
 
 T = TypeVar("T")
 
-Sample = tuple[str, int, torch.Tensor, torch.Tensor, torch.Tensor, bool, torch.Tensor]
-"""Image id, key, image_CHW, tags_K, seeds_EHW, strong, valid_HW."""
+Sample = tuple[str, int, torch.Tensor, torch.Tensor, torch.Tensor, bool, torch.Tensor, torch.Tensor | None]
+"""Image id, key, image_CHW, tags_K, seeds_EHW, strong, valid_HW, features_CHW of a frozen trunk if they are known."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,10 @@ def global_batch(num_images: int, batch_size: int, seed: int, step: int) -> list
 
 
 class ShardedImages(Dataset[Sample]):
-    """The images, tags and label maps that a train stage reads, as a dataset with one sample per `Element`."""
+    """The images, tags and label maps that a train stage reads, as a dataset with one sample per `Element`.
+
+    With the `salt` of the network's frozen trunk, samples come with their features if a stage has computed them.
+    """
 
     def __init__(self, store: RunStore, stage: Stage, augment: Augment, num_classes: int) -> None:
         assert stage.seed is not None
@@ -84,20 +87,18 @@ class ShardedImages(Dataset[Sample]):
         if self.strong is not None and not self.seeds and not online:  # full supervision needs a mask
             kept = [(image_id, place) for image_id, place in zip(self.ids, self.places, strict=True) if image_id in masked]
             self.ids, self.places = [image_id for image_id, _ in kept], [place for _, place in kept]
-        self._open: OrderedDict[str, pq.ParquetFile] = OrderedDict()
+        self._images, self._seeds = OpenShards(store, "images"), OpenShards(store, "seeds")
+        self.features, self.salt = KnownFeatures(store, stage.features), b""
 
     def __len__(self) -> int:
         return len(self.ids)
-
-    def __getstate__(self) -> dict[str, object]:
-        return self.__dict__ | {"_open": OrderedDict()}
 
     def __getitem__(self, element: Element) -> Sample:
         image_id = self.ids[element.index]
         source, shard, row = self.places[element.index]
         key = random_key(self.seed, element.epoch, image_id)
         strong = image_id in self.masked
-        record = self._row(source, shard, row, "images", ["image", "tags", *(["mask"] if strong else [])])
+        record = self._images.row(source, shard, row, ["image", "tags", *(["mask"] if strong else [])])
         image_HWC = decode_rgb(record["image"])
         seeds_EHW = self._labels(record, shard, row, strong, image_HWC.shape[:2])
         inside = np.zeros((1, *image_HWC.shape[:2]), np.uint8)  # padding turns it into IGNORE, as it does with any label
@@ -106,27 +107,18 @@ class ShardedImages(Dataset[Sample]):
         tags_K = torch.zeros(self.num_classes)
         tags_K[record["tags"]] = 1.0
         image_CHW = torch.from_numpy(image_HWC.astype(np.float32, order="C")).permute(2, 0, 1)
-        return image_id, key, image_CHW, tags_K, seeds, strong, valid_HW
+        known = self.features.find(source, shard, row, view_key(self.salt, image_HWC)) if self.features else None
+        return image_id, key, image_CHW, tags_K, seeds, strong, valid_HW, known
 
     def _labels(self, record: dict[str, Any], shard: int, row: int, strong: bool, size: Sequence[int]) -> np.ndarray:
         count = max(len(self.seeds), 1 if self.strong is not None else 0)
         if strong:
             return np.repeat(decode_gray(record["mask"])[None], count, axis=0)
-        maps = [self._row(stage, shard, row, "seeds", ["seed"])["seed"] for stage in self.seeds]
+        maps = [self._seeds.row(stage, shard, row, ["seed"])["seed"] for stage in self.seeds]
         missing = np.full(tuple(size), IGNORE, np.uint8)
         return np.stack([missing if png is None else decode_gray(png) for png in maps] or [missing] * count) if count else (
             np.zeros((0, *size), np.uint8)
         )
-
-    def _row(self, stage: Stage, shard: int, row: int, schema: str, columns: list[str]) -> dict[str, Any]:
-        path = shard_path(self.store, stage, shard)
-        if path not in self._open:
-            self._open[path] = open_shard(self.store, stage, shard, schema)
-            if len(self._open) > _OPEN_FILES:
-                self._open.popitem(last=False)[1].close()
-        self._open.move_to_end(path)
-        record: dict[str, Any] = self._open[path].read_row_group(row, columns=columns, use_threads=False).to_pylist()[0]
-        return record
 
 
 def image_places(store: RunStore, stage: Stage, present: list[str] | None = None) -> dict[str, tuple[Stage, int, int]]:
@@ -172,7 +164,7 @@ def _image_ids(store: RunStore, stage: Stage, shard: int, present: list[str]) ->
 
 def collate(samples: list[Sample]) -> Batch:
     """Stack samples into a batch."""
-    ids, keys, images, tags, seeds, strong, valid = zip(*samples, strict=True)
+    ids, keys, images, tags, seeds, strong, valid, known = zip(*samples, strict=True)
     return Batch(
         ids=ids,
         keys_B=keys,
@@ -181,6 +173,7 @@ def collate(samples: list[Sample]) -> Batch:
         seeds_BEHW=torch.stack(seeds),
         strong_B=torch.tensor(strong),
         valid_BHW=torch.stack(valid),
+        features_BCHW=None if any(features_CHW is None for features_CHW in known) else torch.stack(known),
     )
 
 

@@ -14,6 +14,8 @@ from torch.optim import Optimizer
 
 from wsss_ray.core.contracts import Learner
 from wsss_ray.core.values import Batch
+from wsss_ray.nets.frozen import give_features
+from wsss_ray.nets.modules import unwrapped
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,7 @@ def fit(
         for index, micro in enumerate(micros):
             batch, last = micro.to(device), index == len(micros) - 1
             with nullcontext() if last or not hasattr(net, "no_sync") else net.no_sync():  # type: ignore[operator]
+                give_features(unwrapped(net), batch.image_BCHW, batch.features_BCHW)
                 terms = {name: term_B.sum() for name, term_B in learner.loss(net, batch).items()}
                 for name, term in terms.items():
                     sums[name] = sums[name] + term.detach() if name in sums else term.detach()

@@ -18,7 +18,9 @@ from wsss_ray.core.plugins import installed
 from wsss_ray.core.version import PACKAGE, __version__
 from wsss_ray.data.source import Item
 from wsss_ray.engine.listing import StoredListing
-from wsss_ray.engine.workers import IngestWorker, data_split, worker_class
+from wsss_ray.engine.packing import IngestWorker
+from wsss_ray.engine.shard_worker import data_split
+from wsss_ray.engine.workers import worker_class
 from wsss_ray.ops.confusion import dense, scores
 from wsss_ray.storage.shards import count_rows, first_written, list_shards, read_shard, read_table, shard_path
 from wsss_ray.storage.store import RunStore

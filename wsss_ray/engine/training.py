@@ -16,6 +16,7 @@ from wsss_ray.core.values import Batch
 from wsss_ray.data.source import DataSplit
 from wsss_ray.engine.checkpoints import (
     build_model,
+    freeze_trunk,
     latest_step,
     load_checkpoint,
     save_model,
@@ -162,6 +163,9 @@ def _prepare(
     net.to(device)
     if learner.precision == "bfloat16":
         use_bfloat16(net, device)
+    frozen = freeze_trunk(net, learner, threads=torch.get_num_threads())
+    if frozen is not None:
+        images.salt = frozen.salt
     return images, net, learner.optimizer.build(learner.param_groups(net))
 
 

@@ -20,7 +20,7 @@ from wsss_ray.core.randomness import random_key
 from wsss_ray.data.codecs import decode_gray, decode_rgb
 from wsss_ray.engine.loader import image_places
 from wsss_ray.engine.loop import is_distributed
-from wsss_ray.engine.workers import data_split
+from wsss_ray.engine.shard_worker import data_split
 from wsss_ray.methods.common.segmentation import MultiScale
 from wsss_ray.ops.confusion import confusion, scores
 from wsss_ray.storage.shards import read_rows

@@ -39,6 +39,11 @@ class EfficientNetLite0(Trunk):
         """Return the name in job files."""
         return "efficientnet_lite0"
 
+    @property
+    def is_frozen(self) -> bool:
+        """Return True if no part is trained and there are weights. See `Trunk.is_frozen`."""
+        return self.frozen and self.weights.source != "none"
+
     def build(self) -> nn.Module:
         """Build the trunk. See `Trunk.build`.
 

@@ -35,6 +35,11 @@ class ResNet(Trunk):
         """Return the name in job files."""
         return "resnet"
 
+    @property
+    def is_frozen(self) -> bool:
+        """Return True if no part is trained and there are weights. See `Trunk.is_frozen`."""
+        return self.frozen == 5 and self.weights.source != "none"
+
     def build(self) -> nn.Module:
         """Build the trunk. See `Trunk.build`.
 

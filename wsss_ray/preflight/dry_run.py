@@ -23,9 +23,10 @@ from wsss_ray.core.plan import Stage
 from wsss_ray.data.source import stages_of
 from wsss_ray.engine.checkpoints import latest_path
 from wsss_ray.engine.records import commit_shards, make_record, missing_shards
+from wsss_ray.engine.shard_worker import data_split, needs_model
 from wsss_ray.engine.training import run_training
 from wsss_ray.engine.training_log import read_log
-from wsss_ray.engine.workers import data_split, needs_model, worker_class
+from wsss_ray.engine.workers import worker_class
 from wsss_ray.preflight.lower import what_to_lower
 from wsss_ray.preflight.memory import Peak, at_most, ran_out
 from wsss_ray.preflight.sample import TIMED, FewImages, short_plan

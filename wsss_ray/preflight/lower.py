@@ -9,7 +9,7 @@ from wsss_ray.config.job import JobConfig
 from wsss_ray.core.component import Component
 from wsss_ray.core.contracts import Learner
 from wsss_ray.core.plan import Stage
-from wsss_ray.engine.workers import needs_model
+from wsss_ray.engine.shard_worker import needs_model
 
 _SIZES = ("size", "sizes", "scales")  # fields of a component that set how large an image the network sees
 

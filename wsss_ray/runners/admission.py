@@ -20,7 +20,7 @@ from wsss_ray.core.plugins import behind
 from wsss_ray.core.version import __version__
 from wsss_ray.data.source import DataSplit
 from wsss_ray.engine.records import StageError, missing_shards
-from wsss_ray.engine.workers import data_split
+from wsss_ray.engine.shard_worker import data_split
 from wsss_ray.preflight.estimate import free_disk
 from wsss_ray.runners.cluster import resources
 from wsss_ray.storage.store import RunStore

@@ -16,7 +16,7 @@ from wsss_ray.core.graph import Plan, one_pipeline
 from wsss_ray.core.plan import Stage
 from wsss_ray.engine.failures import Failures
 from wsss_ray.engine.records import StageError, check_unchanged, git_commit, versions
-from wsss_ray.engine.workers import data_split
+from wsss_ray.engine.shard_worker import data_split
 from wsss_ray.reporting.progress import Display
 from wsss_ray.reporting.report import build
 from wsss_ray.runners.admission import admit
@@ -62,7 +62,7 @@ def execute(
                     check_unchanged(store, stage)
                 except ValueError as error:
                     raise StageError(f"stage {stage.name}: {error}", [stage.id]) from error
-        if missing := [stage for stage in plan if not store.is_done(stage)]:
+        if missing := plan.missing(store.is_done):
             needs = job.run.worker_range[1] * (job.run.cpus_per_worker or 1)
             found = nullcontext(have) if have is not None else ray_session(needs_cpus=needs)
             with found as there, Claims(store, attempt()) as claims, display.meters():

@@ -22,7 +22,8 @@ from wsss_ray.config.run import Execution
 from wsss_ray.core.plan import Stage
 from wsss_ray.engine.listing import StoredListing
 from wsss_ray.engine.records import commit_shards, missing_shards
-from wsss_ray.engine.workers import data_split, needs_model, worker_class
+from wsss_ray.engine.shard_worker import data_split, needs_model
+from wsss_ray.engine.workers import worker_class
 from wsss_ray.reporting.progress import Display
 from wsss_ray.runners.causes import WorkerError
 from wsss_ray.storage.shards import list_shards

@@ -43,6 +43,16 @@ MAPS = pa.schema(
         pa.field("grid", pa.list_(pa.float64(), 4)),
     ]
 )
+FEATURES = pa.schema(  # of the sample that a training cuts from the image, and of its mirror image
+    [
+        _ID,
+        pa.field("key", pa.binary()),  # of sample, trunk and form; see nets/frozen.py. Null on error
+        pa.field("mirrored_key", pa.binary()),
+        pa.field("shape", pa.list_(pa.int32(), 3)),  # channels, height, width
+        pa.field("features", pa.binary()),  # float32, row-major, little-endian
+        pa.field("mirrored", pa.binary()),
+    ]
+)
 SEEDS = pa.schema([_ID, pa.field("seed", pa.binary())])  # PNG, labels and 255; null on error
 SCORES = pa.schema(
     [
@@ -94,6 +104,7 @@ class Artifact:
 ARTIFACTS = {
     "images": Artifact(IMAGES, by_row=True, statistics=("image_id", "mask")),  # those of masks tell which images have one
     "saliency": Artifact(SALIENCY),
+    "features": Artifact(FEATURES, by_row=True),
     "maps": Artifact(MAPS),
     "seeds": Artifact(SEEDS, by_row=True),
     "scores": Artifact(SCORES),

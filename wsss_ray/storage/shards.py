@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import math
+from collections import OrderedDict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,8 @@ from wsss_ray.storage.store import Identified, RunStore
 if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
+
+_OPEN_FILES = 64
 
 
 def shard_path(store: RunStore, stage: Identified, shard: int, folder: str = "shards") -> str:
@@ -132,6 +135,36 @@ def open_shard(store: RunStore, stage: Identified, shard: int, schema: str, fold
         raise ValueError(f"{path}: is not a Parquet file of plain columns: {error}; {remedy}") from error
     schemas.check_schema(file.schema_arrow, schema, path)
     return file
+
+
+class OpenShards:
+    """Shards of one schema that stay open, so that single rows are read quickly. Copies in other processes open their own.
+
+    Args:
+        store: The store of the shards.
+        schema: The schema of the shards, a name of `schemas.ARTIFACTS` whose rows are row groups.
+
+    Example:
+        >>> OpenShards(store, "seeds").row(stage, shard=0, row=3, columns=["seed"])["seed"]
+    """
+
+    def __init__(self, store: RunStore, schema: str) -> None:
+        self.store, self.schema = store, schema
+        self._open: OrderedDict[str, pq.ParquetFile] = OrderedDict()
+
+    def __getstate__(self) -> dict[str, object]:
+        return self.__dict__ | {"_open": OrderedDict()}
+
+    def row(self, stage: Identified, shard: int, row: int, columns: list[str]) -> dict[str, Any]:
+        """Read one row. The errors are those of `open_shard`."""
+        path = shard_path(self.store, stage, shard)
+        if path not in self._open:
+            self._open[path] = open_shard(self.store, stage, shard, self.schema)
+            if len(self._open) > _OPEN_FILES:
+                self._open.popitem(last=False)[1].close()
+        self._open.move_to_end(path)
+        record: dict[str, Any] = self._open[path].read_row_group(row, columns=columns, use_threads=False).to_pylist()[0]
+        return record
 
 
 def read_shard(

@@ -9,8 +9,8 @@ from datetime import datetime
 from typing import Any
 
 from wsss_ray.core.plan import Stage
+from wsss_ray.engine.shard_worker import data_split
 from wsss_ray.engine.training_log import LogTail
-from wsss_ray.engine.workers import data_split
 from wsss_ray.reporting.loggers.logger import StepFigures, flatten
 from wsss_ray.reporting.progress import Pace
 from wsss_ray.storage.claims import read_claim

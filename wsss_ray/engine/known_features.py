@@ -1,0 +1,60 @@
+"""Find the features of a frozen trunk that a stage has computed, by the pixels of a sample."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from wsss_ray.core.plan import Stage
+from wsss_ray.storage.shards import OpenShards
+from wsss_ray.storage.store import RunStore
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SAMPLES = {"key": "features", "mirrored_key": "mirrored"}
+"""Columns of the schema `features`: the key of a sample, and its features."""
+
+
+class KnownFeatures:
+    """The features that stages have computed. Data shard k lies beside feature shard k, row by row.
+
+    Args:
+        store: The store of the stages.
+        stages: Finished stages of the kind `features`, such as `Stage.features`. Those that are not finished are left out.
+
+    Example:
+        >>> known = KnownFeatures(store, stage.features)
+        >>> known.find(stage.input("data"), shard=0, row=3, key=trunk.key(image_HWC))
+    """
+
+    def __init__(self, store: RunStore, stages: Sequence[Stage]) -> None:
+        self.by_data: dict[str, list[Stage]] = {}
+        for stage in stages:
+            if store.is_done(stage):
+                self.by_data.setdefault(stage.input("data").id, []).append(stage)
+        self.files = OpenShards(store, "features")
+
+    def __bool__(self) -> bool:
+        return bool(self.by_data)
+
+    def find(self, data: Stage, shard: int, row: int, key: bytes) -> Tensor | None:
+        """Return the features_CHW of a sample of an image, or None if no stage has them.
+
+        Args:
+            data: The ingest stage of the image.
+            shard: The shard of the image.
+            row: The row of the image in the shard.
+            key: The key of the sample, of `FrozenTrunk.key` or `view_key`.
+        """
+        import torch
+
+        for stage in self.by_data.get(data.id, ()):
+            keys = self.files.row(stage, shard, row, [*SAMPLES, "shape"])
+            for name, column in SAMPLES.items():
+                if keys[name] == key:
+                    found = self.files.row(stage, shard, row, [column])[column]
+                    return torch.from_numpy(np.frombuffer(found, np.float32).reshape(keys["shape"]).copy())
+        return None

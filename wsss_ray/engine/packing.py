@@ -1,0 +1,85 @@
+"""Pack images, tags, masks and saliency maps into shards."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from functools import cached_property
+
+from wsss_ray.data.images import normalise_image, normalise_mask, normalise_saliency, shrink
+from wsss_ray.data.source import DataSplit, Item
+from wsss_ray.engine.listing import StoredListing
+from wsss_ray.engine.shard_worker import Row, ShardWorker
+from wsss_ray.storage.shards import read_shard
+
+
+class IngestWorker(ShardWorker):
+    """Pack the images, tags and masks of one split."""
+
+    schema = "images"
+
+    @cached_property
+    def listing(self) -> StoredListing:
+        """Return the listing of the images to pack."""
+        return StoredListing(self.store, self.stage)
+
+    @property
+    def split(self) -> DataSplit:
+        """Return the split, which is the stage's component."""
+        assert isinstance(self.stage.component, DataSplit)
+        return self.stage.component
+
+    def images(self, shard: int) -> Sequence[tuple[str, str | None, Callable[[], Row]]]:
+        """See `ShardWorker.images`."""
+        items = self.listing.shard(shard)
+        return [(item.image_id, item.path, lambda item=item: self.row(item)) for item in items]  # type: ignore[misc]
+
+    def row(self, item: Item) -> Row:
+        """Make the row of an image: the image, its tags and mask, and the digest of its file."""
+        raw = self.split.source.load(item)
+        size = len(raw.image) + (len(raw.mask or b"") if item.mask else 0)  # a drawn mask has no file
+        if item.size and size != item.size:
+            raise ValueError(f"the files have {size} bytes, the plan saw {item.size}: they changed; submit again")
+        image = normalise_image(raw.image, max_pixels=self.split.source.max_pixels)
+        mask = None
+        if raw.mask is not None:
+            labels = len(self.split.classes) + 1
+            mask = normalise_mask(raw.mask, height=image.height, width=image.width, num_labels=labels)
+        image, mask = shrink(image, mask, self.split.source.max_side)
+        return {
+            "tags": list(item.tags),
+            "height": image.height,
+            "width": image.width,
+            "image": image.image,
+            "sha256": hashlib.sha256(raw.image).hexdigest(),
+            "mask": mask,
+        }
+
+    def failed(self, image_id: str) -> list[Row]:
+        """Return no row: an image that cannot be read is left out of the data."""
+        return []
+
+
+class SaliencyWorker(IngestWorker):
+    """Pack saliency maps, aligned with the ingested images."""
+
+    schema = "saliency"
+
+    def images(self, shard: int) -> Sequence[tuple[str, str | None, Callable[[], Row]]]:
+        """See `ShardWorker.images`."""
+        items = {item.image_id: item for item in self.listing.shard(shard)}
+        rows = read_shard(self.store, self.stage.input("like"), shard, "images", columns=["image_id", "height", "width"])
+        return [
+            (row["image_id"], items[row["image_id"]].path, lambda row=row: self.map(items[row["image_id"]], row))  # type: ignore[misc]
+            for row in rows
+        ]
+
+    def map(self, item: Item, image: Row) -> Row:
+        """Make the row of a saliency map, without the id."""
+        source = self.split.source
+        size = {"height": image["height"], "width": image["width"], "max_side": source.max_side}
+        return {"saliency": normalise_saliency(source.load(item).image, max_pixels=source.max_pixels, **size)}
+
+    def failed(self, image_id: str) -> list[Row]:
+        """Return a row without a map, which keeps the shards aligned."""
+        return [{"image_id": image_id, "saliency": None}]
