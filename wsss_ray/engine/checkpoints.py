@@ -86,16 +86,16 @@ def for_inference(net: nn.Module, learner: Learner) -> FrozenTrunk | None:
     """Bring a trained network into its learner's form of inference. It must not be trained or saved afterwards.
 
     Args:
-        net: The network in evaluation mode, which is changed in place.
+        net: The network in evaluation mode and on its device; it is changed in place.
         learner: The learner of the network.
 
     Returns:
         The function that runs the frozen trunk; None if no trunk is frozen.
     """
-    frozen = freeze_trunk(net, learner, threads=1)
+    trunk: nn.Module | None = net.trunk if learner.frozen_trunk is not None else None  # type: ignore[assignment]
+    frozen = FrozenTrunk(trunk, learner.inference, keep=False) if trunk is not None else None
     for part in parts_of(net):
-        if part.forward is not frozen:
-            part.forward = fused(part, learner.inference)
+        part.forward = frozen if part is trunk else fused(part, learner.inference)  # type: ignore[assignment]
     return frozen
 
 

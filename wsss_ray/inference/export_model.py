@@ -113,7 +113,7 @@ def export_model(trained: Trained, out: Path, *, form: ModelForm, image_HWC: Ima
         raise ValueError(f"{out} holds files already; give another folder by --out, or write into it by --overwrite")
     if form == "onnx":
         _onnx()
-    net = Predictor(trained, device="cpu")
+    net = Predictor(trained, device="cpu", inference="plain")
     out.mkdir(parents=True, exist_ok=True)
     why = ""
     for sizes in [InputSizes()] if form == "safetensors" else _attempts(net, image_HWC):
@@ -209,7 +209,7 @@ def _write_onnx(net: Predictor, folder: Path, sizes: InputSizes) -> _Run:
 def _write_safetensors(net: Predictor, folder: Path, sizes: InputSizes) -> _Run:
     (folder / WEIGHTS).write_bytes(net.trained.weights())
     (folder / CONFIG).write_text(json.dumps(config_of(net.trained)), encoding="utf-8")
-    again = Predictor(find_trained(f"{folder}/"), device="cpu")
+    again = Predictor(find_trained(f"{folder}/"), device="cpu", inference="plain")
     return lambda image_BCHW: again(image_BCHW).numpy()
 
 

@@ -14,8 +14,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from torch import Tensor, nn
 
+from wsss_ray.core.contracts import Inference
 from wsss_ray.data.codecs import decode_rgb
 from wsss_ray.data.images import Decoded, fitted, normalise_image, pixels, shrink
+from wsss_ray.engine.checkpoints import for_inference
 from wsss_ray.inference.trained import Trained
 
 if TYPE_CHECKING:
@@ -30,6 +32,7 @@ class Predictor(nn.Module):
     Args:
         trained: The model.
         device: The device, such as "cuda:1". None takes a GPU if there is one.
+        inference: The form of the network, such as "plain" for the network as it was trained. None takes the job's.
 
     Raises:
         ValueError: if the weights are missing or do not fit the network.
@@ -39,11 +42,12 @@ class Predictor(nn.Module):
         >>> label_HW = model.predict("album/holiday.jpg")
     """
 
-    def __init__(self, trained: Trained, *, device: str | None = None) -> None:
+    def __init__(self, trained: Trained, *, device: str | None = None, inference: Inference | None = None) -> None:
         super().__init__()
         self.trained = trained
         self.net = _build(trained)
         self.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval().requires_grad_(False)
+        for_inference(self.net, trained.segmenter.model_copy(update={"inference": inference} if inference else {}))
 
     @property
     def classes(self) -> tuple[str, ...]:

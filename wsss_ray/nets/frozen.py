@@ -31,18 +31,19 @@ class FrozenTrunk:
     """The function image_BCHW -> features_BCHW of a frozen trunk, without gradients.
 
     Args:
-        trunk: module with pretrained weights; it is copied.
+        trunk: module with pretrained weights.
         form: form of inference, "fused" or "bfloat16".
         threads: images that are computed at a time on a CPU, with one thread each.
+        keep: leave the trunk as it is, for a network that is saved later, and bring a copy into this form.
 
     Example:
         >>> net.trunk.forward = FrozenTrunk(net.trunk, "fused", threads=2)
         >>> net(image_BCHW)
     """
 
-    def __init__(self, trunk: nn.Module, form: Inference, *, threads: int = 1) -> None:
+    def __init__(self, trunk: nn.Module, form: Inference, *, threads: int = 1, keep: bool = True) -> None:
         self.salt = _digest([form.encode(), *(_bytes(tensor) for _, tensor in sorted(trunk.state_dict().items()))])
-        self._run = fused(copy.deepcopy(trunk).eval().requires_grad_(False), form)
+        self._run = fused((copy.deepcopy(trunk) if keep else trunk).eval().requires_grad_(False), form)
         self._pool = _single_threads(threads) if threads > 1 else None
         self._given: tuple[int, torch.Size, Tensor] | None = None
         self.find: Find | None = None

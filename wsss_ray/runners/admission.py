@@ -29,6 +29,7 @@ _ANSWER_S = 120.0
 _POLL_S = 1.0
 _OBJECT_STORE = 70e6  # bytes; our rows are only shard numbers, but Ray needs some space to start
 _MAP_BYTES = 30_000  # maps of an image: two tags, 41 x 41, maximum and mean in half precision
+_FEATURE_BYTES = 1_000_000  # features of an image and of its mirror image, zeros packed
 _LABEL_BYTES = 20_000  # a label map or a prediction as PNG
 
 
@@ -99,7 +100,7 @@ def estimate_bytes(store: RunStore, stages: Sequence[Stage]) -> float:
         if stage.kind == "train":
             continue
         split = data_split(stage)
-        each = {"ingest": 0, "localize": _MAP_BYTES}.get(stage.kind, _LABEL_BYTES)
+        each = {"ingest": 0, "features": _FEATURE_BYTES, "localize": _MAP_BYTES}.get(stage.kind, _LABEL_BYTES)
         whole = split.num_images * each + (split.num_bytes if stage.kind == "ingest" else 0)
         total += whole * len(missing_shards(store, stage)) / max(1, split.num_shards)
     return total
