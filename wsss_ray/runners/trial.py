@@ -34,7 +34,7 @@ class SweepRun:
         store: Run store of the sweep and its trials.
         data: Data of the job itself, if trials are planned during the sweep; else None.
         attempt: The name of this attempt. Stages that failed in it are not tried again by other trials.
-        cut: Kind of the last stage of each plan, as `--until` gives it; None for whole plans.
+        cut: Kind of stage after which to stop, as `--until` gives it; None for whole plans.
         have: Resources of the Ray that runs the trials; None before it has started.
 
     Example:
