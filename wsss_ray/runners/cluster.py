@@ -99,7 +99,12 @@ def _token() -> str:
 
 
 def prepare() -> None:
-    """Set the environment variables that Ray's libraries read. Call it before they are imported."""
+    """Set the environment variables that Ray's libraries read. Call it before they are imported. Variables that are set stay.
+
+    Example:
+        >>> prepare()
+        >>> import ray.data
+    """
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
 
@@ -185,7 +190,13 @@ def keep_logs(target: Path) -> None:
 
 
 def resources() -> Resources:
-    """Return the resources of the cluster at this moment. This process must be connected to Ray."""
+    """Return the resources of the cluster at this moment. This process must be connected to Ray.
+
+    Example:
+        >>> with ray_session():
+        ...     print(len(resources().nodes))
+        1
+    """
     import ray
 
     nodes = [

@@ -70,6 +70,10 @@ class SweepRun:
         Raises:
             JobError: if a point of the space is no valid job.
             ValueError: if its plan is not valid.
+
+        Example:
+            >>> work.planned({"index": 1})[0].trial.name
+            'theta 0.15'
         """
         if not self.searches:
             return self.trials[config["index"]]
@@ -110,6 +114,9 @@ def run_trial(config: dict[str, Any], *, work: SweepRun) -> None:
     Args:
         config: Tune configuration of the trial (see `SweepRun.planned`).
         work: Sweep with its trials.
+
+    Example:
+        >>> tuner = tune.Tuner(tune.with_parameters(run_trial, work=work), param_space={"index": tune.grid_search([0, 1])})
     """
     prepare()
     from ray import tune
@@ -205,6 +212,9 @@ def write_row(work: SweepRun, one: TrialJob, row: TrialRow) -> None:
         work: Sweep of the trial.
         one: The trial.
         row: Its row.
+
+    Example:
+        >>> write_row(work, one, trial_row(work, one, plan, state="failed", error="stage seed: the disk is full"))
     """
     work.store.write_json(row_path(work, one), asdict(row))
 
@@ -240,11 +250,18 @@ class TrialDisplay(Display):
         self.report({"said": text})
 
     def meter(self, label: str, total: int, unit: str, already: int = 0) -> Meter:
-        """Return the meter of a new stage."""
+        """Return the meter of a new stage. See `Display.meter`."""
         return TrialMeter(self, label, total, unit, already)
 
     def report(self, found: dict[str, Any]) -> None:
-        """Report to Tune, which may end the trial here."""
+        """Report to Tune.
+
+        Args:
+            found: Values by name, beside the trial's label.
+
+        Raises:
+            SystemExit: if Tune ends the trial here.
+        """
         from ray import tune
 
         with self._lock:
@@ -262,7 +279,7 @@ class TrialMeter(Meter):
     _percent = 0
 
     def to(self, done: int, note: str = "", loss: float | None = None) -> None:
-        """Set the number of finished items, and report the loss of the watched stage."""
+        """Set the number of finished items, and report the loss of the watched stage. See `Meter.to`."""
         self.done = done
         self._pace.at(time.monotonic(), done)
         percent = int(100 * done / max(1, self.total))
