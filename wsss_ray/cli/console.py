@@ -207,6 +207,10 @@ def known_run(store: RunStore, run: str) -> dict[str, Any]:
 
     Raises:
         SystemExit: if the store has no such run.
+
+    Example:
+        >>> [stage["name"] for stage in known_run(store, "pets")["stages"]][-1]
+        'miou'
     """
     names = store.names(store.path("runs"))
     path = store.run_path(run, "run.json")

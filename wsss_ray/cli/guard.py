@@ -77,6 +77,10 @@ def guard() -> None:
 
     Raises:
         SystemExit: in the parent, when the child has ended.
+
+    Example:
+        >>> join(address)
+        >>> guard()  # from here on, this is the child
     """
     if _GUARDED in os.environ:
         atexit.register(os.write, int(os.environ.pop(_GUARDED)), b".")
