@@ -37,15 +37,31 @@ _END = {"SUCCEEDED": 0, "FAILED": 2, "STOPPED": 130}
 
 @dataclass(frozen=True)
 class Shipment:
-    """A command to run on a cluster, with everything that it needs there."""
+    """A command to run on a cluster, with everything that it needs there.
+
+    Attributes:
+        run: Name of the run.
+        store: URI of the run's store, as the machines of the cluster see it.
+        arguments: Arguments of the command.
+        again: Arguments of the command that resumes the run, for messages.
+        texts: Contents of further files, by their path in the working folder.
+        includes: Modules and packages of the user to send along.
+        plugins: Modules that must be installed on the cluster.
+        excludes: Patterns of files not to send, such as `mine/data/*`.
+        python: Interpreter on the cluster; None for the default.
+
+    Example:
+        >>> texts = {"job.yaml": "name: pets"}
+        >>> Shipment("pets", "s3://bucket/runs", arguments=("submit", "job.yaml"), again=("resume", "pets"), texts=texts)
+    """
 
     run: str
     store: str
     arguments: tuple[str, ...]
-    again: tuple[str, ...]  # arguments of the command that resumes it
+    again: tuple[str, ...]
     texts: dict[str, str]
     includes: tuple[Path, ...] = ()
-    plugins: tuple[str, ...] = ()  # modules that must be installed on the cluster
+    plugins: tuple[str, ...] = ()
     excludes: tuple[str, ...] = ()
     python: str | None = None
 
@@ -110,6 +126,9 @@ def send(shipment: Shipment, address: str, *, detach: bool, force: bool) -> NoRe
 
     Raises:
         SystemExit: always. The code is 0 after success or when detached, 2 after a failure, 130 if stopped.
+
+    Example:
+        >>> send(shipment, "http://head:8265", detach=True, force=False)  # prints the id of the attempt, then exits
     """
     import getpass
     from contextlib import suppress

@@ -15,7 +15,18 @@ _SKIPPED = (OSError, ValueError, LookupError, TypeError)  # completion prints no
 
 
 def run_names(ctx: typer.Context, incomplete: str) -> list[str]:
-    """List the runs of the store."""
+    """List the runs of the store that begin with what is typed; none if the store cannot be read.
+
+    Args:
+        ctx: The command line so far.
+        incomplete: Beginning of a name.
+
+    Example:
+        >>> ctx = typer.Context(typer.core.TyperCommand("show"))
+        >>> ctx.params = {"store": "/nfs/runs"}
+        >>> run_names(ctx, "p")
+        ['pets']
+    """
     folder = _runs(ctx)
     try:
         return sorted(path.name for path in folder.iterdir() if path.name.startswith(incomplete) and path.is_dir())
@@ -24,12 +35,12 @@ def run_names(ctx: typer.Context, incomplete: str) -> list[str]:
 
 
 def label_stages(ctx: typer.Context, incomplete: str) -> list[str]:
-    """List the stages of the given run that may hold label maps."""
+    """List the stages of the given run that may hold label maps. The arguments are those of `run_names`."""
     return _stages(ctx, ("seed", "evaluate"), incomplete)
 
 
 def trained_stages(ctx: typer.Context, incomplete: str) -> list[str]:
-    """List the train stages of the given run."""
+    """List the train stages of the given run. The arguments are those of `run_names`."""
     return _stages(ctx, ("train",), incomplete)
 
 

@@ -40,7 +40,19 @@ INTERRUPTED = "interrupted; what was done is kept, submit again to go on"
 
 
 def load(job_file: Path, override: list[str] | None) -> LoadedJob:
-    """Read and validate a job file. Exit with one line per mistake."""
+    """Read and validate a job file. Exit with one line per mistake.
+
+    Args:
+        job_file: The job file.
+        override: Texts `a.b=value`, as `--set` takes them.
+
+    Raises:
+        SystemExit: if the job is not valid.
+
+    Example:
+        >>> load(Path("jobs/demo.yaml"), ["run.seed=1"]).job.run.seed
+        1
+    """
     from wsss_ray.config.document import JobError
     from wsss_ray.config.job import read_job
 
@@ -53,7 +65,25 @@ def load(job_file: Path, override: list[str] | None) -> LoadedJob:
 def plan_here(
     loaded: LoadedJob, store: str | None, until: Until, listed: Listed | None = None
 ) -> tuple[JobConfig, Plan, RunStore]:
-    """Return the job with absolute data paths, its plan and its store. Exit with one line per mistake."""
+    """Plan a job as this machine sees its data. Exit with one line per mistake.
+
+    Args:
+        loaded: The job.
+        store: URI of the run store; None for the job's own.
+        until: Kind of stage after which to stop (see `core.plan.until`); None for the whole plan.
+        listed: Data that is known; the data that is listed now is added to it.
+
+    Returns:
+        The job with absolute data paths, its plan and its store.
+
+    Raises:
+        SystemExit: if the data or the store cannot be used.
+
+    Example:
+        >>> job, plan, store = plan_here(load(Path("jobs/demo.yaml"), None), "runs", "seed")
+        >>> [stage.kind for stage in plan]
+        ['ingest', 'train', 'localize', 'seed', 'evaluate']
+    """
     from wsss_ray.config.job import plans_of
     from wsss_ray.config.paths import located
 
@@ -66,7 +96,7 @@ def plan_here(
 
 
 def check_loggers(job: JobConfig) -> None:
-    """Exit if this process cannot use a logger of the job."""
+    """Exit if this process cannot use a logger of the job. No server is contacted."""
     for logger in job.run.loggers:
         try:
             logger.check()
@@ -75,7 +105,21 @@ def check_loggers(job: JobConfig) -> None:
 
 
 def plan_trials(loaded: LoadedJob, until: Until, listed: Listed) -> list[tuple[TrialJob, Plan]]:
-    """Return the jobs of a sweep that are known before its start, each with its plan. Exit with one line per mistake."""
+    """Plan the trials of a sweep that are known before its start. Exit with one line per mistake.
+
+    Args:
+        loaded: The job with the sweep.
+        until: Kind of stage after which to stop (see `core.plan.until`); None for whole plans.
+        listed: Data that is known; the data that is listed now is added to it.
+
+    Returns:
+        The jobs with absolute data paths, each with its plan. There are none if the sweep chooses trials as results come in.
+
+    Example:
+        >>> loaded = load(Path("jobs/sweeps/demo_theta.yaml"), None)
+        >>> plan_trials(loaded, None, {})[0][0].trial.name
+        'theta 0.1'
+    """
     from wsss_ray.config.document import JobError
     from wsss_ray.config.job import plans_of
     from wsss_ray.config.paths import located
@@ -93,7 +137,19 @@ def plan_trials(loaded: LoadedJob, until: Until, listed: Listed) -> list[tuple[T
 
 
 def open_store(uri: str, *, must_exist: bool = False) -> RunStore:
-    """Open a run store. Exit if the URI is no store or, with `must_exist`, if there is none yet."""
+    """Open a run store.
+
+    Args:
+        uri: Folder or URI of the store.
+        must_exist: True exits if there is no store yet.
+
+    Raises:
+        SystemExit: if the URI is no store, or names a file.
+
+    Example:
+        >>> open_store("/nfs/runs").uri
+        '/nfs/runs'
+    """
     from wsss_ray.storage.store import RunStore
 
     try:
@@ -118,7 +174,15 @@ def check_out(folder: Path) -> None:
 
 @contextmanager
 def exit_on_stage_error(store: RunStore) -> Iterator[None]:
-    """Exit with one clear message if a stage, the store or the cluster fails in this block."""
+    """Exit with one clear message if a stage, the store or the cluster fails in this block, or if the user interrupts it.
+
+    Raises:
+        SystemExit: with code 2 after a failure, 130 after an interrupt.
+
+    Example:
+        >>> with exit_on_stage_error(store):
+        ...     report = execute(job, plan, store, Display())
+    """
     from wsss_ray.engine.records import StageError
 
     try:
@@ -135,7 +199,19 @@ def exit_on_stage_error(store: RunStore) -> Iterator[None]:
 
 
 def known_run(store: RunStore, run: str) -> dict[str, Any]:
-    """Return the content of a run's `run.json`. Exit if there is no such run."""
+    """Return the content of a run's `run.json`.
+
+    Args:
+        store: The store of the run.
+        run: Name of the run.
+
+    Raises:
+        SystemExit: if the store has no such run.
+
+    Example:
+        >>> [stage["name"] for stage in known_run(store, "pets")["stages"]][-1]
+        'miou'
+    """
     names = store.names(store.path("runs"))
     path = store.run_path(run, "run.json")
     if run not in names or not store.exists(path):
@@ -159,7 +235,16 @@ def count_done(plan: Plan, store: RunStore) -> int:
 
 
 def score_table(scores: list[tuple[str, Any]]) -> None:
-    """Print a table of scores from the records of evaluate stages."""
+    """Print a table of scores.
+
+    Args:
+        scores: Names and records of evaluate stages. Without any, nothing is printed.
+
+    Example:
+        >>> score_table([(stage.name, store.record(stage)) for stage in plan if stage.kind == "evaluate"])
+        score  images  mIoU   precision  recall  coverage
+        miou   8       0.872  0.993      0.879   1.000
+    """
     if not scores:
         return
     names = ("miou", "precision", "recall", "coverage")
@@ -173,7 +258,19 @@ def figure(value: float | None) -> str:
 
 
 def table(header: list[str], rows: list[list[str]], *, right: Collection[str] = ()) -> None:
-    """Print aligned columns, two spaces apart. Columns named in `right` are aligned to the right, for numbers."""
+    """Print aligned columns, two spaces apart.
+
+    Args:
+        header: Names of the columns.
+        rows: Cells of each row, one for each column.
+        right: Names of the columns to align to the right, for numbers.
+
+    Example:
+        >>> table(["stage", "time"], [["seed", "9 s"], ["evaluate", "12 s"]], right=["time"])
+        stage     time
+        seed       9 s
+        evaluate  12 s
+    """
     columns = [[name, *(row[place] for row in rows)] for place, name in enumerate(header)]
     widths = [max(map(len, column)) for column in columns]
     aligned = [
@@ -185,6 +282,15 @@ def table(header: list[str], rows: list[list[str]], *, right: Collection[str] = 
 
 
 def fail(message: str, code: int = 2) -> NoReturn:
-    """Print an error message, one line per mistake, and exit."""
+    """Print an error message and exit.
+
+    Args:
+        message: The message, one line per mistake.
+        code: Exit code.
+
+    Example:
+        >>> fail("--out labels: is a file; give a folder")
+        error: --out labels: is a file; give a folder
+    """
     typer.echo(f"error: {message}", err=True)
     raise SystemExit(code)

@@ -26,7 +26,12 @@ _PR_SET_PDEATHSIG = 1
 
 
 def parse_address_or_exit(address: str) -> Address:
-    """Parse an address. Exit if it is not valid."""
+    """Parse an address. Exit if it is not valid.
+
+    Example:
+        >>> parse_address_or_exit("http://head:8265").kind
+        'jobs'
+    """
     from wsss_ray.deploy.address import AddressError, parse_address
 
     try:
@@ -36,7 +41,19 @@ def parse_address_or_exit(address: str) -> Address:
 
 
 def join(address: Address) -> None:
-    """Set RAY_ADDRESS to a running cluster that this process will drive. Exit if nothing answers there."""
+    """Set RAY_ADDRESS to a running cluster that this process will drive.
+
+    Args:
+        address: Address of kind "driver".
+
+    Raises:
+        SystemExit: if nothing answers there, or its token cannot be used.
+
+    Example:
+        >>> join(parse_address_or_exit("auto"))
+        >>> os.environ["RAY_ADDRESS"]
+        'auto'
+    """
     from wsss_ray.deploy.address import AddressError, check_open, find_token
 
     if address.text == "auto":
@@ -54,7 +71,16 @@ def join(address: Address) -> None:
 def guard() -> None:
     """Run the command in a child if this process is about to drive a cluster. Say how it ended, and exit with its code.
 
-    When the head node is gone, Ray kills the process that drives the cluster at once and without a message.
+    When the head node is gone, Ray kills the process that drives the cluster at once and without a message. Call this after
+    `join`, and before anything is done that must not be done twice. It returns at once in the child, and if RAY_ADDRESS is not
+    set.
+
+    Raises:
+        SystemExit: in the parent, when the child has ended.
+
+    Example:
+        >>> join(address)
+        >>> guard()  # from here on, this is the child
     """
     if _GUARDED in os.environ:
         atexit.register(os.write, int(os.environ.pop(_GUARDED)), b".")

@@ -63,7 +63,15 @@ def init(folder: FolderPath, out: Out = Path("job.yaml"), tags: Tags = None, mas
 
 @contextmanager
 def show_progress() -> Iterator[Callable[[str, int], Callable[[int], None]]]:
-    """Show progress on the error stream, so that the output can be piped."""
+    """Show progress on the error stream, so that the output can be piped.
+
+    The block gets a function of a label and the number of files. It returns the function to call with each number of files done.
+
+    Example:
+        >>> with show_progress() as watch:
+        ...     done = watch("masks", 2)
+        ...     done(1)
+    """
     from rich.console import Console
 
     from wsss_ray.reporting.progress import Display

@@ -30,6 +30,10 @@ def heard() -> Iterator[None]:
 
     Python drops an exception that a signal's handler raises inside a weak reference's callback or a destructor. This block raises
     it again.
+
+    Example:
+        >>> with heard():
+        ...     app()
     """
     for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL)):
         if signal.getsignal(number) == signal.SIG_IGN:
@@ -53,7 +57,12 @@ def heard() -> Iterator[None]:
 
 @contextmanager
 def unwound_by_sigterm() -> Iterator[None]:
-    """Raise `Ended` on SIGTERM, so that clean-up runs."""
+    """Raise `Ended` on SIGTERM in this block, so that clean-up runs. Outside the main thread, do nothing.
+
+    Example:
+        >>> with unwound_by_sigterm(), TemporaryDirectory() as folder:  # the folder is deleted after SIGTERM too
+        ...     work_in(folder)
+    """
 
     def end(number: int, _frame: FrameType | None) -> NoReturn:
         raise Ended(128 + number)
@@ -69,7 +78,11 @@ def unwound_by_sigterm() -> Iterator[None]:
 
 
 def interrupt_once() -> Callable[[int, FrameType | None], None]:
-    """Return a handler of SIGINT that counts signals within a second as one: a terminal and a parent may both send it."""
+    """Return a handler of SIGINT that counts signals within a second as one: a terminal and a parent may both send it.
+
+    Example:
+        >>> signal.signal(signal.SIGINT, interrupt_once())
+    """
     last = float("-inf")
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:

@@ -56,7 +56,15 @@ def status(run: AnyRun = None, store: OpenStore = "runs", as_json: AsJson = Fals
 
 
 def at(found: RunStatus | SweepStatus) -> list[str]:
-    """Return cells for a run or sweep: stages done, the current stage, its progress, rate, and time left."""
+    """Return the progress cells of a run or sweep.
+
+    Returns:
+        Stages done, the current stage, its progress, its rate, and the time left. A sweep has only its trials.
+
+    Example:
+        >>> at(run_status(store, "pets"))
+        ['2/5', 'segmenter', '40/90 steps', '11.2 steps/s', '0:00:04']
+    """
     from wsss_ray.reporting.status import SweepStatus
 
     if isinstance(found, SweepStatus):

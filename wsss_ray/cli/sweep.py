@@ -18,7 +18,22 @@ if TYPE_CHECKING:
 
 
 def submit_sweep(loaded: LoadedJob, store: RunStore, until: Until, listed: Listed) -> None:
-    """Run the trials of a job's sweep and print their results. `listed` holds the data of the job itself."""
+    """Run the trials of a job's sweep and print their results.
+
+    Args:
+        loaded: The job with the sweep.
+        store: Run store.
+        until: Kind of stage after which to stop (see `core.plan.until`); None for whole plans.
+        listed: Data of the job itself, as `plan_here` fills it.
+
+    Raises:
+        SystemExit: if the sweep or any of its trials fails.
+
+    Example:
+        >>> listed = {}
+        >>> _, _, store = plan_here(loaded, None, None, listed)
+        >>> submit_sweep(loaded, store, None, listed)
+    """
     from wsss_ray.config.paths import located
     from wsss_ray.config.sweep import result_table
     from wsss_ray.reporting.progress import Display
@@ -59,7 +74,16 @@ def submit_sweep(loaded: LoadedJob, store: RunStore, until: Until, listed: Liste
 
 
 def say_trials(sweep: Sweep, trials: list[tuple[TrialJob, Plan]], store: RunStore) -> None:
-    """Print the trials of a sweep and how many stages they share."""
+    """Print the trials of a sweep and how many stages they share.
+
+    Args:
+        sweep: The sweep.
+        trials: The trials with their plans; none if they are chosen as results come in.
+        store: Run store, which has the stages that are done.
+
+    Example:
+        >>> say_trials(loaded.sweep, plan_trials(loaded, None, {}), store)
+    """
     if not trials:
         fields = ", ".join(sweep.space)
         how = "bred in generations" if sweep.search == "random" else f"chosen by {sweep.search} as results come in"

@@ -12,7 +12,18 @@ from wsss_ray.storage.store import Identified, RunStore
 
 
 class Failures:
-    """The stages that failed in one attempt. The trials of a sweep share stages, and do not try a failed one again."""
+    """The stages that failed in one attempt. The trials of a sweep share stages, and do not try a failed one again.
+
+    Args:
+        store: The store of the stages.
+        attempt: The name of the attempt. Failures that another attempt noted do not count.
+
+    Example:
+        >>> failures = Failures(store, attempt="pets-1")
+        >>> failures.note(StageError("stage seed: the disk is full", [stage.id]))
+        >>> failures.of(stage.id)
+        'stage seed: the disk is full'
+    """
 
     def __init__(self, store: RunStore, attempt: str) -> None:
         self.store, self.attempt = store, attempt
@@ -43,7 +54,19 @@ class Failures:
 
 
 def failure_of(store: RunStore, stage_id: str) -> dict[str, Any] | None:
-    """Read why a stage failed when it was last tried (error, logs, attempt, time); None if it has no noted failure."""
+    """Read why a stage failed when it was last tried.
+
+    Args:
+        store: The store of the stage.
+        stage_id: The id of the stage.
+
+    Returns:
+        `error` (one line), `logs`, `attempt` and `time` (ISO 8601); None if the stage has no noted failure.
+
+    Example:
+        >>> failure_of(store, stage.id)["error"]
+        'stage seed: the disk is full'
+    """
     try:
         found: dict[str, Any] = store.read_json(_path(store, stage_id))
     except FileNotFoundError:

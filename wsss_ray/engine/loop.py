@@ -20,9 +20,15 @@ from wsss_ray.nets.modules import unwrapped
 
 @dataclass(frozen=True)
 class Step:
-    """The result of one optimiser step. Losses are averaged over the global batch; `step` counts the steps done so far.
+    """The result of one optimiser step.
 
-    `waited` is the part of `seconds` in which this worker waited for images or for online labels.
+    Attributes:
+        step: Number of steps done so far, this one included.
+        epoch: Passes over the data so far.
+        terms: Loss terms by name, each averaged over the global batch.
+        lr: Learning rate of the first group of parameters.
+        seconds: Duration of the step.
+        waited: The part of `seconds` in which this worker waited for images or for online labels.
     """
 
     step: int
@@ -54,13 +60,31 @@ def fit(
     num_images: int,
     device: torch.device,
 ) -> Iterator[Step]:
-    """Train from step `start` to `total`. `batches` gives one list of micro-batches per step.
+    """Train from step `start` to `total`.
 
     The gradient is that of the mean loss over the global batch, for any split into workers and micro-batches. The copy of the
     losses to the host starts before the last backward pass and is awaited after it, so that the GPU has work in the meantime.
 
+    Args:
+        net: The network, wrapped for distributed training if there are several workers.
+        learner: Gives the loss, the schedule and the size of the global batch.
+        optimizer: The optimiser. Each of its groups has a `base_lr`, which the schedule multiplies.
+        batches: Gives one list of micro-batches per step: this worker's share of the global batch.
+        start: Number of steps that are done already.
+        total: Number of steps of the whole training.
+        num_images: Number of training images.
+        device: The device of the network.
+
+    Yields:
+        The result of each step, after the weights have changed.
+
     Raises:
         FloatingPointError: if a loss is not finite. The optimiser step is then not taken.
+
+    Example:
+        >>> steps = fit(net, learner, optimizer, batches, start=0, total=2, num_images=100, device=torch.device("cpu"))
+        >>> [step.step for step in steps]
+        [1, 2]
     """
     distributed = is_distributed()
     world = torch.distributed.get_world_size() if distributed else 1

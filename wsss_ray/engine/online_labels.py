@@ -32,13 +32,18 @@ Labels = dict[int, Tensor]
 
 
 class LabelMakers:
-    """Make labels of images in other processes, or in this process if there is no pool."""
+    """Make labels of images in other processes, or in this process if there is no pool.
+
+    Args:
+        learner: Makes the labels, by `online_label`.
+        pool: The other processes; None for this process.
+    """
 
     def __init__(self, learner: OnlineSegmenter, pool: ProcessPoolExecutor | None) -> None:
         self.learner, self.pool = learner, pool
 
     def start(self, evidence: Evidence) -> Future[LabelArray]:
-        """Start to make the label of one image."""
+        """Start to make the label of one image. The result is label_HW of its crop."""
         if self.pool is not None:
             return self.pool.submit(self.learner.online_label, evidence)
         done: Future[LabelArray] = Future()
@@ -48,7 +53,16 @@ class LabelMakers:
 
 @contextmanager
 def label_makers(learner: OnlineSegmenter, workers: int) -> Iterator[LabelMakers]:
-    """Run `workers` processes that make labels; with 0 this process makes them."""
+    """Run processes that make labels, inside the `with` block.
+
+    Args:
+        learner: Makes the labels.
+        workers: Number of processes; with 0 this process makes the labels.
+
+    Example:
+        >>> with label_makers(learner, workers=2) as makers:
+        ...     label_HW = makers.start(evidence).result()
+    """
     if not workers:
         yield LabelMakers(learner, None)
         return
@@ -61,6 +75,20 @@ class OnlineBatches(Iterator[list[Batch]]):
     """The batches of one worker with their labels.
 
     `worked` is the time in seconds that the last `next` spent on evidence, not on waiting.
+
+    Args:
+        net: The network that is being trained, which also gives the evidence.
+        learner: Gives `evidence`, and `ahead`: the number of steps by which labels are started early.
+        batches: The batches without labels, from step `start` on.
+        makers: Make the labels.
+        start: Number of steps that are done already.
+        device: The device of the network.
+        made: Labels of a checkpoint, by step: label_BHW of this worker's share of the batch.
+
+    Example:
+        >>> with label_makers(learner, workers=0) as makers:
+        ...     online = OnlineBatches(net, learner, batches, makers, start=0, device=torch.device("cpu"), made={})
+        ...     micros = next(online)  # with labels in seeds_BEHW, where E is 1
     """
 
     def __init__(
@@ -112,7 +140,16 @@ class OnlineBatches(Iterator[list[Batch]]):
 
 
 def gather(mine: Labels) -> Labels:
-    """Assemble the labels of global batches from those of all workers: worker r of W has every W-th image."""
+    """Assemble the labels of global batches from those of all workers: worker r of W has every W-th image, from image r on.
+
+    All workers must call it together. Without distributed training, the labels stay as they are.
+
+    Args:
+        mine: The labels of this worker, by step. All workers have the same steps.
+
+    Example:
+        >>> labels = gather(online.pending())
+    """
     if not is_distributed():
         return mine
     parts: list[Any] = [None] * torch.distributed.get_world_size()

@@ -36,6 +36,11 @@ class StageError(RuntimeError):
         what: Name of the stage, and the cause; the first line of the message.
         stages: Ids of the stages that cannot be made.
         logs: Where to find the logs; the second line of the message.
+
+    Example:
+        >>> print(StageError("stage seed: the disk is full", [stage.id], logs="runs/pets/logs"))
+        stage seed: the disk is full
+        logs: runs/pets/logs; what was done is kept
     """
 
     def __init__(self, what: str, stages: Sequence[str] = (), logs: str | None = None) -> None:
@@ -58,6 +63,10 @@ def make_record(
 
     Returns:
         The record, ready for `RunStore.commit`.
+
+    Example:
+        >>> counts = {"images": 100, "steps": 10, "errors": 0}
+        >>> store.commit(stage, make_record(stage, started=began, finished=time.time(), counts=counts, metrics={}))
     """
     return {
         "id": stage.id,
@@ -100,6 +109,11 @@ def commit_shards(
     Raises:
         StageError: if more images failed. The shards with failures are then deleted, first those of `readers`, so that the next
             submit makes them again.
+
+    Example:
+        >>> commit_shards(store, stage, started=began, finished=time.time(), max_bad_fraction=0.01)
+        >>> store.is_done(stage)
+        True
     """
     shards, failed, known = list_shards(store, stage), list_shards(store, stage, "errors"), made or {}
     with ThreadPoolExecutor(_READERS) as pool:
@@ -146,6 +160,12 @@ def check_unchanged(store: RunStore, stage: Stage) -> None:
 
     Raises:
         StageError: if a file has new content, but the same name, tags and size.
+        ValueError: if the data is listed again and its listing differs from the planned one.
+
+    Example:
+        >>> for stage in plan:
+        ...     if stage.kind == "ingest":
+        ...         check_unchanged(store, stage)
     """
     record, worker = store.record(stage), worker_class(stage)(store, stage)
     if record is None or type(worker) is not IngestWorker:
@@ -183,6 +203,11 @@ def score(store: RunStore, stage: Stage) -> dict[str, Any]:
     Returns:
         The metrics of the stage's record. `scored` is the number of images with a mask. `precision` and `recall` are means over
         the labels for which they are defined; `class_precision` and `class_recall` have one value per label.
+
+    Example:
+        >>> metrics = score(store, stage)
+        >>> metrics["miou"], metrics["scored"]
+        (0.62, 1449)
     """
     labels, scored = len(data_split(stage).classes) + 1, 0
     matrix = dense([], [], labels)
@@ -211,13 +236,27 @@ def missing_shards(store: RunStore, stage: Stage) -> list[int]:
     Args:
         store: The store of the stage.
         stage: The per-image stage.
+
+    Returns:
+        The numbers of the shards, in ascending order.
+
+    Example:
+        >>> for shard in missing_shards(store, stage):
+        ...     worker_class(stage)(store, stage)(shard)
     """
     return sorted(set(range(data_split(stage).num_shards)) - set(list_shards(store, stage)))
 
 
 @lru_cache
 def versions() -> dict[str, str]:
-    """Return the versions of this package, of the packages that its numbers depend on, and of the installed plug-ins."""
+    """Return the versions of this package, of the packages that its numbers depend on, and of the installed plug-ins.
+
+    A package that is missing has the version `not installed`.
+
+    Example:
+        >>> sorted(versions())[:3]
+        ['numpy', 'pillow', 'pyarrow']
+    """
     found = {"wsss-ray": __version__, "python": platform.python_version()}
     for package in _PACKAGES:
         try:
@@ -229,7 +268,10 @@ def versions() -> dict[str, str]:
 
 @lru_cache
 def git_commit() -> str | None:
-    """Return the commit of the running code; None if it does not run from a git checkout."""
+    """Return the commit of the running code; None if it does not run from a git checkout.
+
+    The commit has 40 digits, and ends in `-dirty` if files of the checkout were changed.
+    """
     folder = PACKAGE.parent
     if not (folder / ".git").exists():
         return None

@@ -25,12 +25,33 @@ Row = dict[str, Any]
 
 
 def log_path(store: RunStore, stage_id: str) -> str:
-    """Return the path of the log of a training."""
+    """Return the path of the log of a training.
+
+    Args:
+        store: The store of the training.
+        stage_id: The id of the train stage.
+
+    Example:
+        >>> log_path(RunStore("/nfs/runs"), "train-0123456789abcdef")
+        '/nfs/runs/stages/train-0123456789abcdef/metrics.jsonl'
+    """
     return store.path("stages", stage_id, FILE)
 
 
 def read_log(store: RunStore, stage_id: str) -> list[Row]:
-    """Read the rows of the log of a training, by step; none if there is no log."""
+    """Read the rows of the log of a training.
+
+    Args:
+        store: The store of the training.
+        stage_id: The id of the train stage.
+
+    Returns:
+        The rows, by step; none if there is no log.
+
+    Example:
+        >>> [(row["step"], row["loss"]) for row in read_log(store, stage.id)]
+        [(20, 0.41), (40, 0.36)]
+    """
     path = log_path(store, stage_id)
     return parse_log(store.read(path)) if store.exists(path) else []
 
@@ -49,7 +70,20 @@ def parse_log(data: bytes) -> list[Row]:
 
 
 def last_rows(store: RunStore, stage_id: str, count: int) -> list[Row]:
-    """Read at most `count` rows from the end of a log, without the rest of the file."""
+    """Read rows from the end of a log, without the rest of the file.
+
+    Args:
+        store: The store of the training.
+        stage_id: The id of the train stage.
+        count: The most rows to return. There may be fewer: only the last 16 KiB are read.
+
+    Returns:
+        The rows, by step; none if there is no log.
+
+    Example:
+        >>> last_rows(store, stage.id, 1)[0]["step"]
+        40
+    """
     path = log_path(store, stage_id)
     if not store.exists(path):
         return []
@@ -60,13 +94,29 @@ def last_rows(store: RunStore, stage_id: str, count: int) -> list[Row]:
 
 
 class LogTail:
-    """Read the new rows of a log while its training goes on."""
+    """Read the new rows of a log while its training goes on.
+
+    Args:
+        store: The store of the training.
+        stage_id: The id of the train stage.
+
+    Example:
+        >>> tail = LogTail(store, stage.id)
+        >>> [row["step"] for row in tail.rows()]
+        [20, 40]
+        >>> tail.rows()
+        []
+    """
 
     def __init__(self, store: RunStore, stage_id: str) -> None:
         self._tail = LineTail(store, log_path(store, stage_id))
 
     def rows(self) -> list[Row]:
-        """Return the rows added since the last call, or all if the log was written anew. Raises OSError."""
+        """Return the rows added since the last call, or all if the log was written anew.
+
+        Raises:
+            OSError: if the log cannot be read.
+        """
         return [json.loads(line) for line in self._tail.lines()]
 
 
@@ -75,6 +125,17 @@ class MetricsLog:
 
     Lines of an earlier attempt after step `start` are dropped. The time between two writes is at least one second, and at least
     100 times the duration of the last write, so a long file on a slow store takes at most 1 % of the time.
+
+    Args:
+        store: The store of the training.
+        stage: The train stage.
+        start: Number of steps that are done already.
+        every: Steps from one line to the next.
+
+    Example:
+        >>> log = MetricsLog(store, stage, start=0, every=20)
+        >>> log.add(step, batch_size=16, flush=True)
+        >>> log.take()()  # writes the lines now
     """
 
     def __init__(self, store: RunStore, stage: Identified, start: int, *, every: int) -> None:
@@ -89,9 +150,14 @@ class MetricsLog:
         self._next = time.monotonic()
 
     def add(self, step: Step, batch_size: int, *, flush: bool, miou: float | None = None) -> None:
-        """Note a step. Every `every` steps, and at a checkpoint (`flush`), add a line with the mean losses since the last one.
+        """Note a step. Every `every` steps, and at a checkpoint, add a line with the mean losses since the last one.
 
-        A score (`miou`) goes into that line. If no line is due, it gets a line of its own, which changes no mean.
+        Args:
+            step: The result of the step.
+            batch_size: Number of images in the global batch.
+            flush: Add a line even if none is due.
+            miou: A score on validation images. It goes into that line. If no line is due, it gets a line of its own, which
+                changes no mean.
         """
         self._since.append(step)
         when = {"step": step.step, "epoch": round(step.epoch, 4), "time": round(time.time(), 3)}
@@ -119,7 +185,11 @@ class MetricsLog:
         return len(self._text) > self._written and time.monotonic() > self._next
 
     def take(self) -> Callable[[], None]:
-        """Copy the present lines. The returned function writes them."""
+        """Copy the present lines.
+
+        Returns:
+            A function that writes the copy. It raises OSError if the file cannot be written.
+        """
         lines, self._written = bytes(self._text), len(self._text)
 
         def commit() -> None:

@@ -32,7 +32,13 @@ PLAIN = MultiScale(scales=(1.0,), flip=False, crf=None)
 
 @dataclass(frozen=True)
 class Validation:
-    """Settings of validation: score every `every` steps, on `images` images of the ingest stage `data`."""
+    """Settings of validation.
+
+    Attributes:
+        data: Ingest stage with the validation images.
+        every: Steps from one score to the next. The last step is scored too.
+        images: Number of images with masks to score, at most.
+    """
 
     data: Stage
     every: int
@@ -42,7 +48,18 @@ class Validation:
 def validation_of(plan: Plan, stage: Stage, *, every: int | None, images: int) -> Validation | None:
     """Choose the validation data of a training: the data of the first evaluate stage that scores its model.
 
-    Returns None if no stage scores the model, or `every` is None.
+    Args:
+        plan: The plan with the training.
+        stage: The train stage.
+        every: Steps from one score to the next; None for no validation.
+        images: Number of images to score, at most.
+
+    Returns:
+        The settings; None if no stage scores the model, or `every` is None.
+
+    Example:
+        >>> validation_of(plan, stage, every=500, images=100).data.name
+        'images-val'
     """
     scored = [one for one in plan if one.kind == "evaluate" and stage.id in [model.id for model in one.all("model")]]
     return Validation(scored[0].input("data"), every, images) if scored and every is not None else None
@@ -52,6 +69,18 @@ class Validator:
     """Score the network on one worker's share of the validation images. All workers must call it at the same steps.
 
     The images are the first ones in the order of a key drawn from their ids, so every training on that data uses the same ones.
+
+    Args:
+        validation: The settings.
+        store: The store of the validation images.
+        stage: The train stage, whose component is a segmenter.
+        rank: Number of this worker, from 0.
+        world: Number of workers.
+
+    Example:
+        >>> validator = Validator(validation, store, stage, rank=0, world=1)
+        >>> validator.miou(net, torch.device("cpu"), step=500, total=2000)
+        0.62
     """
 
     def __init__(self, validation: Validation, store: RunStore, stage: Stage, *, rank: int, world: int) -> None:
@@ -68,7 +97,17 @@ class Validator:
             self.rows.append((row["image"], row["mask"]))
 
     def miou(self, net: nn.Module, device: torch.device, *, step: int, total: int) -> float | None:
-        """Return the mean IoU over the images of all workers; None if no score is due at that step, or no pixel can be scored."""
+        """Score the network on the images of all workers. Its mode and all random numbers stay as they were.
+
+        Args:
+            net: The network, without a wrapper for distributed training.
+            device: The device of the network.
+            step: Number of steps that are done.
+            total: Number of steps of the whole training.
+
+        Returns:
+            The mean IoU in [0, 1]; None if no score is due at that step, or no pixel can be scored.
+        """
         if not self.some or (step % self.every and step != total):
             return None
         matrix = np.zeros((self.labels, self.labels + 1), np.int64)

@@ -53,7 +53,16 @@ class Pace:
 
 
 def pace(rate: float, unit: str) -> str:
-    """Format a rate given per second; per minute or per hour if it is low."""
+    """Format a rate; per minute or per hour if it is low.
+
+    Args:
+        rate: items per second.
+        unit: name of the items, such as "images".
+
+    Example:
+        >>> pace(88.0, "images"), pace(0.05, "shards")
+        ('88.0 images/s', '3.0 shards/min')
+    """
     for seconds, name in ((1, "s"), (60, "min")):
         if rate * seconds >= 0.1:
             return f"{rate * seconds:.1f} {unit}/{name}"
@@ -61,12 +70,31 @@ def pace(rate: float, unit: str) -> str:
 
 
 def span(seconds: float) -> str:
-    """Format seconds as h:mm:ss."""
+    """Format seconds as h:mm:ss.
+
+    Example:
+        >>> span(75.4)
+        '0:01:15'
+    """
     return str(timedelta(seconds=round(max(0.0, seconds))))
 
 
 class Meter:
-    """The progress of one stage, in images or steps."""
+    """The progress of one stage. `Display.meter` makes it.
+
+    Args:
+        display: shows the progress.
+        label: name of the stage.
+        total: number of items of the whole stage.
+        unit: name of the items, such as "images" or "steps".
+        already: number of items that an earlier attempt completed.
+
+    Example:
+        >>> meter = display.meter("seed", 1000, "images")
+        >>> meter.add(16)
+        >>> meter.done
+        16
+    """
 
     def __init__(self, display: Display, label: str, total: int, unit: str, already: int) -> None:
         self.display, self.label, self.total, self.unit = display, label, total, unit
@@ -80,7 +108,13 @@ class Meter:
         self._pace = Pace(time.monotonic())
 
     def to(self, done: int, note: str = "", loss: float | None = None) -> None:
-        """Set the number of completed items. `loss` is forwarded to the scheduler of a sweep."""
+        """Set the number of completed items.
+
+        Args:
+            done: number of completed items, with those of earlier attempts.
+            note: words to show beside the rate.
+            loss: present loss of a training. It is forwarded to the scheduler of a sweep.
+        """
         self.done = done
         self._pace.at(time.monotonic(), done)
         if self._bar is not None and self.display.bars:
@@ -107,12 +141,27 @@ class Meter:
         return ", ".join(filter(None, parts))
 
     def add(self, count: int, note: str = "") -> None:
-        """Add `count` completed items."""
+        """Add completed items.
+
+        Args:
+            count: number of items completed since the last call.
+            note: words to show beside the rate.
+        """
         self.to(self.done + count, note)
 
 
 class Display:
-    """Bars on a terminal, plain lines elsewhere."""
+    """Show progress as bars on a terminal, as plain lines elsewhere.
+
+    Args:
+        console: where to print; None for the standard output.
+
+    Example:
+        >>> display = Display()
+        >>> with display.meters():
+        ...     meter = display.meter("seed", 1000, "images")
+        ...     meter.add(16)
+    """
 
     stopped = False
     """True once the scheduler of a sweep has ended the work. The error that follows is then no failure."""
@@ -140,5 +189,12 @@ class Display:
                 self.bars = None
 
     def meter(self, label: str, total: int, unit: str, already: int = 0) -> Meter:
-        """Start the progress of a stage. `already`: items that an earlier attempt completed."""
+        """Start the progress of a stage.
+
+        Args:
+            label: name of the stage.
+            total: number of items of the whole stage.
+            unit: name of the items, such as "images" or "steps".
+            already: number of items that an earlier attempt completed.
+        """
         return Meter(self, label, total, unit, already)

@@ -22,9 +22,24 @@ _READERS = 8
 
 @dataclass(frozen=True)
 class StageStatus:
-    """The status of one stage. `made` and `work` count the steps of a training, or the shards of any other stage.
+    """The status of one stage. None stands for what is not known.
 
-    None stands for what is not known.
+    Attributes:
+        name: name of the stage.
+        id: id of the stage.
+        kind: kind of the stage.
+        state: its state; `interrupted` if it has begun, has not failed, and nobody is running it.
+        made: number of finished units.
+        work: number of all units.
+        unit: "steps" for a training, "shards" for any other stage.
+        errors: number of images that failed so far.
+        seconds: duration of a stage that is done.
+        rate: units per second, in the attempt that is running it.
+        left_s: estimate of the seconds left.
+        holder: the attempt that is running it, or that ran it last.
+        silent_s: seconds since the last sign of life.
+        error: why it failed.
+        logs: where the logs of the failure are.
     """
 
     name: str
@@ -34,19 +49,30 @@ class StageStatus:
     made: int
     work: int | None
     unit: str
-    errors: int  # images that failed so far
-    seconds: float | None = None  # duration of a stage that is done
-    rate: float | None = None  # units per second, in the attempt that is running it
+    errors: int
+    seconds: float | None = None
+    rate: float | None = None
     left_s: float | None = None
-    holder: str | None = None  # the attempt that is running it, or that ran it last
-    silent_s: float | None = None  # seconds since the last sign of life
-    error: str | None = None  # why it failed
+    holder: str | None = None
+    silent_s: float | None = None
+    error: str | None = None
     logs: str | None = None
 
 
 @dataclass(frozen=True)
 class RunStatus:
-    """The status of one run: its stages in the order in which they run, and the last `attempt` at it."""
+    """The status of one run.
+
+    Attributes:
+        name: name of the run.
+        attempt: the last attempt at it; None if it is not known.
+        stages: its stages in the order in which they run.
+
+    Example:
+        >>> found = run_status(RunStore("runs"), "pets")
+        >>> found.state, f"{found.done} of {len(found.stages)}"
+        ('running', '2 of 5')
+    """
 
     name: str
     attempt: str | None
@@ -82,7 +108,14 @@ class RunStatus:
 
 @dataclass(frozen=True)
 class SweepStatus:
-    """The status of one sweep: how many trials have ended, and how many there are as far as is known."""
+    """The status of one sweep.
+
+    Attributes:
+        name: name of the sweep.
+        attempt: the last attempt at it; None if it is not known.
+        ended: number of trials that have ended.
+        total: number of trials, as far as is known.
+    """
 
     name: str
     attempt: str | None
@@ -121,7 +154,19 @@ def run_status(store: RunStore, name: str, seen: Seen | None = None) -> RunStatu
 
 
 def sweep_status(store: RunStore, name: str) -> SweepStatus | None:
-    """Read the status of a sweep; None if the store has no sweep of that name."""
+    """Read the status of a sweep.
+
+    Args:
+        store: store of the sweep.
+        name: name of the sweep.
+
+    Returns:
+        The status; None if the store has no sweep of that name.
+
+    Example:
+        >>> sweep_status(RunStore("runs"), "pets-theta").ended
+        3
+    """
     path = store.run_path(name, "sweep.json")
     if not store.exists(path):
         return None
@@ -190,7 +235,20 @@ def _errors(store: RunStore, stage: StageStatus) -> int:
 
 
 def quality(store: RunStore, name: str, stage_id: str) -> list[str]:
-    """Write a line about the mIoU of a training on validation images: the last and the best. Return [] if it was not measured."""
+    """Write a line about the mIoU of a training on validation images: the last and the best.
+
+    Args:
+        store: store of the training.
+        name: name of the stage.
+        stage_id: id of the stage.
+
+    Returns:
+        A list of one line; [] if the mIoU was not measured.
+
+    Example:
+        >>> quality(store, "retrain", stage.id)
+        ['retrain: mIoU on validation images 0.601 after step 2000, best 0.612 after step 1500']
+    """
     scored = [(row["val_miou"], row["step"]) for row in read_log(store, stage_id) if "val_miou" in row]
     if not scored:
         return []

@@ -50,6 +50,10 @@ def admit(store: RunStore, stages: Sequence[Stage], run: Execution, have: Resour
 
     Raises:
         StageError: if something is missing. The message says what, and how to fix it.
+
+    Example:
+        >>> with ray_session() as have:
+        ...     have = admit(store, stages, job.run, have, probe=store.run_path(job.name, "run.json"))
     """
     ids = [stage.id for stage in stages]
     try:

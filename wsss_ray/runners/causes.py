@@ -16,19 +16,36 @@ _MOST = 1000  # characters of a message: some libraries append pages of advice
 
 
 class WorkerError(RuntimeError):
-    """A failure in a worker, in one line: its place in the work, the error, and the path of the worker's log in brackets."""
+    """A failure in a worker, in one line: its place in the work, the error, and the path of the worker's log in brackets.
+
+    `cause` finds the line in the errors that Ray wraps around it.
+
+    Example:
+        try:
+            worker(shard)
+        except Exception as error:
+            raise WorkerError.of(error, f"stage {stage.name}, shard {shard}") from error
+    """
 
     @classmethod
     def of(cls, error: Exception, where: str) -> WorkerError:
-        """Return the error to raise in this worker from `error`, which happened at the place `where`."""
+        """Return the error to raise in this worker, which must run in Ray.
+
+        Args:
+            error: The error that happened.
+            where: Its place in the work.
+        """
         return cls(f"{where}: {in_one_line(error)[:_MOST]} [{own_log()}]")
 
 
 @dataclass(frozen=True)
 class Cause:
-    """The cause of a failure, in one line.
+    """The cause of a failure.
 
-    `log` is the log of the worker that failed, as `MACHINE:PATH`. `located` is True if the line names the place in the work.
+    Attributes:
+        line: What happened, in one line.
+        log: The log of the worker that failed, as `MACHINE:PATH`; None if it is not known.
+        located: True if the line names the place in the work.
     """
 
     line: str
@@ -37,14 +54,20 @@ class Cause:
 
 
 def own_log() -> str:
-    """Return machine and path of the file that gets this worker's output."""
+    """Return machine and path of the file that gets this worker's output, as `MACHINE:PATH`. The worker must run in Ray."""
     import ray
 
     return f"{ray.util.get_node_ip_address()}:{ray._private.worker.global_worker.get_err_file_path()}"
 
 
 def cause(error: BaseException) -> Cause:
-    """Return the innermost message of Ray's nested errors, without its traceback."""
+    """Return the innermost message of Ray's nested errors, without its traceback.
+
+    Example:
+        >>> found = cause(WorkerError("stage maps, shard 3: OSError: disk full [10.0.0.1:/tmp/worker.err]"))
+        >>> found.line, found.log
+        ('stage maps, shard 3: OSError: disk full', '10.0.0.1:/tmp/worker.err')
+    """
     seen: list[BaseException] = []
     while error not in seen:
         seen.append(error)

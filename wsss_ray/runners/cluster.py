@@ -46,8 +46,16 @@ def ray_session(*, needs_cpus: float = 0) -> Iterator[Resources]:
     gets as many logical CPUs as the machine has cores, or `needs_cpus` if that is more (on a small machine, workers take turns),
     and one more, so that an actor pool never holds the last one.
 
+    Args:
+        needs_cpus: Logical CPUs that the work needs at once. It matters for a private Ray only.
+
     Raises:
         ConnectionError: if the cluster refuses this process.
+
+    Example:
+        >>> with ray_session(needs_cpus=2) as have:
+        ...     print(f"{have.cpus:g} CPUs, {have.gpus} GPUs")
+        2 CPUs, 0 GPUs
     """
     prepare()
     before = {name: os.environ.get(name) for name in ("RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN")}
@@ -91,7 +99,12 @@ def _token() -> str:
 
 
 def prepare() -> None:
-    """Set the environment variables that Ray's libraries read. Call it before they are imported."""
+    """Set the environment variables that Ray's libraries read. Call it before they are imported. Variables that are set stay.
+
+    Example:
+        >>> prepare()
+        >>> import ray.data
+    """
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
 
@@ -104,6 +117,16 @@ def in_a_thread(work: Callable[[], T], *, check: Callable[[], None] | None = Non
     Args:
         work: Function to run.
         check: Called every few seconds. An error that it raises ends the wait.
+
+    Returns:
+        The result of `work`.
+
+    Raises:
+        BaseException: what `work` or `check` raises.
+
+    Example:
+        >>> in_a_thread(lambda: 6 * 7)
+        42
     """
     done: Future[T] = Future()
 
@@ -129,12 +152,28 @@ def worker_logs() -> Path | None:
 
 
 def logs_of(store: RunStore, run: str) -> str:
-    """Return where the output of a run's workers is: in the run's folder (see `keep_logs`), or in Ray's."""
+    """Return where the output of a run's workers is: in the run's folder (see `keep_logs`), or in Ray's.
+
+    Args:
+        store: Store of the run.
+        run: Name of the run.
+
+    Example:
+        >>> logs_of(RunStore("/nfs/runs"), "pets")
+        '/nfs/runs/runs/pets/logs'
+    """
     return store.run_path(run, "logs") if store.is_local else f"{worker_logs() or '/tmp/ray/session_latest/logs'} on each machine"
 
 
 def keep_logs(target: Path) -> None:
-    """Copy the output of this job's workers on this machine to the run's folder."""
+    """Copy the output of this job's workers on this machine to the run's folder. Ray must still be running.
+
+    Args:
+        target: Folder to write, created if it does not exist. A file that cannot be copied is ignored.
+
+    Example:
+        >>> keep_logs(Path(logs_of(store, "pets")))
+    """
     import ray
 
     source = worker_logs()
@@ -151,7 +190,13 @@ def keep_logs(target: Path) -> None:
 
 
 def resources() -> Resources:
-    """Return the resources of the cluster at this moment."""
+    """Return the resources of the cluster at this moment. This process must be connected to Ray.
+
+    Example:
+        >>> with ray_session():
+        ...     print(len(resources().nodes))
+        1
+    """
     import ray
 
     nodes = [

@@ -33,12 +33,18 @@ _PATIENCE_S = 30.0  # longest wait for all loggers at the end of a run
 def logged(job: JobConfig, plan: Plan, store: RunStore, display: Display, *, away: list[Logger] | None = None) -> Iterator[None]:
     """Send the metrics of a plan's stages to the job's loggers during the block. None is sent twice.
 
+    An error of a logger is shown as a warning and does not end the block.
+
     Args:
         job: Job with the loggers.
         plan: Stages to log.
         store: Run store that has the metrics.
         display: Shows warnings.
         away: Loggers to skip. Loggers that do not answer are added, so that the next run does not wait for them again.
+
+    Example:
+        >>> with logged(job, plan, store, display):
+        ...     run_missing_stages()
     """
     away = [] if away is None else away
     followers = [Follower(logger, job, plan, store, display) for logger in job.run.loggers if logger not in away]

@@ -36,7 +36,14 @@ class UnreachableError(ClusterError):
 
 @dataclass(frozen=True)
 class Attempt:
-    """One submission to a cluster. `run` and `store` are None for jobs that are not ours."""
+    """One submission to a cluster.
+
+    Attributes:
+        state: PENDING, RUNNING, SUCCEEDED, FAILED or STOPPED.
+        message: What the job server says about the state. It may have several lines.
+        run: Name of the run; None for a job of another program.
+        store: URI of the run's store; None for a job of another program.
+    """
 
     id: str
     state: str
@@ -61,7 +68,19 @@ class Attempt:
 
 
 class JobServer:
-    """The job server of one cluster. Every method may raise ClusterError."""
+    """The job server of one cluster.
+
+    Args:
+        access: URL and token of the server.
+
+    Raises:
+        ClusterError: if the server refuses a request or does not answer. This holds for every method too.
+
+    Example:
+        >>> server = JobServer(job_server("http://head:8265", os.environ, home=Path.home()))
+        >>> [(attempt.run, attempt.state) for attempt in server.attempts()]
+        [('pets', 'SUCCEEDED')]
+    """
 
     def __init__(self, access: Access) -> None:
         for name in _LOGGERS:
@@ -85,7 +104,11 @@ class JobServer:
             return _attempt(self.client.get_job_info(submission_id))
 
     def find(self, name: str) -> Attempt:
-        """Return the attempt with this id, or the latest attempt at the run with this name."""
+        """Return the attempt with this id, or the latest attempt at the run with this name.
+
+        Raises:
+            ClusterError: if the cluster knows neither.
+        """
         everything = self.attempts(all_jobs=True)
         found = [one for one in everything if one.id == name] or [one for one in everything if one.run == name]
         if not found:
@@ -93,13 +116,27 @@ class JobServer:
         return found[-1]
 
     def running(self, run: str, store: str) -> Attempt | None:
-        """Return an attempt at this run that has not ended, or None."""
+        """Return an attempt at this run that has not ended, or None. `store` is the URI that it was submitted with."""
         return next((one for one in self.attempts() if (one.run, one.store) == (run, store) and not one.is_over), None)
 
     def submit(
         self, submission_id: str, *, entrypoint: str, folder: Path, environment: Mapping[str, str], metadata: Mapping[str, str]
     ) -> None:
-        """Upload a folder and start a command in it."""
+        """Upload a folder and start a command in it.
+
+        Args:
+            submission_id: The id of the new attempt.
+            entrypoint: The command, as a shell reads it.
+            folder: The folder to upload, which is the working folder of the command.
+            environment: Environment variables of the command.
+            metadata: Facts that the server keeps with the attempt. The keys RUN and STORE of this module name its run and store.
+
+        Example:
+            >>> metadata = {RUN: "pets", STORE: "s3://bucket/runs"}
+            >>> server.submit("pets-1", entrypoint="wsss-ray plan job.yaml", folder=pets, environment={}, metadata=metadata)
+            >>> server.stop("pets-1").is_over
+            True
+        """
         with self._clear():
             self.client.submit_job(
                 entrypoint=entrypoint,
@@ -114,7 +151,15 @@ class JobServer:
             return str(self.client.get_job_logs(submission_id))
 
     def stop(self, submission_id: str, *, patience: float = 120.0) -> Attempt:
-        """Ask an attempt to end, and wait up to `patience` seconds until it has ended."""
+        """Ask an attempt to end, and return it once it has ended.
+
+        Args:
+            submission_id: The id of the attempt.
+            patience: Seconds to wait.
+
+        Raises:
+            ClusterError: if the attempt has not ended by then.
+        """
         deadline = time.monotonic() + patience
         with self._clear():
             self.client.stop_job(submission_id)
@@ -147,14 +192,34 @@ class JobServer:
 
 
 class LogTail:
-    """The growing log of one attempt. After an interrupt, `follow` continues where it was."""
+    """The growing log of one attempt. After an interrupt, `follow` continues where it was.
+
+    Args:
+        server: The job server of the attempt.
+        submission_id: The id of the attempt.
+        write: Gets each new piece of the log, which need not end with a line.
+        note: Gets a line that is not of the log, such as why the attempt has not started.
+
+    Example:
+        >>> tail = LogTail(server, "pets-1", write=sys.stdout.write, note=print)
+        >>> tail.follow().state
+        'SUCCEEDED'
+    """
 
     def __init__(self, server: JobServer, submission_id: str, write: Callable[[str], None], note: Callable[[str], None]) -> None:
         self.server, self.id, self.write, self.note = server, submission_id, write, note
         self.shown = 0  # characters
 
     def follow(self, *, patience: float = 900.0, pause: float = 1.0) -> Attempt:
-        """Write the log until the attempt ends; return the attempt. Retry for `patience` seconds if the server is away."""
+        """Write the log until the attempt ends, and return the attempt.
+
+        Args:
+            patience: Seconds to retry if the server is away.
+            pause: Seconds between two questions for the state.
+
+        Raises:
+            ClusterError: if the server refuses a request, or is away for longer than `patience`.
+        """
         began = last = time.monotonic()
         waiting = ""
         while True:

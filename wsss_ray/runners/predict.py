@@ -48,6 +48,12 @@ def predict(work: Prediction, parts: Sequence[Part], display: Display, *, worker
         ValueError: if a worker cannot load the model, or does not see the output folder.
         OSError: if nothing can be written.
         Exception: Ray's own errors, with one of the above as their cause.
+
+    Example:
+        >>> out = Path("labels")
+        >>> work, parts = begin(Prediction(find_trained("pets"), out, "voc"), list_images(["photos"], out=out))
+        >>> predict(work, parts, Display(), workers=1)
+        []
     """
     if not parts:
         return []

@@ -50,6 +50,11 @@ def run_sweep(work: SweepRun, display: Display) -> list[TrialRow]:
     Raises:
         ValueError: if the search is not installed, or the GPUs do not suffice for `sweep.max_concurrent`.
         StageError: if the sweep itself fails.
+
+    Example:
+        >>> rows = run_sweep(work, Display())
+        >>> rows[0].name, rows[0].state
+        ('theta 0.1', 'done')
     """
     store, name = work.store, work.sweep_job.job.name
     job_yaml = to_yaml(work.sweep_job.document.expanded())

@@ -27,14 +27,29 @@ from wsss_ray.storage.trials import TrialRow, TrialState
 
 @dataclass(frozen=True)
 class SweepRun:
-    """A sweep with everything that its trials need. `trials` is empty if a search chooses them as it learns (`searches`)."""
+    """A sweep with everything that its trials need.
+
+    Attributes:
+        sweep_job: The job with the sweep.
+        trials: The trials with their plans; empty if a search chooses them as it learns (see `searches`).
+        store: Run store of the sweep and its trials.
+        data: Data of the job itself, if trials are planned during the sweep; else None.
+        attempt: The name of this attempt. Stages that failed in it are not tried again by other trials.
+        cut: Kind of stage after which to stop, as `--until` gives it; None for whole plans.
+        have: Resources of the Ray that runs the trials; None before it has started.
+
+    Example:
+        >>> loaded = read_job("jobs/sweeps/demo_theta.yaml")
+        >>> trials = tuple((one, one.job.plan()) for one in loaded.trials())
+        >>> work = SweepRun(sweep_job=loaded, trials=trials, store=RunStore("runs"), data=None, attempt="demo-theta 1")
+    """
 
     sweep_job: LoadedJob
     trials: tuple[tuple[TrialJob, Plan], ...]
     store: RunStore
-    data: Data | None  # data of the job itself, if trials are planned during the sweep
+    data: Data | None
     attempt: str
-    cut: Any = None  # --until
+    cut: Any = None
     have: Resources | None = None
 
     @property
@@ -48,7 +63,19 @@ class SweepRun:
         return logs_of(self.store, self.sweep_job.job.name)
 
     def planned(self, config: dict[str, Any]) -> tuple[TrialJob, Plan]:
-        """Return the trial of a Tune configuration. Raises JobError or ValueError if a point of the space is no valid job."""
+        """Return the trial of a Tune configuration, with its plan.
+
+        Args:
+            config: The `index` of a known trial; with a search, the point that it chose, as `tune_config` makes it.
+
+        Raises:
+            JobError: if a point of the space is no valid job.
+            ValueError: if its plan is not valid.
+
+        Example:
+            >>> work.planned({"index": 1})[0].trial.name
+            'theta 0.15'
+        """
         if not self.searches:
             return self.trials[config["index"]]
         point = {}
@@ -60,12 +87,20 @@ class SweepRun:
         return one, plan.cut(self.cut)
 
     def is_in_space(self, point: dict[str, Any]) -> bool:
-        """Return True if a known trial is still a point of the space, which may have been edited since."""
+        """Return True if a known trial is still a point of the space, which may have been edited since.
+
+        Args:
+            point: Values by field, as the trial set them.
+        """
         space = self.sweep_job.sweep.space
         return set(point) == set(space) and all(space[name].holds(value) for name, value in point.items())
 
     def tune_config(self, point: dict[str, Any]) -> dict[str, Any]:
-        """Return the Tune configuration of a known trial."""
+        """Return the Tune configuration of a known trial: its values, or their places in the list if the space lists them.
+
+        Args:
+            point: Values by field, as the trial set them. It is in the space (see `is_in_space`).
+        """
         space = self.sweep_job.sweep.space
         return {name: value if (choice := space[name].choice) is None else choice.index(value) for name, value in point.items()}
 
@@ -75,7 +110,15 @@ class SweepRun:
 
 
 def run_trial(config: dict[str, Any], *, work: SweepRun) -> None:
-    """Run a trial as a Tune function: run its missing stages, write its row, and report its end."""
+    """Run a trial as a Tune function: run its missing stages, write its row, and report its end.
+
+    Args:
+        config: Tune configuration of the trial (see `SweepRun.planned`).
+        work: Sweep with its trials.
+
+    Example:
+        >>> tuner = tune.Tuner(tune.with_parameters(run_trial, work=work), param_space={"index": tune.grid_search([0, 1])})
+    """
     prepare()
     from ray import tune
 
@@ -110,7 +153,23 @@ def trial_row(
     finished: float | None = None,
     progress: float | None = None,
 ) -> TrialRow:
-    """Return a trial's row with its scores so far from the store. Times are in seconds; `finished` counts from the epoch."""
+    """Make a trial's row, with its scores so far from the store.
+
+    Args:
+        work: Sweep of the trial.
+        one: The trial.
+        plan: Its plan.
+        state: Its state.
+        error: Why it failed, in one line.
+        seconds: Duration of its attempt.
+        finished: Its end in seconds since the epoch; None if it has not ended.
+        progress: Share of its training that it last reported, in [0, 1].
+
+    Example:
+        >>> one, plan = work.trials[0]
+        >>> trial_row(work, one, plan, state="missing").metrics
+        {}
+    """
     return TrialRow(
         name=one.trial.name,
         run=one.job.name,
@@ -130,18 +189,48 @@ def trial_row(
 
 
 def scores(plan: Plan, store: RunStore) -> dict[str, float]:
-    """Return the mIoU of each finished evaluate stage of a plan, by stage name."""
+    """Read the scores of a plan.
+
+    Args:
+        plan: The plan.
+        store: Run store of its stages.
+
+    Returns:
+        The mIoU in [0, 1] of each finished evaluate stage, by stage name.
+
+    Example:
+        >>> scores(plan, store)
+        {'miou': 0.62}
+    """
     records = [(stage.name, store.record(stage)) for stage in plan if stage.kind == "evaluate"]
     return {name: record["metrics"]["miou"] for name, record in records if record and record["metrics"]["miou"] is not None}
 
 
 def write_row(work: SweepRun, one: TrialJob, row: TrialRow) -> None:
-    """Write a trial's row to the store."""
+    """Write a trial's row to the store, where it replaces an older one.
+
+    Args:
+        work: Sweep of the trial.
+        one: The trial.
+        row: Its row.
+
+    Example:
+        >>> write_row(work, one, trial_row(work, one, plan, state="failed", error="stage seed: the disk is full"))
+    """
     work.store.write_json(row_path(work, one), asdict(row))
 
 
 def row_path(work: SweepRun, one: TrialJob) -> str:
-    """Return the path of a trial's row."""
+    """Return the path of a trial's row, which may not exist yet.
+
+    Args:
+        work: Sweep of the trial.
+        one: The trial.
+
+    Example:
+        >>> row_path(work, work.trials[0][0])
+        '/nfs/runs/runs/demo-theta/trials/demo-theta.theta-0.1.0.json'
+    """
     return work.store.run_path(work.sweep_job.job.name, "trials", f"{one.job.name}.json")
 
 
@@ -162,11 +251,18 @@ class TrialDisplay(Display):
         self.report({"said": text})
 
     def meter(self, label: str, total: int, unit: str, already: int = 0) -> Meter:
-        """Return the meter of a new stage."""
+        """Return the meter of a new stage. See `Display.meter`."""
         return TrialMeter(self, label, total, unit, already)
 
     def report(self, found: dict[str, Any]) -> None:
-        """Report to Tune, which may end the trial here."""
+        """Report to Tune.
+
+        Args:
+            found: Values by name, beside the trial's label.
+
+        Raises:
+            SystemExit: if Tune ends the trial here.
+        """
         from ray import tune
 
         with self._lock:
@@ -184,7 +280,7 @@ class TrialMeter(Meter):
     _percent = 0
 
     def to(self, done: int, note: str = "", loss: float | None = None) -> None:
-        """Set the number of finished items, and report the loss of the watched stage."""
+        """Set the number of finished items, and report the loss of the watched stage. See `Meter.to`."""
         self.done = done
         self._pace.at(time.monotonic(), done)
         percent = int(100 * done / max(1, self.total))

@@ -37,6 +37,10 @@ def tune_trials(work: SweepRun, open_ones: Sequence[int], samples: int, display:
     Raises:
         StageError: if Tune itself fails.
         ValueError: if the search is not installed.
+        OSError: if the store cannot be read or written.
+
+    Example:
+        >>> tune_trials(work, open_ones=[0, 1], samples=0, display=display, known=())
     """
     os.environ |= dict.fromkeys(("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "TUNE_DISABLE_STRICT_METRIC_CHECKING"), "1")
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the old output can be silenced

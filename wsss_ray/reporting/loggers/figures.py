@@ -27,6 +27,11 @@ class Figures:
         store: store of the stage.
         stage: the stage to follow.
         after: step up to which the figures are known already; 0 for all figures.
+
+    Example:
+        >>> figures = Figures(store, stage, after=0)
+        >>> figures.rows()[0].figures["loss"]
+        0.41
     """
 
     def __init__(self, store: RunStore, stage: Stage, *, after: int) -> None:

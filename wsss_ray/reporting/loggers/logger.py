@@ -57,7 +57,12 @@ class Run:
     before: str | None
 
     def fields(self) -> dict[str, Any]:
-        """Return the fields of the job by their dotted paths, such as `method.retrain.optimizer.lr`."""
+        """Return the fields of the job by their dotted paths.
+
+        Example:
+            >>> Run(store, "pets", {"run": {"seed": 1}}, tags={}, before=None).fields()
+            {'run.seed': 1}
+        """
         return flatten(self.job, ".")
 
 
@@ -65,6 +70,18 @@ class Sink(ABC):
     """One run in one logger. It is called on a thread of its own.
 
     An exception ends neither the run nor the logging. After one in `write`, the same rows come again later.
+
+    Example:
+        class PrintedRun(Sink):
+            def __init__(self, run: Run) -> None:
+                self.id = run.before or run.name
+
+            def write(self, rows: Sequence[StepFigures]) -> None:
+                for row in rows:
+                    print(row.stage, row.step, row.figures)
+
+            def close(self, state: RunState, report: str | None) -> None:
+                print(state)
     """
 
     id: str
@@ -76,7 +93,12 @@ class Sink(ABC):
 
     @abstractmethod
     def close(self, state: RunState, report: str | None) -> None:
-        """End the run. No rows follow. `report` is the HTML of its report; None if it has none."""
+        """End the run. No rows follow.
+
+        Args:
+            state: how the run ended.
+            report: the HTML of its report; None if it has none.
+        """
 
 
 class Logger(Component):
@@ -107,7 +129,10 @@ class Logger(Component):
 
     @abstractmethod
     def open(self, run: Run) -> Sink:
-        """Start the run in the tracker, or continue it if `run.before` is set."""
+        """Start the run in the tracker, or continue it if `run.before` is set. It is called on the thread of the sink.
+
+        An exception does not end the run: the logger is opened again later.
+        """
 
 
 def plain(name: str, *, also: str = "") -> str:

@@ -27,17 +27,29 @@ _ALSO = 0.01  # share of an image's pixels that a label without its tag must cov
 
 @dataclass
 class GalleryImage:
-    """One image with its localization maps and label maps. None stands for those that a stage failed to make."""
+    """One image with its localization maps and label maps. None stands for those that a stage failed to make.
+
+    Attributes:
+        image_id: id of the image.
+        shard: number of its shard.
+        place: its row in the shard.
+        tags: tags (0-based) of the image.
+        image_HWC: RGB, 0..255.
+        mask_HW: human mask; None if there is none.
+        maps: localization maps by stage.
+        made: label maps by stage: seeds and predictions.
+        saliency: saliency maps by stage id, as large as the thumbnail.
+    """
 
     image_id: str
     shard: int
-    place: int  # in its shard
+    place: int
     tags: tuple[int, ...]
     image_HWC: NDArray[np.uint8]
     mask_HW: NDArray[np.uint8] | None
     maps: list[tuple[Stage, Maps | None]] = field(default_factory=list)
     made: list[tuple[Stage, NDArray[np.uint8] | None]] = field(default_factory=list)
-    saliency: dict[str, NDArray[np.float32] | None] = field(default_factory=dict)  # by stage id, as large as the thumbnail
+    saliency: dict[str, NDArray[np.float32] | None] = field(default_factory=dict)
 
     def score(self) -> float:
         """Return the mean of the mIoU of this image's label maps; infinity, which sorts last, if none can be scored."""
@@ -67,7 +79,18 @@ def image_iou(mask_HW: NDArray[np.uint8] | None, label_HW: NDArray[np.uint8] | N
 
 
 def card(image: GalleryImage, classes: Sequence[str], key: str, place: int) -> Markup:
-    """Render one image. `key` is its id in the page, `place` its position in the data."""
+    """Render one image.
+
+    Args:
+        image: the image with its maps.
+        classes: names of the object classes.
+        key: id of the image in the page.
+        place: position of the image in the data.
+
+    Example:
+        >>> image = GalleryImage("cat-1", 0, 0, (0,), image_HWC, mask_HW=None)
+        >>> html = card(image, ["cat"], key="ingest-0123456789abcdef.0", place=0)
+    """
     colors = voc_palette().tolist()
     return render(
         "card.html",

@@ -19,7 +19,18 @@ Line = list[tuple[float, float]]
 
 
 def losses(title: str, log: Sequence[Mapping[str, Any]]) -> Markup:
-    """Draw the loss and its terms over the steps of one training. `log` has at least one row."""
+    """Draw the loss and its terms over the steps of one training.
+
+    Args:
+        title: title of the chart.
+        log: rows of the training's log, at least one.
+
+    Returns:
+        A `figure`; a `p` if no step has a finite loss.
+
+    Example:
+        >>> chart = losses("segmenter", [{"step": 20, "loss": 0.5}, {"step": 40, "loss": 0.4}])
+    """
     lines = {name: _thin(line) for name, line in _terms(log).items()}
     values = [y for line in lines.values() for _, y in line]
     if not values:
@@ -32,7 +43,18 @@ def losses(title: str, log: Sequence[Mapping[str, Any]]) -> Markup:
 
 
 def quality(title: str, log: Sequence[Mapping[str, Any]]) -> Markup | None:
-    """Draw the mIoU on validation images over the steps of one training; None if it was not measured."""
+    """Draw the mIoU on validation images over the steps of one training.
+
+    Args:
+        title: title of the chart.
+        log: rows of the training's log, at least one.
+
+    Returns:
+        A `figure`; None if the mIoU was not measured.
+
+    Example:
+        >>> chart = quality("segmenter", [{"step": 20, "val_miou": 0.4}, {"step": 40, "val_miou": 0.5}])
+    """
     line = _finite([(row["step"], row.get("val_miou")) for row in log])
     if not line:
         return None
@@ -78,14 +100,32 @@ def _chart(
 
 
 def level(y: float, text: str, *, axis: bool = False) -> Markup:
-    """Draw a horizontal line across a chart, with its value on the left."""
+    """Draw a horizontal line across a chart, with its value on the left.
+
+    Args:
+        y: place in pixels from the top of the chart.
+        text: the value in words.
+        axis: True draws the line as an axis, else as a line of the grid.
+
+    Example:
+        >>> lines = [level(200 * (1 - share), f"{share:g}", axis=share == 0) for share in (0, 0.5, 1)]
+    """
     at = f"{y:.1f}"
     line = tag("line", x1="0", x2="100%", y1=at, y2=at, class_="axis" if axis else "grid")
     return line + tag("text", text, x="-8", y=at, dy="0.35em", text_anchor="end")
 
 
 def stretched(lines: Iterable[Markup], height: int, **more: str) -> Markup:
-    """Put lines with x from 0 to 1000 into a box as wide as the page."""
+    """Put lines with x from 0 to 1000 into a box as wide as the page.
+
+    Args:
+        lines: SVG elements.
+        height: pixels from the top of the box to its bottom, which y counts.
+        more: further attributes of the box.
+
+    Example:
+        >>> box = stretched([tag("polyline", points="0,200 1000,0", class_="line s0")], 200)
+    """
     return tag(
         "svg", *lines, viewBox=f"0 0 1000 {height}", **more, width="100%", height=str(height), preserveAspectRatio="none",
         style="overflow:visible",
@@ -93,18 +133,39 @@ def stretched(lines: Iterable[Markup], height: int, **more: str) -> Markup:
 
 
 def anchor(percent: float, *, margin: float) -> str:
-    """Return the text anchor that keeps a text inside the chart: not the middle within `margin` of an edge."""
+    """Return the text anchor that keeps a text inside the chart: not the middle near an edge.
+
+    Args:
+        percent: place of the text as a percentage of the chart's width.
+        margin: percentage of the width that counts as near an edge.
+
+    Example:
+        >>> anchor(2, margin=4), anchor(50, margin=4), anchor(99, margin=4)
+        ('start', 'middle', 'end')
+    """
     return "start" if percent < margin else "end" if percent > 100 - margin else "middle"
 
 
 def round_step(span: float, count: int) -> float:
-    """Return the smallest round step (1, 2, 2.5 or 5 times a power of ten) that cuts a span into at most `count` parts."""
+    """Return the smallest round step (1, 2, 2.5 or 5 times a power of ten) that cuts a span into at most `count` parts.
+
+    Example:
+        >>> round_step(0.9, 5)
+        0.2
+    """
     power = 10.0 ** math.floor(math.log10(span / count))
     return next(power * factor for factor in (1, 2, 2.5, 5, 10) if span / (power * factor) <= count)
 
 
 def strip(marks: Sequence[tuple[str, float | None]]) -> Markup:
-    """Draw values as marks on a line from 0 to 1, each with its own colour and shape."""
+    """Draw values as marks on a line from 0 to 1, each with its own colour and shape.
+
+    Args:
+        marks: names and values. A value that is missing or not finite has no mark.
+
+    Example:
+        >>> chart = strip([("mIoU", 0.5), ("precision", 0.7), ("recall", None)])
+    """
     shown = [(i, name, value) for i, (name, value) in enumerate(marks) if is_finite(value)]
     ruled = ((f"{x}%", "axis" if x in (0, 100) else "grid") for x in range(0, 101, 25))
     grid = [tag("line", x1=x, x2=x, y1="0", y2="22", class_=name) for x, name in ruled]
@@ -115,12 +176,30 @@ def strip(marks: Sequence[tuple[str, float | None]]) -> Markup:
 
 
 def mark_key(index: int, name: str) -> Markup:
-    """Make the legend item of one mark of `strip`."""
+    """Make the legend item of one mark of `strip`.
+
+    Args:
+        index: position of the mark in `marks`.
+        name: name of the mark.
+
+    Example:
+        >>> keys = [mark_key(i, name) for i, name in enumerate(("mIoU", "precision", "recall"))]
+    """
     return legend_item(_mark(index, "8"), 16, 22, name)
 
 
 def legend_item(sample: Markup, width: int, height: int, *words: Child) -> Markup:
-    """Make an item of a legend: a sample, which assistive programs skip, and words about it."""
+    """Make an item of a legend: a sample, which assistive programs skip, and words about it.
+
+    Args:
+        sample: SVG element to show.
+        width: pixels of the sample.
+        height: pixels of the sample.
+        words: texts and elements that follow it.
+
+    Example:
+        >>> item = legend_item(tag("line", x1="0", x2="18", y1="6", y2="6", class_="line s0"), 18, 12, "loss")
+    """
     return tag("li", tag("svg", sample, width=str(width), height=str(height), aria_hidden="true"), *words)
 
 

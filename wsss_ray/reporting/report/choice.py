@@ -31,6 +31,10 @@ def choose(store: RunStore, data: Stage, scored: Sequence[Stage], count: int, la
 
     Returns:
         The places, and words that say how they were chosen.
+
+    Example:
+        >>> choose(store, stage.input("data"), [stage], count=2, labels=3)
+        ([(0, 2), (0, 5)], 'the 1 with the lowest IoU and 1 evenly spaced among the first 8')
     """
     there = {stage.id: set(list_shards(store, stage)) for stage in scored}
     pool: list[Place] = []

@@ -26,6 +26,10 @@ def threshold(
         curves: scores of each rule over the threshold; None if there are no masks.
         stored: scores of each rule's stored seeds; None if they have none.
         embedded: True if the page can draw seeds.
+
+    Example:
+        >>> rules = [rule for stage in plan if (rule := Rule.of(stage))]
+        >>> section = threshold(rules, [None] * len(rules), [None] * len(rules), embedded=True)
     """
     if not rules or not (embedded or any(curves)):
         return Section("threshold", "Threshold", Markup())

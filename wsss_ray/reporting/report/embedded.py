@@ -18,7 +18,15 @@ SHARE = 48_000
 
 
 def runs(label_HW: NDArray[np.uint8] | NDArray[np.bool_]) -> str:
-    """Encode a label map by runs: Base64 of pairs of bytes, a value and its count, row by row. A run has at most 255 pixels."""
+    """Encode a label map by runs: Base64 of pairs of bytes, a value and its count, row by row. A run has at most 255 pixels.
+
+    Args:
+        label_HW: labels, or a mask of True and False, as 1 and 0.
+
+    Example:
+        >>> list(base64.b64decode(runs(np.array([[7, 7, 7], [0, 0, 0]]))))
+        [7, 3, 0, 3]
+    """
     flat = label_HW.ravel().astype(np.uint8)
     starts = np.flatnonzero(np.concatenate([[True], flat[1:] != flat[:-1]])) if flat.size else np.zeros(0, np.intp)
     lengths = np.diff(np.append(starts, flat.size))
@@ -29,7 +37,20 @@ def runs(label_HW: NDArray[np.uint8] | NDArray[np.bool_]) -> str:
 
 
 def maps_json(maps: Maps, *, mean: bool) -> dict[str, Any] | None:
-    """Return the maps of an image in float16, as stored, so that the page has the same numbers; None if they are too large."""
+    """Pack the maps of an image in float16, as stored, so that the page has the same numbers.
+
+    Args:
+        maps: maps of the image.
+        mean: True packs the means too, if they differ from the peaks.
+
+    Returns:
+        JSON for the page's script; None if the maps are too large.
+
+    Example:
+        >>> found = maps_json(maps, mean=False)
+        >>> found["mean"] is None
+        True
+    """
     row = codecs.encode_maps(maps)
     found = {key: row[key] for key in ("classes", "height", "width", "grid")} | {"peak": _text(row["peak"]), "mean": None}
     if mean and row["mean"] != row["peak"]:
@@ -38,7 +59,19 @@ def maps_json(maps: Maps, *, mean: bool) -> dict[str, Any] | None:
 
 
 def rule_json(rule: Rule, curve: Curve | None) -> dict[str, Any]:
-    """Return what the page needs of a rule. Figures have four digits."""
+    """Pack what the page needs of a rule. Figures have four digits.
+
+    Args:
+        rule: the rule.
+        curve: its scores over the threshold; None if there are no masks.
+
+    Returns:
+        JSON for the page's script.
+
+    Example:
+        >>> rule_json(rule, None)["theta"]
+        0.3
+    """
     lines = curve.figures.items() if curve else ()
     figures = {name: [None if value is None else round(value, 4) for value in line] for name, line in lines}
     return {

@@ -31,6 +31,17 @@ class Gallery:
     """The gallery of every split that a stage of the plan reads as its data.
 
     `images` is what the script needs to draw seeds; `section` fills it.
+
+    Args:
+        store: store of the run.
+        plan: plan of the run.
+        rules: seed rules whose seeds the page can draw at other thresholds.
+        count: number of images of each split, at most.
+
+    Example:
+        >>> gallery = Gallery(store, plan, rules=[], count=20)
+        >>> gallery.section().title
+        'Images'
     """
 
     def __init__(self, store: RunStore, plan: Plan, rules: Sequence[Rule], count: int) -> None:

@@ -21,7 +21,14 @@ _BETWEEN = re.compile(r">\n\s*<")
 
 
 class Figure(NamedTuple):
-    """One of the large figures in a page's header. `href` makes the value a link."""
+    """One of the large figures in a page's header.
+
+    Attributes:
+        title: what the figure is.
+        value: the figure in words.
+        note: words below it.
+        href: address that makes the value a link.
+    """
 
     title: str
     value: str
@@ -30,7 +37,13 @@ class Figure(NamedTuple):
 
 
 class Section(NamedTuple):
-    """One section of a page. The navigation shows its anchor. A section with an empty body is left out."""
+    """One section of a page. A section with an empty body is left out.
+
+    Attributes:
+        anchor: id of the section, to which the navigation links.
+        title: heading of the section.
+        body: its HTML.
+    """
 
     anchor: str
     title: str
@@ -58,10 +71,18 @@ class PageHeader(NamedTuple):
 def render(name: str, **values: object) -> Markup:
     """Fill a template of `templates/`. Line breaks between two elements do not reach the page.
 
-    The result is empty if the template prints nothing.
+    Args:
+        name: file name of the template.
+        values: values by the names that the template uses. All text is escaped.
+
+    Returns:
+        The HTML; empty if the template prints nothing.
 
     Raises:
         jinja2.UndefinedError: if the template uses a name that is not given.
+
+    Example:
+        >>> html = render("job.html", job_yaml="name: pets")
     """
     return Markup(_BETWEEN.sub("><", _templates().get_template(name).render(values).strip()))
 
@@ -78,6 +99,10 @@ def page(
         sections: sections of the page, in order.
         scripts: names of files in this folder, which run after `theme.js`.
         data: JSON that these scripts read; None if they read none.
+
+    Example:
+        >>> header = PageHeader("pets", {}, "last stage finished", "", figures=[])
+        >>> html = page(header, [job("name: pets")])
     """
     script = '"use strict";\n{\n' + "\n".join(map(_read, ("theme.js", *scripts))) + "}\n"
     frame = _templates().get_template("page.html")
@@ -92,7 +117,11 @@ def page(
 
 
 def job(job_yaml: str) -> Section:
-    """Show the job file."""
+    """Show the job file.
+
+    Args:
+        job_yaml: its text.
+    """
     return Section("job", "Job", render("job.html", job_yaml=job_yaml))
 
 

@@ -26,7 +26,13 @@ _HEAT = np.array(
 
 @dataclass(frozen=True)
 class Thumbnail:
-    """An inline image with its size in CSS pixels. A small image is enlarged pixel by pixel."""
+    """An inline image. A small image is enlarged pixel by pixel.
+
+    Attributes:
+        uri: the image as a data URI.
+        width: width in CSS pixels.
+        height: height in CSS pixels.
+    """
 
     uri: str
     width: int
@@ -40,17 +46,28 @@ def heat_colors(value: NDArray[np.floating]) -> NDArray[np.float64]:
 
 
 def heat_gradient() -> str:
-    """Write the heat colours as a CSS gradient, for a legend."""
+    """Write the heat colours as a CSS gradient, lowest first, for a legend."""
     return "linear-gradient(90deg,{})".format(",".join("rgb({},{},{})".format(*color) for color in _HEAT))
 
 
 def photo(image_HWC: NDArray[np.uint8]) -> Thumbnail:
-    """Make the thumbnail of an image."""
+    """Make the thumbnail of an image.
+
+    Example:
+        >>> thumbnail = photo(np.zeros((375, 500, 3), np.uint8))
+        >>> thumbnail.width, thumbnail.height
+        (192, 144)
+    """
     return _picture(shrink(image_HWC), smooth=True)
 
 
 def labels(label_HW: NDArray[np.uint8]) -> Thumbnail:
-    """Make the thumbnail of a label map. Undecided pixels are hatched."""
+    """Make the thumbnail of a label map, in the colours of Pascal VOC. Undecided pixels are hatched.
+
+    Example:
+        >>> labels(np.full((64, 64), 255, np.uint8)).width
+        128
+    """
     small = shrink_labels(label_HW)
     height, width = small.shape
     stripe = (np.add.outer(np.arange(height), np.arange(width)) // max(1, max(width, height) // 64)) % 4 == 0
@@ -59,7 +76,16 @@ def labels(label_HW: NDArray[np.uint8]) -> Thumbnail:
 
 
 def heat(image_HWC: NDArray[np.uint8], map_HW: NDArray[np.float32]) -> Thumbnail:
-    """Make the thumbnail of a localization map over its image, as `heat_over` does."""
+    """Make the thumbnail of a localization map over its image, as `heat_over` does.
+
+    Args:
+        image_HWC: the image.
+        map_HW: the map, in [0, 1], of any size.
+
+    Example:
+        >>> heat(np.zeros((375, 500, 3), np.uint8), np.zeros((41, 41), np.float32)).height
+        144
+    """
     small = shrink(image_HWC)
     height, width = small.shape[:2]
     resized = Image.fromarray(np.ascontiguousarray(map_HW, dtype=np.float32)).resize((width, height), Image.Resampling.BILINEAR)
@@ -76,18 +102,40 @@ def heat_over(image_HWC: NDArray[np.uint8], map_HW: NDArray[np.float32]) -> NDAr
 
 
 def shrink_labels(label_HW: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Shrink a label map to the size of its thumbnail, with the nearest label at each pixel."""
+    """Shrink a label map to the size of its thumbnail, with the nearest label at each pixel. A small one keeps its size.
+
+    Example:
+        >>> shrink_labels(np.zeros((375, 500), np.uint8)).shape
+        (144, 192)
+    """
     return np.asarray(Image.fromarray(label_HW).resize(small_size(*label_HW.shape), Image.Resampling.NEAREST))
 
 
 def small_size(height: int, width: int) -> tuple[int, int]:
-    """Return the width and height of the thumbnail of an image."""
+    """Return the size in pixels of the thumbnail of an image.
+
+    Args:
+        height: height of the image.
+        width: width of the image.
+
+    Returns:
+        The width, then the height.
+
+    Example:
+        >>> small_size(height=375, width=500)
+        (192, 144)
+    """
     scale = min(1.0, LONG_SIDE / max(height, width))
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
 def shrink(image_HWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Shrink an image to the size of its thumbnail."""
+    """Shrink an image to the size of its thumbnail. A small one keeps its size.
+
+    Example:
+        >>> shrink(np.zeros((375, 500, 3), np.uint8)).shape
+        (144, 192, 3)
+    """
     size = small_size(*image_HWC.shape[:2])
     return np.asarray(Image.fromarray(image_HWC).resize(size, Image.Resampling.LANCZOS))
 

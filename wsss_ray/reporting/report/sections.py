@@ -27,7 +27,20 @@ MARKS = {"miou": "mIoU", "precision": "precision", "recall": "recall", "coverage
 
 @dataclass(frozen=True)
 class Facts:
-    """A plan, and the records of its finished stages by stage id."""
+    """The facts that the sections show.
+
+    Attributes:
+        store: store of the run.
+        plan: plan of the run.
+        records: records of the finished stages, by stage id.
+
+    Example:
+        >>> facts = Facts.read(store, plan)
+        >>> [(stage.name, facts.share(stage, "miou")) for stage in facts.scores()]
+        [('miou', 0.62)]
+        >>> results(facts).title
+        'Results'
+    """
 
     store: RunStore
     plan: Plan
@@ -45,12 +58,22 @@ class Facts:
         return next((("background", *s.component.classes) for s in self.plan if isinstance(s.component, DataSplit)), ())
 
     def part(self, stage: Stage, key: str) -> Mapping[str, Any]:
-        """Return a mapping of a stage's record; empty if there is none."""
+        """Return a mapping of a stage's record; empty if there is none.
+
+        Args:
+            stage: the stage.
+            key: name of the mapping in the record, such as "counts" or "metrics".
+        """
         value = self.records.get(stage.id, {}).get(key)
         return value if isinstance(value, Mapping) else {}
 
     def share(self, stage: Stage, key: str) -> float | None:
-        """Return one figure of a score; the mean over the labels if it has a value for each."""
+        """Return one figure of a score; None if there is none.
+
+        Args:
+            stage: evaluate stage.
+            key: name of the figure, such as "miou". If it has a value for each label, the mean is returned.
+        """
         value = self.part(stage, "metrics").get(key)
         return average(value if isinstance(value, list) else [value])
 
@@ -59,7 +82,11 @@ class Facts:
         return [self.share(stage, key) for key in keys]
 
     def scores(self, *, seeds: bool | None = None) -> list[Stage]:
-        """List the evaluate stages: those of seeds, those of models, or by default all, models first."""
+        """List the evaluate stages.
+
+        Args:
+            seeds: True lists those of seeds, False those of models; None lists all, models first.
+        """
         if seeds is None:
             return self.scores(seeds=False) + self.scores(seeds=True)
         return [stage for stage in self.plan if stage.kind == "evaluate" and (stage.optional("seeds") is not None) == seeds]
@@ -123,7 +150,12 @@ def stages(facts: Facts) -> Section:
 
 
 def logs(facts: Facts, run: str) -> Section:
-    """Link the log files, which are beside the report."""
+    """Link the log files, which are beside the report.
+
+    Args:
+        facts: facts of the run.
+        run: name of the run.
+    """
     names = [name for name in facts.store.names(facts.store.run_path(run, "logs")) if "\n" not in name]
     return Section("logs", "Logs", render("logs.html", names=names, most=_LOGS))
 

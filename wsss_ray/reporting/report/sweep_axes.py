@@ -21,16 +21,37 @@ UNSET = "not set"
 
 @dataclass(frozen=True)
 class SweepAxis:
-    """An axis of a chart, for numbers or texts. It gives the place of a value as a share from the low end, and the ticks."""
+    """An axis of a chart, for numbers or texts. It gives the place of a value as a share from the low end, and the ticks.
+
+    Attributes:
+        low: value at the low end; its logarithm (base 10) if the axis is logarithmic.
+        high: value at the high end, likewise.
+        logarithmic: True if equal ratios are equally far apart.
+        places: places of texts, from 0; None for numbers.
+
+    Example:
+        >>> axis = SweepAxis.of_texts(["poly", "constant"])
+        >>> axis.at("poly"), axis.at("constant")
+        (0.75, 0.25)
+    """
 
     low: float
     high: float
     logarithmic: bool = False
-    places: Mapping[str, int] | None = None  # of texts
+    places: Mapping[str, int] | None = None
 
     @classmethod
     def of_numbers(cls, values: Iterable[float], *, logarithmic: bool | None = None) -> SweepAxis:
-        """Make an axis for finite numbers, padded so that no point lies on its end; by default logarithmic if they spread far."""
+        """Make an axis for finite numbers, padded so that no point lies on its end.
+
+        Args:
+            values: the numbers.
+            logarithmic: True or False chooses; None makes the axis logarithmic if the numbers spread far.
+
+        Example:
+            >>> SweepAxis.of_numbers([1e-4, 1e-1]).logarithmic
+            True
+        """
         values = list(values) or [0.0, 1.0]
         least, most = min(values), max(values)
         log = least > 0 and most / least > _LOG_FROM if logarithmic is None else logarithmic
@@ -75,17 +96,26 @@ def round_values(low: float, high: float, count: int = 6) -> list[float]:
 
 @dataclass(frozen=True)
 class Parameter:
-    """A field that trials set. `label` is the shortest end of its dotted name that no other field shares."""
+    """A field that trials set. `parameters` makes it.
+
+    Attributes:
+        name: dotted name of the field.
+        label: shortest end of the name that no other field shares.
+        numeric: True if all values are numbers.
+        texts: distinct values in words, sorted.
+        varies: True if trials have different values, or only some set it.
+        common: the part that all values share, if they are mappings; `words` leaves it out.
+    """
 
     name: str
     label: str
     numeric: bool
-    texts: tuple[str, ...]  # distinct values in words, sorted
-    varies: bool  # True if trials have different values, or only some set it
-    common: Any = None  # the part that all values share, if they are mappings; `words` leaves it out
+    texts: tuple[str, ...]
+    varies: bool
+    common: Any = None
 
     def value(self, row: TrialRow) -> Any:
-        """Return the value for the axis: a number if all values are numbers, else words."""
+        """Return the value for the axis: a number if all values are numbers, else words. The trial must have set the field."""
         return self.given(row) if self.numeric else self.words(row)
 
     def words(self, row: TrialRow) -> str:
@@ -108,7 +138,15 @@ class Parameter:
 
 
 def parameters(rows: Sequence[TrialRow]) -> list[Parameter]:
-    """List every field that a trial set, by name. The method comes first if there are several."""
+    """List every field that a trial set, by name. The method comes first if there are several.
+
+    Args:
+        rows: rows of the trials, at least one.
+
+    Example:
+        >>> [(field.label, field.texts) for field in parameters(rows)]
+        [('theta', ('0.2', '0.3'))]
+    """
     names = sorted({name for row in rows for name in row.parameters} - {"method"})
     labels, found = shortest_ends(names), []
     if len({row.method for row in rows}) > 1 or any("method" in row.parameters for row in rows):

@@ -23,21 +23,43 @@ _COLORS = 5  # of methods, in style.css
 
 @dataclass(frozen=True)
 class Marks:
-    """The marks of trials: a shape and colour for each method, hollow if the trial ended early, a ring around the best."""
+    """The marks of trials: a shape and colour for each method, hollow if the trial ended early, a ring around the best.
+
+    Attributes:
+        metric: score that the charts show.
+        methods: methods of the trials; a method's place gives its shape and colour.
+        best: row of the best trial; None for no ring.
+
+    Example:
+        >>> marks = Marks("miou", ("ficklenet",), best=rows[0])
+        >>> legend = marks.key(rows, means=False)
+    """
 
     metric: str
     methods: tuple[str, ...]
     best: TrialRow | None
 
     def at(self, row: TrialRow, x: float, y: str, hover: str) -> Markup:
-        """Draw the mark of a trial. `x` is a share of the width."""
+        """Draw the mark of a trial.
+
+        Args:
+            row: row of the trial.
+            x: share of the chart's width.
+            y: pixels from the top of the chart.
+            hover: text that the mark shows on hover.
+        """
         index = self.methods.index(row.method)
         shape = tag("path", d=_SHAPES[index % len(_SHAPES)], class_=_dot(index, hollow=row.state != "done"))
         ring = tag("circle", r="8", class_="ring") if row is self.best else None
         return tag("svg", tag("title", hover), ring, shape, x=percent(x, 2), y=y, width="1", height="1", class_="mark")
 
     def key(self, rows: Sequence[TrialRow], *, means: bool) -> Markup:
-        """Draw the legend. It names methods only if there are several, and early ends only if there are any."""
+        """Draw the legend. It names methods only if there are several, and early ends only if there are any.
+
+        Args:
+            rows: rows of the trials in the charts.
+            means: True if a chart marks means.
+        """
         entries = [(name, _dot(i, hollow=False), i) for i, name in enumerate(self.methods)] if len(self.methods) > 1 else []
         if any(row.state != "done" for row in rows):
             entries.append(("ended early", _dot(0, hollow=True), 0))
@@ -48,7 +70,18 @@ class Marks:
 
 
 def scatter(parameter: Parameter, rows: Sequence[TrialRow], score: SweepAxis, marks: Marks) -> Markup:
-    """Draw the score over a numeric parameter. `rows` are those that have both, best first."""
+    """Draw the score over a numeric parameter.
+
+    Args:
+        parameter: the parameter.
+        rows: rows that have the parameter and the score, best first.
+        score: axis of the score.
+        marks: marks of the trials.
+
+    Example:
+        >>> score = SweepAxis.of_numbers(row.metrics["miou"] for row in rows)
+        >>> chart = scatter(parameters(rows)[0], rows, score, Marks("miou", ("ficklenet",), best=rows[0]))
+    """
     axis = parameter.axis(rows)
     grid = [level(_HEIGHT * (1 - share), text) for share, text in score.ticks()]
     for share, text in axis.ticks():
@@ -74,7 +107,18 @@ def scatter(parameter: Parameter, rows: Sequence[TrialRow], score: SweepAxis, ma
 
 
 def dots(parameter: Parameter, rows: Sequence[TrialRow], score: SweepAxis, marks: Marks, *, limit: int = 24) -> Markup:
-    """Draw a row of dots for each value of a parameter, the score across and a stroke at the mean. `rows` have both."""
+    """Draw a row of dots for each value of a parameter, the score across and a stroke at the mean.
+
+    Args:
+        parameter: the parameter, whose values are words.
+        rows: rows that have the parameter and the score.
+        score: axis of the score.
+        marks: marks of the trials.
+        limit: number of values to show, at most.
+
+    Example:
+        >>> chart = dots(parameter, rows, score, marks)  # as for `scatter`
+    """
     ticks = score.ticks(4)
     lines = [tag("line", x1=percent(x, 2), x2=percent(x, 2), y1="0", y2="30", class_="grid") for x, _ in ticks]
     base = tag("line", x1="0", x2="100%", y1="15", y2="15", class_="grid")
@@ -109,7 +153,14 @@ def dots(parameter: Parameter, rows: Sequence[TrialRow], score: SweepAxis, marks
 def parallel(parameters: Sequence[Parameter], rows: Sequence[TrialRow], score: SweepAxis, metric: str) -> Markup:
     """Draw every trial as a line through its parameters to its score. Better trials have bluer, wider and less transparent lines.
 
-    `rows` are sorted, best first. At least one has the score.
+    Args:
+        parameters: the parameters, in the order of their axes.
+        rows: rows of the trials, best first. At least one has the score.
+        score: axis of the score.
+        metric: name of the score.
+
+    Example:
+        >>> chart = parallel(parameters(rows), rows, score, "miou")
     """
     axes = [parameter.axis(rows) for parameter in parameters]
     known = [row.metrics[metric] for row in rows if metric in row.metrics]

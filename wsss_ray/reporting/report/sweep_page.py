@@ -29,6 +29,9 @@ def build_sweep(name: str, rows: Sequence[TrialRow], metric: str, job_yaml: str,
 
     Returns:
         The page as UTF-8 HTML. The same rows give the same bytes, in any order.
+
+    Example:
+        >>> html = build_sweep("pets-theta", rows, "miou", job_yaml)
     """
     rows = ranking(map(_finite_metrics, rows), metric)
     trials, fields = _trials(rows, metric), parameters(rows)

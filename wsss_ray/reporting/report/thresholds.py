@@ -40,7 +40,18 @@ FIGURES = tuple(MARKS)
 
 @dataclass(frozen=True)
 class Rule:
-    """A seed stage, its rule, and the threshold that the rule names."""
+    """A seed rule whose seeds depend on a threshold.
+
+    Attributes:
+        stage: the seed stage.
+        part: its rule.
+        threshold: the threshold that the rule names.
+
+    Example:
+        >>> rules = [rule for stage in plan if (rule := Rule.of(stage))]
+        >>> rules[0].theta, rules[0].symbol
+        (0.3, 'θ')
+    """
 
     stage: Stage
     part: SeedRule
@@ -76,7 +87,15 @@ class Rule:
         return "\N{GREEK SMALL LETTER THETA}" if name in ("theta", "threshold") else name
 
     def cues(self, peak_CHW: MapArray, saliency_HW: MapArray | None) -> NDArray[np.bool_] | None:
-        """Return the background cues, which do not depend on the threshold; None if the saliency map is missing."""
+        """Return the background cues of an image, which do not depend on the threshold.
+
+        Args:
+            peak_CHW: maximum over the estimates of the maps.
+            saliency_HW: saliency map (0..1) of the same size; None if there is none.
+
+        Returns:
+            Cues (H, W); None if the rule needs a saliency map and there is none.
+        """
         if self.part.needs_saliency and saliency_HW is None:
             return None
         if self.threshold.cues is None:
@@ -102,9 +121,12 @@ def _with(part: Component, names: Sequence[str], value: float) -> Component:
 
 @dataclass(frozen=True)
 class Curve:
-    """The scores of the seeds at each of `THETAS`, over `images` of the `of` images of the split.
+    """The scores of the seeds over the threshold. If the rule has a recipe, they are scores before the CRF.
 
-    If the rule has a recipe, they are scores before the CRF.
+    Attributes:
+        figures: scores in [0, 1] at each of `THETAS`, by the names in `FIGURES`.
+        images: number of images that were scored.
+        of: number of images of the split.
     """
 
     figures: dict[str, list[float | None]]
@@ -113,12 +135,33 @@ class Curve:
 
 
 def small_saliency(data: bytes | None) -> MapArray | None:
-    """Decode a saliency map and shrink it to the size of its thumbnail."""
+    """Decode a saliency map and shrink it to the size of its thumbnail.
+
+    Args:
+        data: the map as the store has it; None if there is none.
+
+    Returns:
+        The map (H, W), 0..1; None if there is none.
+    """
     return None if data is None else codecs.as_saliency(shrink_labels(codecs.decode_gray(data)))
 
 
 def curve(store: RunStore, rule: Rule, num_labels: int, of: int) -> Curve | None:
-    """Score an evenly spaced sample of the split at every theta, at the size of thumbnails. Return None without masks or maps."""
+    """Score an evenly spaced sample of the split at every theta, at the size of thumbnails.
+
+    Args:
+        store: store of the run.
+        rule: the rule.
+        num_labels: number of labels, with background.
+        of: number of images of the split.
+
+    Returns:
+        The scores; None without masks or maps.
+
+    Example:
+        >>> found = curve(store, rule, num_labels=21, of=1464)
+        >>> best = THETAS[np.nanargmax(np.array(found.figures["miou"], float))]
+    """
     total = np.zeros((len(THETAS), num_labels, num_labels + 1), np.int64)
     images = 0
     rules = [rule.at(float(theta)) for theta in THETAS] if rule.recipe is None else []
