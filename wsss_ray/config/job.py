@@ -127,7 +127,7 @@ def read_job(path: str | Path, overrides: Sequence[str] = ()) -> LoadedJob:
         JobError: if the job is not valid. The message has one line per mistake.
 
     Example:
-        >>> loaded = read_job("jobs/demo_theta.yaml", ["run.seed=1"])
+        >>> loaded = read_job("jobs/sweeps/demo_theta.yaml", ["run.seed=1"])
         >>> [one.trial.name for one in loaded.trials()]
     """
     document = read_document(path, overrides)
