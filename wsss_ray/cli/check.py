@@ -40,6 +40,7 @@ def check(
     """
     from rich.console import Console
 
+    from wsss_ray.preflight.advice import advice
     from wsss_ray.preflight.dry_run import try_job
     from wsss_ray.preflight.estimate import JobResources, estimate
     from wsss_ray.preflight.memory import free_memory
@@ -72,9 +73,11 @@ def check(
         fail(f"the temporary store: {error.strerror or error}; TMPDIR names the folder for temporary files")
     except KeyboardInterrupt:
         fail("interrupted; nothing is left of it", code=130)
-    done = {stage.name for stage in plan if run_store.record(stage) is not None}
-    found = estimate(plan, measures, job.run, resources, done=done)
+    missing = {stage.name for stage in plan.missing(run_store.is_done)}
+    found = estimate(plan, measures, job.run, resources, done={stage.name for stage in plan} - missing)
     _show(found)
+    for line in advice(job, plan, found, gpu=resources.gpus > 0):
+        typer.echo(line)
     for note in (*_notes(job, machine, resources, problem), *_warnings(found, run_store)):
         typer.echo(note)
     _say_failed(job_file, measures, images, job.run.max_bad_fraction)

@@ -51,12 +51,16 @@ class JobConfig(BaseModel):
     def _empty(cls, value: Any) -> Any:
         return {} if value is None else value
 
-    def plan(self, data: Data | None = None) -> Plan:
-        """Lay out the stages, and list the data first unless `data` is given. Opens no image. Raises ValueError."""
+    @property
+    def method_as_run(self) -> Method:
+        """Return the method with the fields that the `run` block sets in all its learners."""
         short = {"precision": self.run.precision, "inference": self.run.inference}
         given = {field: value for field, value in short.items() if value is not None}
-        method = self.method.everywhere(Learner, **given) if given else self.method
-        targets = reseed(method.plan(data or stages_of(self.data)), self.run.seed)
+        return self.method.everywhere(Learner, **given) if given else self.method
+
+    def plan(self, data: Data | None = None) -> Plan:
+        """Lay out the stages, and list the data first unless `data` is given. Opens no image. Raises ValueError."""
+        targets = reseed(self.method_as_run.plan(data or stages_of(self.data)), self.run.seed)
         return Plan.of(with_features(targets) if self.run.features else targets)
 
     def spec(self) -> dict[str, Any]:

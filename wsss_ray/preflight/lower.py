@@ -40,8 +40,7 @@ def field_path(job: JobConfig, component: Component) -> str | None:
         >>> field_path(job, job.method.localizers[1])
         'method.localizers.1'
     """
-    method = job.method.everywhere(Learner, precision=job.run.precision) if job.run.precision else job.method
-    known = list(_components(method, "method"))
+    known = list(_components(job.method_as_run, "method"))
     same = [path for path, other in known if other is component] or [path for path, other in known if other == component]
     return same[0] if same else None
 
