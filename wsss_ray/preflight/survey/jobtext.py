@@ -118,6 +118,7 @@ def _run(sizes: JobSizes) -> list[str]:
         _said(f"  workers: {sizes.workers}", split),
         _said(f"  micro_batch: {sizes.micro_batch}", "images in memory at a time; lower it if memory runs out: same results"),
         _said(f"  loader_workers: {sizes.loader_workers}", "processes that decode images ahead of the training"),
+        *([] if sizes.gpu else [_said("  inference: fused", "the frozen trunk runs once per image, and its features are kept")]),
         _said("  max_bad_fraction: 0.05", "the run ends if more than this share of the images cannot be used"),
     ]
 
