@@ -134,11 +134,11 @@ def test_where_and_how_wide_it_runs_changes_no_id(name):
            "label_workers": 4,
            "image_workers": [2, 9], "gpus_per_image_worker": 0.5, "in_flight": 4, "wait_s": 60,
            "checkpoint_every": 5, "log_every": 1, "validate_every": 3, "validate_images": 4, "loggers": ["mlflow", "wandb"],
-           "max_bad_fraction": 0.5, "max_failures": 0}
+           "max_bad_fraction": 0.5, "max_failures": 0, "features": False}
     ids = [stage.id for stage in job_of(job).plan()]
     assert ids == [stage.id for stage in job_of(job | {"name": "b", "run": run}).plan()]
     assert ids == [stage.id for stage in plan_of(name)[0]], "spelling out a default changes nothing"
-    assert set(run) | {"seed", "precision"} == set(Execution.model_fields), "these two decide numbers"
+    assert set(run) | {"seed", "precision", "inference"} == set(Execution.model_fields), "these decide numbers"
     assert ids != [stage.id for stage in job_of(job | {"run": {"seed": 1}}).plan()]
 
 
