@@ -147,6 +147,7 @@ def _as_before() -> Iterator[None]:
 
 def _try_shards(store: RunStore, stage: Stage, *, gpu: bool) -> Measure:
     peak, began = Peak(gpu=gpu), time.time()
+    torch.set_num_threads(1)  # as in an actor, of which there is one for each core
     worker = worker_class(stage)(store, stage, "cuda" if gpu else "cpu")
     commit = _commit_seconds(store)
     times: list[tuple[float, int]] = []

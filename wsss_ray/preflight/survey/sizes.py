@@ -104,7 +104,7 @@ def sizes_for(machine: Machine, sides: Sequence[int], num_images: int) -> JobSiz
         micro_batch=max(1, min(batch, int(room / each))),
         epochs=epochs,
         label_epochs=max(1, epochs / 2),
-        shard=max(8, min(128, num_images // (4 * machine.cpus))),
+        shard=max(8, min(64, num_images // (4 * machine.cpus))),
         workers=workers,
         loader_workers=min(8, machine.cpus // workers) if gpu else 0,
     )
