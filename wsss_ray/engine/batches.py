@@ -118,7 +118,7 @@ class BatchRunner:
         if not self._told:
             self._told = True
             _log.warning(
-                "stage %s: a batch of %d images fails: %s. Continuing with %d images at a time, and fewer if that fails too.",
+                "stage %s: a batch of %d images fails: %s. Continuing with batches of %d, and smaller ones if needed.",
                 self.stage,
                 size,
                 reason,
