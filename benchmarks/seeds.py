@@ -165,7 +165,7 @@ class _Prepared:
 class OnACore:
     """A `ShardOperator` that computes on a CPU wherever Ray has put it."""
 
-    def __init__(self, store: Any, stages: Any, device: str) -> None:
+    def __init__(self, store: Any, stages: Any, device: str, batch: int | None = None, gpu_share: float = 1.0) -> None:
         from wsss_ray.runners.shards import ShardOperator
 
         self.operator = ShardOperator(store, stages, "cpu")

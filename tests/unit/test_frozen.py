@@ -13,6 +13,7 @@ from tests.local import job_of, run_plan, stage_named
 from tests.tiny import tiny_method
 from wsss_ray.core.graph import Plan
 from wsss_ray.engine.known_features import KnownFeatures
+from wsss_ray.engine.workers import worker_class
 from wsss_ray.nets.efficientnet_lite import EfficientNetLite0
 from wsss_ray.nets.frozen import FrozenTrunk, give_features, view_key
 from wsss_ray.nets.fused import fold_batch_norms, fused
@@ -227,6 +228,21 @@ def test_the_trainings_and_maps_read_the_kept_features(tmp_path: Path) -> None:
         file.write_bytes(b"damaged")
     with pytest.raises(ValueError, match="is not a Parquet file"):
         run_plan(store, plan, last="classifier")
+
+
+def test_batches_change_no_byte_behind_a_frozen_trunk_and_find_the_kept_features(tmp_path: Path) -> None:
+    store = RunStore(str(tmp_path))
+    plan = job_of(job()).plan()
+    run_plan(store, plan, last="maps")
+    for name in ("features", "maps"):
+        stage = stage_named(plan, name)
+        path = Path(store.stage_path(stage), "shards", "part-00000.parquet")
+        before = path.read_bytes()
+        path.unlink()
+        worker = worker_class(stage)(store, stage, batch=4)
+        assert worker(0) == 8
+        assert path.read_bytes() == before
+    assert worker.model.trunk.forward.computed == 0, "the images of the maps are the samples of the training"
 
 
 def test_a_small_net_in_a_quicker_form_keeps_its_group_norms() -> None:

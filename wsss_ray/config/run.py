@@ -15,7 +15,8 @@ class Execution(BaseModel):
 
     Only `seed`, `precision` and `inference` change results, and they are part of stage ids. `precision` and `inference` are a
     short way to set the fields of these names in every learner of the method. Everything else (processes that decode, checkpoints
-    written in the background, pinned memory) changes speed or memory, and no result.
+    written in the background, pinned memory) changes speed or memory, and no result. There is one exception: on a GPU, the last
+    digits of maps and scores may depend on `image_batch`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -49,6 +50,12 @@ class Execution(BaseModel):
         description="Actors of a per-image stage, or [min, max]; null: as many as fit, and more if the cluster grows.",
     )
     gpus_per_image_worker: float = Field(default=1.0, gt=0, le=1, description="Share of a GPU for an actor that runs a network.")
+    image_batch: int | None = Field(
+        default=None,
+        ge=1,
+        description="Images in a batch of a network of a per-image stage on a GPU, where the last digits may depend on it; "
+        "null: as many as fit, at most 32. On CPUs always 1.",
+    )
     in_flight: int = Field(default=2, ge=1, description="Shards given to an actor at a time.")
     checkpoint_every: int = Field(default=200, ge=1, description="Steps between training checkpoints.")
     log_every: int = Field(default=20, ge=1, description="Steps between lines of metrics.jsonl.")

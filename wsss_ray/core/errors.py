@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+
+_OF_A_FILE = (errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.EACCES)
 _OUT_OF_MEMORY = ("OutOfMemoryError", "ArrowMemoryError")  # of torch and of Arrow
 
 
@@ -18,3 +21,15 @@ def in_one_line(error: BaseException) -> str:
 def is_out_of_memory(error: object) -> bool:
     """Return True if an exception is one that Python, torch or Arrow raises when memory runs out."""
     return isinstance(error, MemoryError) or type(error).__name__ in _OUT_OF_MEMORY
+
+
+def is_machine_failure(error: BaseException) -> bool:
+    """Return True if memory, a disk, a device or the network failed, so that no image is to blame.
+
+    Example:
+        >>> is_machine_failure(MemoryError()), is_machine_failure(FileNotFoundError(2, "no such file"))
+        (True, False)
+    """
+    if isinstance(error, OSError):
+        return error.errno is not None and error.errno not in _OF_A_FILE
+    return is_out_of_memory(error) or type(error).__name__ == "AcceleratorError"

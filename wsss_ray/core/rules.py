@@ -1,13 +1,15 @@
 """Define the roles of rules that work on one image at a time: maps, seeds, pseudo-labels, predictions for scores.
 
-The legend of the shapes is in `contracts.py`.
+A rule that runs a network has a second method, for several images, which the engine calls on GPUs. By default it takes one image
+after the other. A rule that overrides it runs its network on batches, and its numbers may then differ by rounding. The legend of
+the shapes is in `contracts.py`.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
@@ -22,8 +24,19 @@ if TYPE_CHECKING:
     from wsss_ray.core.values import ImageArray, LabelArray, MapArray, Maps
 
 
+def _keep_rule(cls: type, base: type, one: str, several: str) -> None:
+    """Make the method for several images loop over that for one, if a subclass overrides only the latter."""
+    owner = {name: next(place for place, part in enumerate(cls.__mro__) if name in vars(part)) for name in (one, several)}
+    if owner[one] < owner[several]:
+        setattr(cls, several, vars(base)[several])
+
+
 class Localizer(Component):
     """A rule that makes localization maps of one image with a trained classifier."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        _keep_rule(cls, Localizer, "localize", "localize_batch")
 
     def check(self, classifier: Learner) -> None:
         """Refuse a classifier that the localizer cannot work with. The plan calls this before anything is trained.
@@ -48,6 +61,26 @@ class Localizer(Component):
             >>> CamLocalizer().localize(net, image_HWC, classes=(3, 7), key=0).classes
             (3, 7)
         """
+
+    def localize_batch(
+        self, net: nn.Module, images: Sequence[ImageArray], classes: Sequence[Sequence[int]], keys: Sequence[int]
+    ) -> list[Maps]:
+        """Make the maps of several images, which may differ in size. One after the other unless overridden.
+
+        Args:
+            net: the trained classifier.
+            images: whole images.
+            classes: tags (0-based) of each image.
+            keys: source of all randomness of each image.
+
+        Returns:
+            The maps of each image, those of `localize` up to rounding.
+
+        Example:
+            >>> [maps.classes for maps in CamLocalizer().localize_batch(net, [image_HWC, other_HWC], [(3, 7), (5,)], [0, 1])]
+            [(3, 7), (5,)]
+        """
+        return [self.localize(net, *one) for one in zip(images, classes, keys, strict=True)]
 
 
 class SeedRule(Component):
@@ -99,17 +132,48 @@ class MaskNoise(Component):
 class Relabel(Component):
     """A rule that makes pseudo-labels for the next training from the predictions of a trained segmenter."""
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        _keep_rule(cls, Relabel, "label", "label_batch")
+
     @abstractmethod
     def label(self, segmenter: Segmenter, net: nn.Module, image_HWC: ImageArray, classes: Sequence[int]) -> LabelArray:
         """Return pseudo-labels at the image's resolution. `net` is the network of `segmenter`, `classes` the tags (0-based)."""
+
+    def label_batch(
+        self, segmenter: Segmenter, net: nn.Module, images: Sequence[ImageArray], classes: Sequence[Sequence[int]]
+    ) -> list[LabelArray]:
+        """Return the pseudo-labels of several images, which may differ in size. One after the other unless overridden.
+
+        Args:
+            segmenter: the segmenter.
+            net: its trained network.
+            images: whole images.
+            classes: tags (0-based) of each image.
+        """
+        return [self.label(segmenter, net, *one) for one in zip(images, classes, strict=True)]
 
 
 class Metric(Component):
     """A rule that makes label maps for scoring. The score itself is always one confusion matrix over the data set."""
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        _keep_rule(cls, Metric, "predict", "predict_batch")
+
     @abstractmethod
     def predict(self, segmenter: Segmenter, net: nn.Module, image_HWC: ImageArray) -> LabelArray:
         """Return the predicted labels at the image's resolution. `segmenter.predict(net, image_BCHW)` gives the logits."""
+
+    def predict_batch(self, segmenter: Segmenter, net: nn.Module, images: Sequence[ImageArray]) -> list[LabelArray]:
+        """Return the predicted labels of several images, which may differ in size. One after the other unless overridden.
+
+        Args:
+            segmenter: the segmenter.
+            net: its trained network.
+            images: whole images.
+        """
+        return [self.predict(segmenter, net, image_HWC) for image_HWC in images]
 
     def with_crf(self, crf: bool) -> Metric:
         """Return the metric with or without a dense CRF. Raise ValueError if it has none to switch, as this default does."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 SAMPLES = {"key": "features", "mirrored_key": "mirrored"}
 """Columns of the schema `features`: the key of a sample, and its features."""
+
+
+_KEPT = 256  # images whose keys stay in memory
 
 
 class KnownFeatures:
@@ -36,6 +39,7 @@ class KnownFeatures:
             if store.is_done(stage):
                 self.by_data.setdefault(stage.input("data").id, []).append(stage)
         self.files = OpenShards(store, "features")
+        self._kept: dict[tuple[str, int, int], dict[str, Any]] = {}
 
     def __bool__(self) -> bool:
         return bool(self.by_data)
@@ -52,9 +56,22 @@ class KnownFeatures:
         import torch
 
         for stage in self.by_data.get(data.id, ()):
-            keys = self.files.row(stage, shard, row, [*SAMPLES, "shape"])
+            keys = self._keys(stage, shard, row)
             for name, column in SAMPLES.items():
                 if keys[name] == key:
                     found = self.files.row(stage, shard, row, [column])[column]
                     return torch.from_numpy(np.frombuffer(found, np.float32).reshape(keys["shape"]).copy())
         return None
+
+    def find_among(self, data: Stage, shard: int, rows: Sequence[int], key: bytes) -> Tensor | None:
+        """Return the features_CHW of a sample of one of several images, or None. The arguments are those of `find`."""
+        return next((found for row in rows if (found := self.find(data, shard, row, key)) is not None), None)
+
+    def _keys(self, stage: Stage, shard: int, row: int) -> dict[str, Any]:
+        """Read the keys of an image. They are kept: each sample of a batch is compared with the keys of all its images."""
+        place = (stage.id, shard, row)
+        if place not in self._kept:
+            if len(self._kept) >= _KEPT:
+                self._kept.clear()
+            self._kept[place] = self.files.row(stage, shard, row, [*SAMPLES, "shape"])
+        return self._kept[place]

@@ -8,8 +8,9 @@ from functools import cached_property
 
 from wsss_ray.data.images import normalise_image, normalise_mask, normalise_saliency, shrink
 from wsss_ray.data.source import DataSplit, Item
+from wsss_ray.engine.batches import Row
 from wsss_ray.engine.listing import StoredListing
-from wsss_ray.engine.shard_worker import Row, ShardWorker
+from wsss_ray.engine.shard_worker import ShardWorker
 from wsss_ray.storage.shards import read_shard
 
 

@@ -7,32 +7,49 @@ aligned, and a row in the stage's errors. It does not end the run: `commit_shard
 
 from __future__ import annotations
 
-import errno
-from collections.abc import Callable, Sequence
-from functools import cached_property
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property, partial
 from typing import Any, ClassVar
 
 from wsss_ray.core.contracts import Learner
-from wsss_ray.core.errors import is_out_of_memory
+from wsss_ray.core.errors import is_machine_failure
 from wsss_ray.core.plan import Stage
 from wsss_ray.data.source import DataSplit
+from wsss_ray.engine.batches import BatchRunner, NetworkRow, Row, reason_of
 from wsss_ray.engine.known_features import KnownFeatures
 from wsss_ray.storage.shards import read_shard, shard_path, write_shard
 from wsss_ray.storage.store import RunStore
 
-Row = dict[str, Any]
+Task = tuple[str, str | None, Callable[[], Row]]
+"""The id of an image, its file if it has one, and the function that makes its row."""
 
 
 class ShardWorker:
-    """Make the shards of one stage. A subclass makes the row of one image."""
+    """Make the shards of one stage. A subclass makes the row of one image.
+
+    Args:
+        store: The store of the stage.
+        stage: A per-image stage.
+        device: The device of its network.
+        batch: Images in a batch of the network. None measures on a GPU how many fit, and is 1 on a CPU. On a CPU, a batch of 1
+            needs no threads, and every image is made in this one.
+        gpu_share: The share of a GPU that this worker may use.
+
+    Example:
+        >>> worker_class(stage)(store, stage, "cuda", batch=16)(shard=0)
+        128
+    """
 
     schema: ClassVar[str]
     nulls: ClassVar[Row]
 
-    def __init__(self, store: RunStore, stage: Stage, device: str = "cpu") -> None:
+    def __init__(
+        self, store: RunStore, stage: Stage, device: str = "cpu", *, batch: int | None = None, gpu_share: float = 1.0
+    ) -> None:
         self.store, self.stage, self.device = store, stage, device
-        self.image: str | None = None  # id of the image whose row is being made
-        self.place = (0, 0)  # its shard and row
+        self.batches = BatchRunner(stage.name, device, size=batch, share=gpu_share)
+        self.image: str | None = None  # the image whose row is being made, or the images of the batch
+        self.shard, self.places = 0, [0]  # their shard and rows
 
     def __call__(self, shard: int) -> int:
         """Make one shard. Return the number of its images, or 0 if the shard exists already."""
@@ -42,16 +59,14 @@ class ShardWorker:
             _ = self.model  # loaded here, because a failure is not the fault of one image
         rows: list[Row] = []
         errors: list[Row] = []
-        for place, (image_id, path, make) in enumerate(self.images(shard)):
-            self.image, self.place = image_id, (shard, place)
-            try:
-                rows.append({"image_id": image_id} | make())
-            except Exception as error:  # one bad image must not end a run
-                if _is_machine_failure(error):
-                    raise
-                reason = f"{type(error).__name__}: {error}" if not isinstance(error, ValueError | OSError) else str(error)
-                errors.append({"image_id": image_id, "path": path, "reason": reason})
+        tasks = self.images(shard)
+        self.shard = shard
+        for (image_id, path, _), found in zip(tasks, self._made(tasks), strict=True):
+            if isinstance(found, str):
+                errors.append({"image_id": image_id, "path": path, "reason": found})
                 rows.extend(self.failed(image_id))
+            else:
+                rows.append({"image_id": image_id} | found)
         self.image = None
         path = shard_path(self.store, self.stage, shard, "errors")
         if errors:
@@ -61,8 +76,46 @@ class ShardWorker:
         write_shard(self.store, self.stage, shard, self.schema, rows)
         return len(rows)
 
-    def images(self, shard: int) -> Sequence[tuple[str, str | None, Callable[[], Row]]]:
-        """Return for each image of the shard its id, its file if it has one, and a function that makes its row."""
+    def _made(self, tasks: Sequence[Task]) -> Iterator[Row | str]:
+        """Yield the row of each image, or the reason why it failed."""
+
+        def running(places: Sequence[int]) -> None:
+            first, others = tasks[places[0]][0], len(places) - 1
+            self.image, self.places = f"{first} or one of {others} others" if others else first, list(places)
+
+        together: dict[int, Row | str] = {}
+        if self.batches.on_gpu or self.batches.size != 1:
+            makes = ((place, make) for place, (_, _, make) in enumerate(tasks))
+            together = self.batches({place: make for place, make in makes if isinstance(make, NetworkRow)}, running)
+        for place, (_, _, make) in enumerate(tasks):
+            running([place])
+            try:
+                found = together[place] if place in together else make()
+            except Exception as error:  # one bad image must not end a run
+                if is_machine_failure(error):
+                    raise
+                found = reason_of(error)
+            yield found
+
+    def images(self, shard: int) -> Sequence[Task]:
+        """Return the images of the shard. What makes the row of an image is a `NetworkRow` if it runs a network."""
+        raise NotImplementedError
+
+    def by_network(self, image: Row) -> Task:
+        """Return the task of an image whose row is made by `decoded`, `run` and `encoded`."""
+        size = (image["height"], image["width"])
+        return image["image_id"], None, NetworkRow(partial(self.decoded, image), self.run, self.encoded, size)
+
+    def decoded(self, image: Row) -> Any:
+        """Read an image. See `NetworkRow.decode`."""
+        raise NotImplementedError
+
+    def run(self, items: Sequence[Any]) -> Sequence[Any]:
+        """Run the network on several images. See `NetworkRow.run`."""
+        raise NotImplementedError
+
+    def encoded(self, item: Any, found: Any) -> Row:
+        """Make the row of an image from its result. See `NetworkRow.encode`."""
         raise NotImplementedError
 
     def failed(self, image_id: str) -> list[Row]:
@@ -91,15 +144,8 @@ class ShardWorker:
         frozen = for_inference(net, training.component)
         known = KnownFeatures(self.store, self.stage.features)
         if frozen is not None and known:
-            frozen.find = lambda key: known.find(self.stage.input("data"), *self.place, key)
+            frozen.find = lambda key: known.find_among(self.stage.input("data"), self.shard, self.places, key)
         return net
-
-
-def _is_machine_failure(error: Exception) -> bool:
-    """Return True if memory, a disk, a device or the network failed: the shard is then made again, and no image is to blame."""
-    if isinstance(error, OSError):
-        return error.errno is not None and error.errno not in (errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.EACCES)
-    return is_out_of_memory(error) or type(error).__name__ == "AcceleratorError"
 
 
 def needs_model(stage: Stage) -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,13 +15,14 @@ from wsss_ray.core.rules import Localizer, MaskNoise, Metric, Relabel, SeedRule
 from wsss_ray.core.values import IGNORE
 from wsss_ray.data.codecs import as_saliency, decode_gray, decode_maps, decode_rgb, encode_labels, encode_maps
 from wsss_ray.data.source import DataSplit
+from wsss_ray.engine.batches import Row
 from wsss_ray.engine.features import FeaturesWorker
 from wsss_ray.engine.packing import IngestWorker, SaliencyWorker
-from wsss_ray.engine.shard_worker import Row, ShardWorker
+from wsss_ray.engine.shard_worker import ShardWorker, Task
 from wsss_ray.ops.confusion import confusion, sparse
 
 if TYPE_CHECKING:
-    from wsss_ray.core.values import ImageArray, LabelArray, MapArray
+    from wsss_ray.core.values import ImageArray, LabelArray, MapArray, Maps
 
 
 class LocalizeWorker(ShardWorker):
@@ -29,17 +31,24 @@ class LocalizeWorker(ShardWorker):
     schema = "maps"
     nulls = {"classes": [], "height": 0, "width": 0, "peak": None, "mean": None, "grid": None}
 
-    def images(self, shard: int) -> Sequence[tuple[str, str | None, Callable[[], Row]]]:
+    def images(self, shard: int) -> Sequence[Task]:
         """See `ShardWorker.images`."""
-        return [(row["image_id"], None, lambda row=row: self.row(row)) for (row,) in self.joined(shard)]  # type: ignore[misc]
+        return [self.by_network(row) for (row,) in self.joined(shard)]
 
-    def row(self, image: Row) -> Row:
-        """Make the row of an image: maximum and mean of its maps."""
+    def decoded(self, image: Row) -> tuple[ImageArray, list[int], int]:
+        """Read an image, its tags and the key of its randomness."""
+        assert self.stage.seed is not None
+        return decode_rgb(image["image"]), image["tags"], random_key(self.stage.seed, "localize", image["image_id"])
+
+    def run(self, items: Sequence[tuple[ImageArray, list[int], int]]) -> list[Maps]:
+        """Make the maps of several images."""
         localizer = self.stage.component
         assert isinstance(localizer, Localizer)
-        assert self.stage.seed is not None
-        key = random_key(self.stage.seed, "localize", image["image_id"])
-        maps = localizer.localize(self.model, decode_rgb(image["image"]), image["tags"], key)
+        images, tags, keys = zip(*items, strict=True)
+        return localizer.localize_batch(self.model, images, tags, keys)
+
+    def encoded(self, item: tuple[ImageArray, list[int], int], maps: Maps) -> Row:
+        """Make the row of an image: maximum and mean of its maps."""
         if not (np.isfinite(maps.peak_CHW).all() and np.isfinite(maps.mean_CHW).all()):
             raise ValueError("the localization maps are not finite")
         return encode_maps(maps)
@@ -51,20 +60,33 @@ class SeedWorker(ShardWorker):
     schema = "seeds"
     nulls = {"seed": None}
 
-    def images(self, shard: int) -> Sequence[tuple[str, str | None, Callable[[], Row]]]:
+    def images(self, shard: int) -> Sequence[Task]:
         """See `ShardWorker.images`."""
+        if isinstance(self.stage.component, Relabel):
+            return [self.by_network(row) for (row,) in self.joined(shard)]
         roles = {role: schema for role, schema in (("maps", "maps"), ("saliency", "saliency")) if self.stage.optional(role)}
-        rows = self.joined(shard, **roles)
-        return [(row[0]["image_id"], None, lambda row=row: self.row(*row)) for row in rows]  # type: ignore[misc]
+        return [(row[0]["image_id"], None, partial(self.row, *row)) for row in self.joined(shard, **roles)]
+
+    def decoded(self, image: Row) -> tuple[ImageArray, list[int]]:
+        """Read an image and its tags."""
+        return decode_rgb(image["image"]), image["tags"]
+
+    def run(self, items: Sequence[tuple[ImageArray, list[int]]]) -> list[LabelArray]:
+        """Make the pseudo-labels of several images with a segmenter."""
+        rule, segmenter = self.stage.component, self.stage.input("model").component
+        assert isinstance(rule, Relabel)
+        assert isinstance(segmenter, Segmenter)
+        images, tags = zip(*items, strict=True)
+        return rule.label_batch(segmenter, self.model, images, tags)
+
+    def encoded(self, item: tuple[ImageArray, list[int]], label_HW: LabelArray) -> Row:
+        """Make the row of an image from its pseudo-labels."""
+        return {"seed": encode_labels(label_HW)}
 
     def row(self, image: Row, maps: Row | None = None, saliency: Row | None = None) -> Row:
-        """Make the row of an image: its label map as PNG."""
+        """Make the row of an image without a network: its label map as PNG."""
         rule = self.stage.component
         image_HWC = decode_rgb(image["image"])
-        if isinstance(rule, Relabel):
-            segmenter = self.stage.input("model").component
-            assert isinstance(segmenter, Segmenter)
-            return {"seed": encode_labels(rule.label(segmenter, self.model, image_HWC, image["tags"]))}
         if isinstance(rule, MaskNoise):
             return {"seed": encode_labels(self.spoilt(rule, image, image_HWC))}
         assert isinstance(rule, SeedRule)
@@ -93,30 +115,43 @@ class EvaluateWorker(ShardWorker):
     schema = "scores"
     nulls = {"prediction": None, "cells": [], "counts": []}
 
-    def images(self, shard: int) -> Sequence[tuple[str, str | None, Callable[[], Row]]]:
+    def images(self, shard: int) -> Sequence[Task]:
         """See `ShardWorker.images`."""
-        rows = self.joined(shard, **({"seeds": "seeds"} if self.stage.optional("seeds") else {}))
-        return [(row[0]["image_id"], None, lambda row=row: self.row(*row)) for row in rows]  # type: ignore[misc]
+        if self.stage.optional("seeds"):
+            return [(row[0]["image_id"], None, partial(self.row, *row)) for row in self.joined(shard, seeds="seeds")]
+        rows = [row for (row,) in self.joined(shard)]
+        return [self.by_network(row) if row["mask"] is not None else (row["image_id"], None, lambda: self.nulls) for row in rows]
 
-    def row(self, image: Row, seed: Row | None = None) -> Row:
-        """Make the row of an image: cells of the confusion matrix; none for an image without a mask."""
-        split = self.stage.input("data").component
-        assert isinstance(split, DataSplit)
+    def decoded(self, image: Row) -> tuple[LabelArray, ImageArray]:
+        """Read a mask and its image."""
+        return decode_gray(image["mask"]), decode_rgb(image["image"])
+
+    def run(self, items: Sequence[tuple[LabelArray, ImageArray]]) -> list[LabelArray]:
+        """Predict the labels of several images."""
+        metric, segmenter = self.stage.component, self.stage.input("model").component
+        assert isinstance(metric, Metric)
+        assert isinstance(segmenter, Segmenter)
+        return metric.predict_batch(segmenter, self.model, [image_HWC for _, image_HWC in items])
+
+    def encoded(self, item: tuple[LabelArray, ImageArray], label_HW: LabelArray) -> Row:
+        """Make the row of an image: its prediction, and the cells of the confusion matrix."""
+        prediction = encode_labels(label_HW)
+        return self._scored(item[0], label_HW) | {"prediction": prediction}
+
+    def row(self, image: Row, seed: Row) -> Row:
+        """Make the row of an image from its seed: cells of the confusion matrix; none for an image without a mask."""
         if image["mask"] is None:
             return self.nulls
-        mask_HW, prediction = decode_gray(image["mask"]), None
-        if seed is None:
-            metric, segmenter = self.stage.component, self.stage.input("model").component
-            assert isinstance(metric, Metric)
-            assert isinstance(segmenter, Segmenter)
-            label_HW = metric.predict(segmenter, self.model, decode_rgb(image["image"]))
-            prediction = encode_labels(label_HW)
-        elif seed["seed"] is not None:
-            label_HW = decode_gray(seed["seed"])
-        else:
-            label_HW = np.full_like(mask_HW, IGNORE)  # the seed stage recorded why; here all pixels count as missed
+        mask_HW = decode_gray(image["mask"])
+        if seed["seed"] is None:
+            return self._scored(mask_HW, np.full_like(mask_HW, IGNORE))  # the seed stage recorded why; all pixels count as missed
+        return self._scored(mask_HW, decode_gray(seed["seed"]))
+
+    def _scored(self, mask_HW: LabelArray, label_HW: LabelArray) -> Row:
+        split = self.stage.input("data").component
+        assert isinstance(split, DataSplit)
         cells, counts = sparse(confusion(mask_HW, label_HW, len(split.classes) + 1))
-        return {"prediction": prediction, "cells": cells, "counts": counts}
+        return {"prediction": None, "cells": cells, "counts": counts}
 
 
 def worker_class(stage: Stage) -> type[ShardWorker]:

@@ -34,7 +34,7 @@ from wsss_ray.core import (
 )
 from wsss_ray.data.transforms import RandomCrop
 from wsss_ray.methods.common.chain import from_tags
-from wsss_ray.methods.common.localization import at_scales, one_map
+from wsss_ray.methods.common.localization import at_size, one_map
 from wsss_ray.methods.common.seed_rules import ThresholdSeeds
 from wsss_ray.methods.deeplab import LARGE_FOV, LARGE_FOV_CRF
 from wsss_ray.nets.vgg16 import Vgg16
@@ -130,17 +130,33 @@ class CamLocalizer(Localizer):
 
     def localize(self, net: nn.Module, image_HWC: ImageArray, classes: Sequence[int], key: int) -> Maps:
         """Make the maps of one image. See `Localizer.localize`."""
+        return self._maps(net, [image_HWC], [classes])[0]
+
+    def localize_batch(
+        self, net: nn.Module, images: Sequence[ImageArray], classes: Sequence[Sequence[int]], keys: Sequence[int]
+    ) -> list[Maps]:
+        """Make the maps of several images, with inputs of equal size in one batch. See `Localizer.localize_batch`."""
+        return self._maps(net, images, classes)
+
+    def _maps(self, net: nn.Module, images: Sequence[ImageArray], classes: Sequence[Sequence[int]]) -> list[Maps]:
         import torch
 
-        from wsss_ray.ops.cam import merge_scales, normalise
+        from wsss_ray.ops.cam import merge_maps, normalise
+        from wsss_ray.ops.multiscale import run_inputs, scaled_sizes
 
         camnet: CamNet = net  # type: ignore[assignment]
-        images = at_scales(image_HWC, self.size, self.scales, next(net.parameters()).device)
+        bases, device = at_size(images, self.size), next(net.parameters()).device
+        sizes = [scaled_sizes(base.shape[0], base.shape[1], self.scales) for base in bases]
+        raw: list[dict[int, tuple[Tensor, Tensor | None]]] = [{} for _ in bases]
         with torch.inference_mode():
-            cams = merge_scales(
-                lambda image: camnet.cams(image)[:, 0, list(classes)], camnet.trunk, images, flip=self.flip, merge=self.merge
-            )
-            return one_map(normalise(cams[0]), camnet.trunk, images[0], classes)
+            for place, number, cams, mirrored in run_inputs(camnet.cams, bases, sizes=sizes, flip=self.flip, device=device):
+                own = list(classes[place])
+                raw[place][number] = cams[:, 0, own], None if mirrored is None else mirrored[:, 0, own]
+            found = []
+            for each, at, tags in zip(raw, sizes, classes, strict=True):
+                cams = merge_maps([each[number] for number in range(len(at))], camnet.trunk, at, merge=self.merge)
+                found.append(one_map(normalise(cams[0]), camnet.trunk, at[0], tags))
+        return found
 
 
 class Cam(Method):

@@ -43,7 +43,7 @@ from wsss_ray.data.transforms import Warp
 from wsss_ray.methods.cam import CamClassifier, CamLocalizer
 from wsss_ray.methods.common.chain import from_tags
 from wsss_ray.methods.common.seed_rules import ThresholdSeeds
-from wsss_ray.methods.common.segmentation import MultiScale, SegNetLearner, label_image
+from wsss_ray.methods.common.segmentation import MultiScale, SegNetLearner, label_images
 from wsss_ray.methods.deeplab import DeeplabSegmenter
 from wsss_ray.ops.crf import DenseCrf
 
@@ -133,9 +133,19 @@ class DsrgRelabel(Relabel):
 
     def label(self, segmenter: Segmenter, net: nn.Module, image_HWC: ImageArray, classes: Sequence[int]) -> LabelArray:
         """Label one image. See `Relabel.label`."""
-        sizes = [(size, size) for size in self.sizes]
-        only = classes if self.only_tags else None
-        return label_image(segmenter, net, image_HWC, sizes=sizes, flip=self.flip, crf=self.crf, only=only)
+        return self._labels(segmenter, net, [image_HWC], [classes])[0]
+
+    def label_batch(
+        self, segmenter: Segmenter, net: nn.Module, images: Sequence[ImageArray], classes: Sequence[Sequence[int]]
+    ) -> list[LabelArray]:
+        """Label several images; their inputs share batches. See `Relabel.label_batch`."""
+        return self._labels(segmenter, net, images, classes)
+
+    def _labels(
+        self, segmenter: Segmenter, net: nn.Module, images: Sequence[ImageArray], classes: Sequence[Sequence[int]]
+    ) -> list[LabelArray]:
+        sizes, only = [[(size, size) for size in self.sizes]] * len(images), classes if self.only_tags else None
+        return label_images(segmenter, net, images, sizes=sizes, flip=self.flip, crf=self.crf, only=only)
 
 
 class Dsrg(Method):

@@ -43,6 +43,7 @@ from wsss_ray.core import (
 )
 from wsss_ray.data.transforms import RandomCrop
 from wsss_ray.methods.common.chain import from_tags
+from wsss_ray.methods.common.localization import at_size
 from wsss_ray.methods.common.seed_rules import ThresholdSeeds
 from wsss_ray.methods.common.segmentation import MultiScale
 from wsss_ray.methods.deeplab import DeeplabSegmenter
@@ -138,48 +139,70 @@ class StochasticGradCam(Localizer):
 
     def localize(self, net: nn.Module, image_HWC: ImageArray, classes: Sequence[int], key: int) -> Maps:
         """Make the maps of one image. See `Localizer.localize`."""
+        return self._maps(net, [image_HWC], [classes], [key])[0]
+
+    def localize_batch(
+        self, net: nn.Module, images: Sequence[ImageArray], classes: Sequence[Sequence[int]], keys: Sequence[int]
+    ) -> list[Maps]:
+        """Make the maps of several images. Inputs of equal size share a batch of the trunk. See `Localizer.localize_batch`."""
+        return self._maps(net, images, classes, keys)
+
+    def _maps(
+        self, net: nn.Module, images: Sequence[ImageArray], classes: Sequence[Sequence[int]], keys: Sequence[int]
+    ) -> list[Maps]:
         import torch
 
         from wsss_ray.ops.grid import axes
-        from wsss_ray.ops.multiscale import resize_image, to_tensor
+        from wsss_ray.ops.multiscale import run_inputs, scaled_sizes
 
         classifier: SelectionClassifier = net  # type: ignore[assignment]
-        weight_KCSS = classifier.weight
-        image = image_HWC if self.size is None else resize_image(image_HWC, self.size, self.size)
+        inputs, device = at_size(images, self.size), classifier.weight.device
+        sizes = [scaled_sizes(image.shape[0], image.shape[1], (1.0,)) for image in inputs]
+        found: dict[int, Maps] = {}
         with torch.inference_mode():
-            x_CHW = classifier.trunk(to_tensor(image, weight_KCSS.device))[0]
-            total = 1 if self.selection == "deterministic" else self.selections
-            peak_CHW = mean_CHW = torch.zeros(())
-            for place, cams_NCHW in enumerate(self._cams(x_CHW, weight_KCSS[list(classes)], total, key)):
-                if self.normalize == "per_map" and len(classes):
-                    cams_NCHW = cams_NCHW / cams_NCHW.amax(dim=(-2, -1), keepdim=True).clamp_min(1e-12)
-                peak, part = cams_NCHW.amax(dim=0), cams_NCHW.sum(dim=0) / total
-                peak_CHW, mean_CHW = (torch.maximum(peak_CHW, peak), mean_CHW + part) if place else (peak, part)
-            if self.normalize == "per_image" and len(classes):
-                highest = peak_CHW.amax(dim=(-2, -1), keepdim=True).clamp_min(1e-12)
-                peak_CHW, mean_CHW = peak_CHW / highest, mean_CHW / highest
-        rows, columns = axes(classifier.trunk, image.shape[0], image.shape[1])
-        return Maps(tuple(classes), peak_CHW=peak_CHW.cpu().numpy(), mean_CHW=mean_CHW.cpu().numpy(), rows=rows, columns=columns)
+            for place, _, x_1CHW, _ in run_inputs(classifier.trunk, inputs, sizes=sizes, flip=False, device=device):
+                peak, mean = self._peak_and_mean(x_1CHW[0], classifier.weight[list(classes[place])], keys[place])
+                rows, columns = axes(classifier.trunk, *inputs[place].shape[:2])
+                found[place] = Maps(
+                    tuple(classes[place]), peak_CHW=peak.cpu().numpy(), mean_CHW=mean.cpu().numpy(), rows=rows, columns=columns
+                )
+        return [found[place] for place in range(len(inputs))]
 
-    def _cams(self, x_CHW: Tensor, weight_KCSS: Tensor, total: int, key: int) -> Iterator[Tensor]:
+    def _peak_and_mean(self, x_CHW: Tensor, weight_CKSS: Tensor, key: int) -> tuple[Tensor, Tensor]:
+        """Return maximum and mean of the maps over all selections, normalised, each (C, h, w)."""
+        import torch
+
+        total = 1 if self.selection == "deterministic" else self.selections
+        peak_CHW = mean_CHW = torch.zeros(())
+        for place, cams_NCHW in enumerate(self._cams(x_CHW, weight_CKSS, total, key)):
+            if self.normalize == "per_map" and len(weight_CKSS):
+                cams_NCHW = cams_NCHW / cams_NCHW.amax(dim=(-2, -1), keepdim=True).clamp_min(1e-12)
+            peak, part = cams_NCHW.amax(dim=0), cams_NCHW.sum(dim=0) / total
+            peak_CHW, mean_CHW = (torch.maximum(peak_CHW, peak), mean_CHW + part) if place else (peak, part)
+        if self.normalize == "per_image" and len(weight_CKSS):
+            highest = peak_CHW.amax(dim=(-2, -1), keepdim=True).clamp_min(1e-12)
+            peak_CHW, mean_CHW = peak_CHW / highest, mean_CHW / highest
+        return peak_CHW, mean_CHW
+
+    def _cams(self, x_CHW: Tensor, weight_CKSS: Tensor, total: int, key: int) -> Iterator[Tensor]:
         """Yield cams_NCHW of all selections, in one or several pieces along N."""
         from wsss_ray.nets.selection import draw_keep
         from wsss_ray.ops.selection.closed_form import selection_cams, stochastic_cams
 
         if self.selection == "stochastic":
-            yield from stochastic_cams(x_CHW, weight_KCSS, key=key, n=total, dropout_rate=self.dropout_rate)
+            yield from stochastic_cams(x_CHW, weight_CKSS, key=key, n=total, dropout_rate=self.dropout_rate)
             return
         keep_NDHW = draw_keep(
             self.selection,
             key=key,
             n=total,
-            size=weight_KCSS.shape[-1],
+            size=weight_CKSS.shape[-1],
             height=x_CHW.shape[1],
             width=x_CHW.shape[2],
             rate=self.dropout_rate,
             device=x_CHW.device,
         )
-        yield selection_cams(x_CHW, weight_KCSS, keep_NDHW)
+        yield selection_cams(x_CHW, weight_CKSS, keep_NDHW)
 
 
 class FickleNet(Method):

@@ -41,7 +41,7 @@ from wsss_ray.core import (
 from wsss_ray.data.transforms import RandomCrop
 from wsss_ray.methods.cam import CamClassifier
 from wsss_ray.methods.common.chain import from_tags
-from wsss_ray.methods.common.localization import at_scales, one_map
+from wsss_ray.methods.common.localization import at_size, one_map
 from wsss_ray.methods.common.segmentation import SegNetLearner
 from wsss_ray.methods.deeplab import LARGE_FOV_CRF
 from wsss_ray.nets.deeplab import Head, LargeFov
@@ -79,17 +79,31 @@ class DilatedCam(Localizer):
 
     def localize(self, net: nn.Module, image_HWC: ImageArray, classes: Sequence[int], key: int) -> Maps:
         """Make the maps of one image. See `Localizer.localize`."""
+        return self._maps(net, [image_HWC], [classes])[0]
+
+    def localize_batch(
+        self, net: nn.Module, images: Sequence[ImageArray], classes: Sequence[Sequence[int]], keys: Sequence[int]
+    ) -> list[Maps]:
+        """Make the maps of several images, with inputs of equal size in one batch. See `Localizer.localize_batch`."""
+        return self._maps(net, images, classes)
+
+    def _maps(self, net: nn.Module, images: Sequence[ImageArray], classes: Sequence[Sequence[int]]) -> list[Maps]:
         import torch
 
         from wsss_ray.ops.cam import anti_noise, normalise
+        from wsss_ray.ops.multiscale import run_inputs, scaled_sizes
 
         camnet: CamNet = net  # type: ignore[assignment]
         places = list(range(len(camnet.blocks)) if self.blocks is None else self.blocks)
-        (image,) = at_scales(image_HWC, self.size, (1.0,), next(net.parameters()).device)
+        inputs, device = at_size(images, self.size), next(net.parameters()).device
+        sizes = [scaled_sizes(image.shape[0], image.shape[1], (1.0,)) for image in inputs]
+        found: dict[int, Maps] = {}
         with torch.inference_mode():
-            each_GCHW = normalise(camnet.cams(image)[0][places][:, list(classes)])
-            fused = anti_noise(each_GCHW) if self.fusion == "anti_noise" else each_GCHW.mean(dim=0)
-            return one_map(normalise(fused), camnet.trunk, image, classes)
+            for place, _, cams, _ in run_inputs(camnet.cams, inputs, sizes=sizes, flip=False, device=device):
+                each_GCHW = normalise(cams[0][places][:, list(classes[place])])
+                fused = anti_noise(each_GCHW) if self.fusion == "anti_noise" else each_GCHW.mean(dim=0)
+                found[place] = one_map(normalise(fused), camnet.trunk, inputs[place].shape, classes[place])
+        return [found[place] for place in range(len(inputs))]
 
 
 class RegionSeeds(SeedRule):

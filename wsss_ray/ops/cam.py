@@ -35,20 +35,41 @@ def merge_scales(
     Example:
         >>> maps_BGKhw = merge_scales(net.cams, net.trunk, [image_BCHW, half_BCHW], flip=True)
     """
+    each = [(cams(image), cams(image.flip(-1)) if flip else None) for image in images]
+    return merge_maps(each, trunk, [(image.shape[-2], image.shape[-1]) for image in images], merge=merge)
+
+
+def merge_maps(
+    maps: Sequence[tuple[Tensor, Tensor | None]], trunk: nn.Module, sizes: Sequence[tuple[int, int]], *, merge: Merge = "mean"
+) -> Tensor:
+    """Merge raw maps that a network has made at several sizes. See `merge_scales`, which also runs the network.
+
+    Args:
+        maps: for each size, raw maps of shape (..., h, w), and those of the mirror image, not mirrored back, or None.
+        trunk: the network's trunk.
+        sizes: rows and columns of the network's input at each size.
+        merge: see `merge_scales`.
+
+    Returns:
+        Maps of shape (..., h, w) on the grid of the first size, at least 0 and not normalised.
+
+    Example:
+        >>> maps_BKhw = merge_maps([(net.cams(image_BCHW), net.cams(image_BCHW.flip(-1)))], net.trunk, [(64, 64)])
+    """
     found: list[Tensor] = []
-    target = grid.axes(trunk, *images[0].shape[-2:])
-    for image in images:
-        maps = cams(image).relu()
-        rows, columns = grid.axes(trunk, *image.shape[-2:])
-        if flip:  # mirrored features lie at other places, unless the side is a multiple of the stride plus 1
-            size = (maps.shape[-2], maps.shape[-1])
+    target = grid.axes(trunk, *sizes[0])
+    for (raw, mirrored), at in zip(maps, sizes, strict=True):
+        one = raw.relu()
+        rows, columns = grid.axes(trunk, *at)
+        if mirrored is not None:  # its features lie at other places, unless the side is a multiple of the stride plus 1
+            size = (one.shape[-2], one.shape[-1])
             there = grid.mirrored(columns, size[1])
-            other = grid.resample(cams(image.flip(-1)).relu().flip(-1), size, source=(rows, there), target=(rows, columns))
-            maps = (maps + other) / 2
+            other = grid.resample(mirrored.relu().flip(-1), size, source=(rows, there), target=(rows, columns))
+            one = (one + other) / 2
         if found:
             size = (found[0].shape[-2], found[0].shape[-1])
-            maps = grid.resample(maps, size, source=(rows, columns), target=target)
-        found.append(maps)
+            one = grid.resample(one, size, source=(rows, columns), target=target)
+        found.append(one)
     stack = torch.stack(found)
     return stack.mean(dim=0) if merge == "mean" else stack.amax(dim=0)
 

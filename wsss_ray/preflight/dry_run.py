@@ -122,7 +122,7 @@ def try_job(
                 if stage.kind == "train":
                     found.append(_try_training(store, stage, job.run.micro_batch, threads, gpu=gpu))
                 else:
-                    found.append(_try_shards(store, stage, gpu=gpu and needs_model(stage)))
+                    found.append(_try_shards(store, stage, job.run.image_batch, gpu=gpu and needs_model(stage)))
             except (KeyboardInterrupt, CheckError):
                 raise
             except Exception as error:
@@ -145,10 +145,10 @@ def _as_before() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _try_shards(store: RunStore, stage: Stage, *, gpu: bool) -> Measure:
+def _try_shards(store: RunStore, stage: Stage, batch: int | None, *, gpu: bool) -> Measure:
     peak, began = Peak(gpu=gpu), time.time()
     torch.set_num_threads(1)  # as in an actor, of which there is one for each core
-    worker = worker_class(stage)(store, stage, "cuda" if gpu else "cpu")
+    worker = worker_class(stage)(store, stage, "cuda" if gpu else "cpu", batch=batch if gpu else 1)
     commit = _commit_seconds(store)
     times: list[tuple[float, int]] = []
     for shard in missing_shards(store, stage):

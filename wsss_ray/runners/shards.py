@@ -31,10 +31,20 @@ from wsss_ray.storage.store import RunStore
 
 
 class ShardOperator:
-    """The workers of several stages as a Ray Data operator. It writes shards, and adds image counts and times to the row."""
+    """The workers of several stages as a Ray Data operator. It writes shards, and adds image counts and times to the row.
 
-    def __init__(self, store: RunStore, stages: Sequence[Stage], device: str) -> None:
-        self.workers = [worker_class(stage)(store, stage, device) for stage in stages]
+    Args:
+        store: The store of the stages.
+        stages: The stages.
+        device: The device of their networks.
+        batch: Images in a batch of a network; see `ShardWorker`.
+        gpu_share: The share of a GPU that the operator may use.
+    """
+
+    def __init__(
+        self, store: RunStore, stages: Sequence[Stage], device: str, batch: int | None = None, gpu_share: float = 1.0
+    ) -> None:
+        self.workers = [worker_class(stage)(store, stage, device, batch=batch, gpu_share=gpu_share) for stage in stages]
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """Write the row's shard for each stage."""
@@ -126,7 +136,13 @@ def _with_operator(
     fewest = min(fewest, most)
     return dataset.map(
         ShardOperator,
-        fn_constructor_kwargs={"store": store, "stages": part.stages, "device": "cuda" if part.on_gpu else "cpu"},
+        fn_constructor_kwargs={
+            "store": store,
+            "stages": part.stages,
+            "device": "cuda" if part.on_gpu else "cpu",
+            "batch": run.image_batch if part.on_gpu else 1,
+            "gpu_share": each if part.on_gpu else 1.0,
+        },
         compute=ActorPoolStrategy(
             min_size=fewest,
             max_size=most,

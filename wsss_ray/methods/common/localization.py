@@ -1,4 +1,4 @@
-"""Share steps of localizers: bring one image to several scales, and wrap maps with a single estimate."""
+"""Share steps of localizers: bring images to the size of the network, and wrap maps with a single estimate."""
 
 from __future__ import annotations
 
@@ -8,45 +8,38 @@ from typing import TYPE_CHECKING
 from wsss_ray.core import Maps
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor, nn
 
     from wsss_ray.core import ImageArray, MapArray
 
 
-def at_scales(image_HWC: ImageArray, size: int | None, scales: Sequence[float], device: torch.device) -> list[Tensor]:
-    """Resize an image to several scales.
+def at_size(images: Sequence[ImageArray], size: int | None) -> list[ImageArray]:
+    """Resize images to a square.
 
     Args:
-        image_HWC: the image.
-        size: side of the square that the image is resized to first; None keeps its size.
-        scales: sizes relative to this.
-        device: device of the result.
-
-    Returns:
-        One batch image_1CHW per scale, RGB 0..255.
+        images: the images.
+        size: side of the square; None keeps the size of each image.
 
     Example:
-        >>> [image.shape[-2:] for image in at_scales(np.zeros((20, 30, 3), np.uint8), None, (1.0, 0.5), torch.device("cpu"))]
-        [torch.Size([20, 30]), torch.Size([10, 15])]
+        >>> [image.shape for image in at_size([np.zeros((20, 30, 3), np.uint8)], 16)]
+        [(16, 16, 3)]
     """
-    from wsss_ray.ops.multiscale import resize_image, scaled_sizes, to_tensor
+    from wsss_ray.ops.multiscale import resize_images
 
-    base = image_HWC if size is None else resize_image(image_HWC, size, size)
-    return [to_tensor(resize_image(base, *at), device) for at in scaled_sizes(base.shape[0], base.shape[1], scales)]
+    return list(images) if size is None else resize_images(images, [(size, size)] * len(images))
 
 
-def one_map(map_CHW: Tensor, trunk: nn.Module, image_1CHW: Tensor, classes: Sequence[int]) -> Maps:
+def one_map(map_CHW: Tensor, trunk: nn.Module, size: Sequence[int], classes: Sequence[int]) -> Maps:
     """Wrap maps with a single estimate, whose maximum and mean are the same.
 
     Args:
         map_CHW: maps in [0, 1] on the grid of the trunk.
         trunk: the trunk, which knows where its features are on the image.
-        image_1CHW: the image that the trunk saw; only its size is used.
+        size: rows and columns of the image that the trunk saw.
         classes: tags (0-based) of the maps.
     """
     from wsss_ray.ops.grid import axes
 
-    rows, columns = axes(trunk, image_1CHW.shape[-2], image_1CHW.shape[-1])
+    rows, columns = axes(trunk, size[0], size[1])
     found: MapArray = map_CHW.float().cpu().numpy()
     return Maps(tuple(classes), peak_CHW=found, mean_CHW=found, rows=rows, columns=columns)

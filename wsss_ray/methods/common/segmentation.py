@@ -102,10 +102,15 @@ class MultiScale(Metric):
 
     def predict(self, segmenter: Segmenter, net: nn.Module, image_HWC: ImageArray) -> LabelArray:
         """Label one image. See `Metric.predict`."""
-        from wsss_ray.ops.multiscale import scaled_sizes
+        return self._labels(segmenter, net, [image_HWC])[0]
 
-        sizes = scaled_sizes(image_HWC.shape[0], image_HWC.shape[1], self.scales)
-        return label_image(segmenter, net, image_HWC, sizes=sizes, flip=self.flip, crf=self.crf, only=None)
+    def predict_batch(self, segmenter: Segmenter, net: nn.Module, images: Sequence[ImageArray]) -> list[LabelArray]:
+        """Label several images, with inputs of equal size in one batch. See `Metric.predict_batch`."""
+        return self._labels(segmenter, net, images)
+
+    def _labels(self, segmenter: Segmenter, net: nn.Module, images: Sequence[ImageArray]) -> list[LabelArray]:
+        sizes = _sizes(images, self.scales)
+        return label_images(segmenter, net, images, sizes=sizes, flip=self.flip, crf=self.crf, only=None)
 
     def with_crf(self, crf: bool) -> MultiScale:
         """Return the metric with its own CRF, or the default one, or none. See `Metric.with_crf`."""
@@ -122,51 +127,67 @@ class PredictedLabels(Relabel):
 
     def label(self, segmenter: Segmenter, net: nn.Module, image_HWC: ImageArray, classes: Sequence[int]) -> LabelArray:
         """Label one image. See `Relabel.label`."""
-        from wsss_ray.ops.multiscale import scaled_sizes
+        return self._labels(segmenter, net, [image_HWC], [classes])[0]
 
-        sizes = scaled_sizes(image_HWC.shape[0], image_HWC.shape[1], self.scales)
-        only = classes if self.only_tags else None
-        return label_image(segmenter, net, image_HWC, sizes=sizes, flip=self.flip, crf=self.crf, only=only)
+    def label_batch(
+        self, segmenter: Segmenter, net: nn.Module, images: Sequence[ImageArray], classes: Sequence[Sequence[int]]
+    ) -> list[LabelArray]:
+        """Label several images, with inputs of equal size in one batch. See `Relabel.label_batch`."""
+        return self._labels(segmenter, net, images, classes)
+
+    def _labels(
+        self, segmenter: Segmenter, net: nn.Module, images: Sequence[ImageArray], classes: Sequence[Sequence[int]]
+    ) -> list[LabelArray]:
+        sizes, only = _sizes(images, self.scales), classes if self.only_tags else None
+        return label_images(segmenter, net, images, sizes=sizes, flip=self.flip, crf=self.crf, only=only)
 
 
-def label_image(
+def label_images(
     segmenter: Segmenter,
     net: nn.Module,
-    image_HWC: ImageArray,
+    images: Sequence[ImageArray],
     *,
-    sizes: Sequence[tuple[int, int]],
+    sizes: Sequence[Sequence[tuple[int, int]]],
     flip: bool,
     crf: DenseCrf | None,
-    only: Sequence[int] | None,
-) -> LabelArray:
-    """Label an image with a trained segmenter.
+    only: Sequence[Sequence[int]] | None,
+) -> list[LabelArray]:
+    """Label images with a trained segmenter. Inputs of equal size share a batch; one image alone is computed as without batches.
 
     Args:
         segmenter: the segmenter.
         net: its trained network.
-        image_HWC: the image.
-        sizes: (rows, columns) of the inputs; the scores of all inputs are summed at the size of the image.
+        images: the images, which may differ in size.
+        sizes: for each image, (rows, columns) of its inputs; the scores of all inputs are summed at the size of the image.
         flip: add the scores of the mirrored inputs.
         crf: dense CRF on the probabilities; None for none.
-        only: tags (0-based) allowed beside background; None allows all classes.
+        only: for each image, tags (0-based) allowed beside background; None allows all classes.
 
     Returns:
-        Labels (H, W), without `IGNORE`.
+        Labels (H, W) of each image, without `IGNORE`.
 
     Example:
-        >>> label_image(segmenter, net, image_HWC, sizes=[(321, 321)], flip=False, crf=None, only=(3, 7))
+        >>> label_images(segmenter, net, [image_HWC], sizes=[[(321, 321)]], flip=False, crf=None, only=[(3, 7)])
     """
     import numpy as np
 
-    from wsss_ray.ops.multiscale import sum_logits
+    from wsss_ray.ops.multiscale import sum_logits_of
 
     device = next(net.parameters()).device
-    logits_LHW = sum_logits(lambda image: segmenter.predict(net, image), image_HWC, sizes=sizes, flip=flip, device=device)
-    labels = list(range(len(logits_LHW))) if only is None else [0, *(tag + 1 for tag in only)]
-    if crf is None:
-        place_HW = logits_LHW[labels].argmax(dim=0).cpu().numpy()
-    else:
-        prob_CHW = logits_LHW[labels].softmax(dim=0)
-        place_HW = crf.refine(image_HWC, prob_CHW.cpu().numpy(), device=prob_CHW.device).argmax(axis=0)
-    label_HW: LabelArray = np.asarray(labels, np.uint8)[place_HW]
-    return label_HW
+    logits = sum_logits_of(lambda image: segmenter.predict(net, image), images, sizes=sizes, flip=flip, device=device)
+    found: list[LabelArray] = []
+    for place, (image_HWC, logits_LHW) in enumerate(zip(images, logits, strict=True)):
+        labels = list(range(len(logits_LHW))) if only is None else [0, *(tag + 1 for tag in only[place])]
+        if crf is None:
+            place_HW = logits_LHW[labels].argmax(dim=0).cpu().numpy()
+        else:
+            prob_CHW = logits_LHW[labels].softmax(dim=0)
+            place_HW = crf.refine(image_HWC, prob_CHW.cpu().numpy(), device=prob_CHW.device).argmax(axis=0)
+        found.append(np.asarray(labels, np.uint8)[place_HW])
+    return found
+
+
+def _sizes(images: Sequence[ImageArray], scales: Sequence[float]) -> list[list[tuple[int, int]]]:
+    from wsss_ray.ops.multiscale import scaled_sizes
+
+    return [scaled_sizes(image_HWC.shape[0], image_HWC.shape[1], scales) for image_HWC in images]
