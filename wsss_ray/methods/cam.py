@@ -137,8 +137,9 @@ class CamLocalizer(Localizer):
         camnet: CamNet = net  # type: ignore[assignment]
         images = at_scales(image_HWC, self.size, self.scales, next(net.parameters()).device)
         with torch.inference_mode():
+            chosen = torch.tensor(classes, dtype=torch.long, device=images[0].device)  # once, for all scales
             cams = merge_scales(
-                lambda image: camnet.cams(image)[:, 0, list(classes)], camnet.trunk, images, flip=self.flip, merge=self.merge
+                lambda image: camnet.cams(image)[:, 0, chosen], camnet.trunk, images, flip=self.flip, merge=self.merge
             )
             return one_map(normalise(cams[0]), camnet.trunk, images[0], classes)
 
