@@ -147,9 +147,10 @@ def _blurs(key_M: Tensor, steps: Sequence[int], dtype: torch.dtype) -> tuple[_Ro
     made = []
     for columns_M3, used_M3, count in zip(beside, used, counts, strict=True):
         start = functional.pad(used_M3.sum(dim=1).cumsum(0), (1, 0)).int()
-        place = torch.where(used_M3.flatten(), used_M3.flatten().cumsum(0) - 1, count)  # unused entries go to one place at the end
+        used_P = used_M3.flatten()
+        place_P = torch.where(used_P, used_P.cumsum(0) - 1, count)  # unused entries go to one place at the end
         column_P, weight_P = (
-            part_M3.new_empty(count + 1).scatter_(0, place, part_M3.flatten())[:count] for part_M3 in (columns_M3.int(), weight_M3)
+            part.new_empty(count + 1).scatter_(0, place_P, part.flatten())[:count] for part in (columns_M3.int(), weight_M3)
         )
         made.append(_Rows(start, column_P, weight_P))
     return tuple(made)
