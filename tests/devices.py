@@ -5,8 +5,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import itertools
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -23,6 +28,7 @@ from wsss_ray.engine.checkpoints import build_model
 from wsss_ray.engine.loader import ShardedImages, micro_batches
 from wsss_ray.engine.loop import fit
 from wsss_ray.engine.online_labels import LabelMakers, OnlineBatches
+from wsss_ray.engine.training import run_training
 from wsss_ray.engine.workers import needs_model, worker_class
 from wsss_ray.storage.shards import read_shard
 from wsss_ray.storage.store import RunStore
@@ -175,3 +181,54 @@ def check_row(row: dict[str, Any], other: dict[str, Any], what: str, *, near: fl
         ours, theirs = (dict(zip(one["cells"], one["counts"], strict=True)) for one in (row, other))
         moved = sum(abs(ours.get(cell, 0) - theirs.get(cell, 0)) for cell in {*ours, *theirs})
         assert moved <= 2 * (1 - equal) * sum(theirs.values()), f"{what}: {moved} pixels are scored otherwise"
+
+
+def check_losses_fall(name: str, folder: str, device: str, steps: int) -> None:
+    """Train every network of a method on one batch again and again: the sum of its losses falls."""
+    store, plan = made(name, folder)
+    for stage in (stage for stage in plan if stage.kind == "train"):
+        learner = stage.component
+        assert isinstance(learner, Learner)
+        net = build_model(stage).to(device)
+        optimizer = learner.optimizer.build(learner.param_groups(net))
+        (micros,) = batches_of(store, stage, size=8, steps=1, learner=learner)
+        if isinstance(learner, OnlineSegmenter):  # labels that do not change
+            seeds = torch.randint(0, 4, (8, 1, 32, 32), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+            micros = [replace(micros[0], seeds_BEHW=seeds)]
+        batches = itertools.repeat(micros)
+        steady = learner.model_copy(update={"batch_size": 8})
+        found = fit(net, steady, optimizer, batches, start=0, total=steps, num_images=24, device=torch.device(device))
+        curve = [step.loss for step in found]
+        assert np.mean(curve[-3:]) < np.mean(curve[:3]), f"{name}, {stage.name}, on {device}: {curve}"
+
+
+def check_equal_bytes(name: str, folder: str, device: str) -> None:
+    """Train every network of a method twice on a device, as workers do: weights and losses have the same bytes."""
+    store, plan = made(name, folder)
+    for stage in (stage for stage in plan if stage.kind == "train"):
+        results = []
+        for attempt in ("first", "second"):
+            copy = RunStore(f"{folder}/{name}-{stage.id}-{attempt}")
+            shutil.copytree(store.path(), copy.path())
+            copy.delete_folder(copy.stage_path(stage))
+            settings = {"micro_batch": 4, "loader_workers": 0, "label_workers": 0, "checkpoint_every": 4, "log_every": 1}
+            run_training(copy, stage, device=torch.device(device), rank=0, world=1, **settings)  # type: ignore[arg-type]
+            lines = copy.read(copy.stage_path(stage, "metrics.jsonl")).splitlines()
+            weights = copy.read(copy.stage_path(stage, "model.safetensors"))
+            results.append((weights, [json.loads(line)["terms"] for line in lines]))
+            shutil.rmtree(copy.path())
+        assert results[0] == results[1], f"{name}, {stage.name}: two trainings on {device} differ"
+
+
+@contextmanager
+def deterministic() -> Iterator[None]:
+    """Choose the operations that repeat bit by bit, as the workers of a training do (`runners/train.py`)."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    before = torch.are_deterministic_algorithms_enabled(), torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+    torch.use_deterministic_algorithms(mode=True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0])
+        torch.utils.deterministic.fill_uninitialized_memory = before[1]  # type: ignore[attr-defined]

@@ -9,7 +9,17 @@ import numpy as np
 import pytest
 import torch
 
-from tests.devices import LOCALIZE, STEP, check_rows, check_trainings, made, train
+from tests.devices import (
+    LOCALIZE,
+    STEP,
+    check_equal_bytes,
+    check_losses_fall,
+    check_rows,
+    check_trainings,
+    deterministic,
+    made,
+    train,
+)
 from tests.stand_in import NAME, Watch, in_own_process, stand_in
 from wsss_ray.core.values import Maps
 from wsss_ray.methods import methods
@@ -39,6 +49,17 @@ def test_its_trainings_run_on_another_device(there, folder, name):
 @pytest.mark.parametrize("name", NAMES)
 def test_its_maps_labels_and_scores_are_made_on_another_device(there, folder, name):
     there(check_rows, name, folder, True, NAME, 1e-5, 1.0)
+
+
+def test_its_losses_fall_on_another_device(there, folder):
+    there(check_losses_fall, "mdc", folder, NAME, 10)
+
+
+def test_two_trainings_end_in_the_same_bytes(folder):
+    """What `make gpu` checks on CUDA, here on the CPU."""
+    with deterministic():
+        check_equal_bytes("rrm", folder, "cpu")
+    assert not torch.are_deterministic_algorithms_enabled()
 
 
 # --- the stand-in finds mistakes
