@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -153,15 +153,15 @@ def check_rows(name: str, folder: str, watched: bool, device: str, near: float, 
     for stage in (stage for stage in plan if stage.kind in SCHEMAS and needs_model(stage)):
         worker = worker_class(stage)(store, stage, device)
         limit = LOCALIZE if stage.kind == "localize" else LABEL
-        with Watch() as watch:
+        with Watch() if watched else nullcontext() as watch:
             _ = worker.model
-            watch.take()
+            if watch is not None:
+                watch.take()
             theirs = read_shard(store, stage, 0, SCHEMAS[stage.kind])
             for (image_id, _, make), other in zip(worker.images(0), theirs, strict=True):
                 row, what = {"image_id": image_id} | make(), f"{name}, {stage.name}, {image_id}"
-                tally = watch.take()
-                if watched:
-                    limit.check(tally, what)
+                if watch is not None:
+                    limit.check(watch.take(), what)
                 check_row(row, other, what, near=near, equal=equal)
 
 
@@ -183,22 +183,23 @@ def check_row(row: dict[str, Any], other: dict[str, Any], what: str, *, near: fl
         assert moved <= 2 * (1 - equal) * sum(theirs.values()), f"{what}: {moved} pixels are scored otherwise"
 
 
-def check_losses_fall(name: str, folder: str, device: str, steps: int) -> None:
+def check_losses_fall(name: str, folder: str, watched: bool, device: str, steps: int) -> None:
     """Train every network of a method on one batch again and again: the sum of its losses falls."""
     store, plan = made(name, folder)
     for stage in (stage for stage in plan if stage.kind == "train"):
         learner = stage.component
         assert isinstance(learner, Learner)
-        net = build_model(stage).to(device)
-        optimizer = learner.optimizer.build(learner.param_groups(net))
         (micros,) = batches_of(store, stage, size=8, steps=1, learner=learner)
         if isinstance(learner, OnlineSegmenter):  # labels that do not change
             seeds = torch.randint(0, 4, (8, 1, 32, 32), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
             micros = [replace(micros[0], seeds_BEHW=seeds)]
         batches = itertools.repeat(micros)
         steady = learner.model_copy(update={"batch_size": 8})
-        found = fit(net, steady, optimizer, batches, start=0, total=steps, num_images=24, device=torch.device(device))
-        curve = [step.loss for step in found]
+        with Watch() if watched else nullcontext():
+            net = build_model(stage).to(device)
+            optimizer = learner.optimizer.build(learner.param_groups(net))
+            found = fit(net, steady, optimizer, batches, start=0, total=steps, num_images=24, device=torch.device(device))
+            curve = [step.loss for step in found]
         assert np.mean(curve[-3:]) < np.mean(curve[:3]), f"{name}, {stage.name}, on {device}: {curve}"
 
 

@@ -52,13 +52,13 @@ def test_its_maps_labels_and_scores_are_made_on_another_device(there, folder, na
 
 
 def test_its_losses_fall_on_another_device(there, folder):
-    there(check_losses_fall, "mdc", folder, NAME, 10)
+    there(check_losses_fall, "mdc", folder, True, NAME, 10)
 
 
 def test_two_trainings_end_in_the_same_bytes(folder):
     """What `make gpu` checks on CUDA, here on the CPU."""
     with deterministic():
-        check_equal_bytes("rrm", folder, "cpu")
+        check_equal_bytes("deeplab", folder, "cpu")
     assert not torch.are_deterministic_algorithms_enabled()
 
 

@@ -54,7 +54,7 @@ def test_its_maps_labels_and_scores_are_those_of_the_cpu(folder, name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_its_losses_fall(folder, name):
-    check_losses_fall(name, folder, "cuda", 25)
+    check_losses_fall(name, folder, False, "cuda", 25)
 
 
 @pytest.mark.filterwarnings("default")  # torch warns of an operation that may not repeat; the bytes decide
