@@ -54,7 +54,7 @@ GPU_PYTHON_VERSION ?= 3.12
 GPU_ONLY ?=
 
 gpu:  ## Tests on one GPU, then a table (under 6 minutes, without Ray or a network); writes gpu.md. Says so where no GPU is.
-	$(GPU_PYTHON) benchmarks/wheels.py install
+	PYTHONPATH=.gpu-packages $(GPU_PYTHON) benchmarks/wheels.py install
 	PYTHONPATH=.gpu-packages:. $(GPU_PYTHON) -m benchmarks.gpu --out gpu.md
 
 gpu-wheels:  ## Download what make gpu needs beside torch, for GPU_PYTHON_VERSION (GPU_ONLY="pydantic": only that), into wheels/.
