@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-all test-faults bench bench-full lint clean
+.PHONY: help venv demo test test-all test-faults bench bench-full gpu gpu-wheels lint clean
 
 help:  ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +47,18 @@ bench: $(STAMP)  ## Ratios against baselines at small sizes (under 15 minutes on
 
 bench-full: $(STAMP)  ## The same at the real sizes; writes bench-full.md.
 	$(BIN)/python -m benchmarks --full --out bench-full.md
+
+# The machine has a torch for CUDA in GPU_PYTHON; neither .venv nor Ray nor a network is needed there.
+GPU_PYTHON ?= $(if $(wildcard $(BIN)/python),$(BIN)/python,python3)
+GPU_PYTHON_VERSION ?= 3.12
+GPU_ONLY ?=
+
+gpu:  ## Tests on one GPU, then a table (under 6 minutes, without Ray or a network); writes gpu.md. Says so where no GPU is.
+	PYTHONPATH=.gpu-packages $(GPU_PYTHON) benchmarks/wheels.py install
+	PYTHONPATH=.gpu-packages:. $(GPU_PYTHON) -m benchmarks.gpu --out gpu.md
+
+gpu-wheels:  ## Download what make gpu needs beside torch, for GPU_PYTHON_VERSION (GPU_ONLY="pydantic": only that), into wheels/.
+	$(PYTHON) benchmarks/wheels.py download --python $(GPU_PYTHON_VERSION) $(if $(GPU_ONLY),--only $(GPU_ONLY))
 
 lint: $(STAMP)  ## ruff, mypy, and import-linter for the layers of docs/architecture.md.
 	$(BIN)/ruff check .

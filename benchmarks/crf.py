@@ -16,8 +16,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from sklearn.datasets import load_sample_images
-from torch.nn import functional
 
+from benchmarks.made import smooth_prob
 from benchmarks.measure import Row, in_turns
 from wsss_ray.ops.crf import DenseCrf
 from wsss_ray.ops.lattice import mean_field
@@ -30,13 +30,6 @@ def photograph(which: int, height: int, width: int) -> NDArray[np.uint8]:
     """A temple (0) or a flower before a dark ground (1)."""
     image = Image.fromarray(load_sample_images().images[which])
     return np.array(image.resize((width, height), Image.Resampling.BILINEAR))
-
-
-def smooth_prob(labels: int, height: int, width: int, seed: int = 0) -> NDArray[np.float32]:
-    """prob_CHW that changes over about a seventh of the image."""
-    score = 2 * torch.randn(1, labels, 7, 8, generator=torch.Generator().manual_seed(seed))
-    prob = functional.interpolate(score, (height, width), mode="bicubic", align_corners=False)[0].softmax(dim=0)
-    return np.asarray(prob.numpy())
 
 
 def row(

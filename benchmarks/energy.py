@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.crf import photograph, smooth_prob
+from benchmarks.crf import photograph
+from benchmarks.made import smooth_prob
 from benchmarks.measure import Row, in_turns
 from wsss_ray.core.values import IGNORE
 from wsss_ray.nets.resnet38 import ResNet38

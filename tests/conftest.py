@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from tests.local import whole_run
-from tests.masked import masked_job
-from tests.plugged import make_site
-
 
 @pytest.fixture(scope="session")
 def trained_run(tmp_path_factory):
     """A whole run with two segmenters and a CRF in its metric, to be read only: its store and its plan."""
+    from tests.local import whole_run  # here, because `make gpu` has neither Ray nor the packages of the command line
+    from tests.masked import masked_job
+
     folder = tmp_path_factory.mktemp("trained")
     return whole_run(folder, masked_job(run={"store": str(folder)}))
 
@@ -19,4 +18,6 @@ def trained_run(tmp_path_factory):
 @pytest.fixture(scope="session")
 def site(tmp_path_factory):
     """A folder with two packages of others, one of them installed by pip."""
+    from tests.plugged import make_site
+
     return make_site(tmp_path_factory.mktemp("plugged"))

@@ -15,7 +15,6 @@ from wsss_ray.data.source import Item, ListingDigest
 from wsss_ray.engine.records import commit_shards, make_record, missing_shards
 from wsss_ray.engine.training import run_training
 from wsss_ray.engine.workers import worker_class
-from wsss_ray.runners.execute import begin_run
 from wsss_ray.storage.store import RunStore
 
 
@@ -74,6 +73,8 @@ def run_plan(store: RunStore, plan: Plan, *, last: str | None = None) -> None:
 
 def whole_run(folder: Path, spec: dict) -> tuple[RunStore, Plan]:
     """Every stage of a job, made in a store of its own, with its `run.json`."""
+    from wsss_ray.runners.execute import begin_run  # here, because the rest needs no Ray
+
     store, job = RunStore(str(folder)), job_of(spec)
     plan = job.plan()
     begin_run(job, plan, store)

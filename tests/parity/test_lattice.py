@@ -377,23 +377,3 @@ def test_energy_rewards_agreement_and_spares_the_settled(energy_case):
     assert (one_label < mixed).all()
     assert (mixed < 0).all()
     assert 0.5 < -1e-7 * one_label[0].item() * (160 * 160 / (32 * 24)) ** 2 < 20  # RRM's weight and crop, an image as a whole
-
-
-# --- other devices
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_cuda_equals_cpu(energy_case):
-    image = photo(0, 96, 128)
-    features = bilateral_features(torch.from_numpy(image), sxy=50, srgb=15)
-    on_gpu = bilateral_features(torch.from_numpy(image).cuda(), sxy=50, srgb=15)
-    assert torch.equal(on_gpu.cpu(), features)
-    values = torch.rand(len(features), 21, generator=torch.Generator().manual_seed(0))
-    filtered = build_lattice(on_gpu).filter(values.cuda())
-    assert torch.equal(build_lattice(on_gpu).filter(values.cuda()), filtered)
-    torch.testing.assert_close(filtered.cpu(), build_lattice(features).filter(values), rtol=1e-4, atol=1e-5)
-    prob, crf = smooth_prob(3, 96, 128), DenseCrf(backend="lattice")
-    np.testing.assert_allclose(crf.refine(image, prob, device="cuda"), crf.refine(image, prob), atol=1e-3)
-    case = [part.detach().cuda() for part in energy_case]
-    torch.testing.assert_close(dense_energy(*case).cpu(), dense_energy(*energy_case).detach(), rtol=1e-6, atol=0)

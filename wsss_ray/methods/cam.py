@@ -149,8 +149,9 @@ class CamLocalizer(Localizer):
         sizes = [scaled_sizes(base.shape[0], base.shape[1], self.scales) for base in bases]
         raw: list[dict[int, tuple[Tensor, Tensor | None]]] = [{} for _ in bases]
         with torch.inference_mode():
+            chosen = [torch.tensor(tags, dtype=torch.long, device=device) for tags in classes]  # once, for all scales
             for place, number, cams, mirrored in run_inputs(camnet.cams, bases, sizes=sizes, flip=self.flip, device=device):
-                own = list(classes[place])
+                own = chosen[place]
                 raw[place][number] = cams[:, 0, own], None if mirrored is None else mirrored[:, 0, own]
             found = []
             for each, at, tags in zip(raw, sizes, classes, strict=True):

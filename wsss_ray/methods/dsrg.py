@@ -50,7 +50,7 @@ from wsss_ray.ops.crf import DenseCrf
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from wsss_ray.core import ImageArray, LabelArray
+    from wsss_ray.core import ImageArray, LabelArray, MapArray
 
 
 Init = Annotated[
@@ -86,34 +86,35 @@ class DsrgSegmenter(SegNetLearner):
         image_BCHW = self.on_grid(net, batch.image_BCHW, logits_BLHW)
         prob_BLHW = losses.softmax_floor(logits_BLHW, self.floor)
         seeds_BHW = seeds_BEHW[:, 0]
-        grown, refined = zip(
-            *(self._targets(*one) for one in zip(image_BCHW, prob_BLHW.detach(), seeds_BHW, batch.tags_BK, strict=True)),
-            strict=True,
-        )
+        # CRF and growing run on the host: every tensor is copied once for the batch, since a GPU lets the host wait for each copy
+        given = (image_BCHW.permute(0, 2, 3, 1).byte(), prob_BLHW.detach().float(), seeds_BHW, batch.tags_BK, batch.strong_B)
+        *images, strong_B = (tensor.cpu().numpy() for tensor in given)
+        grown, refined = zip(*(self._targets(*one) for one in zip(*images, strict=True)), strict=True)
         terms = {
             "seed": losses.seed_loss(prob_BLHW.log(), torch.stack(grown).to(prob_BLHW.device)),
             "boundary": losses.boundary_loss(prob_BLHW, torch.stack(refined).to(prob_BLHW.device)),
         }
-        if batch.strong_B.any():
+        if strong_B.any():
             full_B = losses.full_loss(logits_BLHW, seeds_BHW)
             terms["full"] = torch.where(batch.strong_B, self.full_weight * full_B, torch.zeros_like(full_B))
         return terms
 
-    def _targets(self, image_CHW: Tensor, prob_LHW: Tensor, seeds_HW: Tensor, tags_K: Tensor) -> tuple[Tensor, Tensor]:
+    def _targets(
+        self, image_HWC: ImageArray, prob_LHW: MapArray, seeds_HW: LabelArray, tags_K: MapArray
+    ) -> tuple[Tensor, Tensor]:
         """Return the grown seeds_LHW (bool) and the CRF's prob_LHW of one image, on the network's grid."""
         import numpy as np
         import torch
 
         from wsss_ray.ops.growing import grow
 
-        image_HWC = image_CHW.permute(1, 2, 0).byte().cpu().numpy()
-        refined = self.crf.refine(image_HWC, prob_LHW.float().cpu().numpy())
+        refined = self.crf.refine(image_HWC, prob_LHW)
         refined = np.maximum(refined, max(self.floor, 1e-8))
         refined /= refined.sum(axis=0, keepdims=True)
-        present = [0, *(int(tag) + 1 for tag in tags_K.nonzero().flatten())]
+        present = [0, *(int(tag) + 1 for tag in np.flatnonzero(tags_K))]
         grown = grow(
             refined,
-            seeds_HW.cpu().numpy(),
+            seeds_HW,
             present,
             fg_threshold=self.foreground_threshold,
             bg_threshold=self.background_threshold,

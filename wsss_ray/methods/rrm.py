@@ -166,18 +166,21 @@ class RrmSegmenter(SegNetLearner, OnlineSegmenter):
 
     def evidence(self, net: nn.Module, batch: Batch) -> list[Evidence]:
         """Return the crops with their localization maps. See `OnlineSegmenter.evidence`."""
+        import numpy as np
+
         from wsss_ray.nets.rrm import class_maps
         from wsss_ray.ops.cam import normalise
         from wsss_ray.ops.grid import axes
 
         rrm: RrmNet = net  # type: ignore[assignment]
-        maps_BKHW = class_maps(rrm, batch.image_BCHW, self.scales)
+        maps_BKHW = normalise(class_maps(rrm, batch.image_BCHW, self.scales)).float()
         rows, columns = axes(rrm.trunk, batch.image_BCHW.shape[-2], batch.image_BCHW.shape[-1])
+        given = (batch.image_BCHW.permute(0, 2, 3, 1).byte(), maps_BKHW, batch.tags_BK)
+        copied = [tensor.cpu().numpy() for tensor in given]  # at once: a GPU lets the host wait for each copy
         found = []
-        for image_CHW, map_KHW, tags_K in zip(batch.image_BCHW, maps_BKHW, batch.tags_BK, strict=True):
-            classes = tuple(tags_K.nonzero().flatten().tolist())
-            one_CHW = normalise(map_KHW[list(classes)]).float().cpu().numpy()
-            image_HWC = image_CHW.permute(1, 2, 0).byte().cpu().numpy()
+        for image_HWC, map_KHW, tags_K in zip(*copied, strict=True):
+            classes = tuple(np.flatnonzero(tags_K).tolist())
+            one_CHW = map_KHW[list(classes)]
             found.append(Evidence(image_HWC, Maps(classes, peak_CHW=one_CHW, mean_CHW=one_CHW, rows=rows, columns=columns)))
         return found
 

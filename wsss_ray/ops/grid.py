@@ -7,7 +7,7 @@ describes the positions along one side of the image.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -133,13 +133,15 @@ def resample(map_BCHW: Tensor, size: tuple[int, int], *, source: tuple[Axis, Axi
 
 
 def _places(count: int, axis: Axis, pixels: int, device: torch.device) -> Tensor:
-    """Return the nearest pixel to each of `count` features."""
-    centre = (axis.first + torch.arange(count, dtype=torch.float64) * axis.step) * pixels - 0.5
-    return centre.round().long().clamp(0, pixels - 1).to(device)
+    """Return the nearest pixel to each of `count` features. Computed on the device: a copy to a GPU would make the host wait."""
+    centre = (axis.first + torch.arange(count, dtype=torch.float64, device=device) * axis.step) * pixels - 0.5
+    return centre.round().long().clamp(0, pixels - 1)
 
 
 def _weights(count: int, to: Axis, cells: int, of: Axis, like: Tensor) -> Tensor:
     """Return weights (count, cells): row i holds the shares of the two source points around target point i."""
-    place = (to.first + torch.arange(count, dtype=torch.float64) * to.step - of.first) / of.step
-    distance = (place.clamp(0, cells - 1)[:, None] - torch.arange(cells, dtype=torch.float64)).abs()
-    return (1 - distance).clamp(min=0).to(like.device, like.dtype)
+    exact: Any = {"dtype": torch.float64, "device": like.device}
+    # divide by a tensor: to divide by a number, CUDA multiplies by its inverse, which rounds differently
+    place = (to.first + torch.arange(count, **exact) * to.step - of.first) / torch.full((), of.step, **exact)
+    distance = (place.clamp(0, cells - 1)[:, None] - torch.arange(cells, **exact)).abs()
+    return (1 - distance).clamp(min=0).to(like.dtype)

@@ -96,7 +96,7 @@ def bilateral_features(image_HWC: Tensor, *, sxy: float, srgb: float) -> Tensor:
     features_HW5 = torch.empty(height, width, 5, device=image_HWC.device)
     _place(features_HW5, sxy)
     features_HW5[..., 2:] = image_HWC
-    features_HW5[..., 2:] /= torch.tensor(srgb, device=image_HWC.device)
+    features_HW5[..., 2:] /= torch.full((), srgb, device=image_HWC.device)  # see _place
     return features_HW5.flatten(0, 1)
 
 
@@ -104,7 +104,7 @@ def _place(features_HWD: Tensor, sxy: float) -> None:
     """Write the positions into the first two features."""
     height, width, _ = features_HWD.shape
     # divide by a tensor: to divide by a number, CUDA multiplies by its inverse, which rounds differently
-    by = torch.tensor(sxy, dtype=features_HWD.dtype, device=features_HWD.device)
+    by = torch.full((), sxy, dtype=features_HWD.dtype, device=features_HWD.device)
     features_HWD[..., 0] = torch.arange(width, device=by.device) / by
     features_HWD[..., 1] = (torch.arange(height, device=by.device) / by)[:, None]
 

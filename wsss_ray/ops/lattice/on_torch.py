@@ -12,6 +12,7 @@ Shapes: N points, D dimensions, V = D + 1 corners of a simplex, M corners in use
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -53,7 +54,7 @@ class TorchLattice(Lattice):
         points_ND = padded(features_ND)
         points, dimensions = features_ND.shape
         corners, device = dimensions + 1, features_ND.device
-        key_NV, weight_NV, stride_V = _embed(points_ND)
+        key_NV, weight_NV, strides = _embed(points_ND)
         weight_NV[points:] = 0
         weight_P = weight_NV.flatten()
 
@@ -71,7 +72,7 @@ class TorchLattice(Lattice):
                 order_P.div(corners, rounding_mode="floor").clamp_(max=points - 1).int(),
                 weight_P[order_P],
             ),
-            blurs=tuple(_blur(key_P[start_M], int(step), weight_P.dtype) for step in corners * stride_V - stride_V.sum()),
+            blurs=_blurs(key_P[start_M], [corners * stride - sum(strides) for stride in strides], weight_P.dtype),
             slice=_Rows(
                 torch.arange(0, used + 1, corners, dtype=torch.int32, device=device),
                 corner_P[:used],
@@ -90,8 +91,8 @@ class TorchLattice(Lattice):
         return self.slice.times(values_MC)
 
 
-def _embed(features_ND: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Find the corners of each point's simplex: keys key_NV, barycentric weight_NV, and each coordinate's stride_V in a key."""
+def _embed(features_ND: Tensor) -> tuple[Tensor, Tensor, list[int]]:
+    """Find the corners of each point's simplex: keys key_NV, barycentric weight_NV, and each coordinate's stride in a key."""
     corners = features_ND.shape[1] + 1
     features_DN = torch.stack(features_ND.unbind(1))  # many times faster than .T.contiguous() for so few columns
     scale_V, inverse = scales(corners, features_ND.dtype), rounded(1 / corners, features_ND.dtype)
@@ -107,8 +108,8 @@ def _embed(features_ND: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     # find the nearest point of remainder 0, and the place of each coordinate's residual in descending order
     rounded_VN = (elevated_VN * inverse).round()
     base_VN = rounded_VN * corners
-    low, strides = packing(base_VN.amin(dim=1).tolist(), base_VN.amax(dim=1).tolist())
-    low_V, stride_V = (torch.tensor(numbers, device=base_VN.device) for numbers in (low, strides))
+    low, strides = packing(*torch.stack(base_VN.aminmax(dim=1)).tolist())
+    low_V, stride_V = torch.tensor([low, strides], device=base_VN.device)
     residual_VN = elevated_VN - base_VN
     rank_VN = rounded_VN.sum(dim=0).repeat(corners, 1)
     for one in range(corners):
@@ -129,21 +130,38 @@ def _embed(features_ND: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     stride_VN = torch.empty_like(place_VN).scatter_(0, place_VN, stride_V[:, None].expand_as(place_VN))
     keys = [((base_VN[:-1].long() - low_V[:-1, None]) * stride_V[:-1, None]).sum(dim=0)]
     for last in range(corners - 1, 0, -1):  # step to the corner of the next remainder: +1 everywhere, -V at the lowest still left
-        keys.append(keys[-1] + stride_V.sum() - corners * stride_VN[last])
-    return torch.stack(keys, dim=1), torch.stack(weights, dim=1), stride_V
+        keys.append(keys[-1] + sum(strides) - corners * stride_VN[last])
+    return torch.stack(keys, dim=1), torch.stack(weights, dim=1), strides
 
 
-def _blur(key_M: Tensor, step: int, dtype: torch.dtype) -> _Rows:
-    """Build the blur along one direction. It adds half of the next corner on either side; unused corners count as 0."""
+def _blurs(key_M: Tensor, steps: Sequence[int], dtype: torch.dtype) -> tuple[_Rows, ...]:
+    """Build the blur along each direction. It adds half of the next corner on either side; unused corners count as 0.
+
+    The sizes of all matrices are read at once, because a GPU lets the host wait for each.
+    """
+    beside = [_beside(key_M, step) for step in steps]
+    used = [columns_M3 >= 0 for columns_M3 in beside]
+    counts = torch.stack([used_M3.sum() for used_M3 in used]).tolist()
+    weight_M3 = torch.full((len(key_M), 3), 0.5, dtype=dtype, device=key_M.device)
+    weight_M3[:, 0] = 1
+    made = []
+    for columns_M3, used_M3, count in zip(beside, used, counts, strict=True):
+        start = functional.pad(used_M3.sum(dim=1).cumsum(0), (1, 0)).int()
+        used_P = used_M3.flatten()
+        place_P = torch.where(used_P, used_P.cumsum(0) - 1, count)  # unused entries go to one place at the end
+        column_P, weight_P = (
+            part.new_empty(count + 1).scatter_(0, place_P, part.flatten())[:count] for part in (columns_M3.int(), weight_M3)
+        )
+        made.append(_Rows(start, column_P, weight_P))
+    return tuple(made)
+
+
+def _beside(key_M: Tensor, step: int) -> Tensor:
+    """Return columns_M3: each corner, the next one and the one before it along a direction; -1 for an unused corner."""
     count = len(key_M)
     own_M = torch.arange(count, device=key_M.device)
     next_M = torch.searchsorted(key_M, key_M + step).clamp_(max=count - 1)
     found_M = key_M[next_M] == key_M + step
-    columns_M3 = torch.full((count, 3), -1, device=key_M.device)
-    columns_M3[:, 0] = own_M
-    columns_M3[:, 1] = torch.where(found_M, next_M, -1)
-    columns_M3[next_M[found_M], 2] = own_M[found_M]  # the row before the next row is the row itself
-    used_M3 = columns_M3 >= 0
-    weight_M3 = torch.tensor([1.0, 0.5, 0.5], dtype=dtype, device=key_M.device).expand(count, 3)
-    start = functional.pad(used_M3.sum(dim=1).cumsum(0), (1, 0)).int()
-    return _Rows(start, columns_M3[used_M3].int(), weight_M3[used_M3])
+    before_M = torch.full((count + 1,), -1, device=key_M.device)
+    before_M.scatter_(0, torch.where(found_M, next_M, count), own_M)  # the row before the next row is the row itself
+    return torch.stack([own_M, torch.where(found_M, next_M, -1), before_M[:count]], dim=1)

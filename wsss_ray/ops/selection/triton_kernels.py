@@ -35,7 +35,7 @@ def masked_sums(
     _kernel[grid](
         answer_CDV,
         sums_NCV,
-        torch.tensor([splitmix.signed(key)], device=answer_CDV.device),  # in memory: Triton may pass an argument as 32 bits
+        answer_CDV.new_full((1,), splitmix.signed(key), dtype=torch.int64),  # in memory: Triton may pass an argument as 32 bits
         first,
         below,
         height,
