@@ -239,10 +239,18 @@ def test_at_most_254_classes(root):
 
 
 def test_the_lost_and_found_of_a_disk_is_no_obstacle(root, monkeypatch):
-    def walk(top, onerror):
-        onerror(PermissionError(13, "Permission denied", f"{top}/lost+found"))
-        yield from os_walk(top)
+    (root / "images" / "lost+found").mkdir()
+    (root / "images" / "private").mkdir()
+    refused, scan = ["lost+found"], os.scandir
 
-    os_walk = os.walk
-    monkeypatch.setattr(os, "walk", walk)
-    assert folder(root, table(root, "t.csv", "image,tags\na,cat\n")).items("weak")
+    def scandir(path):
+        if os.path.basename(str(path).rstrip("/")) in refused:
+            raise PermissionError(13, "Permission denied", str(path).rstrip("/"))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    source = folder(root, table(root, "t.csv", "image,tags\na,cat\n"))
+    assert source.items("weak")
+    refused.append("private")
+    with pytest.raises(PermissionError, match="private"):
+        source.items("weak")

@@ -158,9 +158,9 @@ def test_each_file_is_looked_at_once(tmp_path, monkeypatch, make):
 
 def test_a_table_is_read_once_and_a_folder_walked_once(tmp_path, monkeypatch):
     source, read, walked = folder_of(tmp_path), [], []
-    table, walk = folder_module.read_tag_table, os.walk
+    table, names = folder_module.read_tag_table, folder_module.image_names
     monkeypatch.setattr(folder_module, "read_tag_table", lambda path, field: read.append(path) or table(path, field))
-    monkeypatch.setattr(folder_module.os, "walk", lambda root, onerror: walked.append(root) or walk(root, onerror=onerror))
+    monkeypatch.setattr(folder_module, "image_names", lambda root, skip: walked.append(root) or names(root, skip=skip))
     stages_of(source)
     assert (len(read), len(walked)) == (1, 1)
     stages_of(source)

@@ -110,9 +110,14 @@ class Coco(Source):
 
     def items(self, split: Split) -> list[Item]:
         """List a split from its JSON and its list. Saliency maps have the order of the weak images."""
+        return list(self.listed(split))
+
+    def listed(self, split: Split) -> Iterator[Item]:
+        """Yield the items of `items` one by one."""
         if split == "saliency":
             folder = self._path(self.saliency or "", "saliency")
-            return [_with_map(item, folder / f"{item.image_id}.png") for item in self.items("weak")]
+            yield from (_with_map(item, folder / f"{item.image_id}.png") for item in self.listed("weak"))
+            return
         if split not in self.splits():
             raise ValueError(f"data.{'val_annotations' if split == 'val' else split}: is null; set it to a file")
         part = self._part("val" if split == "val" else "train")
@@ -123,7 +128,7 @@ class Coco(Source):
             _check_categories(self._part("train").read(), file)
         field, listed = {"weak": ("train", self.train), "val": ("val", self.val)}.get(split, ("strong", self.strong))
         found = _all(file) if listed is None else _listed(file, self._path(listed, field), field)
-        return [part.item(picture, where) for picture, where in found if picture.tags]
+        yield from (part.item(picture, where) for picture, where in found if picture.tags)
 
     def load(self, item: Item) -> Raw:
         """Read the image, and read or draw the mask."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Annotated
 
 from pydantic import Field, model_validator
 
 from wsss_ray.core.component import LocalPath, NotIdentity
-from wsss_ray.data.image_files import SUFFIXES, alike, bare, is_image_name, nfc, read_files, walk_folder
+from wsss_ray.data.flat import Places, in_order
+from wsss_ray.data.image_files import SUFFIXES, alike, bare, image_names, nfc, read_files
 from wsss_ray.data.source import Item, Raw, Source, Split, expand, file_state, once
 from wsss_ray.data.tags import Table, TagRow, check_classes, indices, read_tag_table
 
@@ -51,13 +52,13 @@ class Folder(Source):
             return check_classes(self.classes, "data.classes")
         if self.tags is not None:
             return check_classes(_table(self.tags, "tags").names, f"data.tags: {self.tags}")
-        names = {tag for row in self._folder_rows() for tag in row.tags}
+        names = once(("classes", self.root), lambda: {tag for row in self._folder_rows() for tag in row.tags})
         return check_classes(sorted(names), f"data.root: {self.root}")
 
     def splits(self) -> tuple[Split, ...]:
         """Return `weak`; `val` if there are masks and validation images; `saliency` if there is a folder of maps."""
         found: list[Split] = ["weak"]
-        if self.masks is not None and self._rows("val"):
+        if self.masks is not None and self._has_rows("val"):
             found.append("val")
         return (*found, "saliency") if self.saliency is not None else tuple(found)
 
@@ -102,68 +103,79 @@ class Folder(Source):
                 yield Item(image_id, tags, path, None, size, changed=changed)
             else:
                 yield Item(image_id, tags, path, other, size + found[0], changed=max(changed, found[1]))
-        if first is not None and not masked and split == "weak" and others is not None and not self._rows("val"):
+        if first is not None and not masked and split == "weak" and others is not None and not self._has_rows("val"):
             raise ValueError(f"data.masks: no image has a mask in {others}; that of {first!r} would be {first}.png")
 
     def load(self, item: Item) -> Raw:
         """Read the image, and the mask if there is one."""
         return read_files(item)
 
-    def _rows(self, split: Split) -> list[TagRow]:
-        listed = list(_table(self.val, "val").rows) if self.val is not None else []
-        if self.tags is None:
+    def _rows(self, split: Split) -> Iterator[TagRow]:
+        listed = _table(self.val, "val").rows if self.val is not None else ()
+        if self.tags is not None:
+            yield from _table(self.tags, "tags").rows.of_split(split)
+        elif split != "val":
             scored = {bare(row.image) for row in listed}
-            return listed if split == "val" else [row for row in self._folder_rows() if bare(row.image) not in scored]
-        rows = [row for row in _table(self.tags, "tags").rows if row.split == split]
-        return rows + listed if split == "val" else rows
+            yield from (row for row in self._folder_rows() if bare(row.image) not in scored)
+        if split == "val":
+            yield from listed
 
-    def _folder_rows(self) -> list[TagRow]:
+    def _has_rows(self, split: Split) -> bool:
+        return next(self._rows(split), None) is not None
+
+    def _folder_rows(self) -> Iterator[TagRow]:
         """Make one row per image, with its first folder as its tag."""
-        rows = []
-        for name in sorted(path for paths in self._scan().values() for path in paths):
+        for name in self._scan().names:
             first, slash, _ = name.partition("/")
             if not slash:
                 raise ValueError(f"data.root: {name} is not in a class folder; move it into one, or set data.tags to a table")
-            rows.append(TagRow(name, (first,), "weak"))
-        return rows
+            yield TagRow(name, (first,), "weak")
 
-    def _scan(self) -> dict[str, tuple[str, ...]]:
-        """Find all images below the root: relative path without extension -> relative paths, with forward slashes."""
+    def _scan(self) -> FoundFiles:
+        """Find all images below the root."""
         return once((self.root, self.masks, self.saliency), self._find_files)
 
-    def _find_files(self) -> dict[str, tuple[str, ...]]:
+    def _find_files(self) -> FoundFiles:
         root = expand(self.root)
         if not root.is_dir():
             raise ValueError(f"data.root: {root} is not a folder; set it to the folder of the images")
         if self.masks is not None and not expand(self.masks).is_dir():
             raise ValueError(f"data.masks: {expand(self.masks)} is not a folder; set it to the folder of the masks, or to null")
-        other = {os.path.realpath(expand(path)) for path in (self.masks, self.saliency) if path is not None}
-        found: dict[str, tuple[str, ...]] = {}
-        for folder, subfolders, files in walk_folder(root):
-            inner = [sub for sub in subfolders if not sub.startswith(".")]
-            subfolders[:] = [sub for sub in inner if os.path.realpath(os.path.join(folder, sub)) not in other]
-            inside = os.path.relpath(folder, root).replace(os.sep, "/")
-            prefix = "" if inside == "." else f"{inside}/"
-            for file in files:
-                if is_image_name(file):
-                    name = prefix + file
-                    key = nfc(bare(name))
-                    found[key] = (*found[key], name) if key in found else (name,)
-        return found
+        others = {os.path.realpath(expand(path)) for path in (self.masks, self.saliency) if path is not None}
+        return FoundFiles(image_names(str(root), skip=others))
+
+
+class FoundFiles:
+    """The images below a folder, `names` in order, and found by a name that may lack the extension. About 30 bytes and a name."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self.names, self._places = in_order(names), Places()
+        for name in self.names:
+            self._places.add(_key(name))
+
+    def named(self, image: str) -> list[str]:
+        """Return the files that a name may mean: accents in any spelling, any extension."""
+        key = _key(image)
+        found = (self.names[place] for place in self._places.find(key))
+        return [name for name in found if name == image or _key(name) == key]
+
+
+def _key(name: str) -> str:
+    return nfc(bare(name))
 
 
 def _table(path: str, field: str) -> Table:
     return once((path, field), lambda: read_tag_table(expand(path), field))
 
 
-def _find(row: TagRow, files: dict[str, tuple[str, ...]], root: str) -> str:
-    named = files.get(nfc(bare(row.image)), ())
+def _find(row: TagRow, files: FoundFiles, root: str) -> str:
+    named = files.named(row.image)
     same = [name for name in named if nfc(name) == nfc(row.image)]
     if same:
         return same[0]
     if not named or row.image != bare(row.image):
-        near = [path for paths in files.values() for path in paths if alike(path) == alike(row.image)]
-        remedy = f"did you mean {near[0]!r}?" if near else f"add it or remove the row; formats: {' '.join(SUFFIXES)}"
+        near = next((name for name in files.names if alike(name) == alike(row.image)), None)
+        remedy = f"did you mean {near!r}?" if near is not None else f"add it or remove the row; formats: {' '.join(SUFFIXES)}"
         raise ValueError(f"{row.where}: image {row.image!r} is not in {root}; {remedy}")
     if len(named) > 1:
         raise ValueError(f"{row.where}: image {row.image!r} may be {' or '.join(sorted(named))}; give the extension")

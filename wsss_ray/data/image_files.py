@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path, PurePosixPath
 
 from wsss_ray.data.source import Item, Raw
@@ -17,12 +17,44 @@ def walk_folder(folder: str | Path) -> Iterator[tuple[str, list[str], list[str]]
 
     An unreadable `lost+found` is skipped: file systems create it for their own use.
     """
+    return os.walk(folder, onerror=_unless_lost_and_found)
 
-    def stop(error: OSError) -> None:
-        if PurePosixPath(str(error.filename)).name != "lost+found":
-            raise error
 
-    return os.walk(folder, onerror=stop)
+def _unless_lost_and_found(error: OSError) -> None:
+    if PurePosixPath(str(error.filename)).name != "lost+found":
+        raise error
+
+
+def image_names(folder: str, skip: Container[str] = ()) -> Iterator[str]:
+    """Yield the images below a folder one by one, as relative paths with forward slashes, in no fixed order.
+
+    Args:
+        folder: The folder. Hidden files and folders, and links to folders, are left out.
+        skip: Real paths of folders to leave out.
+
+    Raises:
+        OSError: that names a folder if it cannot be read. An unreadable `lost+found` is skipped, as `walk_folder` does.
+    """
+    todo = [""]
+    while todo:
+        prefix = todo.pop()
+        try:
+            with os.scandir(os.path.join(folder, prefix)) as entries:
+                for entry in entries:
+                    if not _is_folder(entry):
+                        if is_image_name(entry.name):
+                            yield prefix + entry.name
+                    elif not entry.name.startswith(".") and not entry.is_symlink() and os.path.realpath(entry) not in skip:
+                        todo.append(f"{prefix}{entry.name}/")
+        except OSError as error:
+            _unless_lost_and_found(error)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 def is_image_name(name: str) -> bool:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from wsss_ray.data.flat import Places, Texts
 from wsss_ray.storage.atomic import replacing
 
 _LEAST = 1000  # newly read files; for fewer, writing the cache does not pay
@@ -31,17 +32,32 @@ class Remembered:
         cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
         name = hashlib.sha256(repr(what).encode("utf-8", "surrogateescape")).hexdigest()[:16]
         self._path = Path(cache, "wsss-ray", f"{name}.txt")
-        self._known: dict[str, str] = {}  # name -> stamp and words, separated by tabs
+        self._lines, self._places = Texts(), Places()  # name, stamp and words, separated by tabs; the last line of a name counts
         self._new = 0
         with suppress(OSError, ValueError):
-            head, *lines = self._path.read_text(encoding="utf-8").split("\n")
-            if head == _HEAD:
-                self._known = {name: rest for name, _, rest in (line.partition("\t") for line in lines)}
+            self._read()
+
+    def _read(self) -> None:
+        lines, places = Texts(), Places()
+        with self._path.open(encoding="utf-8", newline="\n") as file:
+            if next(file, "").rstrip("\n") != _HEAD:
+                return
+            for line in file:
+                _append(lines, places, line.rstrip("\n"))
+        self._lines, self._places = lines, places
+
+    def _find(self, name: str) -> tuple[int, str]:
+        """Return the place of what is known of a name, and the text after the name; -1 and "" if nothing is."""
+        for place in reversed(self._places.find(name)):
+            known, _, rest = self._lines[place].partition("\t")
+            if known == name:
+                return place, rest
+        return -1, ""
 
     def words(self, name: str, path: str, read: Callable[[bytes], Sequence[str]]) -> Sequence[str]:
         """Return the words that `read` finds in a file, from the cache if the file is unchanged. Errors of `read` are raised."""
         stamp = _stamp(os.stat(path))
-        kept, _, rest = self._known.get(name, "").partition("\t")
+        kept, _, rest = self._find(name)[1].partition("\t")
         if kept == stamp:
             return rest.split("\t") if rest else ()
         with open(path, "rb") as file:
@@ -50,7 +66,7 @@ class Remembered:
             after = os.fstat(file.fileno())
         young = time.time_ns() - max(after.st_mtime_ns, after.st_ctime_ns) < _YOUNG_NS
         if not young and _stamp(before) == _stamp(after) and all(word and not _CONTROL.search(word) for word in (name, *found)):
-            self._known[name] = "\t".join((_stamp(after), *found))
+            _append(self._lines, self._places, "\t".join((name, _stamp(after), *found)))
             self._new += 1
         return found
 
@@ -58,12 +74,19 @@ class Remembered:
         """Write the cache if enough files are new. If it cannot be written, nothing happens: the files are read again."""
         if self._new < _LEAST:
             return
-        text = "\n".join((_HEAD, *(f"{name}\t{rest}" for name, rest in self._known.items())))
         with suppress(OSError, ValueError):
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with replacing(self._path) as file:
-                file.write(text.encode())
+                file.write(_HEAD.encode())
+                for place, line in enumerate(self._lines):
+                    if self._find(line.partition("\t")[0])[0] == place:
+                        file.write(f"\n{line}".encode())
             self._new = 0
+
+
+def _append(lines: Texts, places: Places, line: str) -> None:
+    lines.append(line)
+    places.add(line.partition("\t")[0])
 
 
 def _stamp(state: os.stat_result) -> str:

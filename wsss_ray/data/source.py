@@ -10,8 +10,7 @@ import os
 import re
 import stat
 from abc import abstractmethod
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from pydantic import Field
 
 from wsss_ray.core.component import Component, NotIdentity, canonical
 from wsss_ray.core.plan import Data, ingest
+from wsss_ray.data.flat import Places
 
 T = TypeVar("T")
 Split = Literal["weak", "val", "strong", "saliency"]
@@ -105,11 +105,17 @@ class Source(Component):
         """Return True if the items of a split have masks."""
 
     @abstractmethod
-    def items(self, split: Split) -> list[Item]:
-        """List the items of a split in a fixed order. Raises ValueError that names the file and says what is wrong with it."""
+    def items(self, split: Split) -> Iterable[Item]:
+        """List the items of a split in a fixed order, the same at each call.
+
+        Return a list, or yield the items one by one if there may be millions: a plan keeps none of them.
+
+        Raises:
+            ValueError: that names the file and says what is wrong with it.
+        """
 
     def listed(self, split: Split) -> Iterator[Item]:
-        """Yield the items of `items` one by one. Override it if the source need not hold them all."""
+        """Yield the items of `items` one by one. Override it if `items` returns a list that the source need not hold."""
         yield from self.items(split)
 
     @abstractmethod
@@ -170,11 +176,12 @@ def describe(source: Source, split: Split, classes: tuple[str, ...] | None = Non
     `classes` are the class names of the source; None asks the source for them.
     """
     classes = source.class_names() if classes is None else classes
-    tags, masks, untagged, size, newest, looked = Counter[int](), 0, 0, 0, 0.0, True
+    tagged, masks, untagged, size, newest, looked = [0] * len(classes), 0, 0, 0, 0.0, True
     count, hashed, samples = 0, ListingDigest(), dict[str, Item]()
     for count, item in enumerate(checked(source, split, len(classes)), start=1):
         hashed.add(item)
-        tags.update(item.tags)
+        for tag in item.tags:
+            tagged[tag] += 1
         masks += item.mask is not None
         untagged += not item.tags
         size += item.size
@@ -189,7 +196,7 @@ def describe(source: Source, split: Split, classes: tuple[str, ...] | None = Non
         classes=classes,
         listing=hashed.hexdigest(),
         num_images=count,
-        tagged=tuple(tags[place] for place in range(len(classes))),
+        tagged=tuple(tagged),
         num_masks=masks or (count if source.has_masks(split) else 0),
         num_untagged=untagged,
         num_bytes=size,
@@ -226,21 +233,23 @@ class ListingDigest:
 
 def checked(source: Source, split: Split, num_classes: int) -> Iterator[Item]:
     """Yield the items of a split. Raises ValueError on an empty split, a duplicate or invalid id, or a tag out of range."""
-    seen = set[str]()
+    seen, none = Places(), True
     for item in source.listed(split):
-        if item.image_id in seen:
-            both = islice((other.path for other in source.listed(split) if other.image_id == item.image_id), 2)
-            places = " and ".join(dict.fromkeys(map(str, both)))
-            raise ValueError(f"data: {split}: image {item.image_id!r} is listed twice ({places}); remove one, or rename its file")
-        if not _ID.fullmatch(item.image_id) or ".." in item.image_id.split("/"):
+        image_id = item.image_id
+        if seen.add(image_id):  # or another id has the same hash
+            both = [other.path for other in islice((o for o in source.listed(split) if o.image_id == image_id), 2)]
+            if len(both) > 1:
+                places = " and ".join(dict.fromkeys(map(str, both)))
+                raise ValueError(f"data: {split}: image {image_id!r} is listed twice ({places}); remove one, or rename its file")
+        if not _ID.fullmatch(image_id) or (".." in image_id and ".." in image_id.split("/")):
             wrong = "it may hold no control character, backslash or '..'; rename the file"
-            raise ValueError(f"data: {split}: image id {item.image_id!r} is not usable: {wrong}")
-        unknown = [tag for tag in item.tags if not 0 <= tag < num_classes]
-        if unknown:
-            raise ValueError(f"data: {split}: image {item.image_id}: tag is {unknown[0]}; allowed: 0 to {num_classes - 1}")
-        seen.add(item.image_id)
+            raise ValueError(f"data: {split}: image id {image_id!r} is not usable: {wrong}")
+        for tag in item.tags:
+            if not 0 <= tag < num_classes:
+                raise ValueError(f"data: {split}: image {image_id}: tag is {tag}; allowed: 0 to {num_classes - 1}")
+        none = False
         yield item
-    if not seen:
+    if none:
         raise ValueError(f"data: {split}: the list is empty; list at least one image")
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import random
+from collections.abc import Iterator
 from functools import lru_cache
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -80,12 +81,17 @@ class Sprites(Source):
 
     def items(self, split: Split) -> list[Item]:
         """List the scenes with their tags, without making the scenes."""
+        return list(self.listed(split))
+
+    def listed(self, split: Split) -> Iterator[Item]:
+        """Yield the items of `items` one by one."""
         if split not in ("weak", "val"):
             raise ValueError(f"data.{split}: the sprites have no such split; they have weak and val")
         _check_packages()
         count = self.train if split == "weak" else self.val
-        ids = (f"{split}-{index:05d}" for index in range(count))
-        return [Item(image_id, tuple(sorted(self._classes(image_id)))) for image_id in ids]
+        rng = random.Random()
+        for image_id in (f"{split}-{index:05d}" for index in range(count)):
+            yield Item(image_id, tuple(sorted(self._classes(image_id, rng))))
 
     def load(self, item: Item) -> Raw:
         """Make the scene and its mask, both as PNG."""
@@ -96,9 +102,10 @@ class Sprites(Source):
         image.save(buffer, format="PNG", compress_level=3)
         return Raw(buffer.getvalue(), encode_labels(label_HW))
 
-    def _classes(self, image_id: str) -> list[int]:
-        """Draw the classes of a scene at random, all different, the lowest one first."""
-        rng = random.Random(f"classes/{self.seed}/{image_id}")
+    def _classes(self, image_id: str, rng: random.Random | None = None) -> list[int]:
+        """Draw the classes of a scene at random, all different, the lowest one first. A given `rng` is seeded and used."""
+        rng = rng or random.Random(0)
+        rng.seed(f"classes/{self.seed}/{image_id}")
         left = list(range(len(_PATTERNS)))
         count = 1 + int(rng.random() * self.objects)
         return [left.pop(int(rng.random() * len(left))) for _ in range(count)]

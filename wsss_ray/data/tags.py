@@ -5,41 +5,101 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Iterator, Sequence
+from array import array
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, overload
+
+from wsss_ray.data.flat import Texts
 
 _SPLITS = {
     **dict.fromkeys(("", "train", "training", "weak"), "weak"),
     **dict.fromkeys(("val", "valid", "validation"), "val"),
     "test": "test",
 }
+_SPLIT_NAMES = ("weak", "val", "test")
 _KNOWN = ("image", "tags", "split")
 _BITS = {"": False, "0": False, "0.0": False, "false": False, "1": True, "1.0": True, "true": True}
 
 
-@dataclass(frozen=True, slots=True)
-class TagRow:
-    """One image of a table of tags. `split` is "weak", "val" or "test" (left out); `at` is its place in `file`, such as ":3"."""
+Records = Iterator[tuple[int, dict[str, Any]]]
+"""The rows of a file as (line, row), which a reader yields after the words for such a place."""
+
+
+class TagRow(NamedTuple):
+    """One image of a table of tags. `split` is "weak", "val" or "test" (left out).
+
+    `place` says in words where in `file` the row is, such as ":{line}" or ": {image}".
+    """
 
     image: str
     tags: tuple[str, ...]
     split: str
     file: str = ""
-    at: str = ""
+    place: str = "{image}"
+    line: int = 0
 
     @property
     def where(self) -> str:
         """Return file and line, for messages."""
-        return self.file + (self.at or self.image)
+        return self.file + self.place.format(line=self.line, image=self.image)
+
+
+class TagRows(Sequence[TagRow]):
+    """The rows of a table, each made when it is asked for: a row takes the name of its image and 17 bytes."""
+
+    def __init__(self, file: str, place: str) -> None:
+        self._file, self._place = file, place
+        self._images, self._lines, self._splits = Texts(), array("I"), bytearray()
+        self._tags, self._known = array("I"), list[tuple[str, ...]]()  # a million rows have few different tags
+        self._numbers = dict[tuple[str, ...], int]()
+
+    def append(self, image: str, tags: tuple[str, ...], split: str, line: int) -> None:
+        """Append a row."""
+        number = self._numbers.setdefault(tags, len(self._known))
+        if number == len(self._known):
+            self._known.append(tags)
+        self._images.append(image)
+        self._tags.append(number)
+        self._splits.append(_SPLIT_NAMES.index(split))
+        self._lines.append(line)
+
+    def of_split(self, split: str) -> Iterator[TagRow]:
+        """Yield the rows of one split."""
+        number = _SPLIT_NAMES.index(split)
+        if number not in self._splits:
+            return
+        for image, tags, one, line in zip(self._images, self._tags, self._splits, self._lines, strict=True):
+            if one == number:
+                yield TagRow(image, self._known[tags], split, self._file, self._place, line)
+
+    @property
+    def names(self) -> set[str]:
+        """Return all names that the tags mention."""
+        return {name for tags in self._known for name in tags}
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+    @overload
+    def __getitem__(self, place: int) -> TagRow: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[TagRow]: ...
+    def __getitem__(self, place: int | slice) -> TagRow | list[TagRow]:
+        if isinstance(place, slice):
+            return [self[one] for one in range(*place.indices(len(self)))]
+        tags, split = self._known[self._tags[place]], _SPLIT_NAMES[self._splits[place]]
+        return TagRow(self._images[place], tags, split, self._file, self._place, self._lines[place])
 
 
 @dataclass(frozen=True)
 class Table:
     """The rows of a table of tags, and all class names that it mentions, sorted."""
 
-    rows: tuple[TagRow, ...]
+    rows: TagRows
     names: tuple[str, ...]
 
 
@@ -53,9 +113,21 @@ def read_text(path: Path, field: str) -> str:
         raise ValueError(f"data.{field}: {path} is not UTF-8 text; save it as UTF-8") from err
 
 
+def lines_of(path: Path, field: str) -> Iterator[str]:
+    """Yield the lines of a UTF-8 file with their ends, without holding the file. Raises ValueError like `read_text`."""
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            yield from file
+    except OSError as err:
+        raise ValueError(f"data.{field}: cannot read {path}: {err.strerror}") from err
+    except UnicodeDecodeError as err:
+        raise ValueError(f"data.{field}: {path} is not UTF-8 text; save it as UTF-8") from err
+
+
 def numbered_lines(path: Path, field: str) -> Iterator[tuple[int, str]]:
     """Yield (line number from 1, text) of each line of a list that is not empty. `#` starts a comment."""
-    for number, line in enumerate(read_text(path, field).splitlines(), start=1):
+    lines = (line for some in lines_of(path, field) for line in some.splitlines())  # which knows more ends of lines
+    for number, line in enumerate(lines, start=1):
         text = line.partition("#")[0].strip()
         if text:
             yield number, text
@@ -87,19 +159,23 @@ def indices(tags: Sequence[str], classes: Sequence[str], where: str) -> tuple[in
 
 def read_tag_table(path: Path, field: str) -> Table:
     """Read a .csv, .json, .jsonl or .parquet table of images and their tags. Raises ValueError that names file and line."""
+    readers: dict[str, Callable[[Path, str], tuple[str, Records]]]
     readers = {".csv": _from_csv, ".json": _from_json, ".jsonl": _from_jsonl, ".parquet": _from_parquet}
     reader = readers.get(path.suffix.lower())
     if reader is None:
         raise ValueError(f"data.{field}: {path} has an unknown format; save it as one of {', '.join(readers)}")
-    rows, columns = list[TagRow](), None
-    same: dict[tuple[str, ...], tuple[str, ...]] = {}  # rows share tuples: a million rows have few different ones
-    for at, record in reader(path, field):
+    place, records = reader(path, field)
+    rows, columns = TagRows(str(path), place), None
+    for line, record in records:
         if columns is None:
             columns = _class_columns(record)
-        rows.append(_row(record, columns, str(path), at, same))
+        try:
+            _append(rows, record, columns, line)
+        except ValueError as err:
+            raise ValueError(f"{path}{place.format(line=line, image=record.get('image'))}: {err}") from err
     if not rows:
         raise ValueError(f"data.{field}: {path} holds no images; list at least one")
-    return Table(tuple(rows), tuple(sorted({tag for tags in same for tag in tags} | set(columns or ()))))
+    return Table(rows, tuple(sorted(rows.names | set(columns or ()))))
 
 
 def _class_columns(first: dict[str, Any]) -> tuple[str, ...]:
@@ -109,55 +185,66 @@ def _class_columns(first: dict[str, Any]) -> tuple[str, ...]:
     return tuple(name for name in first if name not in _KNOWN and not name.startswith("__index_level"))
 
 
-def _row(
-    record: dict[str, Any], columns: Sequence[str], file: str, at: str, same: dict[tuple[str, ...], tuple[str, ...]]
-) -> TagRow:
-    image, where = record.get("image"), file + at
+def _append(rows: TagRows, record: dict[str, Any], columns: Sequence[str], line: int) -> None:
+    """Append a record of a file. Raises ValueError that does not say where it is."""
+    image = record.get("image")
     if not isinstance(image, str) or not image.strip():
-        raise ValueError(f"{where}: no image is named; the column must be called 'image' (found: {', '.join(map(str, record))})")
+        raise ValueError(f"no image is named; the column must be called 'image' (found: {', '.join(map(str, record))})")
     if columns and "tags" not in record:
-        tags = tuple(name for name in columns if _bit(record.get(name), name, where))
+        tags = tuple(name for name in columns if _bit(record.get(name), name))
     elif not columns and "tags" in record:
-        tags = _names(record["tags"], where)
+        tags = _names(record["tags"])
     else:
-        raise ValueError(f"{where}: no tags; give a column 'tags' (names with ; between), or one 0/1 column for every class")
+        raise ValueError("no tags; give a column 'tags' (names with ; between), or one 0/1 column for every class")
     split = str(record.get("split") or "").strip().lower()
     if split not in _SPLITS:
-        raise ValueError(f"{where}: split is {split!r}; allowed: train, val, or test (which is left out)")
-    image = image.strip().replace("\\", "/").removeprefix("./")
-    return TagRow(image, same.setdefault(tags, tags), _SPLITS[split], file, at)
+        raise ValueError(f"split is {split!r}; allowed: train, val, or test (which is left out)")
+    rows.append(image.strip().replace("\\", "/").removeprefix("./"), tags, _SPLITS[split], line)
 
 
-def _names(value: Any, where: str) -> tuple[str, ...]:
+def _names(value: Any) -> tuple[str, ...]:
     if value is None:
         return ()
-    parts = re.split(r"[;,|]", value) if isinstance(value, str) else value
-    if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
-        raise ValueError(f"{where}: tags are {value!r}; expected names")
+    if isinstance(value, str):
+        return _split(value)
+    if not isinstance(value, list) or not all(isinstance(part, str) for part in value):
+        raise ValueError(f"tags are {value!r}; expected names")
+    return _different(value)
+
+
+@lru_cache(maxsize=1 << 14)
+def _split(text: str) -> tuple[str, ...]:
+    return _different(re.split(r"[;,|]", text))
+
+
+def _different(parts: list[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(part.strip() for part in parts if part.strip()))
 
 
-def _bit(value: Any, column: str, where: str) -> bool:
+def _bit(value: Any, column: str) -> bool:
     bit = _BITS.get("" if value is None else str(value).strip().lower())
     if bit is None:
-        raise ValueError(f"{where}: column {column!r} holds {value!r}; expected 0 or 1")
+        raise ValueError(f"column {column!r} holds {value!r}; expected 0 or 1")
     return bit
 
 
-def _from_csv(path: Path, field: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    text = read_text(path, field)
-    header = text.partition("\n")[0]
+def _from_csv(path: Path, field: str) -> tuple[str, Records]:
+    return ":{line}", _csv_records(path, field)
+
+
+def _csv_records(path: Path, field: str) -> Records:
+    lines = lines_of(path, field)
+    header = next(lines, "")
     delimiter = next((mark for mark in ",;\t" if mark in header), ",")  # spreadsheets write ; in languages with a decimal comma
-    reader = csv.DictReader(text.splitlines(keepends=True), delimiter=delimiter, skipinitialspace=True, strict=True)
+    reader = csv.DictReader(chain([header], lines), delimiter=delimiter, skipinitialspace=True, strict=True)
     try:
         reader.fieldnames = [_column(name) for name in reader.fieldnames or ()]
         for record in reader:
-            at = f":{reader.line_num}"
             if None in record or None in record.values():
                 count = "more" if None in record else "fewer"
                 mend = f"give one per column, and quote any {delimiter!r}"
-                raise ValueError(f"{path}{at}: {count} cells than the header has; {mend}")
-            yield at, record
+                raise ValueError(f"{path}:{reader.line_num}: {count} cells than the header has; {mend}")
+            yield reader.line_num, record
     except csv.Error as err:
         raise ValueError(f"{path}:{reader.line_num}: {err}") from err
 
@@ -168,23 +255,20 @@ def _column(name: str) -> str:
     return name.lower() if name.lower() in _KNOWN else name
 
 
-def _from_jsonl(path: Path, field: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    for number, line in enumerate(read_text(path, field).split("\n"), start=1):
-        if line.strip():
-            yield f":{number}", _record(_parse(line, f"{path}:{number}"), f"{path}:{number}")
+def _from_jsonl(path: Path, field: str) -> tuple[str, Records]:
+    lines = ((number, line.rstrip("\n")) for number, line in enumerate(lines_of(path, field), start=1) if line.strip())
+    return ":{line}", ((number, _record(_parse(line, f"{path}:{number}"), f"{path}:{number}")) for number, line in lines)
 
 
-def _from_json(path: Path, field: str) -> Iterator[tuple[str, dict[str, Any]]]:
+def _from_json(path: Path, field: str) -> tuple[str, Records]:
     value = _parse(read_text(path, field), str(path))
     if isinstance(value, dict):
-        for image, tags in value.items():
-            yield f": {image}", {"image": image, "tags": tags}
-        return
-    for place, record in enumerate(value if isinstance(value, list) else [value]):
-        yield f"[{place}]", _record(record, f"{path}[{place}]")
+        return ": {image}", ((0, {"image": image, "tags": tags}) for image, tags in value.items())
+    records = enumerate(value if isinstance(value, list) else [value])
+    return "[{line}]", ((place, _record(record, f"{path}[{place}]")) for place, record in records)
 
 
-def _from_parquet(path: Path, field: str) -> Iterator[tuple[str, dict[str, Any]]]:
+def _from_parquet(path: Path, field: str) -> tuple[str, Records]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -193,11 +277,9 @@ def _from_parquet(path: Path, field: str) -> Iterator[tuple[str, dict[str, Any]]
     try:
         table = pq.read_table(path)
         check_plain(table.schema, f"data.{field}: {path}")
-        records = (record for batch in table.to_batches(max_chunksize=1024) for record in batch.to_pylist())
-        for number, record in enumerate(records):
-            yield f" row {number}", record
     except (pa.ArrowException, OSError) as err:
         raise ValueError(f"data.{field}: {path} is not a readable Parquet file: {' '.join(str(err).split())[:200]}") from err
+    return " row {line}", enumerate(record for batch in table.to_batches(max_chunksize=1024) for record in batch.to_pylist())
 
 
 def _parse(text: str, where: str) -> Any:

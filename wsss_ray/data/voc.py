@@ -200,8 +200,10 @@ class Voc(Source):
                 raise ValueError(f"data.tags: cannot read {path}: {err.strerror}") from err
             except ValueError as err:
                 raise ValueError(f"data.tags: {path}: {err}") from err
-        entries = [_entry(line, f"{path}:{number}") for number, line in numbered_lines(path, "tags")]
-        return {entry.image_id: entry.tags or () for entry in entries}
+        entries = (_entry(line, f"{path}:{number}") for number, line in numbered_lines(path, "tags"))
+        same: dict[tuple[int, ...], tuple[int, ...]] = {}
+        tags = ((entry.image_id, entry.tags or ()) for entry in entries)
+        return {image_id: same.setdefault(some, some) for image_id, some in tags}
 
 
 def read_annotation(data: bytes, where: str, *, drop_difficult: bool = False) -> tuple[str, ...]:

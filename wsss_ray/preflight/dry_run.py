@@ -20,7 +20,7 @@ from wsss_ray.config.job import JobConfig
 from wsss_ray.core.contracts import Learner
 from wsss_ray.core.graph import Plan
 from wsss_ray.core.plan import Stage
-from wsss_ray.data.source import stages_of
+from wsss_ray.data.source import DataSplit, stages_of
 from wsss_ray.engine.checkpoints import latest_path
 from wsss_ray.engine.records import commit_shards, make_record, missing_shards
 from wsss_ray.engine.shard_worker import data_split, needs_model
@@ -109,7 +109,8 @@ def try_job(
     Raises:
         CheckError: at the first problem that would end the run.
     """
-    source = FewImages.of(job.data, most=images, shard_size=_SHARD)
+    counts = {stage.component.split: stage.component.num_images for stage in plan if isinstance(stage.component, DataSplit)}
+    source = FewImages.of(job.data, most=images, shard_size=_SHARD, counts=counts)
     planned = {stage.name: stage for stage in plan}
     sizes = {name: data_split(stage).num_images for name, stage in planned.items() if stage.kind == "train"}
     short = short_plan(until(job.plan(stages_of(source))), num_images=sizes, workers=workers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -22,12 +23,16 @@ class FewImages(Source):
     in_job_files: ClassVar[bool] = False
     inner: Source
     most: int
+    counts: dict[Split, int] = {}  # images of a split, where they are known
 
     @classmethod
-    def of(cls, source: Source, *, most: int, shard_size: int) -> FewImages:
-        """Take at most `most` images of each split of a source, in shards of `shard_size` images."""
+    def of(cls, source: Source, *, most: int, shard_size: int, counts: Mapping[Split, int] | None = None) -> FewImages:
+        """Take at most `most` images of each split of a source, in shards of `shard_size` images.
+
+        `counts` are the images of the splits that are known from a plan. The images of others are counted first.
+        """
         shared = {name: getattr(source, name) for name in ("version", "max_pixels", "max_side")}
-        return cls.model_construct(inner=source, most=most, shard_size=shard_size, **shared)
+        return cls.model_construct(inner=source, most=most, shard_size=shard_size, counts=dict(counts or {}), **shared)
 
     def class_names(self) -> tuple[str, ...]:
         """See `Source.class_names`."""
@@ -43,17 +48,20 @@ class FewImages(Source):
 
     def items(self, split: Split) -> list[Item]:
         """Return every n-th item. If only some items have masks, include one that has, to try the code for masks too."""
-        items = self.inner.items(split)
-        if len(items) <= self.most:
-            return items
-        places = set(evenly_spaced(range(len(items)), self.most))
-        masked = next((place for place, item in enumerate(items) if item.mask), None) if split == "weak" else None
-        if masked is not None and not any(items[place].mask for place in places):
-            places = {*sorted(places)[1:], masked}
+        listed = self.inner.listed(split)
         if split == "saliency":
             kept = {item.image_id for item in self.items("weak")}
-            return [item for item in items if item.image_id in kept]
-        return [items[place] for place in sorted(places)]
+            return [item for item in listed if item.image_id in kept]
+        count = self.counts[split] if split in self.counts else sum(1 for _ in self.inner.listed(split))
+        places, found, masked = set(evenly_spaced(range(count), self.most)), dict[int, Item](), dict[int, Item]()
+        for place, item in enumerate(listed):
+            if place in places:
+                found[place] = item
+            if item.mask and not masked:
+                masked[place] = item
+        if split == "weak" and masked and not any(item.mask for item in found.values()):
+            found = dict(list(found.items())[1:]) | masked
+        return [found[place] for place in sorted(found)]
 
     def load(self, item: Item) -> Raw:
         """See `Source.load`."""

@@ -154,7 +154,7 @@ def _add_items(listing: FolderListing, source: Source) -> None:
     for split in ("weak", "val"):
         if split not in source.splits():
             continue
-        for item in source.items(split):
+        for item in source.listed(split):
             listing.pictures.append(_picture(item, listing.classes, "val" if split == "val" else "weak"))
 
 
