@@ -1,10 +1,11 @@
 """Scale: memory and cost per image as the number of images grows, and what one image takes on disk and in processor time.
 
-    python -m benchmarks.scale [--full] [--sizes 1000 10000] [--plans 100000] [--photographs 16]
+    python -m benchmarks.scale [--full] [--sizes 1000 10000] [--drawn 200000] [--plans 100000] [--photographs 16]
 
 The first part submits a job as `jobs/seeds.yaml` (ingest, a tiny untrained classifier, localization maps, seeds, their score) on
-folders of 32 x 32 images, each run in a process of its own, and watches its processes in /proc. The second plans such a job. The
-third makes shards of 500 x 375 photographs with VGG16 in this process, on one core. Linux only.
+folders of 32 x 32 images, each run in a process of its own, and watches its processes in /proc. The second plans a job of a list
+without files, the third one of such a folder. The fourth makes shards of 500 x 375 photographs with VGG16 in this process, on one
+core. Linux only.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +29,12 @@ import yaml
 from PIL import Image
 
 from benchmarks.measure import HEAD, Row, machine
+from benchmarks.planning import FEW, drawn_rows, planned
 from benchmarks.processes import Watch
 from wsss_ray.storage.shards import shard_path
 
 SMALL, FULL = (1_000, 3_000, 5_000), (1_000, 10_000, 100_000)
+DRAWN = 200_000, 10_000_000  # images of the drawn list: small, full
 MB = 1e6
 CAP = 256 * 1024**2  # bytes that a private Ray gives its object store
 _STAGES = ("images-weak", "maps", "seeds", "seed_quality")
@@ -154,41 +158,13 @@ def _mb(size: float) -> str:
 
 def rows(full: bool) -> Iterator[Row]:
     """The figures of goal 7."""
-    return measured(FULL if full else SMALL)
+    yield from drawn_rows(tiny_job, DRAWN[full])
+    yield from measured(FULL if full else SMALL)
 
 
-@dataclass(frozen=True)
-class Planning:
-    """A plan of so many images, one split with masks: processor seconds, and the most memory in bytes."""
-
-    images: int
-    seconds: float
-    memory: int
-
-    def __str__(self) -> str:
-        return f"plan of {self.images:,} images: {self.seconds:.2f} s, {_mb(self.memory)}"
-
-
-_PLAN = """
-import time
-from wsss_ray.cli import main
-try:
-    main()
-except SystemExit as end:
-    assert not end.code
-peak = next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM"))
-print(time.process_time(), peak)
-"""
-
-
-def planned(count: int) -> Planning:
-    """Plan the job of `submitted` in a process of its own."""
-    with tempfile.TemporaryDirectory(prefix="wsss-scale-") as folder:
-        root = written(Path(folder), count)
-        command = [sys.executable, "-c", _PLAN, "plan", str(root / "job.yaml")]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-        seconds, memory = done.stdout.splitlines()[-1].split()
-        return Planning(count, float(seconds), int(memory) * 1024)
+def folder_of(count: int) -> Callable[[Path], dict[str, Any]]:
+    """What makes the job of `submitted` in a folder."""
+    return lambda root: tiny_job(written(root, count))
 
 
 @dataclass(frozen=True)
@@ -278,24 +254,25 @@ def costs(count: int) -> Iterator[Cost]:
 
 
 def main() -> None:
-    """Print the three parts."""
+    """Print the four parts."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--full", action="store_true", help=f"sizes {', '.join(f'{size:,}' for size in FULL)}")
     parser.add_argument("--sizes", type=int, nargs="*", help="numbers of images of the first part; none to leave it out")
-    parser.add_argument("--plans", type=int, default=100_000, help="images of the plan that is measured; 0 to leave it out")
-    parser.add_argument("--photographs", type=int, default=16, help="images of the second part; 0 to leave it out")
+    parser.add_argument("--drawn", type=int, help="images of the second part; 0 to leave it out")
+    parser.add_argument("--plans", type=int, default=100_000, help="images of the third part; 0 to leave it out")
+    parser.add_argument("--photographs", type=int, default=16, help="images of the fourth part; 0 to leave it out")
     options = parser.parse_args()
     print(machine(), "", sep="\n", flush=True)
-    if len(sizes := options.sizes if options.sizes is not None else FULL if options.full else SMALL) > 1:
-        print(HEAD)
-        for row in measured(sizes):
-            print(row, flush=True)
-        print()
+    sizes = options.sizes if options.sizes is not None else FULL if options.full else SMALL
+    drawn = options.drawn if options.drawn is not None else DRAWN[options.full]
+    parts = [*([measured(sizes)] if len(sizes) > 1 else []), *([drawn_rows(tiny_job, drawn)] if drawn else [])]
+    print(HEAD, flush=True)
+    for row in chain(*parts):
+        print(row, flush=True)
+    print()
     if options.plans:
-        few, most = (planned(size) for size in (1_000, options.plans))
-        more = most.images - few.images
-        print(few, most, f"a further image: {1e6 * (most.seconds - few.seconds) / more:.1f} microseconds, "
-              f"{(most.memory - few.memory) / more:.0f} bytes", "", sep="\n", flush=True)  # fmt: skip
+        few, most = (planned(folder_of(size), size) for size in (FEW, options.plans))
+        print(f"plan of {few}", f"plan of {most}", most.since(few), "", sep="\n", flush=True)
     if options.photographs:
         print(COSTS)
         for cost in costs(options.photographs):
