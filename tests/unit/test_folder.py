@@ -244,8 +244,8 @@ def test_the_lost_and_found_of_a_disk_is_no_obstacle(root, monkeypatch):
     refused, scan = ["lost+found"], os.scandir
 
     def scandir(path):
-        if os.path.basename(str(path).rstrip("/")) in refused:
-            raise PermissionError(13, "Permission denied", str(path).rstrip("/"))
+        if os.path.basename(path) in refused:
+            raise PermissionError(13, "Permission denied", path)
         return scan(path)
 
     monkeypatch.setattr(os, "scandir", scandir)

@@ -37,15 +37,16 @@ def image_names(folder: str, skip: Container[str] = ()) -> Iterator[str]:
     """
     todo = [""]
     while todo:
-        prefix = todo.pop()
+        inside = todo.pop()
+        prefix = f"{inside}/" if inside else ""
         try:
-            with os.scandir(os.path.join(folder, prefix)) as entries:
+            with os.scandir(os.path.join(folder, inside) if inside else folder) as entries:
                 for entry in entries:
                     if not _is_folder(entry):
                         if is_image_name(entry.name):
                             yield prefix + entry.name
                     elif not entry.name.startswith(".") and not entry.is_symlink() and os.path.realpath(entry) not in skip:
-                        todo.append(f"{prefix}{entry.name}/")
+                        todo.append(prefix + entry.name)
         except OSError as error:
             _unless_lost_and_found(error)
 
