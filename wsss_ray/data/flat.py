@@ -93,6 +93,9 @@ class Places:
             self._grow()
         return known
 
+    def __len__(self) -> int:
+        return len(self._hashes)
+
     def find(self, text: str) -> list[int]:
         """Return the places of all texts with the hash of this one, in the order in which they were added."""
         value, hashes, slots = hash(text), self._hashes, self._slots

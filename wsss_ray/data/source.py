@@ -1,7 +1,4 @@
-"""Define a data set by its splits, their items, and the bytes of one item. Listing is cheap: no image is decoded.
-
-Items are listed one after another. A listing is held in memory only where that is necessary: there may be millions of items.
-"""
+"""Define a data set by its splits, their items, and the bytes of one item. Listing is cheap: no image is decoded or kept."""
 
 from __future__ import annotations
 
@@ -106,12 +103,9 @@ class Source(Component):
 
     @abstractmethod
     def items(self, split: Split) -> Iterable[Item]:
-        """List the items of a split in a fixed order, the same at each call.
+        """List the items of a split in a fixed order. Raises ValueError that names the file and says what is wrong with it.
 
-        Return a list, or yield the items one by one if there may be millions: a plan keeps none of them.
-
-        Raises:
-            ValueError: that names the file and says what is wrong with it.
+        Return a list, or yield the items if there may be millions of them: a plan keeps none.
         """
 
     def listed(self, split: Split) -> Iterator[Item]:
@@ -233,11 +227,11 @@ class ListingDigest:
 
 def checked(source: Source, split: Split, num_classes: int) -> Iterator[Item]:
     """Yield the items of a split. Raises ValueError on an empty split, a duplicate or invalid id, or a tag out of range."""
-    seen, none = Places(), True
+    seen = Places()
     for item in source.listed(split):
         image_id = item.image_id
         if seen.add(image_id):  # or another id has the same hash
-            both = [other.path for other in islice((o for o in source.listed(split) if o.image_id == image_id), 2)]
+            both = [*islice((other.path for other in source.listed(split) if other.image_id == image_id), 2)]
             if len(both) > 1:
                 places = " and ".join(dict.fromkeys(map(str, both)))
                 raise ValueError(f"data: {split}: image {image_id!r} is listed twice ({places}); remove one, or rename its file")
@@ -247,9 +241,8 @@ def checked(source: Source, split: Split, num_classes: int) -> Iterator[Item]:
         for tag in item.tags:
             if not 0 <= tag < num_classes:
                 raise ValueError(f"data: {split}: image {image_id}: tag is {tag}; allowed: 0 to {num_classes - 1}")
-        none = False
         yield item
-    if none:
+    if not seen:
         raise ValueError(f"data: {split}: the list is empty; list at least one image")
 
 
@@ -295,14 +288,12 @@ def stages_of(source: Source) -> Data:
         splits = {split: describe(source, split, classes) for split in names if split != "saliency"}
         found = {split: ingest(component, name=f"images-{split}") for split, component in splits.items()}
         weak = found["weak"]
-        saliency = None
-        if "saliency" in names:
-            saliency = ingest(describe(source, "saliency", classes), name="saliency", like=weak)
+        maps = describe(source, "saliency", classes) if "saliency" in names else None
     return Data(
         classes=classes,
         weak=weak,
         val=found.get("val"),
         strong=found.get("strong"),
-        saliency=saliency,
+        saliency=None if maps is None else ingest(maps, name="saliency", like=weak),
         weak_has_masks=splits["weak"].num_masks > 0,
     )
