@@ -42,7 +42,7 @@ class Execution(BaseModel):
     loader_workers: int | None = Field(
         default=None,
         ge=0,
-        description="Processes that decode images for each training worker; 0: a thread; null: up to 8, or 0 without a GPU.",
+        description="Processes that decode images for each training worker; 0: threads; null: up to 8, or 0 without a GPU.",
     )
     label_workers: int = Field(default=0, ge=0, description="Processes beside each worker that compute online labels (RRM).")
     image_workers: int | tuple[int, int] | None = Field(

@@ -18,7 +18,7 @@ SAMPLES = {"key": "features", "mirrored_key": "mirrored"}
 """Columns of the schema `features`: the key of a sample, and its features."""
 
 
-_KEPT = 256  # images whose keys stay in memory
+_KEPT = 2048  # shards whose keys stay in memory
 
 
 class KnownFeatures:
@@ -39,7 +39,7 @@ class KnownFeatures:
             if store.is_done(stage):
                 self.by_data.setdefault(stage.input("data").id, []).append(stage)
         self.files = OpenShards(store, "features")
-        self._kept: dict[tuple[str, int, int], dict[str, Any]] = {}
+        self._kept: dict[tuple[str, int], list[dict[str, Any]]] = {}
 
     def __bool__(self) -> bool:
         return bool(self.by_data)
@@ -68,10 +68,10 @@ class KnownFeatures:
         return next((found for row in rows if (found := self.find(data, shard, row, key)) is not None), None)
 
     def _keys(self, stage: Stage, shard: int, row: int) -> dict[str, Any]:
-        """Read the keys of an image. They are kept: each sample of a batch is compared with the keys of all its images."""
-        place = (stage.id, shard, row)
-        if place not in self._kept:
+        """Return the keys of an image. Those of whole shards are kept, because reading them takes as long as the features."""
+        keys = self._kept.get((stage.id, shard))
+        if keys is None:
             if len(self._kept) >= _KEPT:
                 self._kept.clear()
-            self._kept[place] = self.files.row(stage, shard, row, [*SAMPLES, "shape"])
-        return self._kept[place]
+            keys = self._kept[stage.id, shard] = self.files.rows(stage, shard, [*SAMPLES, "shape"])
+        return keys[row]

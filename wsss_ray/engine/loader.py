@@ -4,16 +4,18 @@ Step t of a training uses elements t*B to t*B + B - 1 of an endless stream. The 
 drawn from (job seed, epoch). Worker r of W takes every W-th element of a step, in micro-batches. All randomness of one image in
 one epoch comes from one key, drawn from (job seed, epoch, image id).
 
-Batches are made ahead of the steps. A thread of the worker makes them, which costs nothing to start; or several processes do, for
-a GPU that is faster than one CPU core decodes.
+Batches are made ahead of the steps. Threads of the worker make them, which cost nothing to start; or several processes do, for a
+GPU that is faster than a few CPU cores decode.
 """
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, TypeVar
 
 import numpy as np
@@ -89,11 +91,19 @@ class ShardedImages(Dataset[Sample]):
             self.ids, self.places = [image_id for image_id, _ in kept], [place for _, place in kept]
         self._images, self._seeds = OpenShards(store, "images"), OpenShards(store, "seeds")
         self.features, self.salt = KnownFeatures(store, stage.features), b""
+        self.seconds, self.made = 0.0, 0  # processor time and number of the samples that this process made, roughly
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def __getitem__(self, element: Element) -> Sample:
+        began = time.thread_time()
+        try:
+            return self._sample(element)
+        finally:
+            self.seconds, self.made = self.seconds + time.thread_time() - began, self.made + 1
+
+    def _sample(self, element: Element) -> Sample:
         image_id = self.ids[element.index]
         source, shard, row = self.places[element.index]
         key = random_key(self.seed, element.epoch, image_id)
@@ -197,7 +207,7 @@ class _MicroBatchSampler:
 def automatic_processes(cpus: float, *, gpu: bool, others: int) -> int:
     """Choose the number of decoding processes if `run.loader_workers` is null.
 
-    A worker with a GPU gets the CPUs that it and `others` leave free, at most 8. A worker without a GPU gets 0: a thread is
+    A worker with a GPU gets the CPUs that it and `others` leave free, at most 8. A worker without a GPU gets 0: threads are
     enough for it, and a process costs about 300 MB and a few seconds.
     """
     return max(0, min(_MOST_PROCESSES, int(cpus) - 1 - others)) if gpu else 0
@@ -213,6 +223,7 @@ def micro_batches(
     world: int,
     micro: int,
     workers: int,
+    threads: int = 1,
     pin: bool = False,
 ) -> Generator[list[Batch], None, None]:
     """Yield, for each step from `start` to `stop`, this worker's share of the global batch as a list of micro-batches.
@@ -225,14 +236,17 @@ def micro_batches(
         rank: Number of this worker, from 0.
         world: Number of workers.
         micro: Most images in one micro-batch.
-        workers: Processes that make batches ahead; 0 uses a thread.
+        workers: Processes that make batches ahead; 0 uses threads.
+        threads: Threads that make the samples of a batch, if there are no processes.
         pin: Put batches in pinned memory, which a GPU reads directly.
     """
-    steps = _steps(images, batch_size, start, stop, rank, world, micro, workers, pin)
-    return steps if workers else _prefetched(steps, _STEPS_AHEAD)
+    sampler = _MicroBatchSampler(len(images), batch_size, images.seed, start, stop, rank, world, micro)
+    if workers:
+        return _by_processes(images, sampler, workers, pin)
+    return _prefetched(_by_threads(images, sampler, threads, pin), _STEPS_AHEAD)
 
 
-def _prefetched(source: Iterator[T], count: int) -> Generator[T, None, None]:
+def _prefetched(source: Generator[T, None, None], count: int) -> Generator[T, None, None]:
     """Yield the items of `source`; a thread makes up to `count` of them ahead. Its errors are raised when their item is due."""
     pool = ThreadPoolExecutor(1, thread_name_prefix="batches")
     try:
@@ -242,21 +256,31 @@ def _prefetched(source: Iterator[T], count: int) -> Generator[T, None, None]:
             yield item
     finally:
         pool.shutdown(cancel_futures=True)
+        source.close()
 
 
-def _steps(
-    images: ShardedImages, batch_size: int, start: int, stop: int, rank: int, world: int, micro: int, workers: int, pin: bool
+def _by_threads(
+    images: ShardedImages, sampler: _MicroBatchSampler, threads: int, pin: bool
 ) -> Generator[list[Batch], None, None]:
-    sampler = _MicroBatchSampler(len(images), batch_size, images.seed, start, stop, rank, world, micro)
+    with ThreadPoolExecutor(threads, thread_name_prefix="samples") as pool:
+        micros = (collate(list(pool.map(images.__getitem__, elements))) for elements in sampler)
+        for _ in range(sampler.start, sampler.stop):
+            step = list(islice(micros, sampler.per_step()))
+            yield [micro.pin_memory() for micro in step] if pin else step
+
+
+def _by_processes(
+    images: ShardedImages, sampler: _MicroBatchSampler, workers: int, pin: bool
+) -> Generator[list[Batch], None, None]:
     loader = DataLoader(
         images,
         batch_sampler=sampler,
         collate_fn=collate,
         num_workers=workers,
-        multiprocessing_context="forkserver" if workers else None,
-        prefetch_factor=4 if workers else None,
+        multiprocessing_context="forkserver",
+        prefetch_factor=4,
         pin_memory=pin,
     )
     batches = iter(loader)
-    for _ in range(start, stop):
+    for _ in range(sampler.start, sampler.stop):
         yield [next(batches) for _ in range(sampler.per_step())]

@@ -62,7 +62,7 @@ def run_training(
         rank: Number of this worker, from 0.
         world: Number of workers.
         micro_batch: Most images in one forward and backward pass.
-        loader_workers: Processes that decode images; 0 uses a thread.
+        loader_workers: Processes that decode images; 0 uses as many threads as torch.
         label_workers: Processes that make online labels; 0 makes them in this process.
         checkpoint_every: Steps between two checkpoints.
         log_every: Steps between two lines of metrics.jsonl.
@@ -70,7 +70,8 @@ def run_training(
         wrap: Makes the network distributed.
 
     Returns:
-        The metrics of the stage on rank 0, an empty dictionary on other ranks.
+        The metrics of the stage on rank 0, an empty dictionary on other ranks. `sample_s` is the processor time of one sample, if
+        threads make them.
 
     Raises:
         TrainingError: if the training cannot start, on all workers alike.
@@ -104,6 +105,7 @@ def run_training(
         world=world,
         micro=micro_batch,
         workers=loader_workers,
+        threads=torch.get_num_threads(),
         pin=device.type == "cuda",
     )
     wrapped = wrap(net)
@@ -128,7 +130,8 @@ def run_training(
                 writer.begin(log.take())
     if log is not None:
         save_model(store, stage, net)
-        return {"final_loss": log.loss, "steps": total, "images": len(images)}
+        each = images.seconds / max(1, images.made)
+        return {"final_loss": log.loss, "steps": total, "images": len(images), "sample_s": each}
     return {}
 
 

@@ -59,6 +59,7 @@ class Measure:
         stage: The stage of the shortened plan.
         seconds: Seconds per image, or per training step.
         waiting: The part of `seconds` in which a step waits for images or labels.
+        loading: Processor seconds in which all images of a step are decoded and cut.
         start: Seconds outside the images or steps, such as those to load the network.
         resident: Peak of main memory in bytes.
         on_gpu: Peak of GPU memory in bytes.
@@ -70,6 +71,7 @@ class Measure:
     stage: Stage
     seconds: float
     waiting: float
+    loading: float
     start: float
     resident: int
     on_gpu: int
@@ -166,7 +168,7 @@ def _try_shards(store: RunStore, stage: Stage, batch: int | None, *, gpu: bool) 
     each = sum(seconds for seconds, _ in timed) / max(1, sum(images for _, images in timed))
     start = max(0.0, times[0][0] - each * times[0][1])
     size = _artifact_bytes(store, stage)
-    return Measure(stage, each, 0.0, start, peak.resident(), peak.on_gpu(), size, failed=tuple(errors))
+    return Measure(stage, each, 0.0, 0.0, start, peak.resident(), peak.on_gpu(), size, failed=tuple(errors))
 
 
 def _commit_seconds(store: RunStore) -> float:
@@ -227,6 +229,7 @@ def _try_training(store: RunStore, stage: Stage, micro_batch: int, threads: int,
         stage,
         seconds,
         seconds * line["wait_share"],
+        learner.batch_size * outcome["sample_s"],
         max(0.0, took - steps),
         peak.resident(),
         peak.on_gpu(),

@@ -149,7 +149,11 @@ def _training(stage: Stage, measure: Measure, run: Execution, resources: JobReso
     steps = learner.total_steps(data_split(stage).num_images)
     helpers = run.label_workers if isinstance(learner, OnlineSegmenter) else run.loader_workers
     busy = measure.seconds - measure.waiting
-    each = max(busy, measure.waiting / helpers) if helpers else measure.seconds
+    if helpers:
+        each = max(busy, measure.waiting / helpers)
+    else:  # two batches are made ahead, so the timed step rarely waits; later ones share the cores with the loader
+        online = measure.waiting if isinstance(learner, OnlineSegmenter) else 0.0
+        each = busy + online + measure.loading / resources.threads
     checkpoints = max(1, min(KEPT, steps // run.checkpoint_every))
     return Estimate(
         name=stage.name,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import math
+import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -138,7 +139,7 @@ def open_shard(store: RunStore, stage: Identified, shard: int, schema: str, fold
 
 
 class OpenShards:
-    """Shards of one schema that stay open, so that single rows are read quickly. Copies in other processes open their own.
+    """Shards of one schema that stay open, so that single rows are read quickly. Each thread, and each copy, opens its own.
 
     Args:
         store: The store of the shards.
@@ -150,21 +151,34 @@ class OpenShards:
 
     def __init__(self, store: RunStore, schema: str) -> None:
         self.store, self.schema = store, schema
-        self._open: OrderedDict[str, pq.ParquetFile] = OrderedDict()
+        self._of_thread = threading.local()
 
-    def __getstate__(self) -> dict[str, object]:
-        return self.__dict__ | {"_open": OrderedDict()}
+    def __getstate__(self) -> dict[str, Any]:
+        return {"store": self.store, "schema": self.schema}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)  # type: ignore[misc]
 
     def row(self, stage: Identified, shard: int, row: int, columns: list[str]) -> dict[str, Any]:
         """Read one row. The errors are those of `open_shard`."""
-        path = shard_path(self.store, stage, shard)
-        if path not in self._open:
-            self._open[path] = open_shard(self.store, stage, shard, self.schema)
-            if len(self._open) > _OPEN_FILES:
-                self._open.popitem(last=False)[1].close()
-        self._open.move_to_end(path)
-        record: dict[str, Any] = self._open[path].read_row_group(row, columns=columns, use_threads=False).to_pylist()[0]
+        file = self._file(stage, shard)
+        record: dict[str, Any] = file.read_row_group(row, columns=columns, use_threads=False).to_pylist()[0]
         return record
+
+    def rows(self, stage: Identified, shard: int, columns: list[str]) -> list[dict[str, Any]]:
+        """Read all rows of a shard, for small columns. The errors are those of `open_shard`."""
+        rows: list[dict[str, Any]] = self._file(stage, shard).read(columns=columns, use_threads=False).to_pylist()
+        return rows
+
+    def _file(self, stage: Identified, shard: int) -> pq.ParquetFile:
+        opened: OrderedDict[str, pq.ParquetFile] = self._of_thread.__dict__.setdefault("opened", OrderedDict())
+        path = shard_path(self.store, stage, shard)
+        if path not in opened:
+            opened[path] = open_shard(self.store, stage, shard, self.schema)
+            if len(opened) > _OPEN_FILES:
+                opened.popitem(last=False)[1].close()
+        opened.move_to_end(path)
+        return opened[path]
 
 
 def read_shard(
