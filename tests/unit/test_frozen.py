@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
-from tests.local import job_of, run_plan, stage_named
+from tests.local import job_of, run_plan, run_stage, stage_named
 from tests.tiny import tiny_method
 from wsss_ray.core.graph import Plan
 from wsss_ray.engine.known_features import KnownFeatures
@@ -210,6 +211,23 @@ def test_a_run_has_the_same_bytes_with_and_without_kept_features(tmp_path: Path)
                 assert file.read_bytes() == other.read_bytes(), f"{stage.name}: {file.name}"
                 compared += 1
     assert compared >= 10
+
+
+def test_kept_features_spare_most_of_the_work(tmp_path: Path) -> None:
+    """By operations and not by time: with kept features, no stage of the training images runs the trunk."""
+    kept, live = RunStore(str(tmp_path / "kept")), RunStore(str(tmp_path / "live"))
+    for store, features in ((kept, True), (live, False)):
+        plan = job_of(job(features=features)).plan()
+        run_plan(store, plan, last="images-val")
+        if features:
+            run_stage(store, stage_named(plan, "features"))
+    for name in ("classifier", "maps", "seeds", "segmenter", "relabel"):
+        operations = {}
+        for store, features in ((kept, True), (live, False)):
+            with FlopCounterMode(display=False) as counter:
+                run_stage(store, stage_named(job_of(job(features=features)).plan(), name))
+            operations[features] = counter.get_total_flops()
+        assert name == "seeds" or 2 * operations[True] < operations[False], (name, operations)
 
 
 def test_the_trainings_and_maps_read_the_kept_features(tmp_path: Path) -> None:
