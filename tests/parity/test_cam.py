@@ -10,7 +10,7 @@ from wsss_ray.methods.cam import CamClassifier, CamLocalizer
 from wsss_ray.methods.mdc import DilatedCam
 from wsss_ray.nets.modules import set_dropout_keys
 from wsss_ray.nets.small import SmallNet
-from wsss_ray.ops.cam import anti_noise, merge_scales, normalise
+from wsss_ray.ops.cam import anti_noise, merge_maps, merge_scales, normalise
 
 TRUNK = SmallNet(widths=(8, 12), strides=(2, 1))
 
@@ -126,3 +126,56 @@ def test_the_loss_is_the_mean_over_the_blocks():
         F.multilabel_soft_margin_loss(logits, tags, reduction="none") for logits in net(image).unbind(dim=1)
     ) / 2
     torch.testing.assert_close(learner.loss(net, batch)["classification"], expected)
+
+
+def test_the_loss_is_the_printed_sum_over_classes_and_blocks():
+    """Multi-Estimations, Eq. 1: L = - sum_c y_c log p_c + (1 - y_c) log (1 - p_c), p = sigmoid; each block adds its own."""
+    from types import SimpleNamespace
+
+    learner = CamClassifier(trunk=TRUNK, rates=(1, 2), hidden=5, over_classes="sum", over_blocks="sum")
+    net = learner.build(4).eval().double()
+    image, tags = torch.rand(3, 3, 16, 16, dtype=torch.float64) * 255, torch.randint(0, 2, (3, 4)).double()
+    set_dropout_keys(net, (1, 2, 3))
+    found = learner.loss(net, SimpleNamespace(image_BCHW=image, tags_BK=tags, keys_B=(1, 2, 3)))["classification"]
+    expected = torch.zeros(3, dtype=torch.float64)
+    for logits in net(image).unbind(dim=1):
+        p = 1 / (1 + torch.exp(-logits))
+        expected -= (tags * p.log() + (1 - tags) * (1 - p).log()).sum(dim=1)
+    torch.testing.assert_close(found, expected)
+    mean = CamClassifier(trunk=TRUNK, rates=(1, 2), hidden=5).loss(
+        net, SimpleNamespace(image_BCHW=image, tags_BK=tags, keys_B=(1, 2, 3))
+    )
+    torch.testing.assert_close(8 * mean["classification"], found)  # four classes, two blocks
+
+
+def test_new_layers_start_with_the_printed_deviation():
+    """Multi-Estimations, 5.2: N(0, .01); He's for 3x3 layers of 1024 channels is sqrt(2 / (9 * 1024)) = .0147."""
+    torch.manual_seed(0)
+    wide = SmallNet(widths=(8, 256), strides=(2, 1))
+    for std, expected in ((0.01, 0.01), (None, (2 / (9 * 256)) ** 0.5)):
+        net = CamClassifier(trunk=wide, hidden=256, layers=2, hidden_std=std).build(4)
+        for layer in (net.blocks[0][0], net.blocks[0][2]):
+            assert layer.weight.std().item() == pytest.approx(expected, rel=0.01)
+            assert layer.bias.abs().max() == 0
+
+
+def test_whole_channels_are_dropped_before_the_class_layer():
+    torch.manual_seed(0)
+    net = CamClassifier(trunk=TRUNK, dropout=0.5, whole_channels=True).build(4).train()
+    set_dropout_keys(net, (7,))
+    x_BCHW = net.blocks[0][0](torch.ones(1, 12, 5, 5))
+    each = x_BCHW.flatten(2).unique(dim=2)
+    assert each.shape == (1, 12, 1), "a channel is dropped or kept as a whole"
+    assert set(each.flatten().tolist()) == {0.0, 2.0}
+
+
+def test_maps_of_each_scale_may_be_normalised_before_they_are_merged():
+    net = network()
+    images = [torch.rand(1, 3, 24, 24, dtype=torch.float64) * 255, torch.rand(1, 3, 24, 24, dtype=torch.float64) * 25]
+    raw = [net.cams(image)[:, 0] for image in images]
+    found = merge_maps([(one, None) for one in raw], net.trunk, [(24, 24)] * 2, normalised=True)
+    expected = sum(F.relu(one) / F.relu(one).amax(dim=(-2, -1), keepdim=True) for one in raw) / 2
+    torch.testing.assert_close(found, expected)
+    photo = picture()
+    maps = [CamLocalizer(scales=(1.0, 0.5), normalise_each=each).localize(net.float(), photo, [1], 0) for each in (False, True)]
+    assert abs(maps[0].peak_CHW - maps[1].peak_CHW).max() > 1e-3

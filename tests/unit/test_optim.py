@@ -22,6 +22,11 @@ from wsss_ray.core.optim import Adam, Constant, Decay, OneCycle, Poly, Sgd
         (Decay(gamma=0.33, every_steps=30), 59, 0.33),
         (Decay(gamma=0.33, every_steps=30), 60, 0.33**2),
         (OneCycle(warmup=0.2), 0, 1 / 21),
+        (Poly(power=0.9, every="epoch"), 7, (1 - 4 / 100) ** 0.9),  # step 7 is in the second epoch, which begins at step 4
+        (Poly(power=0.9, every="epoch"), 3, 1.0),
+        (Decay(gamma=0.1, every_epochs=6), 49, 0.01),
+        (Decay(gamma=0.1, every_epochs=6, times=1), 49, 0.1),  # 12 epochs: MDC prints one drop, after 6
+        (Decay(gamma=0.1, every_epochs=6, times=1), 23, 1.0),
         (OneCycle(warmup=0.2), 20, 1.0),
         (OneCycle(warmup=0.2), 60, 0.5),
         (OneCycle(warmup=0.0, final=0.1), 0, 1.0),

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from wsss_ray.core.component import Component
+from wsss_ray.core.component import Component, SinceThen
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer as TorchOptimizer
@@ -99,9 +99,14 @@ class Poly(Schedule):
     """The factor (1 - step / total) ** power, the schedule of DeepLab."""
 
     power: float = Field(default=0.9, gt=0)
+    every: Annotated[Literal["step", "epoch"], SinceThen()] = Field(
+        default="step", description="Change the factor at every step, or only where an epoch begins (Multi-Estimations, 5.2)."
+    )
 
     def factor(self, step: int, total: int, per_epoch: float) -> float:
         """Return the polynomial. See `Schedule.factor`."""
+        if self.every == "epoch":
+            return float((1 - math.floor(step / per_epoch) * per_epoch / total) ** self.power)
         return float((1 - step / total) ** self.power)
 
 
@@ -111,6 +116,7 @@ class Decay(Schedule):
     gamma: float = Field(gt=0, le=1)
     every_epochs: float | None = Field(default=None, gt=0)
     every_steps: int | None = Field(default=None, ge=1)
+    times: Annotated[int | None, SinceThen()] = Field(default=None, ge=1, description="Largest number of drops; null: no limit.")
 
     def model_post_init(self, _context: Any) -> None:
         """Check that exactly one of the two lengths is given."""
@@ -121,7 +127,8 @@ class Decay(Schedule):
     def factor(self, step: int, total: int, per_epoch: float) -> float:
         """Return the power of `gamma`. See `Schedule.factor`."""
         every = self.every_steps if self.every_steps is not None else (self.every_epochs or 1) * per_epoch
-        return float(self.gamma ** math.floor(step / every))
+        drops = math.floor(step / every)
+        return float(self.gamma ** (drops if self.times is None else min(drops, self.times)))
 
 
 class Piecewise(Schedule):

@@ -10,7 +10,7 @@ Other papers build on these parts: `CamLocalizer` can merge the maps of several 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
@@ -29,6 +29,7 @@ from wsss_ray.core import (
     SeedRule,
     Segmenter,
     Sgd,
+    SinceThen,
     Stage,
     Trunk,
 )
@@ -48,11 +49,14 @@ if TYPE_CHECKING:
     from wsss_ray.nets.cam import CamNet
 
 
+Over = Literal["mean", "sum"]
+
+
 class CamClassifier(Learner):
     """A trunk with one or more convolutional blocks, each followed by global average pooling and a class layer.
 
     One block is the usual CAM network. Several blocks with dilations are the classifier of MDC. The loss is the sigmoid
-    cross-entropy, averaged over the blocks.
+    cross-entropy. Beside the mean, its sum over K classes has K times the gradient: a learning rate belongs to one of the two.
     """
 
     trunk: Trunk = Vgg16()
@@ -66,7 +70,19 @@ class CamClassifier(Learner):
         default=None, ge=1, description="Channels of the 3x3 layers of a block; null: only the class layer."
     )
     layers: int = Field(default=1, ge=1, description="Number of 3x3 layers in a block.")
+    hidden_std: Annotated[float | None, SinceThen()] = Field(
+        default=None, gt=0, description="Deviation of the initial weights of the 3x3 layers; null: as He et al."
+    )
     dropout: float = Field(default=0.0, ge=0, lt=1, description="Dropout rate before the class layers.")
+    whole_channels: Annotated[bool, SinceThen()] = Field(
+        default=False, description="Drop whole channels instead of elements, as PSA's classifier does."
+    )
+    over_classes: Annotated[Over, SinceThen()] = Field(
+        default="mean", description="Mean of the loss over the classes, or its sum (Multi-Estimations, Eq. 1, and Caffe)."
+    )
+    over_blocks: Annotated[Over, SinceThen()] = Field(
+        default="mean", description="Mean of the loss over the blocks, or its sum, as if each block had its own loss."
+    )
     head_lr_scale: float = Field(default=10.0, gt=0, description="Learning rate of the new layers, relative to the trunk.")
     batch_size: int = Field(default=16, ge=1)
     epochs: float | None = 15.0
@@ -85,20 +101,23 @@ class CamClassifier(Learner):
             hidden=self.hidden,
             layers=self.layers,
             dropout=self.dropout,
+            whole_channels=self.whole_channels,
+            hidden_std=self.hidden_std,
         )
         if state := load_weights(self.weights):
             copy_weights(net, state)
         return net
 
     def loss(self, net: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        """Compute the sigmoid cross-entropy, averaged over classes and blocks."""
+        """Compute the sigmoid cross-entropy, averaged or summed over classes and blocks."""
         from wsss_ray.nets.modules import set_dropout_keys
         from wsss_ray.ops.losses import multilabel_bce
 
         set_dropout_keys(net, batch.keys_B)
         logits_BGK = net(batch.image_BCHW)
-        blocks = [multilabel_bce(logits_BK, batch.tags_BK) for logits_BK in logits_BGK.unbind(dim=1)]
-        return {"classification": sum(blocks[1:], start=blocks[0]) / len(blocks)}
+        blocks = [multilabel_bce(logits_BK, batch.tags_BK, over=self.over_classes) for logits_BK in logits_BGK.unbind(dim=1)]
+        total_B = sum(blocks[1:], start=blocks[0])
+        return {"classification": total_B if self.over_blocks == "sum" else total_B / len(blocks)}
 
     def param_groups(self, net: nn.Module) -> list[dict[str, object]]:
         """Group the parameters: new layers and biases learn faster than the trunk, and biases have no weight decay."""
@@ -118,6 +137,9 @@ class CamLocalizer(Localizer):
     )
     merge: Literal["mean", "max"] = Field(default="mean", description="Rule that merges the maps of several scales.")
     flip: bool = Field(default=False, description="Average with the maps of the mirrored image.")
+    normalise_each: Annotated[bool, SinceThen()] = Field(
+        default=False, description="Divide the map of each scale by its maximum before they are merged."
+    )
 
     def check(self, classifier: Learner) -> None:
         """Accept only a `CamClassifier` with one block. See `Localizer.check`."""
@@ -155,7 +177,8 @@ class CamLocalizer(Localizer):
                 raw[place][number] = cams[:, 0, own], None if mirrored is None else mirrored[:, 0, own]
             found = []
             for each, at, tags in zip(raw, sizes, classes, strict=True):
-                cams = merge_maps([each[number] for number in range(len(at))], camnet.trunk, at, merge=self.merge)
+                maps = [each[number] for number in range(len(at))]
+                cams = merge_maps(maps, camnet.trunk, at, merge=self.merge, normalised=self.normalise_each)
                 found.append(one_map(normalise(cams[0]), camnet.trunk, at[0], tags))
         return found
 

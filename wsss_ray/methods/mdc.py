@@ -9,6 +9,10 @@ Where the paper is silent or unclear:
 - A block is one 3x3 layer of 1024 channels.
 - Each map is divided by its maximum before the fusion, and so is the fused map.
 - We read "the top 30% of the unique largest value" as more than 0.3 of the maximum. `reading` offers two other readings.
+- The classifier's loss is the mean over classes and blocks by default. The authors trained in Caffe, whose loss sums over the
+  classes, and each block probably has its own: `over_classes: sum` and `over_blocks: sum`, as in jobs/mdc.yaml. At the printed
+  learning rate, the mean is 80 times weaker.
+- "a fully-connected layer" after the average pooling is read as one class layer for each block.
 - In the printed equation of J_w, both sums run over the online mask. The first sum here runs over the seeds, as the paper's
   text says.
 """

@@ -5,6 +5,10 @@ The method makes many imperfect seeds instead of one perfect seed. Two types (4.
 agree with the network's own prediction get a higher weight (4.5). For the merged maps of Table 3, use one localizer with
 several scales and `merge: max` or `mean`.
 
+By default, the classifier's loss is the mean over the classes, new 3x3 layers start as He et al., and the learning rate changes at
+every step. The paper prints a sum (Eq. 1), N(0, 0.01) and a change per epoch (5.2): `over_classes`, `hidden_std` and
+`schedule.every`, as in jobs/multi_estimations.yaml. Its "last two downsampling layers' strides to 1" keeps pool5; the job drops it.
+
 Where the paper is silent:
 - The CAM network of VGG16 is that of SEC: two 3x3 layers of 1024 channels, dropout 0.5. ResNet38 has only a class layer.
 - The CRF of type C runs on [1 - saliency, maps] with 10 iterations. Its smoothness kernel has weight 3 and width 3. Its

@@ -22,6 +22,8 @@ class CamNet(nn.Module):
         hidden: channels of a block's convolutions; None for blocks that have only a class layer.
         layers: convolutions per block.
         dropout: dropout probability before each class layer.
+        whole_channels: drop whole channels instead of elements.
+        hidden_std: standard deviation of the initial weights of the blocks' 3x3 convolutions; None for He et al.
 
     Example:
         >>> net = CamNet(SmallNet().build(), num_classes=20, rates=(1,), hidden=None, layers=1, dropout=0.0)
@@ -32,13 +34,32 @@ class CamNet(nn.Module):
     """
 
     def __init__(
-        self, trunk: nn.Module, *, num_classes: int, rates: Sequence[int], hidden: int | None, layers: int, dropout: float
+        self,
+        trunk: nn.Module,
+        *,
+        num_classes: int,
+        rates: Sequence[int],
+        hidden: int | None,
+        layers: int,
+        dropout: float,
+        whole_channels: bool = False,
+        hidden_std: float | None = None,
     ) -> None:
         super().__init__()
         self.trunk = trunk
         channels: int = trunk.channels  # type: ignore[assignment]
         self.blocks = nn.ModuleList(
-            cam_block(channels, num_classes, rate=rate, hidden=hidden, layers=layers, dropout=dropout) for rate in rates
+            cam_block(
+                channels,
+                num_classes,
+                rate=rate,
+                hidden=hidden,
+                layers=layers,
+                dropout=dropout,
+                whole_channels=whole_channels,
+                hidden_std=hidden_std,
+            )
+            for rate in rates
         )
 
     def forward(self, image_BCHW: Tensor) -> Tensor:
@@ -60,6 +81,7 @@ def cam_block(
     layers: int = 1,
     dropout: float,
     whole_channels: bool = False,
+    hidden_std: float | None = None,
 ) -> nn.Sequential:
     """Build one block: `layers` dilated 3x3 convolutions with ReLU, dropout, and a class layer (1x1, no bias).
 
@@ -73,6 +95,7 @@ def cam_block(
         layers: number of 3x3 convolutions.
         dropout: dropout probability before the class layer.
         whole_channels: drop whole channels instead of elements.
+        hidden_std: standard deviation of the initial weights of the 3x3 convolutions; None for He et al.
 
     Returns:
         A module features_BCHW -> maps_BKHW.
@@ -88,5 +111,9 @@ def cam_block(
         channels = hidden
     stack += [KeyedDropout(dropout, whole_channels=whole_channels), nn.Conv2d(channels, num_classes, 1, bias=False)]
     init_he(stack)
+    if hidden_std is not None:
+        for layer in stack[:-1]:
+            if isinstance(layer, nn.Conv2d):
+                nn.init.normal_(layer.weight, std=hidden_std)
     nn.init.normal_(stack[-1].weight, std=0.01)  # type: ignore[arg-type]
     return nn.Sequential(*stack)

@@ -40,7 +40,12 @@ def merge_scales(
 
 
 def merge_maps(
-    maps: Sequence[tuple[Tensor, Tensor | None]], trunk: nn.Module, sizes: Sequence[tuple[int, int]], *, merge: Merge = "mean"
+    maps: Sequence[tuple[Tensor, Tensor | None]],
+    trunk: nn.Module,
+    sizes: Sequence[tuple[int, int]],
+    *,
+    merge: Merge = "mean",
+    normalised: bool = False,
 ) -> Tensor:
     """Merge raw maps that a network has made at several sizes. See `merge_scales`, which also runs the network.
 
@@ -49,6 +54,7 @@ def merge_maps(
         trunk: the network's trunk.
         sizes: rows and columns of the network's input at each size.
         merge: see `merge_scales`.
+        normalised: divide the maps of each size by their maxima first.
 
     Returns:
         Maps of shape (..., h, w) on the grid of the first size, at least 0 and not normalised.
@@ -69,7 +75,7 @@ def merge_maps(
         if found:
             size = (found[0].shape[-2], found[0].shape[-1])
             one = grid.resample(one, size, source=(rows, columns), target=target)
-        found.append(one)
+        found.append(normalise(one) if normalised else one)
     stack = torch.stack(found)
     return stack.mean(dim=0) if merge == "mean" else stack.amax(dim=0)
 

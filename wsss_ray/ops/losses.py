@@ -5,6 +5,8 @@ A mean over an empty set is 0: an image without labels adds nothing, and no NaN.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -109,12 +111,13 @@ def full_loss(logits_BLHW: Tensor, label_BHW: Tensor) -> Tensor:
     return cross_entropy(logits_BLHW, label_BHW)
 
 
-def multilabel_bce(logits_BK: Tensor, tags_BK: Tensor) -> Tensor:
-    """Compute the binary cross-entropy of the tags, averaged over the classes.
+def multilabel_bce(logits_BK: Tensor, tags_BK: Tensor, *, over: Literal["mean", "sum"] = "mean") -> Tensor:
+    """Compute the binary cross-entropy of the tags.
 
     Args:
         logits_BK: class scores before the sigmoid.
         tags_BK: 0 or 1, of any type.
+        over: take the mean over the classes, or their sum (Multi-Estimations, Eq. 1, and Caffe's SigmoidCrossEntropyLoss).
 
     Returns:
         (B,).
@@ -124,7 +127,8 @@ def multilabel_bce(logits_BK: Tensor, tags_BK: Tensor) -> Tensor:
         tensor([0.6931])
     """
     target_BK = tags_BK.to(logits_BK.dtype)
-    return functional.binary_cross_entropy_with_logits(logits_BK, target_BK, reduction="none").mean(dim=1)
+    loss_BK = functional.binary_cross_entropy_with_logits(logits_BK, target_BK, reduction="none")
+    return loss_BK.mean(dim=1) if over == "mean" else loss_BK.sum(dim=1)
 
 
 def online_labels(logits_BLHW: Tensor, tags_BK: Tensor, valid_BHW: Tensor) -> Tensor:
