@@ -12,8 +12,7 @@ Differences:
 - Their CRF takes -p as the unary energy. Ours takes -log p, as the CRF is defined. `crf.unary: probability` gives theirs.
 - The CRF's result is a constant in the boundary loss: no gradient flows through it, as in the later revision of SEC.
 - Their cues come from a classifier that is not released. Here it is the CAM network of SEC, whose cues DSRG started from: two
-  3x3 layers of 1024 channels behind VGG16, foreground above 0.2. SEC trains it in Caffe, whose loss sums over the classes:
-  `over_classes: sum`, as in jobs/dsrg.yaml. The default is the mean.
+  3x3 layers of 1024 channels behind VGG16, foreground above 0.2. SEC trains it in Caffe, whose loss sums over the classes.
 """
 
 from __future__ import annotations
@@ -157,6 +156,7 @@ class Dsrg(Method):
         hidden=1024,
         layers=2,
         dropout=0.5,
+        over_classes="sum",
         batch_size=15,
         epochs=None,
         steps=8000,

@@ -9,9 +9,8 @@ Where the paper is silent or unclear:
 - A block is one 3x3 layer of 1024 channels.
 - Each map is divided by its maximum before the fusion, and so is the fused map.
 - We read "the top 30% of the unique largest value" as more than 0.3 of the maximum. `reading` offers two other readings.
-- The classifier's loss is the mean over classes and blocks by default. The authors trained in Caffe, whose loss sums over the
-  classes, and each block probably has its own: `over_classes: sum` and `over_blocks: sum`, as in jobs/mdc.yaml. At the printed
-  learning rate, the mean is 80 times weaker.
+- The classifier's loss is summed over classes and blocks: the authors trained in Caffe, whose loss sums over the classes, and
+  each block probably has its own. At the printed learning rate, the mean over both would be 80 times weaker.
 - "a fully-connected layer" after the average pooling is read as one class layer for each block.
 - In the printed equation of J_w, both sums run over the online mask. The first sum here runs over the seeds, as the paper's
   text says.
@@ -155,7 +154,7 @@ class OnlineMaskSegmenter(SegNetLearner):
     epochs: float | None = 15.0
     steps: int | None = None
     augment: Augment = RandomCrop(size=321)
-    schedule: Schedule = Decay(gamma=0.1, every_epochs=6)
+    schedule: Schedule = Decay(gamma=0.1, every_epochs=6, times=1)
     online_weight: float = Field(default=1.0, ge=0, description="Weight of the term online; 0 leaves it out.")
 
     def loss(self, net: nn.Module, batch: Batch) -> dict[str, Tensor]:
@@ -181,7 +180,9 @@ class Mdc(Method):
         epochs=15.0,
         augment=RandomCrop(size=321),
         optimizer=Sgd(lr=1e-3, weight_decay=5e-4),
-        schedule=Decay(gamma=0.1, every_epochs=6),
+        schedule=Decay(gamma=0.1, every_epochs=6, times=1),
+        over_classes="sum",
+        over_blocks="sum",
     )
     localizer: Localizer = DilatedCam()
     seed_rule: SeedRule = RegionSeeds()

@@ -5,9 +5,8 @@ The method makes many imperfect seeds instead of one perfect seed. Two types (4.
 agree with the network's own prediction get a higher weight (4.5). For the merged maps of Table 3, use one localizer with
 several scales and `merge: max` or `mean`.
 
-By default, the classifier's loss is the mean over the classes, new 3x3 layers start as He et al., and the learning rate changes at
-every step. The paper prints a sum (Eq. 1), N(0, 0.01) and a change per epoch (5.2): `over_classes`, `hidden_std` and
-`schedule.every`, as in jobs/multi_estimations.yaml. Its "last two downsampling layers' strides to 1" keeps pool5; the job drops it.
+The classifiers' loss is a sum over the classes (Eq. 1), and their learning rate changes once per epoch (5.2). "The last two
+downsampling layers' strides to 1" (5.2) keeps pool5; here the classifier's VGG16 ends before it.
 
 Where the paper is silent:
 - The CAM network of VGG16 is that of SEC: two 3x3 layers of 1024 channels, dropout 0.5. ResNet38 has only a class layer.
@@ -20,7 +19,7 @@ Where the paper is silent:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -92,11 +91,18 @@ class Estimates(Component):
     seed_rules: tuple[SeedRule, ...] = Field(default=(CrfSeeds(),), min_length=1)
 
 
+AS_PRINTED: dict[str, Any] = {"epochs": 20.0, "over_classes": "sum", "schedule": Poly(power=0.9, every="epoch")}
+"""The loss and the length of the classifiers' trainings (Eq. 1 and section 5.2)."""
+
+
 class MultiEstimations(Method):
     """One training on the seeds of every classifier with every localizer and every seed rule, and on the `extra` estimates."""
 
     classifiers: tuple[Learner, ...] = Field(
-        default=(CamClassifier(hidden=1024, layers=2, dropout=0.5, epochs=20.0), CamClassifier(trunk=ResNet38(), epochs=20.0)),
+        default=(
+            CamClassifier(hidden=1024, layers=2, hidden_std=0.01, dropout=0.5, **AS_PRINTED),
+            CamClassifier(trunk=ResNet38(), **AS_PRINTED),
+        ),
         description="Classifiers, one per architecture (Table 4).",
     )
     localizers: tuple[Localizer, ...] = Field(
