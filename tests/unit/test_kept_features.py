@@ -21,6 +21,8 @@ from wsss_ray.inference.predictor import Predictor
 from wsss_ray.inference.trained import find_trained
 from wsss_ray.nets.frozen import FrozenTrunk
 from wsss_ray.nets.fused import fused
+from wsss_ray.reporting.status import run_status
+from wsss_ray.runners.execute import begin_run
 from wsss_ray.storage.shards import list_shards, read_shard, shard_path, write_shard
 from wsss_ray.storage.store import RunStore
 
@@ -91,6 +93,21 @@ def test_an_image_without_kept_features_is_computed_and_fails_once(begun: tuple[
     store.delete_folder(store.stage_path(maps))
     run_stage(store, stage_named(job_of(job(features=False)).plan(), "maps"))
     assert {shard: store.read(shard_path(store, maps, shard)) for shard in list_shards(store, maps)} == shards
+
+
+def test_a_run_is_done_without_features_that_nothing_reads(begun: tuple[RunStore, Plan]) -> None:
+    store, plan = begun
+    store.delete_folder(store.stage_path(stage_named(plan, "features")))
+    begin_run(job_of(job()), plan, store)
+    found = run_status(store, "frozen")
+    assert found is not None
+    assert found.now is not None
+    assert (found.state, found.now.name) == ("interrupted", "features")
+    run_stage(store, stage_named(plan, "maps"))
+    assert plan.missing(store.is_done) == []
+    found = run_status(store, "frozen")
+    assert found is not None
+    assert (found.state, found.now) == ("done", None)
 
 
 @pytest.mark.parametrize("inference", ["plain", "fused", "bfloat16"])
