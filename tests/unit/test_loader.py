@@ -10,7 +10,7 @@ import pytest
 from tests.local import job_of, run_plan, stage_named
 from tests.shapes import tiny_job
 from wsss_ray.engine.loader import ShardedImages, automatic_processes, image_places, micro_batches
-from wsss_ray.storage.shards import list_shards, open_shard, read_shard, shard_path
+from wsss_ray.storage.shards import list_shards, open_shard, read_shard, shard_path, write_shard
 from wsss_ray.storage.store import RunStore
 
 
@@ -62,3 +62,16 @@ def test_processes_for_decoding_are_what_a_gpu_leaves():
     assert automatic_processes(6, gpu=True, others=2) == 3
     assert automatic_processes(1, gpu=True, others=0) == 0
     assert automatic_processes(16, gpu=False, others=0) == 0
+
+
+def test_an_image_that_fails_in_a_thread_is_named_once_and_all_threads_end(packed):
+    store, stage = packed[0], stage_named(packed[1], "classifier")
+    data = stage.input("data")
+    rows = read_shard(store, data, 1, "images")
+    write_shard(store, data, 1, "images", [*rows[:3], rows[3] | {"image": b"no image"}, *rows[4:]])
+    images = ShardedImages(store, stage, stage.component.augment, 3)
+    batches = micro_batches(images, batch_size=24, start=0, stop=9, rank=0, world=1, micro=8, workers=0, threads=3)
+    with pytest.raises(ValueError, match=f"^image {rows[3]['image_id']}: "):
+        next(batches)
+    assert list(batches) == []
+    assert not any(thread.name.startswith(("batches", "samples")) for thread in threading.enumerate())

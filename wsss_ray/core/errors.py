@@ -8,6 +8,15 @@ _OF_A_FILE = (errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.EACCES)
 _OUT_OF_MEMORY = ("OutOfMemoryError", "ArrowMemoryError")  # of torch and of Arrow
 
 
+class DamagedStage(ValueError):
+    """Raised if a file of a finished stage is damaged or lost, so that no image is to blame.
+
+    Example:
+        >>> is_machine_failure(DamagedStage("runs/pets/part-00000.parquet: is damaged. Delete its stage's folder."))
+        True
+    """
+
+
 def in_one_line(error: BaseException) -> str:
     r"""Return the type and the message of an exception in one line.
 
@@ -24,7 +33,7 @@ def is_out_of_memory(error: object) -> bool:
 
 
 def is_machine_failure(error: BaseException) -> bool:
-    """Return True if memory, a disk, a device or the network failed, so that no image is to blame.
+    """Return True if memory, a disk, a device, the network or a finished stage failed, so that no image is to blame.
 
     Example:
         >>> is_machine_failure(MemoryError()), is_machine_failure(FileNotFoundError(2, "no such file"))
@@ -32,4 +41,4 @@ def is_machine_failure(error: BaseException) -> bool:
     """
     if isinstance(error, OSError):
         return error.errno is not None and error.errno not in _OF_A_FILE
-    return is_out_of_memory(error) or type(error).__name__ == "AcceleratorError"
+    return is_out_of_memory(error) or isinstance(error, DamagedStage) or type(error).__name__ == "AcceleratorError"

@@ -55,13 +55,15 @@ def use_bfloat16(net: nn.Module, device: torch.device) -> None:
 
     Weights and gradients stay float32, as in torch's autocast. So do the losses and all that a network computes between its
     parts (closed forms, upsampling). bfloat16 has the range of float32, so no loss needs scaling. Parameters keep their names.
+    A trunk of `freeze_trunk` stays as it is: its features are those of the learner's form of inference in any precision.
 
     Args:
         net: The network, which is changed in place.
         device: The device that it computes on.
     """
     for part in parts_of(net):
-        part.forward = _in_bfloat16(part.forward, device.type)
+        if not isinstance(part.forward, FrozenTrunk):
+            part.forward = _in_bfloat16(part.forward, device.type)
 
 
 def freeze_trunk(net: nn.Module, learner: Learner, *, threads: int) -> FrozenTrunk | None:

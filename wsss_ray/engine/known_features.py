@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from wsss_ray.core.errors import DamagedStage, is_machine_failure
 from wsss_ray.core.plan import Stage
-from wsss_ray.storage.shards import OpenShards
+from wsss_ray.storage.shards import OpenShards, shard_path
 from wsss_ray.storage.store import RunStore
 
 if TYPE_CHECKING:
@@ -52,6 +54,9 @@ class KnownFeatures:
             shard: The shard of the image.
             row: The row of the image in the shard.
             key: The key of the sample, of `FrozenTrunk.key` or `view_key`.
+
+        Raises:
+            DamagedStage: if a shard of the features is damaged or lost.
         """
         import torch
 
@@ -59,7 +64,8 @@ class KnownFeatures:
             keys = self._keys(stage, shard, row)
             for name, column in SAMPLES.items():
                 if keys[name] == key:
-                    found = self.files.row(stage, shard, row, [column])[column]
+                    with self._reading(stage, shard):
+                        found = self.files.row(stage, shard, row, [column])[column]
                     return torch.from_numpy(np.frombuffer(found, np.float32).reshape(keys["shape"]).copy())
         return None
 
@@ -73,5 +79,19 @@ class KnownFeatures:
         if keys is None:
             if len(self._kept) >= _KEPT:
                 self._kept.clear()
-            keys = self._kept[stage.id, shard] = self.files.rows(stage, shard, [*SAMPLES, "shape"])
+            with self._reading(stage, shard):
+                keys = self._kept[stage.id, shard] = self.files.rows(stage, shard, [*SAMPLES, "shape"])
         return keys[row]
+
+    @contextmanager
+    def _reading(self, stage: Stage, shard: int) -> Iterator[None]:
+        """Raise DamagedStage for what is wrong with a file, which would otherwise count as the failure of an image."""
+        try:
+            yield
+        except (ValueError, OSError) as error:
+            if is_machine_failure(error):
+                raise
+            store, path = self.files.store, shard_path(self.files.store, stage, shard)
+            why = str(error).removeprefix(f"{path}: ").partition(";")[0]
+            mend = f"Delete {store.stage_path(stage)} to make it again, or leave it out by run.features: false."
+            raise DamagedStage(f"{path}: cannot be read: {why}. {mend}") from error

@@ -23,10 +23,12 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from wsss_ray.core.contracts import Augment, OnlineSegmenter
+from wsss_ray.core.errors import is_machine_failure
 from wsss_ray.core.plan import Stage
 from wsss_ray.core.randomness import epoch_order, random_key
 from wsss_ray.core.values import IGNORE, Batch
 from wsss_ray.data.codecs import decode_gray, decode_rgb
+from wsss_ray.engine.batches import reason_of
 from wsss_ray.engine.known_features import KnownFeatures
 from wsss_ray.nets.frozen import view_key
 from wsss_ray.storage.shards import OpenShards, list_shards, open_shard
@@ -100,6 +102,10 @@ class ShardedImages(Dataset[Sample]):
         began = time.thread_time()
         try:
             return self._sample(element)
+        except Exception as error:
+            if is_machine_failure(error):
+                raise
+            raise ValueError(f"image {self.ids[element.index]}: {reason_of(error)}") from error
         finally:
             self.seconds, self.made = self.seconds + time.thread_time() - began, self.made + 1
 

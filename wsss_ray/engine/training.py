@@ -164,9 +164,9 @@ def _prepare(
     if init is not None:
         start_from(net, store, init)
     net.to(device)
+    frozen = freeze_trunk(net, learner, threads=torch.get_num_threads())
     if learner.precision == "bfloat16":
         use_bfloat16(net, device)
-    frozen = freeze_trunk(net, learner, threads=torch.get_num_threads())
     if frozen is not None:
         images.salt = frozen.salt
     return images, net, learner.optimizer.build(learner.param_groups(net))

@@ -36,6 +36,8 @@ class FrozenTrunk:
         threads: images that are computed at a time on a CPU, with one thread each.
         keep: leave the trunk as it is, for a network that is saved later, and bring a copy into this form.
 
+    A copy, or one that was pickled, has one thread and looks nothing up. Its features are the same.
+
     Example:
         >>> net.trunk.forward = FrozenTrunk(net.trunk, "fused", threads=2)
         >>> net(image_BCHW)
@@ -45,19 +47,22 @@ class FrozenTrunk:
         self.salt = _digest([form.encode(), *(_bytes(tensor) for _, tensor in sorted(trunk.state_dict().items()))])
         self._run = fused((copy.deepcopy(trunk) if keep else trunk).eval().requires_grad_(False), form)
         self._pool = _single_threads(threads) if threads > 1 else None
-        self._given: tuple[int, torch.Size, Tensor] | None = None
+        self._given: tuple[Tensor, Tensor] | None = None
         self.find: Find | None = None
         self.computed = 0
 
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_pool": None, "_given": None, "find": None}
+
     def give(self, image_BCHW: Tensor, features_BCHW: Tensor) -> None:
         """Set the features of a batch. The next call with this tensor returns them."""
-        self._given = (image_BCHW.data_ptr(), image_BCHW.shape, features_BCHW)
+        self._given = (image_BCHW, features_BCHW)  # the images are kept so that no other tensor gets their memory
 
     def __call__(self, image_BCHW: Tensor) -> Tensor:
         """Return features_BCHW, those that are known already or else new ones."""
         given, self._given = self._given, None
-        if given is not None and given[:2] == (image_BCHW.data_ptr(), image_BCHW.shape):
-            return given[2]
+        if given is not None and given[0].data_ptr() == image_BCHW.data_ptr() and given[0].shape == image_BCHW.shape:
+            return given[1]
         images = torch.split(image_BCHW.detach(), 1)
         run = self._pool.map if self._pool is not None and image_BCHW.device.type == "cpu" else map
         threads = torch.get_num_threads()

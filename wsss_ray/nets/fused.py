@@ -55,15 +55,20 @@ def fused(part: nn.Module, form: Inference) -> Layer:
             for module in part.modules():
                 if isinstance(module, nn.Conv2d | nn.Linear):
                     module.to(torch.bfloat16)
-    forward = part.forward
+    return _Quick(part.forward, half=form == "bfloat16")
 
-    def run(x_BCHW: Tensor) -> Tensor:
+
+class _Quick:
+    """The function of a part in a form for inference. No closure, so that a copy of the part runs with the copy's weights."""
+
+    def __init__(self, forward: Layer, *, half: bool) -> None:
+        self.forward, self.half = forward, half
+
+    def __call__(self, x_BCHW: Tensor) -> Tensor:
         x_BCHW = x_BCHW.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(x_BCHW.device.type, torch.bfloat16, enabled=form == "bfloat16", cache_enabled=False):
-            y_BCHW: Tensor = forward(x_BCHW)
-            return y_BCHW.float().contiguous()
-
-    return run
+        with torch.autocast(x_BCHW.device.type, torch.bfloat16, enabled=self.half, cache_enabled=False):
+            y_BCHW = self.forward(x_BCHW)
+            return (y_BCHW.float() if self.half else y_BCHW).contiguous()
 
 
 def fold_batch_norms(part: nn.Module) -> int:

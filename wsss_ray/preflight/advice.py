@@ -55,11 +55,12 @@ def _hint(job: JobConfig, stage: Stage, *, gpu: bool) -> str | None:
             return f"fewer {path}.scales (slightly worse)"
         return f"a smaller {path}.size (coarser maps)" if "size" in fields and getattr(part, "size", None) else None
     trunk = getattr(part, "trunk", None)
+    if trunk is not None and trunk.is_frozen and part.augment.outcomes == "many":
+        field = f"{path}.augment: {{kind: warp, size: {getattr(part.augment, 'size', 256)}}}"
+        field += " and run.inference: fused" if part.inference == "plain" else ""
+        return f"{field} (it reads features that are computed once; less varied samples)"
     if trunk is not None and trunk.is_frozen and part.inference == "plain":
         return "run.inference: fused (the features of a frozen trunk are computed once; the last digits change)"
-    if part.frozen_trunk is not None and part.augment.outcomes == "many":
-        size = getattr(part.augment, "size", 256)
-        return f"{path}.augment: {{kind: warp, size: {size}}} (it reads features that are computed once; less varied samples)"
     if not gpu and trunk is not None and (frozen := _frozen(trunk)) is not None:
         return f"{path}.trunk.frozen: {frozen} and run.inference: fused (only the head is trained then)"
     return f"fewer {path}.{'epochs' if part.steps is None else 'steps'} (now {part.epochs or part.steps:g}; worse)"

@@ -85,11 +85,13 @@ class RunStatus:
 
     @property
     def now(self) -> StageStatus | None:
-        """Return the stage to look at; None if all are done.
+        """Return the stage to look at; None if all are done, except features that no stage is left to read.
 
         It is the first stage that is running. If none is, the first that failed, then the first that is not done.
         """
         open_ones = [stage for stage in self.stages if stage.state != "done"]
+        if all(stage.kind == "features" and stage.state != "running" for stage in open_ones):
+            return None
         order: tuple[StageState, ...] = ("running", "failed", "interrupted", "waiting")
         return min(open_ones, key=lambda stage: order.index(stage.state), default=None)
 

@@ -130,9 +130,11 @@ def look_from_here(store: RunStore, probe: str, submitted: float, ingests: Seque
 def _check_disk(store: RunStore, stages: Sequence[Stage]) -> None:
     free, need = free_disk(store), estimate_bytes(store, stages)
     if free is not None and need > free:
+        spared = estimate_bytes(store, [stage for stage in stages if stage.kind == "features"])
+        without = f", or spare {spared / 1e9:.1f} GB by run.features: false" if spared else ""
         raise ValueError(
             f"the store {store.uri} has {free / 1e9:.1f} GB free, the missing stages may need {need / 1e9:.1f} GB; "
-            "free some, or put the store elsewhere by --store"
+            f"free some, or put the store elsewhere by --store{without}"
         )
 
 
