@@ -3,8 +3,8 @@
 Blocks of random sizes turn a share of the foreground of the human masks into background. The segmentation network is trained on
 one such set of labels, or on two sets with different blocks (Table 1).
 
-Where the paper is silent: blocks are centred on foreground pixels and added until the share is reached. With `exact`,
-this is done object by object, the sides of a block are between 1/16 and 1/4 of the object's
+Where the paper is silent: blocks are centred on foreground pixels and added until the share is reached. With `exact`, which the
+jobs and the method's default have, this is done object by object, the sides of a block are between 1/16 and 1/4 of the object's
 sides, and the last block is clipped, so that exactly the share is lost. An object is a connected region of one class. Without
 `exact`, the sides are relative to the image and the last block is whole, so that small objects lose far more than the share: at
 a ratio of 0.3 a third of an object of half the image, a half of one of 3% and four fifths of one of 1%.
@@ -133,7 +133,7 @@ def realised(mask_HW: LabelArray, noisy_HW: LabelArray) -> float:
 class NoisyMasks(Method):
     """One training on `labels` noisy versions of the human masks of the weak split."""
 
-    noise: BlockNoise = BlockNoise()
+    noise: BlockNoise = BlockNoise(exact=True)
     labels: int = Field(default=2, ge=1, description="Number of label sets, each with its own blocks (Table 1: one or two).")
     segmenter: Segmenter = WeightedSegmenter(sharpness=0.0)
     metric: Metric = MultiScale(flip=True, crf=DenseCrf(iterations=5))
