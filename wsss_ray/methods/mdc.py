@@ -9,6 +9,7 @@ Where the paper is silent or unclear:
 - A block is one 3x3 layer of 1024 channels.
 - Each map is divided by its maximum before the fusion, and so is the fused map.
 - We read "the top 30% of the unique largest value" as more than 0.3 of the maximum. `reading` offers two other readings.
+- A "normalized saliency value" is the value over the maximum of its map.
 - In the printed equation of J_w, both sums run over the online mask. The first sum here runs over the seeds, as the paper's
   text says.
 """
@@ -180,7 +181,7 @@ class Mdc(Method):
         schedule=Decay(gamma=0.1, every_epochs=6),
     )
     localizer: Localizer = DilatedCam()
-    seed_rule: SeedRule = RegionSeeds()
+    seed_rule: SeedRule = RegionSeeds(background=SaliencyBackground(normalised=True))
     segmenter: Segmenter = OnlineMaskSegmenter()
     metric: Metric = LARGE_FOV_CRF
 
