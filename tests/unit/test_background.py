@@ -18,9 +18,11 @@ SALIENCY = np.array([[0.0, 0.05, 0.9]], np.float32)
     ("background", "cues", "score"),
     [
         (SaliencyBackground(threshold=0.06), [True, True, False], [1.0, 0.95, 0.1]),
+        (SaliencyBackground(threshold=0.055, normalised=True), [True, False, False], [1.0, 1 - 0.05 / 0.9, 0.0]),
         (CamBackground(threshold=0.2), [True, False, False], [0.2, 0.2, 0.2]),
         (PowerBackground(gamma=2), [True, True, False], [0.95**2, 0.7**2, 0.0]),
         (PowerBackground(gamma=4), [True, False, False], [0.95**4, 0.7**4, 0.0]),
+        (PowerBackground(gamma=4, power_of="max"), [True, True, False], [0.99999375, 0.9919, 0.0]),
     ],
 )
 def test_cues_and_scores(background, cues, score):
@@ -61,3 +63,14 @@ def test_an_image_without_tags_is_all_background(background):
 
 def test_a_job_picks_them_by_kind():
     assert isinstance(Background.model_validate({"kind": "power_background", "gamma": 8}), PowerBackground)
+
+
+def test_normalised_saliency_has_the_maximum_1_and_a_black_map_stays_black():
+    faint = np.array([[0, 3, 4, 60]], np.float32) / 255
+    plain, normalised = SaliencyBackground(threshold=0.06), SaliencyBackground(threshold=0.06, normalised=True)
+    assert plain.cues(MAPS, faint)[0].tolist() == [True, True, True, False]
+    assert normalised.cues(MAPS, faint)[0].tolist() == [True, True, False, False], "3 / 60 is below .06, 4 / 60 above"
+    np.testing.assert_allclose(normalised.score(MAPS, faint)[0], [1, 0.95, 1 - 4 / 60, 0], rtol=1e-6)
+    black = np.zeros((1, 4), np.float32)
+    assert normalised.cues(MAPS, black).all()
+    assert (normalised.score(MAPS, black) == 1).all()

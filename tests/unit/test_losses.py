@@ -36,6 +36,9 @@ def three_seeds(label):
 
 TERMS = {
     "selective": lambda logits, label, crf: losses.selective_cross_entropy(logits, three_seeds(label), sharpness=1.0)[0],
+    "as printed": lambda logits, label, crf: losses.selective_cross_entropy(
+        logits, three_seeds(label), sharpness=1.0, over="pixels", unknown="counted"
+    )[0],
     "two_sided": lambda logits, label, crf: sum(losses.two_sided_cross_entropy(logits, label)),
     "seed": lambda logits, label, crf: losses.seed_loss(losses.softmax_floor(logits).log(), one_hot(label)),
     "boundary": lambda logits, label, crf: losses.boundary_loss(losses.softmax_floor(logits), crf),
@@ -181,6 +184,22 @@ def test_selective_weights_by_hand():
     wide = logits.expand(1, 3, 1, 2)
     torch.testing.assert_close(losses.selective_cross_entropy(wide, half, sharpness=1.0)[0], found)
     torch.testing.assert_close(losses.selective_cross_entropy(wide, half, sharpness=1.0, over="pixels")[0], found / 2)
+
+
+def test_unknown_seeds_count_in_the_printed_form():
+    """Two pixels, three seeds, N_k = 3 and HW = 2: Eqs. 4 and 5 by hand. An unknown seed has y = 0 in every class."""
+    logits = torch.tensor([[0.0, 2.0], [1.0, 0.0]])[None, :, None]  # (label, pixel): p(1) is sigmoid(1), sigmoid(-2)
+    seeds = torch.tensor([[1, 1], [0, IGNORE], [IGNORE, IGNORE]], dtype=torch.uint8)[None, :, None]
+    right, wrong, far = math.log(1 + math.exp(-1)), math.log(1 + math.exp(1)), math.log(1 + math.exp(2))  # -log p of the labels
+    plain, weights = losses.selective_cross_entropy(logits, seeds, sharpness=0.0, over="pixels", unknown="counted")
+    assert plain.item() == pytest.approx((right + wrong + far) / (3 * 2)), "1 / (N_k HW) for each label"
+    torch.testing.assert_close(weights, torch.full_like(weights, 1 / 3))
+    weighted, weights = losses.selective_cross_entropy(logits, seeds, sharpness=1.0, over="pixels", unknown="counted")
+    e = math.e
+    torch.testing.assert_close(weights[0, :, 0], torch.tensor([[e / (e + 2), 1 / 3], [1 / (e + 2), 1 / 3], [1 / (e + 2), 1 / 3]]))
+    assert weighted.item() == pytest.approx((e * right / (e + 2) + wrong / (e + 2) + far / 3) / 2)
+    left_out, _ = losses.selective_cross_entropy(logits, seeds, sharpness=0.0, over="pixels")
+    assert left_out.item() == pytest.approx(((right + wrong) / 2 + far) / 2), "by default the seeds that decide share the weight"
 
 
 @pytest.mark.parametrize("sharpness", [50.0, 1e4])

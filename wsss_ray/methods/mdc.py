@@ -12,6 +12,7 @@ Where the paper is silent or unclear:
 - The classifier's loss is summed over classes and blocks: the authors trained in Caffe, whose loss sums over the classes, and
   each block probably has its own. At the printed learning rate, the mean over both would be 80 times weaker.
 - "a fully-connected layer" after the average pooling is read as one class layer for each block.
+- A "normalized saliency value" is the value over the maximum of its map.
 - In the printed equation of J_w, both sums run over the online mask. The first sum here runs over the seeds, as the paper's
   text says.
 """
@@ -185,7 +186,7 @@ class Mdc(Method):
         over_blocks="sum",
     )
     localizer: Localizer = DilatedCam()
-    seed_rule: SeedRule = RegionSeeds()
+    seed_rule: SeedRule = RegionSeeds(background=SaliencyBackground(normalised=True))
     segmenter: Segmenter = OnlineMaskSegmenter()
     metric: Metric = LARGE_FOV_CRF
 

@@ -12,14 +12,17 @@ Where the paper is silent:
 - The CAM network of VGG16 is that of SEC: two 3x3 layers of 1024 channels, dropout 0.5. ResNet38 has only a class layer.
 - The CRF of type C runs on [1 - saliency, maps] with 10 iterations. Its smoothness kernel has weight 3 and width 3. Its
   appearance kernel has weight 10, and widths 80 (positions) and 13 (colours).
-- At a pixel, undecided seeds are left out of the softmax and of the sum. The loss is averaged over pixels that some seed
-  decides.
+
+Where the defaults differ from the printed equations, and fields give the printed form:
+- Eqs. 4 and 5 divide by all pixels. The loss here is averaged over the pixels that some seed decides (`over`).
+- In Eqs. 4 to 6, a seed that is unknown at a pixel counts among the N_k seeds there and takes its share of the weights. Here the
+  other seeds share it, because section 4.2 says that unknown pixels are ignored (`unknown`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -37,6 +40,7 @@ from wsss_ray.core import (
     SeedRule,
     SeedScore,
     Segmenter,
+    SinceThen,
     Stage,
     evaluate,
     evaluate_seeds,
@@ -73,13 +77,20 @@ class WeightedSegmenter(SegNetLearner):
         default="labelled",
         description="Divide by the pixels that some seed decides, or by all pixels, as printed in Eqs. 4 and 5.",
     )
+    unknown: Annotated[Literal["left_out", "counted"], SinceThen()] = Field(
+        default="left_out",
+        description="Seeds that are unknown at a pixel. left_out: the other seeds share their weight; counted: they keep it and "
+        "add no loss, so that each seed has 1 / N_k in Eq. 4, as printed.",
+    )
 
     def loss(self, net: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Compute the term selective, a cross-entropy with weighted seeds."""
         from wsss_ray.ops.losses import selective_cross_entropy
 
         logits_BLHW, seeds_BEHW = self.scored(net, batch)
-        loss_B, _ = selective_cross_entropy(logits_BLHW, seeds_BEHW, sharpness=self.sharpness, over=self.over)
+        loss_B, _ = selective_cross_entropy(
+            logits_BLHW, seeds_BEHW, sharpness=self.sharpness, over=self.over, unknown=self.unknown
+        )
         return {"selective": loss_B}
 
 

@@ -1,17 +1,22 @@
 """RRM: Reliability Does Matter, an end-to-end weakly supervised semantic segmentation approach (Zhang et al., AAAI 2020).
 
-One network has two branches. The classification branch makes multi-scale maps (Eqs. 1 to 4). The pixels on which the maps and a
-dense CRF (Eq. 5) agree are few but reliable (Eqs. 6 and 7). The segmentation branch learns the reliable pixels by cross-entropy.
-The dense energy loss adds all pixels, with the highest weight on unlabelled ones (Eqs. 8 to 14). In an optional second step
-(Table 5), the predictions of this branch are the pseudo-labels of a DeepLab.
+One network has two branches. The classification branch makes multi-scale maps (Eqs. 1 to 4). The pixels of which the maps are
+most certain (Eq. 6), and which a dense CRF (Eq. 5) decides, are few but reliable (Eq. 7). The segmentation branch learns them
+by cross-entropy. The dense energy loss adds all pixels, with the highest weight on unlabelled ones (Eqs. 8 to 14). In an
+optional second step (Table 5), the predictions of this branch are the pseudo-labels of a DeepLab.
 
-Where the paper is silent, values and order of operations follow the authors' code:
-- The CRF runs twice: with the background score (1 - max)^4 to decide objects, and with (1 - max)^32 to decide background. It
-  decides only above a probability of 0.8.
-- Sigma is 15 for colours and 100 for positions. The paper gives the two values the other way round.
-- The weight of the energy is 1e-7.
+Where the paper is silent, values and order of operations follow the authors' code: the weight of the energy is 1e-7. Where the
+two differ, the defaults follow the code, and `jobs/rrm_as_printed.yaml` follows the paper:
+- Eq. 7 keeps a pixel if maps and CRF give it the same label. In the code, the CRF labels all pixels of which the maps are
+  certain.
+- Eq. 4 is 1 - max^gamma, with one gamma (4) and one CRF. In the code, a CRF with (1 - max)^4 decides objects, one with
+  (1 - max)^32 decides background, both only above a probability of 0.8.
+- Eq. 6 takes its share of "each class", the code takes it of objects only.
+- Sigma is 15 for positions and 100 for colours. The code gives the two values the other way round.
+- The loss of the tags is "softmax", and Eq. 13 leaves out i = j. Here, as in the code, the loss is a sigmoid cross-entropy for
+  each class, and the sum has i = j: no field changes these two.
 
-Differences:
+Differences from both:
 - The maps are made in evaluation mode, and by default one step ahead (`ahead`): CPUs run the CRF while the GPU trains the
   previous step. `ahead: 0` gives the order of the paper.
 - If the labels of an image contain no background, or no object, the term for it is 0. In the authors' code it is NaN.
@@ -20,7 +25,7 @@ Differences:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, field_validator
 
@@ -43,6 +48,7 @@ from wsss_ray.core import (
     SeedScore,
     Segmenter,
     Sgd,
+    SinceThen,
     Stage,
     Trunk,
     evaluate,
@@ -54,7 +60,7 @@ from wsss_ray.data.transforms import RandomCrop
 from wsss_ray.methods.common.segmentation import MultiScale, PredictedLabels, SegNetLearner, begins_with_one
 from wsss_ray.nets.deeplab import DilatedPair, Head
 from wsss_ray.nets.resnet38 import ResNet38
-from wsss_ray.ops.background import PowerBackground
+from wsss_ray.ops.background import PowerBackground, PowerOf
 from wsss_ray.ops.crf import DenseCrf
 
 if TYPE_CHECKING:
@@ -65,21 +71,30 @@ if TYPE_CHECKING:
 
 
 class ReliableRegions(SeedRule):
-    """Labels of the pixels that are among the most certain of their class and that the CRF confirms (Eqs. 4 to 7)."""
+    """Labels of the pixels of which the maps are most certain and which the CRF decides (Eqs. 4 to 7).
+
+    By default, as in the authors' code, such a pixel gets the CRF's label even if the maps give it another one. `agreement:
+    equal` is Eq. 7 as printed.
+    """
 
     ratio: float = Field(default=0.4, gt=0, le=1, description="Share of the pixels of a class that counts as certain (Table 1).")
     floor: float = Field(default=0.1, ge=0, le=1, description="Value that a map must exceed to claim a pixel.")
-    gamma: float = Field(
-        default=32.0, ge=1, description="Exponent of the background score that the maps compete with, (1 - max) ** gamma."
+    gamma: float = Field(default=32.0, ge=1, description="Exponent of the background score that the maps compete with.")
+    power_of: Annotated[PowerOf, SinceThen()] = Field(
+        default="rest", description="Background scores. rest: (1 - max) ** gamma, as in the code; max: 1 - max ** gamma (Eq. 4)."
     )
     background_floor: float = Field(default=0.8, ge=0, le=1, description="Score above which background is certain.")
-    crf: DenseCrf | None = Field(
-        default=DenseCrf(), description="CRF that confirms the labels; null: the maps decide alone (Table 2, CAM)."
+    background_by: Annotated[Literal["floor", "ratio"], SinceThen()] = Field(
+        default="floor", description="Certain background: all above background_floor (the code), or `ratio` of these (Eq. 6)."
     )
+    crf: DenseCrf | None = Field(default=DenseCrf(), description="Decides labels; null: the maps decide alone (Table 2, CAM).")
     crf_gammas: tuple[float, float] = Field(
-        default=(4.0, 32.0), description="Exponents of the background score in the CRF for objects and in the CRF for background."
+        default=(4.0, 32.0), description="Exponents in the CRF for objects and in the CRF for background; equal: one CRF."
     )
     crf_floor: float = Field(default=0.8, ge=0, le=1, description="Least probability of a label after the CRF.")
+    agreement: Annotated[Literal["code", "equal"], SinceThen()] = Field(
+        default="code", description="code: the CRF's label, whatever the maps say; equal: only if both are the same (Eq. 7)."
+    )
 
     def seed(self, image_HWC: ImageArray, maps: Maps, saliency_HW: MapArray | None) -> LabelArray:
         """Label one image. See `SeedRule.seed`."""
@@ -89,17 +104,22 @@ class ReliableRegions(SeedRule):
 
         height, width = image_HWC.shape[:2]
         cam_CHW = seeds.resize_maps(maps.peak_CHW, height, width, maps.rows, maps.columns)
-        own_HW = PowerBackground(gamma=self.gamma).score(cam_CHW, None)
+        own_HW = self._background(cam_CHW, self.gamma)
+        share = self.ratio if self.background_by == "ratio" else None
         places_HW, keep_HW = reliable.surest(
-            cam_CHW, own_HW, ratio=self.ratio, floor=self.floor, background_floor=self.background_floor
+            cam_CHW, own_HW, ratio=self.ratio, floor=self.floor, background_floor=self.background_floor, background_ratio=share
         )
         if self.crf is not None:
-            scores = [PowerBackground(gamma=g).score(cam_CHW, None)[None] for g in self.crf_gammas]
-            low, high = self.crf.refine_all(image_HWC, [np.concatenate([score_1HW, cam_CHW]) for score_1HW in scores])
-            keep_HW &= np.isin(places_HW, np.unique(low.argmax(axis=0)))  # a class that the CRF dropped is nowhere certain
-            places_HW, decided_HW = reliable.agreed(low, high, self.crf_floor)
+            gammas = dict.fromkeys(self.crf_gammas)  # equal ones need one CRF
+            scores = [np.concatenate([self._background(cam_CHW, gamma)[None], cam_CHW]) for gamma in gammas]
+            refined = self.crf.refine_all(image_HWC, scores)
+            places_HW, decided_HW = reliable.confirmed(places_HW, refined[0], refined[-1], self.crf_floor, self.agreement)
             keep_HW &= decided_HW
         return reliable.combine(places_HW, keep_HW, maps.classes)
+
+    def _background(self, cam_CHW: MapArray, gamma: float) -> MapArray:
+        """Return the background score (Eq. 4)."""
+        return PowerBackground(gamma=gamma, power_of=self.power_of).score(cam_CHW, None)
 
 
 class DenseEnergy(Component):

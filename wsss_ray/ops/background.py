@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from wsss_ray.core.component import Component
+from wsss_ray.core.component import Component, SinceThen
 
 if TYPE_CHECKING:
     import numpy as np
@@ -63,10 +63,18 @@ class Background(Component):
 
 
 class SaliencyBackground(Background):
-    """Background from a class-agnostic saliency map: cues where saliency is below `threshold`, score 1 - saliency."""
+    """Background from a class-agnostic saliency map: cues where saliency is below `threshold`, score 1 - saliency.
+
+    Saliency is the gray value over 255. MDC thresholds "normalized" values without saying how; `normalised` divides each map by
+    its maximum. A map that is 0 everywhere stays so. A report's small pictures have the maximum of the shrunk map, which may be
+    lower.
+    """
 
     threshold: float = Field(
         default=0.06, gt=0, le=1, description="Saliency below which a pixel is background; 0.06 in the DSRG family."
+    )
+    normalised: Annotated[bool, SinceThen()] = Field(
+        default=False, description="True: divide the saliency map of each image by its maximum first."
     )
 
     @property
@@ -77,14 +85,19 @@ class SaliencyBackground(Background):
     def cues(self, peak_CHW: MapArray, saliency_HW: MapArray | None) -> NDArray[np.bool_]:
         """Mark the pixels below the threshold. See `Background.cues`."""
         assert saliency_HW is not None
-        return saliency_HW < self.threshold
+        return self._scaled(saliency_HW) < self.threshold
 
     def score(self, peak_CHW: MapArray, saliency_HW: MapArray | None) -> MapArray:
         """Return 1 - saliency. See `Background.score`."""
         import numpy as np
 
         assert saliency_HW is not None
-        return np.asarray(1 - saliency_HW, np.float32)
+        return np.asarray(1 - self._scaled(saliency_HW), np.float32)
+
+    def _scaled(self, saliency_HW: MapArray) -> MapArray:
+        """Divide the map by its maximum, if asked to."""
+        highest = float(saliency_HW.max())
+        return saliency_HW / highest if self.normalised and highest > 0 else saliency_HW
 
 
 class CamBackground(Background):
@@ -110,10 +123,24 @@ WITHOUT_SALIENCY = f"background to {{kind: {CamBackground.kind()}}}"
 """Advice for seed rules with a field `background`. See `SeedRule.without_saliency`."""
 
 
-class PowerBackground(Background):
-    """Background with the score (1 - max) ** gamma (Ahn and Kwak, CVPR 2018; RRM, Eq. 4); cues where it exceeds every class."""
+PowerOf = Literal["rest", "max"]
+"""Base of the power in the background score: rest for (1 - max) ** gamma, max for 1 - max ** gamma."""
 
-    gamma: float = Field(default=4.0, ge=1, description="Exponent. A larger one makes the background weaker.")
+
+class PowerBackground(Background):
+    """Background with the score (1 - max) ** gamma; cues where it exceeds every class.
+
+    This is the score of PSA (Ahn and Kwak, CVPR 2018) and of RRM's authors' code. RRM's Eq. 4 prints 1 - max ** gamma, which
+    `power_of: max` gives. A larger gamma makes the former smaller and the latter larger. RRM says that gamma "helps to suppress
+    background" and that the score is like PSA's, so the printed form may be a misplaced bracket.
+    """
+
+    gamma: float = Field(
+        default=4.0, ge=1, description="Exponent. A larger one makes the background weaker (stronger with `power_of: max`)."
+    )
+    power_of: Annotated[PowerOf, SinceThen()] = Field(
+        default="rest", description="rest: (1 - max) ** gamma, as in PSA; max: 1 - max ** gamma, as printed in RRM's Eq. 4."
+    )
 
     def cues(self, peak_CHW: MapArray, saliency_HW: MapArray | None) -> NDArray[np.bool_]:
         """Mark the pixels whose background score exceeds every class. See `Background.cues`."""
@@ -122,9 +149,10 @@ class PowerBackground(Background):
         return np.asarray((peak_CHW < self.score(peak_CHW, saliency_HW)).all(axis=0), np.bool_)
 
     def score(self, peak_CHW: MapArray, saliency_HW: MapArray | None) -> MapArray:
-        """Return (1 - max) ** gamma, or ones if the image has no class. See `Background.score`."""
+        """Return (1 - max) ** gamma or 1 - max ** gamma, or ones if the image has no class. See `Background.score`."""
         import numpy as np
 
         if not len(peak_CHW):
             return np.ones(peak_CHW.shape[1:], np.float32)
-        return np.asarray((1 - peak_CHW.max(axis=0)) ** self.gamma, np.float32)
+        max_HW = peak_CHW.max(axis=0)
+        return np.asarray((1 - max_HW) ** self.gamma if self.power_of == "rest" else 1 - max_HW**self.gamma, np.float32)

@@ -153,22 +153,25 @@ def online_labels(logits_BLHW: Tensor, tags_BK: Tensor, valid_BHW: Tensor) -> Te
 
 
 def selective_cross_entropy(
-    logits_BLHW: Tensor, seeds_BEHW: Tensor, *, sharpness: float, over: str = "labelled"
+    logits_BLHW: Tensor, seeds_BEHW: Tensor, *, sharpness: float, over: str = "labelled", unknown: str = "left_out"
 ) -> tuple[Tensor, Tensor]:
     """Compute the loss of weighted selective training (Multi-Estimations, Eqs. 5 to 7), and the weights of the seeds.
 
-    At each pixel, the weights are a softmax over the seeds: the score of a seed is `sharpness` if the network predicts its label,
-    else 0. The softmax leaves out seeds that are `IGNORE` at the pixel. A pixel at which all seeds are undecided does not count.
-    With sharpness 0 the loss is L_plain (Eq. 4) over the seeds that decide. The weights are constants.
+    At each pixel, the weights are a softmax over the seeds: the score of a seed is `sharpness` if the network predicts its
+    label, else 0. The weights are constants. A seed that is `IGNORE` at the pixel has no label, so it adds no loss. By default
+    the softmax leaves it out, and the other seeds share its weight. With `counted` it keeps a weight, as printed: its y is 0
+    and matches nothing. With sharpness 0 the loss is L_plain (Eq. 4), over the seeds that decide or, if `counted` and over
+    "pixels", as printed.
 
     Args:
         logits_BLHW: scores.
         seeds_BEHW: label maps of E seeds, uint8 with `IGNORE`.
         sharpness: s of the equations.
         over: divide by the pixels that at least one seed decides ("labelled"), or by all pixels, as in the paper ("pixels").
+        unknown: seeds that are `IGNORE` at a pixel are "left_out" of the softmax or "counted" in it.
 
     Returns:
-        The loss (B,), and weight_BEHW, which sums to 1 over the seeds at every decided pixel.
+        The loss (B,), and weight_BEHW, which sums to 1 over the seeds at every decided pixel (if `counted`, at every pixel).
 
     Example:
         >>> seeds = torch.tensor([1, 0], dtype=torch.uint8).view(1, 2, 1, 1)
@@ -178,10 +181,13 @@ def selective_cross_entropy(
     """
     known_BEHW = seeds_BEHW != IGNORE
     match_BEHW = (logits_BLHW.detach().argmax(dim=1)[:, None] == seeds_BEHW) & known_BEHW
-    score_BEHW = (sharpness * match_BEHW.to(logits_BLHW.dtype)).masked_fill(~known_BEHW, -1e30)
-    weight_BEHW = score_BEHW.softmax(dim=1) * known_BEHW
+    score_BEHW = sharpness * match_BEHW.to(logits_BLHW.dtype)
+    if unknown == "counted":
+        weight_BEHW = score_BEHW.softmax(dim=1)
+    else:
+        weight_BEHW = score_BEHW.masked_fill(~known_BEHW, -1e30).softmax(dim=1) * known_BEHW
     log_prob_BLHW = logits_BLHW.log_softmax(dim=1)
-    picked_BEHW = log_prob_BLHW.gather(1, seeds_BEHW.long().masked_fill(~known_BEHW, 0))
+    picked_BEHW = log_prob_BLHW.gather(1, seeds_BEHW.long().masked_fill(~known_BEHW, 0)).masked_fill(~known_BEHW, 0)
     loss_BHW = -(weight_BEHW * picked_BEHW).sum(dim=1)
     decided_B = known_BEHW.any(dim=1).flatten(1).sum(dim=1).clamp(min=1)
     count_B = decided_B if over == "labelled" else torch.full_like(decided_B, loss_BHW[0].numel())
