@@ -155,6 +155,7 @@ def _submit_here(loaded: LoadedJob, store: str | None, until: Until) -> None:
     if job.sweep is not None:
         submit_sweep(loaded, run_store, until, listed)
         return
+    from wsss_ray.reporting.doubts import doubts
     from wsss_ray.reporting.progress import Display
 
     display = Display()
@@ -164,8 +165,10 @@ def _submit_here(loaded: LoadedJob, store: str | None, until: Until) -> None:
 
     with exit_on_stage_error(run_store):
         report = execute(job, plan, run_store, display)
-    records = [(stage.name, run_store.record(stage)) for stage in plan if stage.kind == "evaluate"]
-    score_table([(name, record) for name, record in records if record])
+    records = {stage.id: record for stage in plan if (record := run_store.record(stage)) is not None}
+    score_table([(stage.name, records[stage.id]) for stage in plan if stage.kind == "evaluate" and stage.id in records])
+    for line in doubts(plan.stages, records):
+        typer.echo(f"warning: {line}")
     typer.echo(f"report: {report}")
 
 

@@ -13,6 +13,7 @@ from wsss_ray.core.graph import Plan
 from wsss_ray.core.plan import Stage
 from wsss_ray.data.source import DataSplit
 from wsss_ray.engine import training_log
+from wsss_ray.reporting.doubts import doubts
 from wsss_ray.reporting.report import charts
 from wsss_ray.reporting.report.markup import DASH, average, is_finite, significant, whole
 from wsss_ray.reporting.report.page import Section, render
@@ -98,7 +99,8 @@ class Facts:
 
 def results(facts: Facts) -> Section:
     """Show every score of the plan, models first."""
-    return Section("results", "Results", render("results.html", facts=facts, stages=facts.scores()))
+    found = doubts(facts.plan.stages, facts.records)
+    return Section("results", "Results", render("results.html", facts=facts, stages=facts.scores(), doubts=found))
 
 
 def seed_quality(facts: Facts) -> Section:
