@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from wsss_ray.core.component import Component
 from wsss_ray.core.contracts import Augment, Inference, Learner, Trunk
-from wsss_ray.core.graph import walk
+from wsss_ray.core.graph import rebuild, walk
 from wsss_ray.core.plan import Stage
 
 
@@ -38,15 +38,7 @@ def with_features(targets: Iterable[Stage]) -> tuple[Stage, ...]:
         for found in _of_training(stage):
             made.setdefault(found.id, found)
     known = [replace(one, name=f"features-{place}" if place > 1 else "features") for place, one in enumerate(made.values(), 1)]
-    done: dict[int, Stage] = {}
-
-    def visit(stage: Stage) -> Stage:
-        if id(stage) not in done:
-            inputs = tuple((role, visit(source)) for role, source in stage.inputs)
-            done[id(stage)] = replace(stage, inputs=inputs, features=tuple(one for one in known if _reads(stage, one)))
-        return done[id(stage)]
-
-    return tuple(visit(target) for target in targets)
+    return rebuild(targets, lambda stage: replace(stage, features=tuple(one for one in known if _reads(stage, one))))
 
 
 def _of_training(stage: Stage) -> list[Stage]:

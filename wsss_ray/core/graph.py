@@ -28,18 +28,30 @@ def walk(targets: Iterable[Stage]) -> list[Stage]:
     return list(order.values())
 
 
-def reseed(targets: Iterable[Stage], job_seed: int) -> tuple[Stage, ...]:
-    """Return the same graph with the job's seed in every stage that draws random numbers (train, localize, noise on masks)."""
+def rebuild(targets: Iterable[Stage], change: Callable[[Stage], Stage]) -> tuple[Stage, ...]:
+    """Return the same graph with each stage changed once. `change` gets a stage whose inputs are changed already.
+
+    Example:
+        >>> rebuild(targets, lambda stage: replace(stage, seed=1))
+    """
     done: dict[int, Stage] = {}
 
     def visit(stage: Stage) -> Stage:
         if id(stage) not in done:
-            inputs = tuple((role, visit(source)) for role, source in stage.inputs)
-            draws = stage.kind in ("train", "localize") or isinstance(stage.component, MaskNoise)
-            done[id(stage)] = replace(stage, inputs=inputs, seed=job_seed if draws else stage.seed)
+            done[id(stage)] = change(replace(stage, inputs=tuple((role, visit(source)) for role, source in stage.inputs)))
         return done[id(stage)]
 
     return tuple(visit(target) for target in targets)
+
+
+def reseed(targets: Iterable[Stage], job_seed: int) -> tuple[Stage, ...]:
+    """Return the same graph with the job's seed in every stage that draws random numbers (train, localize, noise on masks)."""
+
+    def change(stage: Stage) -> Stage:
+        draws = stage.kind in ("train", "localize") or isinstance(stage.component, MaskNoise)
+        return replace(stage, seed=job_seed) if draws else stage
+
+    return rebuild(targets, change)
 
 
 def until(targets: Iterable[Stage], kind: Until) -> tuple[Stage, ...]:

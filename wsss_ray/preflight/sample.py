@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 from wsss_ray.core.contracts import Learner, OnlineSegmenter
-from wsss_ray.core.graph import Plan
+from wsss_ray.core.graph import Plan, rebuild
 from wsss_ray.core.optim import Schedule
 from wsss_ray.core.plan import Stage
 from wsss_ray.data.source import Item, Raw, Source, Split
@@ -99,15 +99,11 @@ def short_plan(plan: Plan, *, num_images: dict[str, int], workers: int) -> Plan:
         num_images: The size of each training set in the whole job, by the stage's name.
         workers: The number of workers that share a batch.
     """
-    done: dict[int, Stage] = {}
 
-    def visit(stage: Stage) -> Stage:
-        if id(stage) not in done:
-            inputs = tuple((role, visit(source)) for role, source in stage.inputs)
-            component = stage.component
-            if isinstance(component, Learner) and stage.kind == "train":
-                component = shortened(component, num_images=num_images[stage.name], workers=workers)
-            done[id(stage)] = replace(stage, inputs=inputs, component=component)
-        return done[id(stage)]
+    def change(stage: Stage) -> Stage:
+        learner = stage.component
+        if stage.kind != "train" or not isinstance(learner, Learner):
+            return stage
+        return replace(stage, component=shortened(learner, num_images=num_images[stage.name], workers=workers))
 
-    return Plan.of(visit(target) for target in plan.targets)
+    return Plan.of(rebuild(plan.targets, change))
