@@ -43,7 +43,7 @@ from wsss_ray.data.transforms import Warp
 from wsss_ray.methods.cam import CamClassifier, CamLocalizer
 from wsss_ray.methods.common.chain import from_tags
 from wsss_ray.methods.common.seed_rules import ThresholdSeeds
-from wsss_ray.methods.common.segmentation import MultiScale, SegNetLearner, label_images
+from wsss_ray.methods.common.segmentation import MultiScale, SegNetLearner, SummedScores
 from wsss_ray.methods.deeplab import DeeplabSegmenter
 from wsss_ray.ops.crf import DenseCrf
 
@@ -122,31 +122,17 @@ class DsrgSegmenter(SegNetLearner):
         return torch.from_numpy(grown), torch.from_numpy(refined.astype(np.float32))
 
 
-class DsrgRelabel(Relabel):
+class DsrgRelabel(SummedScores):
     """Pseudo-labels for the retrain stage: scores summed over squares of several sizes, then a dense CRF on -log p."""
 
     sizes: tuple[int, ...] = Field(
         default=(241, 321, 401), min_length=1, description="Sides of the squares that the image is resized to."
     )
-    flip: bool = False
-    crf: DenseCrf | None = DenseCrf()
     only_tags: bool = Field(default=False, description="Allow only background and the image's tags.")
 
-    def label(self, segmenter: Segmenter, net: nn.Module, image_HWC: ImageArray, classes: Sequence[int]) -> LabelArray:
-        """Label one image. See `Relabel.label`."""
-        return self._labels(segmenter, net, [image_HWC], [classes])[0]
-
-    def label_batch(
-        self, segmenter: Segmenter, net: nn.Module, images: Sequence[ImageArray], classes: Sequence[Sequence[int]]
-    ) -> list[LabelArray]:
-        """Label several images; their inputs share batches. See `Relabel.label_batch`."""
-        return self._labels(segmenter, net, images, classes)
-
-    def _labels(
-        self, segmenter: Segmenter, net: nn.Module, images: Sequence[ImageArray], classes: Sequence[Sequence[int]]
-    ) -> list[LabelArray]:
-        sizes, only = [[(size, size) for size in self.sizes]] * len(images), classes if self.only_tags else None
-        return label_images(segmenter, net, images, sizes=sizes, flip=self.flip, crf=self.crf, only=only)
+    def input_sizes(self, images: Sequence[ImageArray]) -> Sequence[Sequence[tuple[int, int]]]:
+        """Return the squares, for every image. See `SummedScores.input_sizes`."""
+        return [[(size, size) for size in self.sizes]] * len(images)
 
 
 class Dsrg(Method):

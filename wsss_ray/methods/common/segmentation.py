@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
@@ -117,13 +118,16 @@ class MultiScale(Metric):
         return self.model_copy(update={"crf": (self.crf or DenseCrf()) if crf else None})
 
 
-class PredictedLabels(Relabel):
-    """Pseudo-labels from scores of a trained segmenter, summed over scales and mirrored images, and a dense CRF."""
+class SummedScores(Relabel):
+    """Pseudo-labels from scores of a trained segmenter, summed over sizes and mirrored images, and a dense CRF on -log p."""
 
-    scales: tuple[float, ...] = Field(default=(1.0,), min_length=1)
     flip: bool = False
     crf: DenseCrf | None = DenseCrf()
     only_tags: bool = Field(default=True, description="Allow only background and the image's tags.")
+
+    @abstractmethod
+    def input_sizes(self, images: Sequence[ImageArray]) -> Sequence[Sequence[tuple[int, int]]]:
+        """Return rows and columns of the network's inputs for each image."""
 
     def label(self, segmenter: Segmenter, net: nn.Module, image_HWC: ImageArray, classes: Sequence[int]) -> LabelArray:
         """Label one image. See `Relabel.label`."""
@@ -138,8 +142,18 @@ class PredictedLabels(Relabel):
     def _labels(
         self, segmenter: Segmenter, net: nn.Module, images: Sequence[ImageArray], classes: Sequence[Sequence[int]]
     ) -> list[LabelArray]:
-        sizes, only = _sizes(images, self.scales), classes if self.only_tags else None
+        sizes, only = self.input_sizes(images), classes if self.only_tags else None
         return label_images(segmenter, net, images, sizes=sizes, flip=self.flip, crf=self.crf, only=only)
+
+
+class PredictedLabels(SummedScores):
+    """Pseudo-labels from scores at scales of the image."""
+
+    scales: tuple[float, ...] = Field(default=(1.0,), min_length=1)
+
+    def input_sizes(self, images: Sequence[ImageArray]) -> Sequence[Sequence[tuple[int, int]]]:
+        """Return the size of each image at each scale. See `SummedScores.input_sizes`."""
+        return _sizes(images, self.scales)
 
 
 def label_images(
