@@ -9,6 +9,7 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from wsss_ray.core.component import LocalPath, NotIdentity
+from wsss_ray.core.rules import SaliencyNet
 from wsss_ray.data.flat import Places, in_order
 from wsss_ray.data.image_files import SUFFIXES, alike, bare, image_names, nfc, read_files
 from wsss_ray.data.source import Item, Raw, Source, Split, expand, file_state, once
@@ -35,7 +36,9 @@ class Folder(Source):
         default=None, description="Table of the validation images, if `tags` does not mark them; needs masks."
     )
     masks: Annotated[str | None, LocalPath()] = Field(default=None, description="Folder of the masks, <image>.png.")
-    saliency: Annotated[str | None, LocalPath()] = Field(default=None, description="Folder of saliency maps, <image>.png.")
+    saliency: Annotated[str | SaliencyNet | None, LocalPath()] = Field(
+        default=None, description="Folder of saliency maps, <image>.png; or the network that makes them, such as {kind: u2net}."
+    )
     classes: Annotated[tuple[str, ...] | None, NotIdentity()] = Field(
         default=None, description="Class names in label order; null: all names in tags, sorted."
     )
@@ -60,7 +63,7 @@ class Folder(Source):
         found: list[Split] = ["weak"]
         if self.masks is not None and self._has_rows("val"):
             found.append("val")
-        return (*found, "saliency") if self.saliency is not None else tuple(found)
+        return (*found, "saliency") if self.saliency_folder is not None else tuple(found)
 
     def has_masks(self, split: Split) -> bool:
         """Return True for val, and for weak if any image has a mask."""
@@ -76,7 +79,7 @@ class Folder(Source):
             raise ValueError("data.strong: a folder has no such split; kinds voc and coco have it")
         classes, files = self.class_names(), self._scan()
         root, rows = str(expand(self.root)), self._rows("weak" if split == "saliency" else split)
-        folder = self.saliency if split == "saliency" else self.masks
+        folder = self.saliency_folder if split == "saliency" else self.masks
         others = None if folder is None else str(expand(folder))
         first, masked, same = None, False, dict[tuple[str, ...], tuple[int, ...]]()
         for row in rows:
@@ -141,7 +144,7 @@ class Folder(Source):
             raise ValueError(f"data.root: {root} is not a folder; set it to the folder of the images")
         if self.masks is not None and not expand(self.masks).is_dir():
             raise ValueError(f"data.masks: {expand(self.masks)} is not a folder; set it to the folder of the masks, or to null")
-        others = {os.path.realpath(expand(path)) for path in (self.masks, self.saliency) if path is not None}
+        others = {os.path.realpath(expand(path)) for path in (self.masks, self.saliency_folder) if path is not None}
         return FoundFiles(image_names(str(root), skip=others))
 
 

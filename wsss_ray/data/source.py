@@ -15,10 +15,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from wsss_ray.core.component import Component, NotIdentity, canonical
-from wsss_ray.core.plan import Data, ingest
+from wsss_ray.core.component import Component, LocalPath, NotIdentity, canonical
+from wsss_ray.core.rules import SaliencyNet
 from wsss_ray.data.flat import Places
 
 T = TypeVar("T")
@@ -88,6 +88,20 @@ class Source(Component):
     max_side: int | None = Field(
         default=None, ge=16, description="Shrink images and masks whose longer side has more pixels; null: keep them."
     )
+    saliency: Annotated[str | SaliencyNet | None, LocalPath()] = Field(
+        default=None, description="Network that makes the saliency maps, such as {kind: u2net}; or the folder of the maps."
+    )
+
+    @field_validator("saliency", mode="before")
+    @classmethod
+    def _network(cls, value: Any) -> Any:
+        """Read a block as a network at once, so that a mistake in it is reported as one of a network."""
+        return SaliencyNet.model_validate(value) if isinstance(value, dict) else value
+
+    @property
+    def saliency_folder(self) -> str | None:
+        """Return the folder of saliency maps, or None if there is none or a network makes them."""
+        return self.saliency if isinstance(self.saliency, str) else None
 
     @abstractmethod
     def class_names(self) -> tuple[str, ...]:
@@ -279,21 +293,3 @@ def file_state(path: str) -> tuple[int, float] | None:
 def expand(path: str) -> Path:
     """Expand a path of a job file: `~` is the home folder. A relative path starts at the current folder."""
     return Path(path).expanduser()
-
-
-def stages_of(source: Source) -> Data:
-    """Make the ingest stages of all splits of a source. Raises ValueError that says what is wrong with the lists."""
-    with looked_up_once():
-        classes, names = source.class_names(), source.splits()
-        splits = {split: describe(source, split, classes) for split in names if split != "saliency"}
-        found = {split: ingest(component, name=f"images-{split}") for split, component in splits.items()}
-        weak = found["weak"]
-        maps = describe(source, "saliency", classes) if "saliency" in names else None
-    return Data(
-        classes=classes,
-        weak=weak,
-        val=found.get("val"),
-        strong=found.get("strong"),
-        saliency=None if maps is None else ingest(maps, name="saliency", like=weak),
-        weak_has_masks=splits["weak"].num_masks > 0,
-    )

@@ -20,7 +20,8 @@ from wsss_ray.config.job import JobConfig
 from wsss_ray.core.contracts import Learner
 from wsss_ray.core.graph import Plan
 from wsss_ray.core.plan import Stage
-from wsss_ray.data.source import DataSplit, stages_of
+from wsss_ray.data.source import DataSplit
+from wsss_ray.data.stages import stages_of
 from wsss_ray.engine.checkpoints import latest_path
 from wsss_ray.engine.records import commit_shards, make_record, missing_shards
 from wsss_ray.engine.shard_worker import data_split, needs_model

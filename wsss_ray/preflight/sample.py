@@ -31,7 +31,7 @@ class FewImages(Source):
 
         `counts` are the images of the splits that are known from a plan. The images of others are counted first.
         """
-        shared = {name: getattr(source, name) for name in ("version", "max_pixels", "max_side")}
+        shared = {name: getattr(source, name) for name in ("version", "max_pixels", "max_side", "saliency")}
         return cls.model_construct(inner=source, most=most, shard_size=shard_size, counts=dict(counts or {}), **shared)
 
     def class_names(self) -> tuple[str, ...]:
