@@ -82,7 +82,8 @@ def test_salient_objects_have_the_mean_of_map_and_saliency():
     assert plain.tolist() == [[0, 0, 5, 0]], "background scores .2, .6, .6, .9"
     mixed = CrfSeeds(crf=None, salient_objects=True)
     assert mixed.needs_saliency
-    assert mixed.seed(image, Maps((4,), peak, peak, **axes), saliency).tolist() == [[5, 0, 0, 0]], "objects score .45, .4, .55, .4"
+    found = mixed.seed(image, Maps((4,), peak, peak, **axes), saliency)
+    assert found.tolist() == [[5, 0, 0, 0]], "objects score .45, .4, .55, .4"
 
 
 def test_crf_seeds_decide_every_pixel_and_find_the_edge():

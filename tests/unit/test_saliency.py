@@ -79,7 +79,8 @@ def test_the_network_is_no_part_of_the_data(tmp_path):
 
 def test_paths_of_its_weights_travel_with_the_job(tmp_path):
     file = tmp_path / "u2netp.pth"
-    job = job_of({"name": "one", "method": METHOD, "data": {"kind": "sprites", "saliency": {"kind": "u2net", "weights": str(file)}}})
+    saliency = {"kind": "u2net", "weights": str(file)}
+    job = job_of({"name": "one", "method": METHOD, "data": {"kind": "sprites", "saliency": saliency}})
     assert ("data.saliency.weights.source", str(file)) in list(local_paths(job))
 
 
