@@ -3,8 +3,8 @@
     python benchmarks/voc_animals/build.py VOC2012 OUT
 
 VOC2012 is the folder with JPEGImages, Annotations, SegmentationClass and SegmentationClassAug. `wsss-ray augment-voc` makes the
-last one. OUT gets images/ID.jpg and masks/ID.png, whose longer side is 320 pixels, and tags.csv. `images.csv` beside this script lists the
-images with tags, split and size. What VOC2012 holds must agree with it, or the build ends with the name of the image.
+last one. OUT gets images/ID.jpg and masks/ID.png, whose longer side is 320 pixels, and tags.csv. `images.csv` beside this script
+lists the images with tags, split and size. What VOC2012 holds must agree with it, or the build ends with the name of the image.
 """
 
 from __future__ import annotations

@@ -78,8 +78,8 @@ class CrfSeeds(SeedRule):
     )
     salient_objects: Annotated[bool, SinceThen()] = Field(
         default=False,
-        description="True: the score of a class is the mean of its map and the saliency map. It is ours, not of a paper: CAMs find "
-        "the most telling part of an object, and saliency fills in the rest.",
+        description="True: the score of a class is the mean of its map and the saliency map. It is ours, not of a paper: CAMs "
+        "find the most telling part of an object, and saliency fills in the rest.",
     )
 
     @property
