@@ -1,15 +1,19 @@
-"""Write label maps as files for other tools: palette PNGs in the colours of Pascal VOC, and classes.txt."""
+"""Write label maps as files for other tools: palette PNGs in the colours of Pascal VOC, and the names of the classes."""
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 from PIL import Image
 
+from wsss_ray.core.values import IGNORE
 from wsss_ray.data.images import voc_palette
+from wsss_ray.data.list_lines import as_line
 from wsss_ray.storage.atomic import replacing
 
 if TYPE_CHECKING:
@@ -43,6 +47,19 @@ def file_of_image(folder: Path, image_id: str, *, suffix: str = ".png") -> Path:
     return path
 
 
+def enlarged(label_HW: LabelArray, height: int, width: int) -> LabelArray:
+    """Resize a label map by the nearest label.
+
+    Args:
+        label_HW: Labels as uint8, (H, W).
+        height: The new height in pixels.
+        width: The new width in pixels.
+    """
+    if label_HW.shape == (height, width):
+        return label_HW
+    return np.array(Image.fromarray(label_HW).resize((width, height), Image.Resampling.NEAREST))
+
+
 def write_voc(path: Path, label_HW: LabelArray) -> None:
     """Write labels as a palette PNG in the colours of Pascal VOC.
 
@@ -64,4 +81,47 @@ def write_classes(out: Path, classes: Sequence[str]) -> None:
         classes: The names of the K object classes, background not among them.
     """
     with replacing(out / "classes.txt") as file:
-        file.write("".join(f"{' '.join(name.split())}\n" for name in classes).encode())
+        file.write("".join(f"{as_line(name)}\n" for name in classes).encode())
+
+
+def write_labelmap(out: Path, classes: Sequence[str]) -> list[str]:
+    """Write labelmap.txt, by which CVAT and Datumaro read masks in colours, with the colours of `write_voc`.
+
+    Label 255 is called `ignored`: an importer refuses a colour that the file does not name.
+
+    Args:
+        out: The folder of the file.
+        classes: The names of the K object classes, background not among them.
+
+    Returns:
+        The names that stand in the file otherwise, because its format has no place for them.
+    """
+    lines, changed = ["# label:color_rgb:parts:actions"], []
+    for label, name in _coloured(classes):
+        written = " ".join(name.replace(":", "_").split())
+        written = f"_{written[1:]}" if written.startswith("#") else written
+        changed += [name] if written != name else []
+        lines.append(f"{written}:{','.join(map(str, voc_palette()[label]))}::")
+    with replacing(out / "labelmap.txt") as file:
+        file.write("".join(f"{line}\n" for line in lines).encode())
+    return changed
+
+
+def write_cvat_labels(out: Path, classes: Sequence[str]) -> None:
+    """Write cvat_labels.json, the labels of a CVAT task with the colours of `write_voc`. CVAT's label editor takes it as "Raw".
+
+    With these colours CVAT exports masks whose colours are ours. CVAT knows the background itself.
+
+    Args:
+        out: The folder of the file.
+        classes: The names of the K object classes, background not among them.
+    """
+    named = list(_coloured(classes))[1:]
+    labels = [{"name": name, "color": "#{:02x}{:02x}{:02x}".format(*voc_palette()[label])} for label, name in named]
+    with replacing(out / "cvat_labels.json") as file:
+        file.write((json.dumps([one | {"attributes": []} for one in labels], indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def _coloured(classes: Sequence[str]) -> list[tuple[int, str]]:
+    """Return label and name of everything that has a colour in a mask."""
+    return [*enumerate(("background", *classes)), (IGNORE, "ignored")]

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from wsss_ray.core.contracts import Inference
 from wsss_ray.data.codecs import decode_rgb
 from wsss_ray.data.images import Decoded, fitted, normalise_image, pixels, shrink
+from wsss_ray.data.label_files import enlarged
 from wsss_ray.engine.checkpoints import for_inference
 from wsss_ray.inference.trained import Trained
 
@@ -95,9 +96,7 @@ class Predictor(nn.Module):
         trained, (height, width) = self.trained, image_HWC.shape[:2]
         image_HWC = shrunk(image_HWC, trained.max_side)
         label_HW = trained.metric.predict(trained.segmenter, self.net, image_HWC)
-        if label_HW.shape != (height, width):
-            label_HW = np.array(Image.fromarray(label_HW).resize((width, height), Image.Resampling.NEAREST))
-        return label_HW
+        return enlarged(label_HW, height, width)
 
 
 def shrunk(image_HWC: ImageArray, max_side: int | None) -> ImageArray:
