@@ -16,13 +16,14 @@ from wsss_ray.core.method import Method
 from wsss_ray.data.source import Source
 from wsss_ray.engine.records import versions
 from wsss_ray.inference.label_maps import StageId
+from wsss_ray.inference.model_code import differs, steps_of
 from wsss_ray.inference.trained import Trained, job_yaml
 from wsss_ray.storage.atomic import replacing
 from wsss_ray.storage.shards import read_all
 from wsss_ray.storage.store import RunStore
 
 if TYPE_CHECKING:
-    from wsss_ray.inference.export_model import Written
+    from wsss_ray.inference.exported_file import Written
 
 _HIDDEN = "(a path)"
 
@@ -57,6 +58,8 @@ def card(store: RunStore, trained: Trained, written: Written) -> str:
         trained=trained,
         written=written,
         labels=("background", *trained.classes),
+        steps=steps_of(trained),
+        differs=differs(trained, written),
         images=data["counts"]["images"],
         learnt=_learnt(Counter(role for role, _ in record["inputs"])),
         tags=_tags(store, data_id),

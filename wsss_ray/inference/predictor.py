@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -90,6 +92,13 @@ class Predictor(nn.Module):
         if not image.size:
             raise ValueError(f"the image has no pixels: {image.shape}; expected (H, W, 3) with H and W of at least 1")
         return np.array(image)
+
+    def without_crf(self) -> Predictor:
+        """Return this predictor with a metric that applies no CRF, with the same network."""
+        found = copy.copy(self)
+        with suppress(ValueError):  # a metric that has none to switch off
+            found.trained = self.trained.with_crf(False)
+        return found
 
     def predict_pixels(self, image_HWC: ImageArray) -> LabelArray:
         """Predict labels like `predict`, from upright RGB pixels."""
