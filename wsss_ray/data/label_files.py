@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile, PngInfo
 
 from wsss_ray.core.values import IGNORE
 from wsss_ray.data.images import voc_palette
@@ -17,18 +19,20 @@ from wsss_ray.data.list_lines import as_line
 from wsss_ray.storage.atomic import replacing
 
 if TYPE_CHECKING:
-    from wsss_ray.core.values import LabelArray
+    from wsss_ray.core.values import ImageArray, LabelArray
 
+_SOURCE = "wsss-ray source"
 _FORBIDDEN = re.compile(r"[\\\x00-\x1f\x7f]")
 
 
-def file_of_image(folder: Path, image_id: str, *, suffix: str = ".png") -> Path:
-    """Return the path of an image's file, and create its folder.
+def file_of_image(folder: Path, image_id: str, *, suffix: str = ".png", make: bool = True) -> Path:
+    """Return the path of an image's file, and create its folder if `make` is True.
 
     Args:
         folder: The folder of all files.
         image_id: The id of the image; its slashes lead to subfolders.
         suffix: The end of the name.
+        make: False creates no folder.
 
     Raises:
         ValueError: if the file would lie outside `folder`.
@@ -41,7 +45,8 @@ def file_of_image(folder: Path, image_id: str, *, suffix: str = ".png") -> Path:
     if _FORBIDDEN.search(image_id) or any(part in ("", ".", "..") for part in parts):
         raise ValueError(f"image id {image_id!r} is not a path below a folder; was the store edited by hand?")
     path = folder.joinpath(*parts[:-1], f"{parts[-1]}{suffix}")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if make:
+        path.parent.mkdir(parents=True, exist_ok=True)
     if not path.parent.resolve().is_relative_to(folder.resolve()):
         raise ValueError(f"image id {image_id!r}: {path.parent} is a link that leads out of {folder}; remove it")
     return path
@@ -60,17 +65,37 @@ def enlarged(label_HW: LabelArray, height: int, width: int) -> LabelArray:
     return np.array(Image.fromarray(label_HW).resize((width, height), Image.Resampling.NEAREST))
 
 
-def write_voc(path: Path, label_HW: LabelArray) -> None:
+def write_voc(path: Path, label_HW: LabelArray, *, source: str = "") -> None:
     """Write labels as a palette PNG in the colours of Pascal VOC.
 
     Args:
         path: The file, which is replaced. Its folder exists.
         label_HW: Labels as uint8, (H, W), 255 where undecided.
+        source: What the labels were made from, which `source_of` reads again.
     """
     picture = Image.frombytes("P", label_HW.shape[::-1], label_HW.tobytes())
     picture.putpalette(voc_palette().tobytes())
+    about = PngInfo()
+    if source:
+        about.add_text(_SOURCE, source)
     with replacing(path) as file:
-        picture.save(file, format="PNG")
+        picture.save(file, format="PNG", pnginfo=about)
+
+
+def write_overlay(path: Path, image_HWC: ImageArray, *, source: str) -> None:
+    """Write an image as JPEG. The arguments are those of `write_voc`."""
+    with replacing(path) as file:
+        Image.fromarray(image_HWC).save(file, format="JPEG", quality=90, comment=source)
+
+
+def source_of(path: Path) -> str | None:
+    """Return the `source` of a file that `write_voc` or `write_overlay` wrote; None if there is no such file."""
+    try:
+        with (PngImageFile(path) if path.suffix == ".png" else JpegImageFile(path)) as image:
+            found = image.info.get(_SOURCE if path.suffix == ".png" else "comment")
+    except (OSError, SyntaxError, ValueError):
+        return None
+    return found.decode("latin-1") if isinstance(found, bytes) else found
 
 
 def write_classes(out: Path, classes: Sequence[str]) -> None:
