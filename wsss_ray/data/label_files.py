@@ -123,13 +123,18 @@ def write_labelmap(out: Path, classes: Sequence[str]) -> list[str]:
     """
     lines, changed = ["# label:color_rgb:parts:actions"], []
     for label, name in _coloured(classes):
-        written = " ".join(name.replace(":", "_").split())
-        written = f"_{written[1:]}" if written.startswith("#") else written
+        written = name_in_labelmap(name)
         changed += [name] if written != name else []
         lines.append(f"{written}:{','.join(map(str, voc_palette()[label]))}::")
     with replacing(out / "labelmap.txt") as file:
         file.write("".join(f"{line}\n" for line in lines).encode())
     return changed
+
+
+def name_in_labelmap(name: str) -> str:
+    """Return the name of a class as labelmap.txt can hold it: without `:`, several spaces, and `#` at the start."""
+    written = " ".join(name.replace(":", "_").split())
+    return f"_{written[1:]}" if written.startswith("#") else written
 
 
 def write_cvat_labels(out: Path, classes: Sequence[str]) -> None:

@@ -26,12 +26,15 @@ IMAGE, LABEL = "image", "label"
 """The names of the image and of the labels in the labelling configuration, which the tasks refer to."""
 
 
-def task_of(file: str, masks: Masks, *, polygons: bool, url: str, version: str) -> dict[str, Any]:
+def task_of(
+    file: str, masks: Masks, *, size: tuple[int, int], polygons: bool, url: str, version: str
+) -> dict[str, Any]:
     """Make the task of one image.
 
     Args:
         file: The path of the image below the folder of the images.
         masks: The name of each class in the image, with its pixels (H, W).
+        size: Height and width of the image, which tell the size of a mask without a shape.
         polygons: True gives polygons, False brush strokes.
         url: What to put before the path, such as "/data/local-files/?d=photos/".
         version: The name of the predictions.
@@ -41,7 +44,8 @@ def task_of(file: str, masks: Masks, *, polygons: bool, url: str, version: str) 
         for place, (name, inside_HW) in enumerate(masks)
         for part, value in enumerate(_polygons(inside_HW) if polygons else _strokes(inside_HW))
     ]
-    return {"data": {IMAGE: url + quote(file)}, "predictions": [{"model_version": version, "result": results}]}
+    data = {IMAGE: url + quote(file), "height": size[0], "width": size[1]}
+    return {"data": data, "predictions": [{"model_version": version, "result": results}]}
 
 
 def labelling_config(classes: Iterable[str], *, polygons: bool) -> str:

@@ -187,7 +187,9 @@ def _write_tasks(images: Iterator[Labelled], maps: LabelMaps, out: Path, shapes:
         for number, image in enumerate(images):
             assert image.label_HW is not None
             masks = ((maps.classes[label - 1], inside_HW) for label, inside_HW in shapes_of(image.label_HW))
-            task = task_of(image.file or image.image_id, masks, polygons=shapes == "polygons", url=url, version=maps.id)
+            size = (image.label_HW.shape[0], image.label_HW.shape[1])
+            file_name, polygons = image.file or image.image_id, shapes == "polygons"
+            task = task_of(file_name, masks, size=size, polygons=polygons, url=url, version=maps.id)
             file.write(f"{',' if number else '['}\n{_json(task)}".encode())
         file.write(b"\n]\n" if file.tell() else b"[]\n")
     with replacing(out / "labels.xml") as file:
