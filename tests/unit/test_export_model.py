@@ -262,6 +262,9 @@ def test_a_network_that_cannot_be_traced_for_all_sizes_takes_one(trained_run, tm
     done = export_model(scales, tmp_path / "out", form="onnx", image_HWC=photo(trained_run, tmp_path / "photo.jpg"))
     assert (done.takes, done.fixed) == ("one image of 32x32 (height x width)", (32, 32))
     assert done.sizes_compared == ((1, 32, 32),)
+    assert done.code_different == (0, 32 * 32)
+    assert labels_of_code(tmp_path / "out", np.zeros((50, 71, 3), np.uint8)).shape == (50, 71)
+    assert "The network takes one size only, to which photographs are resized" in (tmp_path / "out/predict.py").read_text()
 
 
 def test_padding_as_tensorflow_has_it_is_the_same_on_whole_sizes():
@@ -295,6 +298,10 @@ def test_an_efficientnet_takes_whole_sizes(trained_run, tmp_path, form):
     done = export_model(trained, tmp_path / "out", form=form, image_HWC=image_HWC)
     assert done.takes == "any batch, height and width multiples of 32"
     assert done.sizes_compared[0] == (1, 96, 64)
+    assert labels_of_code(tmp_path / "out", image_HWC).shape == (100, 70)
+    different, pixels = done.code_different
+    assert (pixels, different < pixels / 4) == (7000, True), "resized to 96 x 64"
+    assert "resized to multiples of 32; so labels differ a little" in (tmp_path / "out/predict.py").read_text()
 
 
 @pytest.mark.parametrize("missing", ["onnx", "onnxruntime", "onnxscript"])

@@ -297,6 +297,11 @@ def test_large_pictures_are_shrunk_as_the_data_was_and_labels_enlarged(tmp_path)
         assert small_HW.shape == (16, 16)
         enlarged_HW = np.asarray(Image.fromarray(small_HW).resize((32, 32), Image.Resampling.NEAREST))
         np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / f"out/masks/{image}.png")), enlarged_HW)
+    options = ["--store", store.uri, "--split", "val", "--format", "voc", "--out", str(tmp_path / "voc")]
+    app(["export", "small", *options], standalone_mode=False)
+    for image in expected:
+        exported = Image.open(tmp_path / f"voc/SegmentationClass/{image}.png")
+        assert exported.tobytes() == Image.open(tmp_path / f"out/masks/{image}.png").tobytes(), "as `predict` writes it"
 
 
 def test_a_link_never_leads_out_of_the_folder(trained_run, photos, tmp_path, capsys):
