@@ -63,6 +63,7 @@ def recoloured(folder, out):
     rows = [line.split(":") for line in (folder / "labelmap.txt").read_text().splitlines()[1:]]
     old = np.array([[int(value) for value in row[1].split(",")] for row in rows])
     new = np.array([(0, 0, 0), (250, 50, 83), (0, 128, 0), (128, 0, 0), (1, 2, 3), (51, 221, 255)])
+    rows[3][0] = "x:y"  # as CVAT writes it if its label is called so
     lines = [f"{row[0]}:{','.join(map(str, colour))}::" for row, colour in zip(rows, new, strict=True)]
     (out / "labelmap.txt").write_text("# label:color_rgb:parts:actions\n" + "\n".join(lines))
     for path in (out / "SegmentationClass").rglob("*.png"):
@@ -201,6 +202,8 @@ def test_other_mistakes_are_one_line(world, tmp_path):
     said = refused(tmp_path / "rle.json", like, tmp_path / "masks")
     assert "a shape of type brushlabels cannot be read: its rle is not a list of bytes" in said
     cvat = shutil.copytree(like, tmp_path / "cvat")
+    (cvat / "labelmap.txt").write_text("background:0,0,0::\nC#:red::")
+    assert "labelmap.txt:2: 'C#:red::' is not understood" in refused(cvat, like, tmp_path / "masks")
     (cvat / "labelmap.txt").write_text("background:0,0,0::\nC#:128,0,0::")
     assert "which labelmap.txt does not name; export both again" in refused(cvat, like, tmp_path / "masks")
     (tmp_path / "full").mkdir()

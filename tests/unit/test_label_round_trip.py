@@ -117,6 +117,9 @@ def test_cvat_and_datumaro_read_the_masks_by_their_colours(world, tmp_path, caps
     cvat = json.loads((out / "cvat_labels.json").read_text())
     assert [(one["name"], one["color"]) for one in cvat[:2]] == [("C#", "#800000"), ("big dog", "#008000")]
     assert (cvat[-1]["name"], cvat[-1]["color"]) == ("ignored", "#e0e0c0")
+    assert [one["name"] for one in cvat] == [row[0] for row in rows[1:]], "CVAT finds labels by their names"
+    out = export(world, tmp_path / "coco", "--format", "coco")
+    assert [one["name"] for one in json.loads((out / "cvat_labels.json").read_text())] == [*CLASSES, "ignored"]
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools 2.0.8 with numpy 2

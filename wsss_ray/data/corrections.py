@@ -11,6 +11,7 @@ Where shapes overlap, the later one counts. The files are not trusted.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from wsss_ray.core.values import LabelArray
 
 _MASKS, _LABELMAP = "SegmentationClass", "labelmap.txt"
+_LINE = re.compile(r"(.+):(\d{1,3}),(\d{1,3}),(\d{1,3})(?::[^:]*){0,2}")
 _OURS = {"background": 0, "ignored": IGNORE}
 
 
@@ -103,12 +105,11 @@ def _from_masks(folder: Path, labels: Mapping[str, int]) -> Iterator[Correction]
     for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
         if not line.strip() or line.startswith("#"):
             continue
-        try:
-            name, colour, *_ = line.split(":")
-            red, green, blue = map(int, colour.split(","))
-        except ValueError:
-            raise ValueError(f"{path}:{number}: {line!r} is not understood; expected name:red,green,blue::") from None
-        colours[red << 16 | green << 8 | blue] = _label(name.strip(), labels, path)
+        found = _LINE.fullmatch(line.strip())
+        if found is None:
+            raise ValueError(f"{path}:{number}: {line!r} is not understood; expected name:red,green,blue::")
+        red, green, blue = map(int, found.group(2, 3, 4))
+        colours[red << 16 | green << 8 | blue] = _label(found[1].strip(), labels, path)
     masks = folder / _MASKS if (folder / _MASKS).is_dir() else folder
     for file in sorted(masks.rglob("*.png")):
         yield Correction(file.relative_to(masks).as_posix().removesuffix(".png"), partial(_uncoloured, file, colours))

@@ -140,7 +140,8 @@ def name_in_labelmap(name: str) -> str:
 def write_cvat_labels(out: Path, classes: Sequence[str]) -> None:
     """Write cvat_labels.json, the labels of a CVAT task with the colours of `write_voc`. CVAT's label editor takes it as "Raw".
 
-    With these colours CVAT exports masks whose colours are ours. CVAT knows the background itself.
+    An import into CVAT finds its labels by their names, so `classes` are written as the imported file has them. CVAT knows the
+    background itself.
 
     Args:
         out: The folder of the file.

@@ -23,7 +23,7 @@ import numpy as np
 
 from wsss_ray.core.values import IGNORE
 from wsss_ray.data.coco_masks import pycocotools
-from wsss_ray.data.label_files import file_of_image, write_classes, write_cvat_labels, write_labelmap, write_voc
+from wsss_ray.data.label_files import file_of_image, name_in_labelmap, write_classes, write_cvat_labels, write_labelmap, write_voc
 from wsss_ray.data.list_lines import as_line
 from wsss_ray.inference.export_label_studio import labelling_config, task_of
 from wsss_ray.inference.label_maps import Labelled, LabelMaps, read_labels
@@ -138,7 +138,7 @@ def export(
         }[form]()
     write_classes(out, maps.classes)
     if form != "label-studio":
-        write_cvat_labels(out, maps.classes)
+        write_cvat_labels(out, [name_in_labelmap(name) for name in maps.classes] if form == "voc" else maps.classes)
     return written.done(path)
 
 
