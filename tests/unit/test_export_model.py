@@ -293,15 +293,15 @@ def test_an_efficientnet_takes_whole_sizes(trained_run, tmp_path, form):
     weights = {name: tensor.contiguous() for name, tensor in segmenter.build(3).state_dict().items()}
     own.write(own.path("model.safetensors"), save(weights))
     trained = replace(trained, segmenter=segmenter, place=own.uri, file="model.safetensors")
-    assert next(iter(_attempts(Predictor(trained), np.zeros((40, 50, 3), np.uint8)))) == InputSizes(step=32)
+    assert next(iter(_attempts(Predictor(trained), np.zeros((40, 50, 3), np.uint8)))) == InputSizes(step=16)
     image_HWC = photo(trained_run, tmp_path / "photo.jpg", size=(70, 100))
     done = export_model(trained, tmp_path / "out", form=form, image_HWC=image_HWC)
-    assert done.takes == "any batch, height and width multiples of 32"
+    assert done.takes == "any batch, height and width multiples of 16"
     assert done.sizes_compared[0] == (1, 96, 64)
     assert labels_of_code(tmp_path / "out", image_HWC).shape == (100, 70)
     different, pixels = done.code_different
     assert (pixels, different < pixels / 4) == (7000, True), "resized to 96 x 64"
-    assert "resized to multiples of 32; so labels differ a little" in (tmp_path / "out/predict.py").read_text()
+    assert "resized to multiples of 16; so labels differ a little" in (tmp_path / "out/predict.py").read_text()
 
 
 @pytest.mark.parametrize("missing", ["onnx", "onnxruntime", "onnxscript"])

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 ModelForm = Literal["torch", "onnx", "safetensors"]
 FILES: dict[ModelForm, str] = {"torch": "model.pt2", "onnx": "model.onnx", "safetensors": WEIGHTS}
 
-_STEP = 32  # all feature maps of an EfficientNet have whole sides if the image's sides are multiples of it
+_STEP = 32  # of a trunk that does not tell its stride
 _SAME = "Conv2dDynamicSamePadding"  # of efficientnet_lite_pytorch. When traced, its padding formulas get longer with every layer.
 
 
@@ -127,7 +127,9 @@ def _different(net: Predictor, out: Path, image_HWC: ImageArray) -> tuple[int, i
 
 def _attempts(net: Predictor, image_HWC: ImageArray) -> Iterator[InputSizes]:
     """Yield the sizes to ask a tracer for, the most general first."""
-    yield InputSizes(step=_STEP) if any(type(module).__name__ == _SAME for module in net.modules()) else InputSizes()
+    # all feature maps of an EfficientNet have whole sides if the image's sides are multiples of the trunk's stride
+    stride = getattr(getattr(net.trained.segmenter, "trunk", None), "output_stride", _STEP)
+    yield InputSizes(step=stride) if any(type(module).__name__ == _SAME for module in net.modules()) else InputSizes()
     yield InputSizes(fixed=(image_HWC.shape[0], image_HWC.shape[1]))
 
 
