@@ -194,6 +194,8 @@ def test_other_mistakes_are_one_line(world, tmp_path):
     assert "is neither a .json file nor a folder; unpack a .zip" in refused(tmp_path / "a.zip", like, tmp_path / "masks")
     assert "tags.jsonl cannot be read: No such file" in refused(like, out["voc", None] / "SegmentationClass", tmp_path / "masks")
     tasks = json.loads((out["label-studio", "rle"] / "tasks.json").read_text())
+    (tmp_path / "tasks.json").write_text(json.dumps(tasks))
+    assert "tasks.json: holds no corrected image" in refused(tmp_path / "tasks.json", like, tmp_path / "masks")
     (tmp_path / "min.json").write_text(json.dumps([{"image": "x", "label": []}]))
     assert "export the project as JSON (not JSON-MIN)" in refused(tmp_path / "min.json", like, tmp_path / "masks")
     found = annotated(tasks)

@@ -56,6 +56,8 @@ def import_masks(labels: Path, like: Path, out: Path, *, overwrite: bool = False
         label_HW = found.labels()
         assert np.isin(label_HW, [*range(len(classes) + 1), IGNORE]).all()
         write_voc(file_of_image(out, image_id), label_HW)
+    if not done:
+        raise ValueError(f"{labels}: holds no corrected image (in Label Studio, predictions alone do not count); annotate one")
     with replacing(out / "list.txt") as file:
         file.write("".join(f"{as_line(image_id)}\n" for image_id in done).encode())
     write_classes(out, classes)
