@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, overload
 
 from wsss_ray.data.flat import Texts
+from wsss_ray.data.list_lines import of_line
 
 _SPLITS = {
     **dict.fromkeys(("", "train", "training", "weak"), "weak"),
@@ -125,10 +126,10 @@ def lines_of(path: Path, field: str) -> Iterator[str]:
 
 
 def numbered_lines(path: Path, field: str) -> Iterator[tuple[int, str]]:
-    """Yield (line number from 1, text) of each line of a list that is not empty. `#` starts a comment."""
+    """Yield (line number from 1, text) of each line of a list that is not empty, without its comment (see `list_lines`)."""
     lines = (line for some in lines_of(path, field) for line in some.splitlines())  # which knows more ends of lines
     for number, line in enumerate(lines, start=1):
-        text = line.partition("#")[0].strip()
+        text = of_line(line)
         if text:
             yield number, text
 

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from functools import cached_property
 
+from wsss_ray.data.image_files import file_of
 from wsss_ray.data.images import normalise_image, normalise_mask, normalise_saliency, shrink
 from wsss_ray.data.source import DataSplit, Item
 from wsss_ray.engine.batches import Row
@@ -46,14 +47,17 @@ class IngestWorker(ShardWorker):
         if raw.mask is not None:
             labels = len(self.split.classes) + 1
             mask = normalise_mask(raw.mask, height=image.height, width=image.width, num_labels=labels)
-        image, mask = shrink(image, mask, self.split.source.max_side)
+        packed, mask = shrink(image, mask, self.split.source.max_side)
         return {
             "tags": list(item.tags),
-            "height": image.height,
-            "width": image.width,
-            "image": image.image,
+            "height": packed.height,
+            "width": packed.width,
+            "image": packed.image,
             "sha256": hashlib.sha256(raw.image).hexdigest(),
             "mask": mask,
+            "file": None if item.path is None else file_of(item.image_id, item.path),
+            "file_height": image.height,
+            "file_width": image.width,
         }
 
     def failed(self, image_id: str) -> list[Row]:
