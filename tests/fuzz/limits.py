@@ -1,0 +1,85 @@
+"""Call a reader within limits of time and memory, and judge how it ends."""
+
+from __future__ import annotations
+
+import resource
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from wsss_ray.config.document import JobError
+from wsss_ray.core.errors import DamagedStage
+from wsss_ray.storage.store import DamagedFile
+
+SECONDS = 10.0
+BYTES = 1 << 30
+_ADDRESSES = 6 << 30  # an allocation above this fails at once, before the machine suffers
+
+KINDS = (ValueError, JobError, DamagedStage, DamagedFile, OSError, FileNotFoundError)
+"""The errors that a reader may raise. A subclass of them, such as UnicodeDecodeError, has slipped out of a library."""
+
+
+class Finding(AssertionError):
+    """A reader that did not end as it should."""
+
+
+class _TooSlow(BaseException):
+    """Raised in a reader whose time is over. No reader catches it."""
+
+
+def outcome(read: Callable[[bytes, Path], object], data: bytes, folder: Path) -> str:
+    """Read an input. Return "value" or "refused". Raises Finding on any other end, and on too much time or memory."""
+    before, began = _peak(), time.monotonic()
+    end = "value"
+    try:
+        with _limited():
+            read(data, folder)
+    except KINDS as error:
+        end = "refused"
+        if type(error) not in KINDS:
+            raise Finding(f"{type(error).__name__}: {error}") from error
+        lines = str(error).splitlines() if isinstance(error, JobError) else [str(error)]
+        if not lines or any(not line.strip() or not line.isprintable() or len(line) > 4000 for line in lines):
+            raise Finding(f"not one printable line: {str(error)[:500]!r}") from error
+    except _TooSlow as error:
+        raise Finding(f"more than {SECONDS:g} s") from error
+    except Exception as error:
+        raise Finding(f"{type(error).__name__}: {str(error)[:500]}") from error
+    if time.monotonic() - began > SECONDS:
+        raise Finding(f"{time.monotonic() - began:.1f} s")
+    if _peak() - before > BYTES:
+        raise Finding(f"{(_peak() - before) / 1e9:.2f} GB")
+    return end
+
+
+@contextmanager
+def _limited() -> Iterator[None]:
+    """Bound the addresses of this process, and on its main thread the time."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    if sys.platform == "linux":
+        now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (now + _ADDRESSES, hard))
+    timed = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGALRM, _over) if timed else None
+    if timed:
+        signal.setitimer(signal.ITIMER_REAL, SECONDS)
+    try:
+        yield
+    finally:
+        if timed:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
+def _over(*_: object) -> None:
+    raise _TooSlow
+
+
+def _peak() -> int:
+    """Return the most memory that this process has had, in bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
