@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import copy
+import math
 import random
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from hypothesis import strategies as st
 
 MOST = 1 << 18  # bytes of an input
 
-KINDS = ("flip", "byte", "cut", "drop", "repeat", "splice", "token", "number", "swap", "fill")
+KINDS = (*("flip", "byte", "splice", "token", "number") * 3, "cut", "drop", "drop", "repeat", "swap", "fill", "fill")
 NUMBERS = (0, 1, *(1 << bits for bits in (7, 15, 31, 40, 63)), *((1 << bits) - 1 for bits in (7, 8, 15, 16, 31, 32, 63, 64)))
+
+LEAVES: tuple[Any, ...] = (
+    *(None, True, False, 0, 1, -1, 2, 0.5, -0.5, 255, 2**31, 2**63, 10**17, 10**30, 1e308, math.nan, math.inf, "", "a", "0", "1"),
+    *("x" * 300, "a\0b", "a\nb", "../a", "/etc/passwd", "\ud800", "ä", "${HOME}", "null", "kind", "name", [], {}, [[]], [1, 2], [0.1, 0.2]),
+    *({"kind": "x"}, {"a": 1}, {"kind": "adam"}, {"kind": "vgg16"}, {"name": "mdc"}, [None], ["a", "a"], [{}], [0] * 100),
+)
 
 Mutation = tuple[str, int, int, int]
 """A kind, and three numbers that say where and how. They are taken modulo whatever fits the input."""
@@ -79,6 +88,37 @@ def _mutated(data: bytes, kind: str, a: int, b: int, c: int, files: Sequence[byt
         return data[:at] + bytes([c & 255]) * (end - at) + data[end:]
     changed = data[at] ^ (1 << (b & 7)) if kind == "flip" else b & 255
     return data[:at] + bytes([changed]) + data[at + 1 :]
+
+
+def mutated_tree(value: Any, mutations: Sequence[Mutation]) -> Any:
+    """Apply mutations to parsed data: parts are replaced, removed, renamed, nested, or put in the place of others."""
+    holder = {"": copy.deepcopy(value)}
+    for _, a, b, c in mutations:
+        places = list(_places(holder))
+        block, key = places[a % len(places)]
+        other, name = places[(a >> 9) % len(places)]
+        how = c % 8
+        if how == 0 and block is not holder:
+            del block[key]
+        elif how == 1:
+            block[key] = copy.deepcopy(other[name])
+        elif how == 2 and isinstance(block, dict) and block is not holder:
+            block[str(LEAVES[b % len(LEAVES)])[:20]] = block.pop(key)
+        elif how == 3 and isinstance(block[key], list):
+            block[key] += copy.deepcopy(block[key]) * (b % 3) or [LEAVES[b % len(LEAVES)]]
+        elif how == 4:
+            block[key] = [block[key]] if b & 1 else {str(LEAVES[(b >> 1) % len(LEAVES)])[:20]: block[key]}
+        else:
+            block[key] = copy.deepcopy(LEAVES[b % len(LEAVES)])
+    return holder[""]
+
+
+def _places(value: Any) -> Iterator[tuple[Any, Any]]:
+    """Yield every block or list with each of its keys or positions."""
+    for key, part in value.items() if isinstance(value, dict) else enumerate(value):
+        yield value, key
+        if isinstance(part, dict | list) and part:
+            yield from _places(part)
 
 
 def mend_png(data: bytes) -> bytes:
