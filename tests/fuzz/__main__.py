@@ -36,7 +36,8 @@ def main() -> int:
     os.environ["XDG_CACHE_HOME"] = tempfile.gettempdir()
     with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as folder:
         if options.input is not None:
-            for reader in readers.values():
+            for name, reader in readers.items():
+                print(name)
                 outcome(reader.read, reader.input(recipe_number(options.input, len(reader.corpus))), Path(folder))
             return 0
         return _search(readers, options, Path(folder))
@@ -45,19 +46,26 @@ def main() -> int:
 def _search(readers: dict[str, Reader], options: argparse.Namespace, folder: Path) -> int:
     began, inputs, found = time.monotonic(), 0, Counter[str]()
     ends: dict[str, Counter[str]] = {name: Counter() for name in readers}
+    folders = {name: folder / name.replace(" ", "-") for name in readers}
+    for own in folders.values():
+        own.mkdir()
     for name, reader in readers.items() if options.attacks else ():
         for place, data in enumerate((*reader.attacks(), *reader.large())):
-            inputs += _try(reader, data, folder, f"{name}, attack {place}", found, ends[name])
+            inputs += _try(reader, data, folders[name], f"{name}, attack {place}", found, ends[name])
     first = options.first
     while time.monotonic() - began < options.seconds and inputs < options.inputs:
         for name, reader in readers.items():
             for number in range(first, first + _AT_A_TIME):
                 recipe = recipe_number(number, len(reader.corpus))
-                inputs += _try(reader, reader.input(recipe), folder, f"{name} --input {number}", found, ends[name])
+                inputs += _try(reader, reader.input(recipe), folders[name], f"{name} --input {number}", found, ends[name])
         first += _AT_A_TIME
     for name, counts in ends.items():
-        print(f"{name:20} {counts.total():8} inputs, {counts['value']:8} read, {counts['refused']:8} refused, {counts['found']} findings")
-    print(f"{inputs} inputs in {time.monotonic() - began:.0f} s, up to number {first}; {found.total()} findings of {len(found)} kinds")
+        print(
+            f"{name:20} {counts.total():8} inputs, {counts['value']:8} read, {counts['refused']:8} refused, {counts['found']} findings"
+        )
+    print(
+        f"{inputs} inputs in {time.monotonic() - began:.0f} s, up to number {first}; {found.total()} findings of {len(found)} kinds"
+    )
     return int(bool(found))
 
 

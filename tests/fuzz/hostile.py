@@ -25,8 +25,7 @@ def png(width: int, height: int, depth: int, colour: int, *, pixels: bytes | Non
     channels = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[colour]
     row = bytes(1 + (width * channels * depth + 7) // 8)
     squeezer, parts = zlib.compressobj(9), []
-    for _ in range(height):
-        parts.append(squeezer.compress(row))
+    parts.extend(squeezer.compress(row) for _ in range(height))
     data = b"".join([*parts, squeezer.flush()]) if pixels is None else pixels
     head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0))
     palette = chunk(b"PLTE", bytes(range(6))) if colour == 3 else b""
@@ -42,7 +41,14 @@ def images() -> tuple[bytes, ...]:
 def large_images() -> tuple[bytes, ...]:
     """Pictures that are just allowed, and need many bytes for each pixel."""
     turned = chunk(b"eXIf", b"MM\0*\0\0\0\x08\0\1\x01\x12\0\3\0\0\0\1\0\6\0\0\0\0\0\0")
-    wide = ((8, 6, turned), (16, 6, b""), (16, 0, turned), (8, 4, turned), (8, 3, chunk(b"tRNS", b"\0\1")), (8, 2, chunk(b"tRNS", bytes(6))))
+    wide = (
+        (8, 6, turned),
+        (16, 6, b""),
+        (16, 0, turned),
+        (8, 4, turned),
+        (8, 3, chunk(b"tRNS", b"\0\1")),
+        (8, 2, chunk(b"tRNS", bytes(6))),
+    )
     return tuple(png(8900, 8900, depth, colour, extra=extra) for depth, colour, extra in wide)
 
 
@@ -66,25 +72,42 @@ def pickles() -> tuple[bytes, ...]:
     long = b"\x80\x02\x8b" + struct.pack("<i", 100_000) + b"\xff" * 100_000 + b"."
     huge = b"\x80\x04\x8e" + struct.pack("<Q", 1 << 40) + b"x."
     put = b"\x80\x02Kr" + b"\xff" * 4 + b"."
-    return (*(pickle.dumps(Runs(), protocol=protocol) for protocol in (0, 2, 4)), deep, lists, long, huge, put, b"I" + b"9" * 9000 + b"\n.")
+    return (
+        *(pickle.dumps(Runs(), protocol=protocol) for protocol in (0, 2, 4)),
+        deep,
+        lists,
+        long,
+        huge,
+        put,
+        b"I" + b"9" * 9000 + b"\n.",
+    )
 
 
 def torch_files() -> tuple[bytes, ...]:
     """Pickles in torch's zip, compressed zeros, storages of sizes that are not there, and tensors larger than their storage."""
     found = [corpus.zipped_pickle(data) for data in pickles()]
     bomb = io.BytesIO()
-    with zipfile.ZipFile(io.BytesIO(corpus.torch_files()[0])) as old, zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as new:
+    with (
+        zipfile.ZipFile(io.BytesIO(corpus.torch_files()[0])) as old,
+        zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as new,
+    ):
         for name in old.namelist():
             with new.open(name, "w", force_zip64=True) as entry:
                 if name.endswith("/0"):
-                    for _ in range(200):
+                    for _ in range(30):
                         entry.write(bytes(10_000_000))
                 else:
                     entry.write(old.read(name))
     for count in (1 << 33, 1 << 40, 1 << 62):
-        for data in corpus.torch_pickles():
-            found.append(corpus.zipped_pickle(data.replace(b"K\x0c", b"\x8a\x08" + struct.pack("<q", count), 1)))
-    return (*found, *pickles(), bomb.getvalue(), *_tensors(), *(data.replace(b"K\x0c", b"J\xff\xff\xff\x7f") for data in corpus.torch_files()))
+        number = b"\x8a\x08" + struct.pack("<q", count)
+        found += [corpus.zipped_pickle(data.replace(b"K\x0c", number, 1)) for data in corpus.torch_pickles()]
+    return (
+        *found,
+        *pickles(),
+        bomb.getvalue(),
+        *_tensors(),
+        *(data.replace(b"K\x0c", b"J\xff\xff\xff\x7f") for data in corpus.torch_files()),
+    )
 
 
 def _tensors() -> tuple[bytes, ...]:
@@ -118,7 +141,11 @@ def safetensors() -> tuple[bytes, ...]:
         {"__metadata__": {"a": 1}},
     )
     texts = (*(json.dumps(head).encode() for head in heads), b"[" * 90_000, b'{"a":' * 20_000, b'{"w\xff": 1}')
-    return (*(corpus.with_header(text) for text in texts), struct.pack("<Q", 1 << 62) + b"{}", struct.pack("<Q", 99_000_000) + b"{}")
+    return (
+        *(corpus.with_header(text) for text in texts),
+        struct.pack("<Q", 1 << 62) + b"{}",
+        struct.pack("<Q", 99_000_000) + b"{}",
+    )
 
 
 def cls_labels() -> tuple[bytes, ...]:

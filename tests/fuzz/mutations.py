@@ -19,7 +19,24 @@ NUMBERS = (0, 1, *(1 << bits for bits in (7, 15, 31, 40, 63)), *((1 << bits) - 1
 
 LEAVES: tuple[Any, ...] = (
     *(None, True, False, 0, 1, -1, 2, 0.5, -0.5, 255, 2**31, 2**63, 10**17, 10**30, 1e308, math.nan, math.inf, "", "a", "0", "1"),
-    *("x" * 300, "a\0b", "a\nb", "../a", "/etc/passwd", "\ud800", "ä", "${HOME}", "null", "kind", "name", [], {}, [[]], [1, 2], [0.1, 0.2]),
+    *(
+        "x" * 300,
+        "a\0b",
+        "a\nb",
+        "../a",
+        "/etc/passwd",
+        "\ud800",
+        "ä",
+        "${HOME}",
+        "null",
+        "kind",
+        "name",
+        [],
+        {},
+        [[]],
+        [1, 2],
+        [0.1, 0.2],
+    ),
     *({"kind": "x"}, {"a": 1}, {"kind": "adam"}, {"kind": "vgg16"}, {"name": "mdc"}, [None], ["a", "a"], [{}], [0] * 100),
 )
 

@@ -30,6 +30,13 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("fuzz")
 
 
+def of_reader(folder: Path, name: str) -> Path:
+    """The folder of one reader."""
+    own = folder / name.replace(" ", "-")
+    own.mkdir(exist_ok=True)
+    return own
+
+
 @pytest.fixture(autouse=True)
 def _elsewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -40,7 +47,7 @@ def _elsewhere(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", READERS)
 def test_valid_files_are_read(name, folder):
-    ends = [outcome(READERS[name].read, data, folder) for data in READERS[name].valid()]
+    ends = [outcome(READERS[name].read, data, of_reader(folder, name)) for data in READERS[name].valid()]
     assert "value" in ends
     if READERS[name].all_valid:
         assert set(ends) == {"value"}
@@ -49,18 +56,18 @@ def test_valid_files_are_read(name, folder):
 @pytest.mark.parametrize("name", [name for name, reader in READERS.items() if reader.attacks is not tuple])
 def test_hostile_files_end_within_limits(name, folder):
     for data in READERS[name].attacks():
-        outcome(READERS[name].read, data, folder)
+        outcome(READERS[name].read, data, of_reader(folder, name))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name, reader in READERS.items() if reader.large is not tuple])
 def test_files_as_large_as_they_may_be_end_within_limits(name, folder):
     for data in READERS[name].large():
-        outcome(READERS[name].read, data, folder)
+        outcome(READERS[name].read, data, of_reader(folder, name))
 
 
 def search(name: str, folder: Path, how: settings) -> None:
-    reader = READERS[name]
+    reader, folder = READERS[name], of_reader(folder, name)
 
     @how
     @given(recipes(len(reader.corpus)))

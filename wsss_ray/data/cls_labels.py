@@ -44,7 +44,7 @@ class _Symbol:
 
 @dataclass
 class _Budget:
-    """What may still be made of a file. A pickle can use one long vector many times, and a short file then stands for terabytes."""
+    """What may still be made of a file: a short pickle can use one long vector many times."""
 
     left: int
 
@@ -211,7 +211,8 @@ def _reduce(stack: list[Any], budget: _Budget) -> None:
     elif name == "reconstruct":
         stack.append(_Array())
     elif name == "scalar":
-        (value,) = _numbers(*args, budget)
+        dtype, content = args
+        (value,) = _numbers(dtype, content, budget)
         stack.append(value)
     else:
         raise TypeError(f"a call of {name}")

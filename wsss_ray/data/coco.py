@@ -36,7 +36,8 @@ class _Part:
         if self.masks is None:
             return Item(picture.name, picture.tags, str(path), None, size, picture.digest)
         mask = self.masks / f"{picture.name}.png"
-        missing = f"data.{self.side}_masks: {shown(str(mask), 1000)} is missing ({where}); every image needs one, or set it to null to draw them"
+        mend = "every image needs one, or set it to null to draw them"
+        missing = f"data.{self.side}_masks: {shown(str(mask), 1000)} is missing ({where}); {mend}"
         return Item(picture.name, picture.tags, str(path), str(mask), size + _size(mask, missing))
 
 
@@ -185,7 +186,8 @@ def _listed(file: Instances, path: Path, field: str) -> Iterator[tuple[CocoImage
         found = (file.find(word) for text in (line, line.split()[0]) for word in _spellings(text))
         picture = next((picture for picture in found if picture is not None), None)
         if picture is None:
-            raise ValueError(f"{path}:{number}: image {shown(repr(line.split()[0]))} is not in {file.path}; expected a file's name or an id")
+            image = shown(repr(line.split()[0]))
+            raise ValueError(f"{path}:{number}: image {image} is not in {file.path}; expected a file's name or an id")
         yield picture, f"{path}:{number}"
 
 

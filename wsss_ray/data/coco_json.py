@@ -255,7 +255,7 @@ def _whole(record: Any, name: str, where: str, *, least: int | None = None) -> i
 
 def _text(record: Any, name: str, where: str) -> str:
     value = _of(record, name, where)
-    if not isinstance(value, str) or not value.strip() or not value.isascii() and _SURROGATE.search(value):
+    if not isinstance(value, str) or not value.strip() or (not value.isascii() and _SURROGATE.search(value)):
         raise ValueError(f"{where}.{name} is {_short(value)}; expected a name")
     return value
 

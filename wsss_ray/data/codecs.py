@@ -17,6 +17,7 @@ from PIL.PngImagePlugin import PngImageFile
 
 from wsss_ray.core.errors import in_one_line, shown
 from wsss_ray.core.values import Axis, Maps
+from wsss_ray.data.strips import STRIP, strips
 
 DAMAGED = (
     OSError,
@@ -91,7 +92,12 @@ def decode_rgb(data: bytes) -> NDArray[np.uint8]:
     reader = PngImageFile if data.startswith(b"\x89PNG") else JpegImageFile
     try:
         image = _sized(reader(io.BytesIO(data)), MOST_PIXELS)
-        return np.array(image if image.mode == "RGB" else image.convert("RGB"), dtype=np.uint8)
+        if image.width * image.height <= STRIP:
+            return np.array(image.convert("RGB"), dtype=np.uint8)
+        rgb_HWC = np.empty((image.height, image.width, 3), np.uint8)
+        for rows, strip in strips(image):
+            rgb_HWC[rows] = np.asarray(strip.convert("RGB"))
+        return rgb_HWC
     except DAMAGED as error:
         raise _damaged(error) from error
 

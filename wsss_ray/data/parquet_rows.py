@@ -1,4 +1,4 @@
-"""Read a Parquet file of anyone's row by row. A few kilobytes of it can stand for terabytes of names, so sizes are checked first."""
+"""Read the rows of a Parquet file from anyone. A few kilobytes can stand for terabytes of names: sizes are checked first."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Convert large images strip by strip: what is made of each pixel for a while, such as 64-bit numbers, then takes little memory."""
+"""Convert large images strip by strip, so that what is made of each pixel for a while takes little memory."""
 
 from __future__ import annotations
 

@@ -174,7 +174,8 @@ class Voc(Source):
             try:
                 names = tuple(known.words(entry.image_id, path, lambda data: read_annotation(data, path, drop_difficult=drop)))
             except OSError as err:
-                raise ValueError(f"{entry.where}: no tags in the list, and annotation {shown(path, 1000)}: {err.strerror}") from err
+                annotation = shown(path, 1000)
+                raise ValueError(f"{entry.where}: no tags in the list, and annotation {annotation}: {err.strerror}") from err
             if names not in same:
                 same[names] = indices(names, classes, path)
             return same[names]
@@ -189,7 +190,8 @@ class Voc(Source):
 
         def look_up(entry: Entry) -> tuple[int, ...]:
             if entry.image_id not in table and split != "val":
-                raise ValueError(f"{entry.where}: image {shown(entry.image_id)} has no tags in {path}; add them, or remove this line")
+                image = shown(entry.image_id)
+                raise ValueError(f"{entry.where}: image {image} has no tags in {path}; add them, or remove this line")
             return _fit(table.get(entry.image_id, ()), classes, f"data.tags: {path}: {entry.image_id}")
 
         return look_up
@@ -247,7 +249,8 @@ def _entry(line: str, where: str) -> Entry:
     is_path = path.suffix.lower() in _SUFFIXES
     mask = rest[0].lstrip("/") if is_path and len(rest) == 1 and rest[0].lower().endswith(".png") else None
     if rest and tags is None and mask is None:
-        raise ValueError(f"{where}: {shown(repr(line))} is not understood; expected `id`, `id 0 14` or `/folder/image.jpg /folder/mask.png`")
+        forms = "`id`, `id 0 14` or `/folder/image.jpg /folder/mask.png`"
+        raise ValueError(f"{where}: {shown(repr(line))} is not understood; expected {forms}")
     return Entry(path.stem, where, head.lstrip("/"), mask, tags) if is_path else Entry(head, where, tags=tags)
 
 
