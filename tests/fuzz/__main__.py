@@ -60,12 +60,10 @@ def _search(readers: dict[str, Reader], options: argparse.Namespace, folder: Pat
                 inputs += _try(reader, reader.input(recipe), folders[name], f"{name} --input {number}", found, ends[name])
         first += _AT_A_TIME
     for name, counts in ends.items():
-        print(
-            f"{name:20} {counts.total():8} inputs, {counts['value']:8} read, {counts['refused']:8} refused, {counts['found']} findings"
-        )
-    print(
-        f"{inputs} inputs in {time.monotonic() - began:.0f} s, up to number {first}; {found.total()} findings of {len(found)} kinds"
-    )
+        read = f"{counts['value']:8} read, {counts['refused']:8} refused, {counts['found']} findings"
+        print(f"{name:20} {counts.total():8} inputs, {read}")
+    print(f"{inputs} inputs in {time.monotonic() - began:.0f} s, up to number {first}")
+    print(f"{found.total()} findings of {len(found)} kinds")
     return int(bool(found))
 
 

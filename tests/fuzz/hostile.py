@@ -161,7 +161,7 @@ def _grown() -> tuple[bytes, ...]:
     text = b"X" + struct.pack("<I", 100_000) + b"\1" * 100_000 + b"q\0"
     made = b"R(K\1J\xa0\x86\1\0\x85cnumpy\ndtype\nU\2u1K\0K\1\x87R\x89h\0tb"
     array = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\0\x85U\1b\x87" + made
-    keys = [b"J" + struct.pack("<i", key) for key in range(1, 20_000)]
+    keys = [b"J" + struct.pack("<i", key) for key in range(1, 3_000)]
     arrays = b"\x80\x02}(K\0" + text + b"".join(key + array for key in keys) + b"u."
     lists = b"\x80\x02}(K\0](" + b"K\1" * 50_000 + b"eq\0" + b"".join(key + b"h\0" for key in keys) + b"u."
     texts = b"\x80\x02}(K\0" + text + b"".join(key + b"c_codecs\nencode\nh\0U\6latin1\x86R" for key in keys) + b"u."
