@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, overload
 from wsss_ray.core.errors import shown
 from wsss_ray.data.flat import Texts
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _SPLITS = {
     **dict.fromkeys(("", "train", "training", "weak"), "weak"),
     **dict.fromkeys(("val", "valid", "validation"), "val"),
@@ -145,6 +146,8 @@ def check_classes(names: Sequence[str], where: str) -> tuple[str, ...]:
             raise ValueError(f"{where}: class {place} has no name; give it one")
         if name in names[:place]:
             raise ValueError(f"{where}: class {shown(repr(name))} is listed twice; remove one")
+        if _SURROGATE.search(name):
+            raise ValueError(f"{where}: class {shown(repr(name))} is no text in UTF-8; correct its name")
         if name.strip("_").lower() == "background":
             raise ValueError(f"{where}: leave {name!r} out; background is label 0 by itself")
     return tuple(names)
