@@ -44,7 +44,8 @@ def test_strips_change_no_byte(monkeypatch, name):
 
 
 def test_strips_of_a_stored_image(monkeypatch):
-    for data in (saved(Image.fromarray(NOISE)), saved(Image.fromarray(NOISE), "JPEG"), saved(Image.fromarray(NOISE).convert("LA"))):
+    noise = Image.fromarray(NOISE)
+    for data in (saved(noise), saved(noise, "JPEG"), saved(noise.convert("LA"))):
         whole = codecs.decode_rgb(data)
         with monkeypatch.context() as patch:
             patch.setattr(strips, "STRIP", 100)

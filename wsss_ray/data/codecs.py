@@ -30,6 +30,7 @@ DAMAGED = (
     AttributeError,
     RuntimeError,
     MemoryError,
+    AssertionError,
     struct.error,
     zlib.error,
     Image.DecompressionBombError,

@@ -129,7 +129,8 @@ class Folder(Source):
         for name in self._scan().names:
             first, slash, _ = name.partition("/")
             if not slash:
-                raise ValueError(f"data.root: {shown(name, 300)} is not in a class folder; move it into one, or set data.tags to a table")
+                found = f"{shown(name, 300)} is not in a class folder"
+                raise ValueError(f"data.root: {found}; move it into one, or set data.tags to a table")
             yield TagRow(name, (first,), "weak")
 
     def _scan(self) -> FoundFiles:
