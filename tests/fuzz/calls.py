@@ -28,7 +28,7 @@ from wsss_ray.nets.weights import Weights, load_weights
 from wsss_ray.reporting.status import run_status, sweep_status
 from wsss_ray.storage.claims import Claims, read_claim
 from wsss_ray.storage.schemas import ARTIFACTS
-from wsss_ray.storage.shards import OpenShards, count_rows, read_rows, read_shard, shard_path
+from wsss_ray.storage.shards import count_rows, read_rows, read_shard, shard_path
 from wsss_ray.storage.store import RunStore
 
 MOST_PIXELS = 80_000_000
@@ -195,7 +195,7 @@ def as_shard(schema: str, data: bytes, folder: Path) -> object:
     rows = read_shard(store, _stage, 0, schema)
     count = count_rows(store, _stage, 0)
     columns = list(ARTIFACTS[schema].schema.names)
-    return rows, count, read_rows(store, _stage, 0, schema, range(min(count, 2)), columns[:1]), OpenShards(store, schema)
+    return rows, count, read_rows(store, _stage, 0, schema, range(min(count, 2)), columns[:1])
 
 
 def as_record(data: bytes, folder: Path) -> object:
