@@ -1,10 +1,10 @@
-"""Draw what trained jobs make of photographs: image, saliency, localization map, seeds and prediction, side by side.
+r"""Draw what trained jobs make of photographs: image, saliency, localization map, seeds and prediction, side by side.
 
-    python -m benchmarks.voc_animals.pictures OUT.png --store runs --photo dog=dog.jpg --photo cat=kitten.jpg \\
+    python -m benchmarks.voc_animals.pictures OUT.png --store runs --photo dog=dog.jpg --photo cat=kitten.jpg \
         --job "benchmarks/voc_animals/cam.yaml:CAM, saliency and CRF" --set data.root=...
 
-A photograph is given with its tag. It need not be one of the data set: nothing of the data set is drawn. Give --job (with a trial,
-if it has several) once for a row with everything, or several times for the maps, seeds and predictions of each.
+A photograph is given with its tag. It need not be one of the data set: nothing of the data set is drawn. Give --job (with a
+trial, if it has several) once for a row with everything, or several times for the maps, seeds and predictions of each.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from wsss_ray.core.component import LocalPath
+from wsss_ray.core.errors import shown
 from wsss_ray.core.rules import SaliencyNet
 from wsss_ray.data.coco_json import CocoImage, Instances, read_instances
 from wsss_ray.data.coco_masks import Crowd, draw_labels, pycocotools
@@ -32,11 +33,12 @@ class _Part:
 
     def item(self, picture: CocoImage, where: str) -> Item:
         path = self.images / picture.file_name
-        size = _size(path, f"data.{self.side}_images: {path} is missing ({where})")
+        size = _size(path, f"data.{self.side}_images: {shown(str(path), 1000)} is missing ({where})")
         if self.masks is None:
             return Item(picture.name, picture.tags, str(path), None, size, picture.digest)
         mask = self.masks / f"{picture.name}.png"
-        missing = f"data.{self.side}_masks: {mask} is missing ({where}); every image needs one, or set it to null to draw them"
+        mend = "every image needs one, or set it to null to draw them"
+        missing = f"data.{self.side}_masks: {shown(str(mask), 1000)} is missing ({where}); {mend}"
         return Item(picture.name, picture.tags, str(path), str(mask), size + _size(mask, missing))
 
 
@@ -185,7 +187,8 @@ def _listed(file: Instances, path: Path, field: str) -> Iterator[tuple[CocoImage
         found = (file.find(word) for text in (line, line.split()[0]) for word in _spellings(text))
         picture = next((picture for picture in found if picture is not None), None)
         if picture is None:
-            raise ValueError(f"{path}:{number}: image {line.split()[0]!r} is not in {file.path}; expected a file's name or an id")
+            image = shown(repr(line.split()[0]))
+            raise ValueError(f"{path}:{number}: image {image} is not in {file.path}; expected a file's name or an id")
         yield picture, f"{path}:{number}"
 
 
@@ -212,5 +215,5 @@ def _size(path: Path, missing: str) -> int:
     """Return the size of a file. If it is missing, raise ValueError with the text `missing`."""
     try:
         return path.stat().st_size
-    except OSError as err:
+    except (OSError, ValueError) as err:  # ValueError: a NUL in the path
         raise ValueError(missing) from err

@@ -18,8 +18,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from wsss_ray.core.component import canonical
+from wsss_ray.core.errors import shown
 
 _LISTS = ("images", "annotations", "categories")
+_SURROGATE = re.compile("[\ud800-\udfff]")  # JSON may have half of a pair, which no text and no file's name can hold
 _SPACE = re.compile(r"[ \t\n\r]*")
 _BOM = "\xef\xbb\xbf"  # the byte order mark of UTF-8, read as Latin-1
 
@@ -67,7 +69,7 @@ class Instances:
         with self.path.open("rb") as file:
             for start, end in zip(picture.spans[::2], picture.spans[1::2], strict=True):
                 file.seek(start)
-                found.append(json.loads(file.read(end - start)))
+                found.append(json.loads(file.read(end - start).decode("latin-1")))  # as when it was read first
         return found
 
 
@@ -88,9 +90,9 @@ def read_instances(path: Path, name: str) -> Instances:
     except UnicodeDecodeError as err:
         raise ValueError(f"data.{name}: {path} is not UTF-8 text; save it as UTF-8") from err
     except (json.JSONDecodeError, RecursionError) as err:
-        raise ValueError(f"data.{name}: {path}: not JSON: {err}") from err
+        raise ValueError(f"data.{name}: {path}: not JSON: {shown(str(err), 200)}") from err
     except ValueError as err:
-        raise ValueError(f"data.{name}: {path}: {err}") from err
+        raise ValueError(f"data.{name}: {path}: {shown(str(err), 1000)}") from err
 
 
 @dataclass
@@ -253,7 +255,7 @@ def _whole(record: Any, name: str, where: str, *, least: int | None = None) -> i
 
 def _text(record: Any, name: str, where: str) -> str:
     value = _of(record, name, where)
-    if not isinstance(value, str) or not value.strip():
+    if not isinstance(value, str) or not value.strip() or (not value.isascii() and _SURROGATE.search(value)):
         raise ValueError(f"{where}.{name} is {_short(value)}; expected a name")
     return value
 
@@ -265,5 +267,4 @@ def _check_known(name: str, used: Mapping[int, str], known: Mapping[int, Any], k
 
 
 def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:60]}..."
+    return shown(repr(value), 60)

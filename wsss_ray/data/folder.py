@@ -9,6 +9,7 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from wsss_ray.core.component import LocalPath, NotIdentity
+from wsss_ray.core.errors import shown
 from wsss_ray.core.rules import SaliencyNet
 from wsss_ray.data.flat import Places, in_order
 from wsss_ray.data.image_files import SUFFIXES, alike, bare, image_names, nfc, read_files
@@ -91,15 +92,15 @@ class Folder(Source):
             found = None if others is None else file_state(other)
             if split == "saliency":
                 if found is None:
-                    raise ValueError(f"data.saliency: {other} is missing; every image with tags needs a map")
+                    raise ValueError(f"data.saliency: {shown(other, 1000)} is missing; every image with tags needs a map")
                 yield Item(image_id, tags, other, None, found[0], changed=found[1])
                 continue
             if split == "val" and others is not None and found is None:
-                raise ValueError(f"{row.where}: mask {other} is missing; every validation image needs one")
+                raise ValueError(f"{row.where}: mask {shown(other, 1000)} is missing; every validation image needs one")
             path = f"{root}/{name}"
             state = file_state(path)
             if state is None:
-                raise ValueError(f"{row.where}: image {path} is gone; restore it, or remove its row")
+                raise ValueError(f"{row.where}: image {shown(path, 1000)} is gone; restore it, or remove its row")
             size, changed = state
             first, masked = first or image_id, masked or found is not None
             if found is None:
@@ -131,7 +132,8 @@ class Folder(Source):
         for name in self._scan().names:
             first, slash, _ = name.partition("/")
             if not slash:
-                raise ValueError(f"data.root: {name} is not in a class folder; move it into one, or set data.tags to a table")
+                found = f"{shown(name, 300)} is not in a class folder"
+                raise ValueError(f"data.root: {found}; move it into one, or set data.tags to a table")
             yield TagRow(name, (first,), "weak")
 
     def _scan(self) -> FoundFiles:
@@ -179,7 +181,8 @@ def _find(row: TagRow, files: FoundFiles, root: str) -> str:
     if not named or row.image != bare(row.image):
         near = next((name for name in files.names if alike(name) == alike(row.image)), None)
         remedy = f"did you mean {near!r}?" if near is not None else f"add it or remove the row; formats: {' '.join(SUFFIXES)}"
-        raise ValueError(f"{row.where}: image {row.image!r} is not in {root}; {remedy}")
+        raise ValueError(f"{row.where}: image {shown(repr(row.image), 300)} is not in {root}; {remedy}")
     if len(named) > 1:
-        raise ValueError(f"{row.where}: image {row.image!r} may be {' or '.join(sorted(named))}; give the extension")
+        several = shown(" or ".join(sorted(named)), 500)
+        raise ValueError(f"{row.where}: image {shown(repr(row.image), 300)} may be {several}; give the extension")
     return named[0]

@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import Field, field_validator
 
 from wsss_ray.core.component import Component, LocalPath, NotIdentity, canonical
+from wsss_ray.core.errors import shown
 from wsss_ray.core.rules import SaliencyNet
 from wsss_ray.data.flat import Places
 
@@ -25,7 +26,7 @@ T = TypeVar("T")
 Split = Literal["weak", "val", "strong", "saliency"]
 
 MAX_PIXELS = 80_000_000
-_ID = re.compile(r"[^/\\\x00-\x1f\x7f]+(/[^/\\\x00-\x1f\x7f]+)*")
+_ID = re.compile(r"[^/\\\x00-\x1f\x7f\ud800-\udfff]+(/[^/\\\x00-\x1f\x7f\ud800-\udfff]+)*")  # no names that are not UTF-8
 _DIGESTED = 1000  # items hashed at a time
 _looked_up: ContextVar[dict[Any, Any] | None] = ContextVar("looked_up", default=None)
 
@@ -247,11 +248,11 @@ def checked(source: Source, split: Split, num_classes: int) -> Iterator[Item]:
         if seen.add(image_id):  # or another id has the same hash
             both = [*islice((other.path for other in source.listed(split) if other.image_id == image_id), 2)]
             if len(both) > 1:
-                places = " and ".join(dict.fromkeys(map(str, both)))
-                raise ValueError(f"data: {split}: image {image_id!r} is listed twice ({places}); remove one, or rename its file")
+                where = f"{shown(repr(image_id))} is listed twice ({shown(' and '.join(dict.fromkeys(map(str, both))), 500)})"
+                raise ValueError(f"data: {split}: image {where}; remove one, or rename its file")
         if not _ID.fullmatch(image_id) or (".." in image_id and ".." in image_id.split("/")):
-            wrong = "it may hold no control character, backslash or '..'; rename the file"
-            raise ValueError(f"data: {split}: image id {image_id!r} is not usable: {wrong}")
+            wrong = "it must be UTF-8 and may hold no control character, backslash or '..'; rename the file"
+            raise ValueError(f"data: {split}: image id {shown(repr(image_id), 300)} is not usable: {wrong}")
         for tag in item.tags:
             if not 0 <= tag < num_classes:
                 raise ValueError(f"data: {split}: image {image_id}: tag is {tag}; allowed: 0 to {num_classes - 1}")
@@ -285,7 +286,7 @@ def file_state(path: str) -> tuple[int, float] | None:
     """Return the size of a file in bytes, and when it was last written in seconds since the epoch; None if it is missing."""
     try:
         state = os.stat(path)
-    except OSError:
+    except (OSError, ValueError):  # ValueError: a NUL in the path
         return None
     return (state.st_size, state.st_mtime) if stat.S_ISREG(state.st_mode) else None
 

@@ -13,9 +13,11 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple, overload
 
+from wsss_ray.core.errors import shown
 from wsss_ray.data.flat import Texts
 from wsss_ray.data.list_lines import of_line
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _SPLITS = {
     **dict.fromkeys(("", "train", "training", "weak"), "weak"),
     **dict.fromkeys(("val", "valid", "validation"), "val"),
@@ -46,7 +48,7 @@ class TagRow(NamedTuple):
     @property
     def where(self) -> str:
         """Return file and line, for messages."""
-        return self.file + self.place.format(line=self.line, image=self.image)
+        return self.file + self.place.format(line=self.line, image=shown(self.image))
 
 
 class TagRows(Sequence[TagRow]):
@@ -144,7 +146,9 @@ def check_classes(names: Sequence[str], where: str) -> tuple[str, ...]:
         if not name.strip():
             raise ValueError(f"{where}: class {place} has no name; give it one")
         if name in names[:place]:
-            raise ValueError(f"{where}: class {name!r} is listed twice; remove one")
+            raise ValueError(f"{where}: class {shown(repr(name))} is listed twice; remove one")
+        if _SURROGATE.search(name):
+            raise ValueError(f"{where}: class {shown(repr(name))} is no text in UTF-8; correct its name")
         if name.strip("_").lower() == "background":
             raise ValueError(f"{where}: leave {name!r} out; background is label 0 by itself")
     return tuple(names)
@@ -154,7 +158,7 @@ def indices(tags: Sequence[str], classes: Sequence[str], where: str) -> tuple[in
     """Convert class names to sorted 0-based indices. Raises ValueError that lists the allowed names."""
     for tag in tags:
         if tag not in classes:
-            raise ValueError(f"{where}: unknown class {tag!r}; allowed: {', '.join(classes)}")
+            raise ValueError(f"{where}: unknown class {shown(repr(tag))}; allowed: {shown(', '.join(classes), 1000)}")
     return tuple(sorted({classes.index(tag) for tag in tags}))
 
 
@@ -173,7 +177,7 @@ def read_tag_table(path: Path, field: str) -> Table:
         try:
             _append(rows, record, columns, line)
         except ValueError as err:
-            raise ValueError(f"{path}{place.format(line=line, image=record.get('image'))}: {err}") from err
+            raise ValueError(f"{path}{place.format(line=line, image=shown(str(record.get('image'))))}: {err}") from err
     if not rows:
         raise ValueError(f"data.{field}: {path} holds no images; list at least one")
     return Table(rows, tuple(sorted(rows.names | set(columns or ()))))
@@ -190,7 +194,8 @@ def _append(rows: TagRows, record: dict[str, Any], columns: Sequence[str], line:
     """Append a record of a file. Raises ValueError that does not say where it is."""
     image = record.get("image")
     if not isinstance(image, str) or not image.strip():
-        raise ValueError(f"no image is named; the column must be called 'image' (found: {', '.join(map(str, record))})")
+        found = shown(", ".join(map(str, record)), 300)
+        raise ValueError(f"no image is named; the column must be called 'image' (found: {found})")
     if columns and "tags" not in record:
         tags = tuple(name for name in columns if _bit(record.get(name), name))
     elif not columns and "tags" in record:
@@ -199,7 +204,7 @@ def _append(rows: TagRows, record: dict[str, Any], columns: Sequence[str], line:
         raise ValueError("no tags; give a column 'tags' (names with ; between), or one 0/1 column for every class")
     split = str(record.get("split") or "").strip().lower()
     if split not in _SPLITS:
-        raise ValueError(f"split is {split!r}; allowed: train, val, or test (which is left out)")
+        raise ValueError(f"split is {shown(repr(split))}; allowed: train, val, or test (which is left out)")
     rows.append(image.strip().replace("\\", "/").removeprefix("./"), tags, _SPLITS[split], line)
 
 
@@ -209,7 +214,7 @@ def _names(value: Any) -> tuple[str, ...]:
     if isinstance(value, str):
         return _split(value)
     if not isinstance(value, list) or not all(isinstance(part, str) for part in value):
-        raise ValueError(f"tags are {value!r}; expected names")
+        raise ValueError(f"tags are {shown(repr(value))}; expected names")
     return _different(value)
 
 
@@ -225,7 +230,7 @@ def _different(parts: list[str]) -> tuple[str, ...]:
 def _bit(value: Any, column: str) -> bool:
     bit = _BITS.get("" if value is None else str(value).strip().lower())
     if bit is None:
-        raise ValueError(f"column {column!r} holds {value!r}; expected 0 or 1")
+        raise ValueError(f"column {shown(repr(column))} holds {shown(repr(value))}; expected 0 or 1")
     return bit
 
 
@@ -247,7 +252,7 @@ def _csv_records(path: Path, field: str) -> Records:
                 raise ValueError(f"{path}:{reader.line_num}: {count} cells than the header has; {mend}")
             yield reader.line_num, record
     except csv.Error as err:
-        raise ValueError(f"{path}:{reader.line_num}: {err}") from err
+        raise ValueError(f"{path}:{reader.line_num}: {shown(str(err), 200)}") from err
 
 
 def _column(name: str) -> str:
@@ -270,24 +275,16 @@ def _from_json(path: Path, field: str) -> tuple[str, Records]:
 
 
 def _from_parquet(path: Path, field: str) -> tuple[str, Records]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+    from wsss_ray.data.parquet_rows import parquet_rows
 
-    from wsss_ray.storage.schemas import check_plain
-
-    try:
-        table = pq.read_table(path)
-        check_plain(table.schema, f"data.{field}: {path}")
-    except (pa.ArrowException, OSError) as err:
-        raise ValueError(f"data.{field}: {path} is not a readable Parquet file: {' '.join(str(err).split())[:200]}") from err
-    return " row {line}", enumerate(record for batch in table.to_batches(max_chunksize=1024) for record in batch.to_pylist())
+    return " row {line}", enumerate(parquet_rows(path, f"data.{field}: {path}"))
 
 
 def _parse(text: str, where: str) -> Any:
     try:
         return json.loads(text)
-    except json.JSONDecodeError as err:
-        raise ValueError(f"{where}: not JSON: {err}") from err
+    except (ValueError, RecursionError) as err:  # also for numbers of thousands of digits
+        raise ValueError(f"{where}: not JSON: {shown(str(err), 200)}") from err
 
 
 def _record(value: Any, where: str) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from xml.etree import ElementTree
 from pydantic import Field
 
 from wsss_ray.core.component import LocalPath, NotIdentity
+from wsss_ray.core.errors import shown
 from wsss_ray.core.rules import SaliencyNet
 from wsss_ray.data.cls_labels import read_cls_labels
 from wsss_ray.data.image_files import read_files
@@ -25,6 +26,7 @@ VOC_CLASSES = (
     *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
 )
 _MASKS = "SegmentationClassAug"
+_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]")
 _SUFFIXES = (".jpg", ".jpeg", ".png")
 
 Tagger = Callable[["Entry"], tuple[int, ...]]
@@ -174,7 +176,8 @@ class Voc(Source):
             try:
                 names = tuple(known.words(entry.image_id, path, lambda data: read_annotation(data, path, drop_difficult=drop)))
             except OSError as err:
-                raise ValueError(f"{entry.where}: no tags in the list, and annotation {path}: {err.strerror}") from err
+                annotation = shown(path, 1000)
+                raise ValueError(f"{entry.where}: no tags in the list, and annotation {annotation}: {err.strerror}") from err
             if names not in same:
                 same[names] = indices(names, classes, path)
             return same[names]
@@ -189,7 +192,8 @@ class Voc(Source):
 
         def look_up(entry: Entry) -> tuple[int, ...]:
             if entry.image_id not in table and split != "val":
-                raise ValueError(f"{entry.where}: image {entry.image_id} has no tags in {path}; add them, or remove this line")
+                image = shown(entry.image_id)
+                raise ValueError(f"{entry.where}: image {image} has no tags in {path}; add them, or remove this line")
             return _fit(table.get(entry.image_id, ()), classes, f"data.tags: {path}: {entry.image_id}")
 
         return look_up
@@ -215,7 +219,7 @@ def read_annotation(data: bytes, where: str, *, drop_difficult: bool = False) ->
     except _DocumentType as err:
         raise ValueError(f"{where}: a document type is not expected in an annotation; remove it") from err
     except (ElementTree.ParseError, LookupError, ValueError) as err:
-        raise ValueError(f"{where}: not XML: {err}") from err
+        raise ValueError(f"{where}: not XML: {shown(str(err), 200)}") from err
     objects = top.findall("object")
     easy = [found for found in objects if (found.findtext("difficult") or "0").strip() != "1"]
     kept = easy if drop_difficult and easy else objects
@@ -238,6 +242,8 @@ class _Plain(ElementTree.TreeBuilder):
 def _entry(line: str, where: str) -> Entry:
     """Parse a line in any of the three forms."""
     head, *rest = line.split()
+    if _CONTROL.search(line):
+        raise ValueError(f"{where}: {shown(repr(line))} holds a control character; save the list as text")
     if not rest and "/" not in head and "." not in head:
         return Entry(head, where)
     tags = tuple(sorted({int(word) for word in rest})) if rest and all(re.fullmatch(r"\d{1,6}", word) for word in rest) else None
@@ -245,7 +251,8 @@ def _entry(line: str, where: str) -> Entry:
     is_path = path.suffix.lower() in _SUFFIXES
     mask = rest[0].lstrip("/") if is_path and len(rest) == 1 and rest[0].lower().endswith(".png") else None
     if rest and tags is None and mask is None:
-        raise ValueError(f"{where}: {line!r} is not understood; expected `id`, `id 0 14` or `/folder/image.jpg /folder/mask.png`")
+        forms = "`id`, `id 0 14` or `/folder/image.jpg /folder/mask.png`"
+        raise ValueError(f"{where}: {shown(repr(line))} is not understood; expected {forms}")
     return Entry(path.stem, where, head.lstrip("/"), mask, tags) if is_path else Entry(head, where, tags=tags)
 
 
@@ -262,7 +269,7 @@ def _image(entry: Entry, root: str, folder: str) -> tuple[str, int, float]:
         state = file_state(path)
         if state is not None:
             return path, *state
-    raise ValueError(f"{entry.where}: image {paths[0]} is missing; add it, or remove this line")
+    raise ValueError(f"{entry.where}: image {shown(paths[0], 1000)} is missing; add it, or remove this line")
 
 
 def _mask(entry: Entry, root: str, folder: str | None) -> str:
