@@ -25,7 +25,7 @@ from wsss_ray.config.job import register
 from wsss_ray.core.contracts import Learner, Segmenter
 from wsss_ray.core.rules import Metric
 from wsss_ray.data.codecs import decode_gray
-from wsss_ray.engine.checkpoints import load_model
+from wsss_ray.engine.networks import load_model
 from wsss_ray.inference.trained import component_of, find_trained
 from wsss_ray.methods import methods
 from wsss_ray.methods.deeplab import DeeplabSegmenter

@@ -31,7 +31,8 @@ from wsss_ray.data.cls_labels import read_cls_labels
 from wsss_ray.data.folder import Folder
 from wsss_ray.data.source import Item, describe
 from wsss_ray.data.voc import Voc
-from wsss_ray.engine.checkpoints import load_checkpoint, load_model
+from wsss_ray.engine.checkpoints import load_checkpoint
+from wsss_ray.engine.networks import load_model
 from wsss_ray.nets.weights import Weights, load_weights
 from wsss_ray.storage.shards import read_shard, shard_path
 from wsss_ray.storage.store import RunStore

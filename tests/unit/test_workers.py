@@ -16,7 +16,7 @@ from tests.shapes import Shapes, tiny_job
 from wsss_ray.core.graph import Plan
 from wsss_ray.core.values import IGNORE
 from wsss_ray.data.codecs import decode_gray, decode_rgb
-from wsss_ray.engine.checkpoints import load_model
+from wsss_ray.engine.networks import load_model
 from wsss_ray.engine.records import StageError, check_unchanged, commit_shards
 from wsss_ray.engine.workers import worker_class
 from wsss_ray.ops.selection import closed_form

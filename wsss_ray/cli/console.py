@@ -183,6 +183,7 @@ def exit_on_stage_error(store: RunStore) -> Iterator[None]:
         >>> with exit_on_stage_error(store):
         ...     report = execute(job, plan, store, Display())
     """
+    from wsss_ray.core.errors import DamagedFile
     from wsss_ray.engine.records import StageError
 
     try:
@@ -192,6 +193,8 @@ def exit_on_stage_error(store: RunStore) -> Iterator[None]:
     except ConnectionError as error:
         refused = f"the cluster at {os.environ.get('RAY_ADDRESS')} refused the connection"
         fail(f"RAY_ADDRESS: {refused}: {str(error).strip().splitlines()[0]}. Check the versions and the token.")
+    except DamagedFile as error:
+        fail(str(error))
     except OSError as error:
         fail(f"store {store.uri}: {'cannot be read or written: ' if error.errno else ''}{error}")
     except KeyboardInterrupt:
@@ -212,11 +215,13 @@ def known_run(store: RunStore, run: str) -> dict[str, Any]:
         >>> [stage["name"] for stage in known_run(store, "pets")["stages"]][-1]
         'miou'
     """
+    from wsss_ray.storage.documents import RUN
+
     names = store.names(store.path("runs"))
     path = store.run_path(run, "run.json")
     if run not in names or not store.exists(path):
         fail(f"no run {run!r} in {store.uri}; `wsss-ray status --store {store.uri}` lists them")
-    about: dict[str, Any] = store.read_json(path)
+    about: dict[str, Any] = store.read_json(path, RUN)
     return about
 
 
@@ -231,7 +236,11 @@ def say_data(plan: Plan) -> None:
 
 def count_done(plan: Plan, store: RunStore) -> int:
     """Count the stages of a plan that are done."""
-    return sum(map(store.is_done, plan))
+    from wsss_ray.storage.finished import Finished
+
+    finished = Finished(store)
+    finished.look_at(plan)
+    return sum(map(finished.is_done, plan))
 
 
 def score_table(scores: list[tuple[str, Any]]) -> None:

@@ -162,10 +162,12 @@ def _submit_here(loaded: LoadedJob, store: str | None, until: Until) -> None:
     display.say(f"{job.name}: {len(plan.stages)} stages, {count_done(plan, run_store)} done, store {run_store.uri}")
     say_data(plan)
     from wsss_ray.runners.execute import execute
+    from wsss_ray.storage.finished import Finished
 
     with exit_on_stage_error(run_store):
         report = execute(job, plan, run_store, display)
-    records = {stage.id: record for stage in plan if (record := run_store.record(stage)) is not None}
+    finished = Finished(run_store)
+    records = {stage.id: record for stage in plan if (record := finished.record(stage)) is not None}
     score_table([(stage.name, records[stage.id]) for stage in plan if stage.kind == "evaluate" and stage.id in records])
     for line in doubts(plan.stages, records):
         typer.echo(f"warning: {line}")

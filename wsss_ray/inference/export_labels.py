@@ -23,7 +23,9 @@ from wsss_ray.data.codecs import decode_gray
 from wsss_ray.data.label_files import file_of_image, write_classes, write_voc
 from wsss_ray.data.source import MAX_PIXELS
 from wsss_ray.storage.atomic import replacing
-from wsss_ray.storage.shards import list_shards, open_shard
+from wsss_ray.storage.finished import Finished
+from wsss_ray.storage.parquet import damage_named
+from wsss_ray.storage.shards import digests_of, list_shards, open_shard, shard_path
 from wsss_ray.storage.store import RunStore
 
 if TYPE_CHECKING:
@@ -92,6 +94,9 @@ def find_labels(store: RunStore, run: Mapping[str, Any], stage: str | None = Non
         why = "the run has no such stage" if not known else "it is not done" if undone else "it has no label maps"
         raise ValueError(f"stage {name!r}: {why}; stages with label maps: {', '.join(found) or 'none yet'}")
     record = found[name]
+    damage = Finished(store).own(record["id"]).damage
+    if damage is not None:
+        raise ValueError(f"stage {name!r}: {damage}")
     data = store.record_by_id(dict(record["inputs"])["data"])
     if data is None:
         raise ValueError(f"stage {name!r}: the store has no record of the data that it was made from; submit the job again")
@@ -105,13 +110,17 @@ def read_labels(store: RunStore, maps: LabelMaps) -> Iterator[tuple[str, LabelAr
     """Yield every image id with its label map (H, W), or with None if it has none, in the order of the data.
 
     Raises:
+        DamagedFile: if a shard is damaged.
         ValueError: if a label map cannot be read, or holds other labels than those of the classes.
     """
+    digests = digests_of(store, maps)
     for shard in list_shards(store, maps):
-        file = open_shard(store, maps, shard, maps.schema)
+        file = open_shard(store, maps, shard, maps.schema, digests=digests)
         try:
-            for batch in file.iter_batches(batch_size=8, columns=["image_id", maps.column]):
-                for row in batch.to_pylist():
+            for group in range(file.num_row_groups):
+                with damage_named(shard_path(store, maps, shard)):
+                    rows = file.read_row_group(group, columns=["image_id", maps.column]).to_pylist()
+                for row in rows:
                     data = row[maps.column]
                     yield row["image_id"], None if data is None else _decode(data, maps, row["image_id"])
         finally:

@@ -17,6 +17,7 @@ from wsss_ray.data.source import Source
 from wsss_ray.engine.records import versions
 from wsss_ray.inference.trained import Trained, job_yaml
 from wsss_ray.storage.atomic import replacing
+from wsss_ray.storage.finished import StageId
 from wsss_ray.storage.shards import read_all
 from wsss_ray.storage.store import RunStore
 
@@ -87,17 +88,10 @@ def _learnt(roles: Counter[str]) -> list[str]:
 def _tags(store: RunStore, stage_id: str) -> Counter[int]:
     """Count the images of each tag. Empty if the images are no longer in the store."""
     try:
-        found = read_all(store, _Stage(stage_id), "images", columns=["tags"])["tags"]
+        found = read_all(store, StageId(stage_id), "images", columns=["tags"])["tags"]
     except (OSError, ValueError):
         return Counter()
     return Counter(tag for tags in found.to_pylist() for tag in tags)
-
-
-class _Stage:
-    """A stage of which only the id is known."""
-
-    def __init__(self, stage_id: str) -> None:
-        self.id = stage_id
 
 
 def job_without_paths(store: RunStore, run: str) -> str:

@@ -24,6 +24,9 @@ from wsss_ray.core.method import Method
 from wsss_ray.core.rules import Metric
 from wsss_ray.data.source import MAX_PIXELS
 from wsss_ray.methods.common.segmentation import MultiScale
+from wsss_ray.storage.documents import RUN
+from wsss_ray.storage.finished import Finished, StageId, compare
+from wsss_ray.storage.shards import digests_of
 from wsss_ray.storage.store import STAGE_ID, RunStore
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -64,13 +67,16 @@ class Trained:
     scored: Mapping[str, Any] | None = None
 
     def weights(self) -> bytes:
-        """Read the weights, as safetensors. Raises ValueError if they are missing."""
+        """Read the weights, as safetensors. Raises ValueError if they are missing, DamagedFile if they are damaged."""
         store = RunStore(self.place)
         try:
-            return store.read(store.path(self.file))
+            data = store.read(store.path(self.file))
         except FileNotFoundError as error:
             mend = "restore the file, or give a folder of export --format safetensors"
             raise ValueError(f"{self.title}: its weights are not there ({store.path(self.file)}); {mend}") from error
+        if self.file != WEIGHTS:  # an exported folder has no record
+            compare(digests_of(store, StageId(self.id)).get(WEIGHTS), data, store.path(self.file))
+        return data
 
     @property
     def title(self) -> str:
@@ -123,7 +129,7 @@ def _about(store: RunStore, run: str) -> dict[str, Any]:
         if _RUN.fullmatch(run) and store.exists(store.run_path(run, "sweep.json")):
             raise ValueError(f"run {run!r} is a sweep; give one of its trials: {store.run_path(run, 'trials.parquet')} has them")
         raise ValueError(f"no run {run!r} in {store.uri}; `wsss-ray status --store {store.uri}` lists them")
-    about: dict[str, Any] = store.read_json(path)
+    about: dict[str, Any] = store.read_json(path, RUN)
     return about
 
 
@@ -132,7 +138,7 @@ def _run_of_stage(store: RunStore, stage_id: str) -> dict[str, Any]:
     for name in store.names(store.path("runs")):
         path = store.run_path(name, "run.json")
         if store.exists(path):
-            about: dict[str, Any] = store.read_json(path)
+            about: dict[str, Any] = store.read_json(path, RUN)
             if stage_id in [stage["id"] for stage in about["stages"]]:
                 return about
     raise ValueError(f"no run in {store.uri} has the stage {stage_id}; `wsss-ray show RUN` prints the stages' ids")
@@ -142,11 +148,14 @@ def _of_run(store: RunStore, about: Mapping[str, Any], model: str | None) -> Tra
     run = about["name"]
     stages = {one["id"]: one for one in about["stages"]}
     found: dict[str, tuple[Mapping[str, Any], Segmenter]] = {}
-    missing = []
+    missing, finished = [], Finished(store)
     others = Learner.kinds().keys() - Segmenter.kinds().keys()
     for one in (one for one in stages.values() if one["kind"] == "train"):
         record = store.record_by_id(one["id"])
-        if record is None:
+        damage = finished.own(one["id"]).damage
+        if damage is not None and model in (None, one["name"], one["id"]):
+            raise ValueError(f"run {run!r}: model {one['name']!r}: {damage}")
+        if record is None or damage is not None:
             missing.append(one["name"])
         elif record["identity"]["component"]["kind"] not in others:
             found[one["id"]] = one, _component(Segmenter, record, f"run {run!r}: model {one['name']!r}")

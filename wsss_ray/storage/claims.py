@@ -24,13 +24,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from wsss_ray.core.errors import DamagedFile
 from wsss_ray.storage.atomic import TEMPORARY
+from wsss_ray.storage.documents import CLAIM, parse
+from wsss_ray.storage.finished import Finished
 from wsss_ray.storage.store import RunStore
 
 BEAT_S = 5.0
 STALE_S = 40.0
 _ABANDONED_S = 60.0  # age from which a temporary file counts as left by a killed process
 _POLL_S = 1.0
+_LARGEST_PID = 2**31
 _SETTLE_S = 0.5  # wait after writing a claim to an object store; the claim that was written last counts
 
 
@@ -103,16 +107,16 @@ class Claims:
 
     def remove_stale(self) -> None:
         """Remove claims on finished stages, left by holders that died after writing the record, and old temporary files."""
+        finished = Finished(self.store)
         for file_name in self.store.names(self.store.path("claims")):
             name = file_name.removesuffix(".json")
-            done = self.store.exists(self.store.path("stages", name, "record.json"))
-            if done and name not in self._held:
+            if name not in self._held and finished.state(name).is_done:
                 with suppress(FileNotFoundError):
                     self.store.delete(self._path(name))
         if self.store.is_local:
             for left in Path(self.store.path("claims")).glob(f"{TEMPORARY}*"):  # of processes killed inside `take`
                 with suppress(OSError):
-                    if time.time() - left.stat().st_mtime > _ABANDONED_S:
+                    if time.time() - left.lstat().st_mtime > _ABANDONED_S:
                         left.unlink()
 
     def _is_stale(self, name: str, data: bytes) -> bool:
@@ -149,7 +153,7 @@ class Claims:
             self.store.write(path, data)
             time.sleep(_SETTLE_S)
             return self._read(path) == data
-        self.store.fs.create_dir(path.rpartition("/")[0], recursive=True)
+        os.makedirs(os.path.dirname(self.store.guarded(path)), exist_ok=True)
         temporary = Path(f"{path.rpartition('/')[0]}/{TEMPORARY}{uuid.uuid4().hex}")
         try:
             temporary.write_bytes(data)
@@ -207,11 +211,11 @@ def read_claim(store: RunStore, name: str) -> Claim | None:
     The silence compares the clock of the file system with that of this machine.
     """
     path = _path(store, name)
-    info = store.fs.get_file_info(path)
-    if not info.is_file:
+    info = store.info(path)
+    if info is None:
         return None
     try:
-        return Claim(store.read_json(path), max(0.0, time.time() - info.mtime.timestamp()))
+        return Claim(store.read_json(path, CLAIM), max(0.0, time.time() - info.written))
     except OSError:  # the claim is being freed or written at this moment
         return None
 
@@ -223,14 +227,17 @@ def attempt() -> str:
 
 def is_dead(holder: dict[str, Any]) -> bool:
     """Return True if the process of a claim is known to be dead. Only the machine of that process can tell."""
-    return holder.get("machine") == _machine() and _started(holder["pid"]) not in (holder["started"], "unknown")
+    pid = holder.get("pid", 0)
+    if holder.get("machine") != _machine() or not 0 < pid < _LARGEST_PID:
+        return False
+    return _started(pid) not in (holder.get("started"), "unknown")
 
 
 def _holder(data: bytes) -> dict[str, Any]:
     """Parse the holder of a claim from the content of its file."""
     try:
-        found: dict[str, Any] = json.loads(data)
-    except ValueError:  # being written at this moment
+        found: dict[str, Any] = parse(data, "claim", CLAIM)
+    except DamagedFile:  # being written at this moment, or damaged: then it never beats, and is taken over
         found = {"attempt": "another"}
     return found
 

@@ -15,7 +15,8 @@ from wsss_ray.ops.confusion import scores
 from wsss_ray.reporting.report.markup import DASH, number
 from wsss_ray.reporting.report.page import Section, render
 from wsss_ray.reporting.report.sections import Facts
-from wsss_ray.storage.shards import list_shards, open_shard
+from wsss_ray.storage.parquet import damage_named
+from wsss_ray.storage.shards import list_shards, open_shard, shard_path
 
 _LABELS = 32  # rows of a matrix, at most: the labels with the most missed pixels
 _SHARDS = 1000  # of scores that are read to count images, at most: 100,000 images take a second
@@ -55,7 +56,8 @@ def _images(facts: Facts, stages: Sequence[Stage], labels: int) -> NDArray[np.in
     def count(shard: int) -> NDArray[np.int64]:
         file = open_shard(facts.store, made, shard, "scores")
         try:
-            cells = file.read(columns=["cells"])["cells"].to_pylist()  # to_numpy would import pandas
+            with damage_named(shard_path(facts.store, made, shard)):
+                cells = file.read(columns=["cells"])["cells"].to_pylist()  # to_numpy would import pandas
         finally:
             file.close()
         there = [np.unique(np.asarray(row, np.int64) // (labels + 1)) for row in cells if row]
