@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.local import job_of, run_plan, stage_named
+from tests.local import commit, job_of, recommit, run_plan, stage_named
 from tests.shapes import tiny_job
 from wsss_ray.cli import app
 from wsss_ray.data.codecs import decode_gray, encode_labels
@@ -20,6 +20,7 @@ from wsss_ray.data.folder import Folder
 from wsss_ray.data.images import normalise_mask
 from wsss_ray.data.voc import Voc
 from wsss_ray.inference.export_labels import export, find_labels, read_labels
+from wsss_ray.storage.documents import RUN
 from wsss_ray.storage.shards import list_shards, read_shard, shard_path, write_shard
 from wsss_ray.storage.store import RunStore
 
@@ -57,12 +58,12 @@ def small(tmp_path):
     del labels["weak/0001"]
     for shard in (0, 1):
         write_shard(store, seeds, shard, "seeds", rows[2 * shard : 2 * shard + 2])
-    store.commit(seeds, {"kind": "seed", "inputs": [[role, stage.id] for role, stage in seeds.inputs]})
+    commit(store, seeds)
     return store, plan, labels
 
 
 def run_json(store):
-    return store.read_json(store.run_path("tiny", "run.json"))
+    return store.read_json(store.run_path("tiny", "run.json"), RUN)
 
 
 def exported(store, out, form="voc"):
@@ -216,6 +217,7 @@ def tamper(store, plan, image_id, seed=None):
     good = encode_labels(np.zeros((4, 4), np.uint8))
     rows = [{"image_id": "weak/0000", "seed": good}, {"image_id": image_id, "seed": seed or good}]
     write_shard(store, seeds, 0, "seeds", rows)
+    recommit(store, seeds)
 
 
 @pytest.mark.parametrize(
@@ -277,8 +279,8 @@ def test_without_pycocotools(small, tmp_path, capsys, monkeypatch):
 def test_one_image_is_held_at_a_time(small):
     """Rows come as they are read: the first is there before the second shard is opened."""
     store, plan, labels = small
-    store.delete(shard_path(store, stage_named(plan, "seeds"), 1))
-    store.write(shard_path(store, stage_named(plan, "seeds"), 1), b"not Parquet")
+    path = Path(shard_path(store, stage_named(plan, "seeds"), 1))
+    path.write_bytes(bytes(path.stat().st_size))
     rows = read_labels(store, find_labels(store, run_json(store), "seeds"))
     image_id, label_HW = next(rows)
     np.testing.assert_array_equal(label_HW, labels[image_id])
@@ -290,9 +292,9 @@ def test_the_json_is_valid_with_names_of_any_script(tmp_path):
     begin(store, plan)
     data, seeds = (stage_named(plan, name) for name in ("images-weak", "seeds"))
     component = {"classes": ['猫 "cat"', "b", "c"], "source": {}}
-    store.commit(data, {"kind": "ingest", "identity": {"component": component}})
-    store.commit(seeds, {"kind": "seed", "inputs": [["data", data.id]]})
+    commit(store, data, identity={"component": component | {"kind": "split"}})
     write_shard(store, seeds, 0, "seeds", [{"image_id": 'ä/"x"', "seed": encode_labels(np.eye(3, dtype=np.uint8))}])
+    commit(store, seeds)
     found = json.loads(exported(store, tmp_path / "out", form="coco").path.read_text())
     assert found["images"] == [{"id": 1, "file_name": 'ä/"x"', "height": 3, "width": 3}]
     assert found["categories"][0] == {"id": 1, "name": '猫 "cat"'}

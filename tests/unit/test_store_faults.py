@@ -81,7 +81,7 @@ def test_what_killed_writers_left_is_swept_when_the_stage_is_done(tmp_path):
     ]
     for path in left:
         path.write_bytes(b"half")
-    store.commit(STAGE, {})
+    store.commit(STAGE, {"kind": "seed", "inputs": [], "counts": {"shards": 1}})
     assert [path.exists() for path in left] == [False, False, False, True], "y is not done"
     assert store.exists(store.path("stages", "x", "shards", "part-00000.parquet"))
     assert store.remove_unfinished(STAGE) == 0

@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.local import job_of, run_plan, run_stage, stage_named
+from tests.local import job_of, recommit, run_plan, run_stage, stage_named
 from tests.shapes import Shapes, tiny_job
 from wsss_ray.core.graph import Plan
 from wsss_ray.core.values import IGNORE
 from wsss_ray.data.codecs import decode_gray, decode_rgb
 from wsss_ray.engine.networks import load_model
-from wsss_ray.engine.records import StageError, check_unchanged, commit_shards
+from wsss_ray.engine.records import StageError, commit_shards
+from wsss_ray.engine.unchanged import check_unchanged
 from wsss_ray.engine.workers import worker_class
 from wsss_ray.ops.selection import closed_form
 from wsss_ray.storage.shards import list_shards, read_all, read_shard, shard_path, write_shard
@@ -48,6 +49,7 @@ def test_what_fails_in_a_stage_is_recorded_and_keeps_its_row(tmp_path, monkeypat
     seeds, maps = stage_named(plan, "seeds"), stage_named(plan, "maps")
     rows = read_shard(store, maps, 1, "maps")
     write_shard(store, maps, 1, "maps", [row | {"peak": b"short"} if k == 2 else row for k, row in enumerate(rows)])
+    recommit(store, maps)
     run_stage(store, seeds)
     record = store.record(seeds)
     assert record["counts"] == {"images": 24, "errors": 1, "shards": 3}

@@ -159,7 +159,7 @@ def _mismatch_of_record(record: dict[str, Any]) -> str:
         return "its digest differs"
     if any(len(pair) != 2 for pair in record["inputs"]):
         return "inputs: is not a list of pairs"
-    counts = ("images", "steps", "errors") if record["kind"] == "train" else ("images", "errors", "shards")
+    counts = ("steps", "errors") if record["kind"] == "train" else ("images", "errors", "shards")
     for field in ("started", "finished"):
         try:
             datetime.fromisoformat(record[field])

@@ -126,18 +126,18 @@ class Finished:
         Args:
             stage_id: The id of the stage.
         """
-        left = [stage_id]
-        while left:  # inputs first; a loop, as records come from files and may name many
+        left, begun = [stage_id], set[str]()
+        while left:  # inputs first; a loop, as records come from files and may name many, in a circle too
             one = left[-1]
-            if one in self._states:
+            inputs = inputs_of(self.own(one).record or {})
+            missing = [source for source in inputs if source not in self._states and source not in begun]
+            if one in self._states or one in begun or not missing:
                 left.pop()
-                continue
-            own = self.own(one)
-            inputs = inputs_of(own.record) if own.record is not None else []
-            missing = [source for source in inputs if source not in self._states and source not in left]
-            left += missing
-            if not missing:
-                self._states[left.pop()] = self._with_inputs(one, own, inputs)
+                if one not in self._states:
+                    self._states[one] = self._with_inputs(one, self.own(one), inputs)
+            else:
+                begun.add(one)
+                left += missing
         return self._states[stage_id]
 
     def look_at(self, stages: Iterable[Identified]) -> None:
@@ -211,7 +211,7 @@ def compare(known: FileDigest | None, data: bytes, path: str) -> None:
 
 def inputs_of(record: Mapping[str, Any]) -> list[str]:
     """Return the ids of a record's inputs, each once."""
-    return list(dict.fromkeys(stage_id for _, stage_id in record["inputs"]))
+    return list(dict.fromkeys(stage_id for _, stage_id in record.get("inputs", ())))
 
 
 def files_of(record: Mapping[str, Any]) -> list[FileDigest]:

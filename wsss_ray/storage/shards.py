@@ -66,6 +66,11 @@ def present_shards(store: RunStore, stage: Identified, folder: str = "shards") -
     return sorted(int(found[1]) for name in names if (found := _SHARD.fullmatch(name)))
 
 
+def readable_shards(store: RunStore, stage: Identified, folder: str = "shards") -> list[int]:
+    """List the shards of `list_shards` that exist, for a reader that says elsewhere which are lost. The errors are the same."""
+    return sorted(set(list_shards(store, stage, folder)) & set(present_shards(store, stage, folder)))
+
+
 def digests_of(store: RunStore, stage: Identified) -> dict[str, FileDigest]:
     """Return the digests of a finished stage's files, by their path in its folder. Empty for records of older versions."""
     return {one.name: one for one in files_of(store.record(stage) or {})}

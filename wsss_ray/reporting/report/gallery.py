@@ -21,7 +21,7 @@ from wsss_ray.reporting.report.choice import Place, choose
 from wsss_ray.reporting.report.markup import whole
 from wsss_ray.reporting.report.page import Section, render
 from wsss_ray.reporting.report.thresholds import Rule
-from wsss_ray.storage.shards import list_shards, read_rows, shard_path
+from wsss_ray.storage.shards import read_rows, readable_shards, shard_path
 from wsss_ray.storage.store import RunStore
 
 _BUDGET = 2_200_000  # characters of all cards and maps together; more only for a gallery of many images
@@ -164,7 +164,7 @@ def _aligned(
 ) -> list[tuple[dict[str, Any], GalleryImage]]:
     """Pair the rows of a stage with the images. The shards of all stages are aligned, so the places are the same."""
     pairs = []
-    for shard in sorted({row.shard for row in rows.values()} & set(list_shards(store, stage))):
+    for shard in sorted({row.shard for row in rows.values()} & set(readable_shards(store, stage))):
         here = [row for row in rows.values() if row.shard == shard]
         for given, row in zip(read_rows(store, stage, shard, schema, [row.place for row in here], columns), here, strict=True):
             if given["image_id"] != row.image_id:

@@ -18,7 +18,7 @@ from wsss_ray.reporting.report import charts
 from wsss_ray.reporting.report.markup import DASH, average, is_finite, significant, whole
 from wsss_ray.reporting.report.page import Section, render
 from wsss_ray.storage.finished import LOG, Finished
-from wsss_ray.storage.shards import list_shards, read_shard
+from wsss_ray.storage.shards import read_shard, readable_shards
 from wsss_ray.storage.store import RunStore
 
 _ERRORS = 100
@@ -185,7 +185,7 @@ def errors(facts: Facts) -> Section:
     """List the first hundred images that were left out, and why."""
     found: list[tuple[Stage, Mapping[str, Any]]] = []
     for stage in (stage for stage in facts.plan if stage.id not in facts.damage):
-        for shard in list_shards(facts.store, stage, "errors"):
+        for shard in readable_shards(facts.store, stage, "errors"):
             if len(found) >= _ERRORS:
                 break
             found += [(stage, error) for error in read_shard(facts.store, stage, shard, "errors", folder="errors")]
