@@ -202,14 +202,7 @@ def exit_on_stage_error(store: RunStore) -> Iterator[None]:
 
 
 def known_run(store: RunStore, run: str) -> dict[str, Any]:
-    """Return the content of a run's `run.json`.
-
-    Args:
-        store: The store of the run.
-        run: Name of the run.
-
-    Raises:
-        SystemExit: if the store has no such run.
+    """Return the content of a run's `run.json`. Exit if the store has no such run.
 
     Example:
         >>> [stage["name"] for stage in known_run(store, "pets")["stages"]][-1]

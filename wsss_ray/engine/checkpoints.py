@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import pickle
 import re
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -73,7 +74,7 @@ def take_checkpoint(
     """
     buffer = io.BytesIO()
     state = {"step": step, "net": net.state_dict(), "optimizer": optimizer.state_dict(), "labels": labels or {}}
-    torch.save(state, buffer)
+    torch.save(_plain(state), buffer)
 
     def commit() -> None:
         sha256, path = seal(buffer), _checkpoint_path(store, stage, step)
@@ -87,6 +88,18 @@ def take_checkpoint(
                 store.delete(_checkpoint_path(store, stage, older))
 
     return commit
+
+
+def _plain(value: Any) -> Any:
+    """Rebuild a state so that equal states have equal bytes: pickle writes an object that occurs twice by a reference.
+
+    Texts that were read from an earlier checkpoint are other objects than those of the code, and dictionaries may be shared.
+    """
+    if isinstance(value, dict):
+        return {_plain(name): _plain(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_plain(one) for one in value)
+    return sys.intern(value) if type(value) is str else value
 
 
 def steps(store: RunStore, stage: Stage) -> list[int]:

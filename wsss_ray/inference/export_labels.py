@@ -23,7 +23,7 @@ from wsss_ray.data.codecs import decode_gray
 from wsss_ray.data.label_files import file_of_image, write_classes, write_voc
 from wsss_ray.data.source import MAX_PIXELS
 from wsss_ray.storage.atomic import replacing
-from wsss_ray.storage.finished import Finished
+from wsss_ray.storage.finished import missing_files
 from wsss_ray.storage.parquet import damage_named
 from wsss_ray.storage.shards import digests_of, list_shards, open_shard, shard_path
 from wsss_ray.storage.store import RunStore
@@ -94,7 +94,7 @@ def find_labels(store: RunStore, run: Mapping[str, Any], stage: str | None = Non
         why = "the run has no such stage" if not known else "it is not done" if undone else "it has no label maps"
         raise ValueError(f"stage {name!r}: {why}; stages with label maps: {', '.join(found) or 'none yet'}")
     record = found[name]
-    damage = Finished(store).own(record["id"]).damage
+    damage = missing_files(store, record["id"], record, below="shards/")
     if damage is not None:
         raise ValueError(f"stage {name!r}: {damage}")
     data = store.record_by_id(dict(record["inputs"])["data"])

@@ -25,7 +25,7 @@ from wsss_ray.core.rules import Metric
 from wsss_ray.data.source import MAX_PIXELS
 from wsss_ray.methods.common.segmentation import MultiScale
 from wsss_ray.storage.documents import RUN
-from wsss_ray.storage.finished import Finished, StageId, compare
+from wsss_ray.storage.finished import StageId, compare
 from wsss_ray.storage.shards import digests_of
 from wsss_ray.storage.store import STAGE_ID, RunStore
 
@@ -148,14 +148,11 @@ def _of_run(store: RunStore, about: Mapping[str, Any], model: str | None) -> Tra
     run = about["name"]
     stages = {one["id"]: one for one in about["stages"]}
     found: dict[str, tuple[Mapping[str, Any], Segmenter]] = {}
-    missing, finished = [], Finished(store)
+    missing = []
     others = Learner.kinds().keys() - Segmenter.kinds().keys()
     for one in (one for one in stages.values() if one["kind"] == "train"):
         record = store.record_by_id(one["id"])
-        damage = finished.own(one["id"]).damage
-        if damage is not None and model in (None, one["name"], one["id"]):
-            raise ValueError(f"run {run!r}: model {one['name']!r}: {damage}")
-        if record is None or damage is not None:
+        if record is None:
             missing.append(one["name"])
         elif record["identity"]["component"]["kind"] not in others:
             found[one["id"]] = one, _component(Segmenter, record, f"run {run!r}: model {one['name']!r}")

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 
 from wsss_ray.config.document import to_yaml
@@ -86,10 +87,12 @@ def execute(
 
 def begin_run(job: JobConfig, plan: Plan, store: RunStore) -> None:
     """Write `job.yaml` and `run.json` of a run before it starts."""
-    store.write(store.run_path(job.name, "job.yaml"), to_yaml(job.spec()).encode())
+    text = to_yaml(job.spec()).encode()
+    store.write(store.run_path(job.name, "job.yaml"), text)
     stages = [{"id": stage.id, "name": stage.name, "kind": stage.kind, "work": _work(stage)} for stage in plan]
     about = {
         "name": job.name,
+        "job": sha256(text).hexdigest(),
         "stages": stages,
         "submitted": time.time(),
         "attempt": attempt(),

@@ -122,7 +122,7 @@ class Claims:
     def _is_stale(self, name: str, data: bytes) -> bool:
         if is_dead(_holder(data)):
             return True
-        before, since = self._seen.get(name, (b"", 0.0))
+        before, since = self._seen.get(name, (None, 0.0))
         if before != data:
             self._seen[name] = (data, time.monotonic())
             return False

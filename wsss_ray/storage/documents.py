@@ -56,7 +56,9 @@ RECORD = Document(
 )
 _SCORES = {"miou": (float, None), "precision": (float, None), "recall": (float, None), "coverage": (float, None), "scored": int}
 _STAGE = {"id": str, "name": str, "kind": str, "work?": (int, None)}
-RUN = Document({"name": str, "stages": [_STAGE], "submitted?": float, "attempt?": _OPTIONAL_TEXT}, "Submit the job again.")
+RUN = Document(
+    {"name": str, "stages": [_STAGE], "submitted?": float, "attempt?": _OPTIONAL_TEXT, "job?": str}, "Submit the job again."
+)
 PROBE = Document({"submitted": float}, "Submit the job again.")  # of a run.json, as other machines see it
 SWEEP = Document({"total": int, "attempt?": _OPTIONAL_TEXT}, "Submit the sweep again.")
 TRIAL = Document(

@@ -173,7 +173,7 @@ def complete(store: RunStore, stage: Identified, record: Mapping[str, Any], know
         record: The record without these fields.
         known: Digests of files, by their path in the stage's folder. Files of another size, and those not named, are read.
     """
-    there = {name: size for name, size in store.sizes(store.stage_path(stage)).items() if _belongs(name, record)}
+    there = {name: size for name, size in store.sizes(store.stage_path(stage)).items() if is_ours(name, record)}
     unknown = [name for name, size in there.items() if name not in known or known[name].size != size]
     read = digests(store, stage, unknown)
     files = sorted(read.get(name) or known[name] for name in there)
@@ -185,12 +185,12 @@ def complete(store: RunStore, stage: Identified, record: Mapping[str, Any], know
     return digested(dict(record) | {"files": [asdict(one) for one in files], "made_from": made_from})
 
 
-def _belongs(name: str, record: Mapping[str, Any]) -> bool:
-    """Return True if a file is one of a stage's own: there are no shards beyond the number in its record."""
+def is_ours(name: str, record: Mapping[str, Any] | None = None) -> bool:
+    """Return True if a stage may have a file of this name: with a record, there are no shards beyond the number in it."""
     if not OURS.fullmatch(name):
         return False
     _, _, shard = name.partition("/part-")
-    return not shard or int(shard.partition(".")[0]) < record["counts"]["shards"]
+    return not shard or record is None or int(shard.partition(".")[0]) < record["counts"]["shards"]
 
 
 def digests(store: RunStore, stage: Identified, names: Iterable[str]) -> dict[str, FileDigest]:
@@ -252,20 +252,27 @@ def _own_state(store: RunStore, stage_id: str) -> StageState:
         if not store.exists(path):
             return StageState()
         record = parse(store.read(path), path, RECORD)
-        return StageState(record, _missing(store, stage_id, record))
+        return StageState(record, missing_files(store, stage_id, record))
     except FileNotFoundError:  # removed at this moment
         return StageState()
     except DamagedFile as error:
         return StageState(damage=str(error))
 
 
-def _missing(store: RunStore, stage_id: str, record: Mapping[str, Any]) -> str | None:
-    """Return which files of a record are not there with their size, in one line; None if all are."""
+def missing_files(store: RunStore, stage_id: str, record: Mapping[str, Any], *, below: str = "") -> str | None:
+    """Return which files of a record are not there with their size, in one line; None if all are.
+
+    Args:
+        store: The store of the stage.
+        stage_id: The id of the stage.
+        record: Its record.
+        below: Look only for files whose paths begin like this, such as `shards/`.
+    """
     folder = store.path("stages", stage_id)
     there = store.sizes(folder)
     if "files" in record:
         listed = needed(record, there)
-        found = [(one.name, there.get(one.name), one.size) for one in listed]
+        found = [(one.name, there.get(one.name), one.size) for one in listed if one.name.startswith(below)]
         differ = [(name, size, wanted) for name, size, wanted in found if size != wanted]
         wrong = [f"{name} {'is missing' if size is None else f'has {size} bytes, not {wanted}'}" for name, size, wanted in differ]
     elif record["kind"] == "train":

@@ -52,6 +52,14 @@ def files_below(folder: str) -> dict[str, int]:
     return found
 
 
+def links_below(folder: str) -> list[str]:
+    """Return the links below a local folder, by their paths there, sorted."""
+    found = []
+    for place, folders, files in os.walk(folder):
+        found += [os.path.relpath(os.path.join(place, name), folder) for name in (*folders, *files)]
+    return sorted(name for name in found if os.path.islink(os.path.join(folder, name)))
+
+
 def remove_folder(folder: str) -> None:
     """Delete a local folder and its content, if it exists. Links in it are removed and not followed."""
     with suppress(FileNotFoundError):

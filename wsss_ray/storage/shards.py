@@ -10,8 +10,10 @@ import io
 import math
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from wsss_ray.core.errors import DamagedFile
 from wsss_ray.storage.finished import FileDigest, compare, files_of
 from wsss_ray.storage.parquet import damage_named, parquet_file
 from wsss_ray.storage.store import Identified, RunStore
@@ -67,8 +69,11 @@ def present_shards(store: RunStore, stage: Identified, folder: str = "shards") -
 
 
 def readable_shards(store: RunStore, stage: Identified, folder: str = "shards") -> list[int]:
-    """List the shards of `list_shards` that exist, for a reader that says elsewhere which are lost. The errors are the same."""
-    return sorted(set(list_shards(store, stage, folder)) & set(present_shards(store, stage, folder)))
+    """List the shards of a stage that exist, for a reader that says elsewhere what is lost or damaged."""
+    there = present_shards(store, stage, folder)
+    with suppress(DamagedFile):
+        return sorted(set(list_shards(store, stage, folder)) & set(there))
+    return there
 
 
 def digests_of(store: RunStore, stage: Identified) -> dict[str, FileDigest]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
@@ -14,6 +15,7 @@ from wsss_ray.storage.sealed import problem_of
 from wsss_ray.storage.store import Identified, RunStore
 
 _READERS = 8
+_CHUNK = 1 << 20
 
 
 def examine(
@@ -32,19 +34,29 @@ def examine(
     """
     path = store.stage_path(stage, *name.split("/"))
     try:
-        data = store.read(path)
+        if known is None:
+            data = store.read(path)
+            return FileDigest.of(name, data), _unreadable(name, data, path)
+        found = _streamed(store, name, path)
     except FileNotFoundError:
         return None, "is missing"
-    found = FileDigest.of(name, data)
-    if known is None:
-        return found, _unreadable(name, data, path)
     if found.size != known.size:
         return found, f"has {found.size} bytes, not {known.size}"
     return found, None if found == known else "has other bytes than were written"
 
 
+def _streamed(store: RunStore, name: str, path: str) -> FileDigest:
+    """Return the digest of a file, which is not held in memory: checkpoints are large, and several are read at a time."""
+    digest, size = hashlib.sha256(), 0
+    with store.open(path) as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+            size += len(chunk)
+    return FileDigest(name, size, digest.hexdigest())
+
+
 def remove_damaged(
-    store: RunStore, stage: Identified, known: Mapping[str, FileDigest], *, each: Callable[[], None] = lambda: None
+    store: RunStore, stage: Identified, known: Mapping[str, FileDigest]
 ) -> tuple[dict[str, FileDigest], list[str]]:
     """Examine the files that an unfinished stage has, and delete those that are damaged. A log is cut at its first bad line.
 
@@ -52,7 +64,6 @@ def remove_damaged(
         store: The store of the stage.
         stage: The stage, on which this process has the claim. It has no record.
         known: Digests of the files, by their path in the stage's folder, as far as they are known.
-        each: Called after each file.
 
     Returns:
         The digests of the files that stay, by their path; and one line for each file that was damaged.
@@ -61,9 +72,7 @@ def remove_damaged(
     names = [name for name in sorted(store.sizes(folder)) if OURS.fullmatch(name)]
 
     def look(name: str) -> tuple[FileDigest | None, str | None]:
-        found = examine(store, stage, name, known.get(name))
-        each()
-        return found
+        return examine(store, stage, name, known.get(name))
 
     kept: dict[str, FileDigest] = {}
     with ThreadPoolExecutor(_READERS, thread_name_prefix="examine") as pool:
@@ -86,7 +95,7 @@ def _with_errors(name: str) -> str:
     return name.replace("errors/", "shards/") if name.startswith("errors/") else ""
 
 
-def reopen(store: RunStore, stage: Identified, state: StageState, *, each: Callable[[], None] = lambda: None) -> list[str]:
+def reopen(store: RunStore, stage: Identified, state: StageState) -> list[str]:
     """Make a stage that is not done, although it has a record, one that can be made: remove its record and what is damaged.
 
     If the stage was made from other inputs than there are now, all of its files go. The record goes first.
@@ -95,7 +104,6 @@ def reopen(store: RunStore, stage: Identified, state: StageState, *, each: Calla
         store: The store of the stage.
         stage: The stage, on which this process has the claim.
         state: Its state.
-        each: Called after each file.
 
     Returns:
         One line for each file that was damaged.
@@ -113,7 +121,7 @@ def reopen(store: RunStore, stage: Identified, state: StageState, *, each: Calla
     missing = sorted(set(known) - set(store.sizes(store.stage_path(stage))))
     lines = [f"{record}: is damaged. It is made again."] if state.record is None else []
     lines += [f"{store.stage_path(stage)}/{name}: is missing. It is made again." for name in missing]
-    return lines + remove_damaged(store, stage, known, each=each)[1]
+    return lines + remove_damaged(store, stage, known)[1]
 
 
 def cut_log(store: RunStore, stage: Identified) -> list[str]:
