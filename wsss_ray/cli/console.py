@@ -37,6 +37,7 @@ Model = Annotated[
 Until = Annotated[Literal["localize", "seed", "train"] | None, typer.Option(help="Stop after the last stage of this kind.")]
 
 INTERRUPTED = "interrupted; what was done is kept, submit again to go on"
+TERMINATED = "ended by SIGTERM; what was done is kept, submit again to go on"
 
 
 def load(job_file: Path, override: list[str] | None) -> LoadedJob:
@@ -177,17 +178,19 @@ def exit_on_stage_error(store: RunStore) -> Iterator[None]:
     """Exit with one clear message if a stage, the store or the cluster fails in this block, or if the user interrupts it.
 
     Raises:
-        SystemExit: with code 2 after a failure, 130 after an interrupt.
+        SystemExit: with code 2 after a failure, 130 after an interrupt, 143 after SIGTERM.
 
     Example:
         >>> with exit_on_stage_error(store):
         ...     report = execute(job, plan, store, Display())
     """
+    from wsss_ray.cli.signals import Ended, unwound_by_sigterm
     from wsss_ray.core.errors import DamagedFile
     from wsss_ray.engine.records import StageError
 
     try:
-        yield
+        with unwound_by_sigterm():
+            yield
     except StageError as error:
         fail(str(error))
     except ConnectionError as error:
@@ -199,6 +202,8 @@ def exit_on_stage_error(store: RunStore) -> Iterator[None]:
         fail(f"store {store.uri}: {'cannot be read or written: ' if error.errno else ''}{error}")
     except KeyboardInterrupt:
         fail(INTERRUPTED, code=130)
+    except Ended as end:
+        fail(TERMINATED, code=int(end.code or 0))
 
 
 def known_run(store: RunStore, run: str) -> dict[str, Any]:
@@ -237,10 +242,7 @@ def count_done(plan: Plan, store: RunStore) -> int:
 
 
 def score_table(scores: list[tuple[str, Any]]) -> None:
-    """Print a table of scores.
-
-    Args:
-        scores: Names and records of evaluate stages. Without any, nothing is printed.
+    """Print a table of scores, from names and records of evaluate stages. Without any, nothing is printed.
 
     Example:
         >>> score_table([(stage.name, store.record(stage)) for stage in plan if stage.kind == "evaluate"])
