@@ -20,6 +20,7 @@ from wsss_ray.config.document import JobError, parse_document
 from wsss_ray.config.job import register
 from wsss_ray.core.component import Component
 from wsss_ray.core.contracts import Learner, Segmenter
+from wsss_ray.core.errors import DamagedFile
 from wsss_ray.core.method import Method
 from wsss_ray.core.rules import Metric
 from wsss_ray.data.source import MAX_PIXELS
@@ -67,15 +68,17 @@ class Trained:
     scored: Mapping[str, Any] | None = None
 
     def weights(self) -> bytes:
-        """Read the weights, as safetensors. Raises ValueError if they are missing, DamagedFile if they are damaged."""
+        """Read the weights, as safetensors. Raises ValueError if they are missing or damaged."""
         store = RunStore(self.place)
+        path, mend = store.path(self.file), "restore the file, or give a folder of export --format safetensors"
         try:
-            data = store.read(store.path(self.file))
+            data = store.read(path)
+            if self.file != WEIGHTS:  # an exported folder has no record
+                compare(digests_of(store, StageId(self.id)).get(WEIGHTS), data, path)
         except FileNotFoundError as error:
-            mend = "restore the file, or give a folder of export --format safetensors"
-            raise ValueError(f"{self.title}: its weights are not there ({store.path(self.file)}); {mend}") from error
-        if self.file != WEIGHTS:  # an exported folder has no record
-            compare(digests_of(store, StageId(self.id)).get(WEIGHTS), data, store.path(self.file))
+            raise ValueError(f"{self.title}: its weights are not there ({path}); {mend}") from error
+        except DamagedFile as error:
+            raise ValueError(f"{self.title}: {error}") from error
         return data
 
     @property
