@@ -151,8 +151,7 @@ def _of_run(store: RunStore, about: Mapping[str, Any], model: str | None) -> Tra
     run = about["name"]
     stages = {one["id"]: one for one in about["stages"]}
     found: dict[str, tuple[Mapping[str, Any], Segmenter]] = {}
-    missing = []
-    others = Learner.kinds().keys() - Segmenter.kinds().keys()
+    missing, others = list[str](), Learner.kinds().keys() - Segmenter.kinds().keys()
     for one in (one for one in stages.values() if one["kind"] == "train"):
         record = store.record_by_id(one["id"])
         if record is None:
@@ -170,8 +169,7 @@ def _of_run(store: RunStore, about: Mapping[str, Any], model: str | None) -> Tra
     record = store.record_by_id(stage_id)
     data = store.record_by_id(dict(record["inputs"])["data"]) if record else None
     if data is None:
-        lost = f"the store has no record of the data of {one['name']}, which names the classes"
-        raise ValueError(f"run {run!r}: {lost}; submit the job again")
+        raise ValueError(f"run {run!r}: the store has no record of {one['name']}'s data, which names the classes; submit the job again")
     split = data["identity"]["component"]
     metric, scored = _metric(store, run, stages, stage_id)
     return Trained(
