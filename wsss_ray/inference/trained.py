@@ -169,7 +169,7 @@ def _of_run(store: RunStore, about: Mapping[str, Any], model: str | None) -> Tra
     record = store.record_by_id(stage_id)
     data = store.record_by_id(dict(record["inputs"])["data"]) if record else None
     if data is None:
-        raise ValueError(f"run {run!r}: the store has no record of {one['name']}'s data, which has the classes; submit the job again")
+        raise ValueError(f"run {run!r}: the store has no record of {one['name']}'s data, with the classes; submit the job again")
     split = data["identity"]["component"]
     metric, scored = _metric(store, run, stages, stage_id)
     return Trained(

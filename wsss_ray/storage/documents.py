@@ -15,6 +15,7 @@ from typing import Any
 
 from wsss_ray.core.errors import DamagedFile
 
+_FILE = ("name", "size", "sha256")
 _DEEPEST = 64  # levels of lists and objects: ours have a dozen, and more would end Python's recursion elsewhere
 _OPTIONAL_TEXT = (str, None)
 _NUMBER = (int, float)
@@ -34,7 +35,6 @@ class Document:
 
 
 _COUNTS = {"errors?": int, "images?": int, "steps?": int, "shards?": int, "*": int}
-_FILES = [{"name": str, "size": int, "sha256": str}]
 RECORD = Document(
     {
         "id?": str,
@@ -48,7 +48,7 @@ RECORD = Document(
         "counts": _COUNTS,
         "metrics": {},
         "versions?": {"*": str},
-        "files?": _FILES,
+        "files?": list,
         "made_from?": {"*": str},
         "digest?": str,
     },
@@ -157,8 +157,11 @@ def _is_deep(value: Any) -> bool:
 
 def _mismatch_of_record(record: dict[str, Any]) -> str:
     """Return what is wrong with the parts of a record that depend on each other."""
-    if "files" in record and record.get("digest") != _digest(record):
-        return "its digest differs"
+    if "files" in record:
+        if not all(isinstance(one, dict) and tuple(map(type, map(one.get, _FILE))) == (str, int, str) for one in record["files"]):
+            return "files: is not a list of names, sizes and digests"  # checked here, because there may be many
+        if record.get("digest") != _digest(record):
+            return "its digest differs"
     if any(len(pair) != 2 for pair in record["inputs"]):
         return "inputs: is not a list of pairs"
     counts = ("steps", "errors") if record["kind"] == "train" else ("images", "errors", "shards")
@@ -200,4 +203,4 @@ def _mismatch(value: Any, shape: Any, where: str) -> str:
     return next((wrong for name in others if (wrong := _mismatch(value[name], shape["*"], f"{where}.{name}".lstrip(".")))), "")
 
 
-_NAMES = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
+_NAMES = {str: "text", int: "a whole number", float: "a number", bool: "true or false", list: "a list"}

@@ -104,6 +104,7 @@ class Finished:
         self.store = store
         self._own: dict[str, StageState] = {}
         self._states: dict[str, StageState] = {}
+        self._contents: dict[str, str | None] = {}
 
     def is_done(self, stage: Identified) -> bool:
         """Return True if a stage is done."""
@@ -148,6 +149,11 @@ class Finished:
         with ThreadPoolExecutor(_READERS, thread_name_prefix="records") as pool:
             self._own |= dict(zip(left, pool.map(lambda one: _own_state(self.store, one), left), strict=True))
 
+    def _content(self, stage_id: str, state: StageState) -> str | None:
+        if stage_id not in self._contents:
+            self._contents[stage_id] = content_of(state.record or {})
+        return self._contents[stage_id]
+
     def _with_inputs(self, stage_id: str, own: StageState, inputs: Sequence[str]) -> StageState:
         if own.record is None:
             return own
@@ -158,7 +164,7 @@ class Finished:
                 continue  # deleted as a whole
             if not state.is_done:
                 return replace(own, waits=f"{folder}: reads {source}, which is not done.")
-            content = content_of(state.record or {})
+            content = self._content(source, state)
             if content is not None and made_from.get(source, content) != content:
                 own = replace(own, stale=f"{folder}: was made from another {source} than the one that is there.")
         return own
@@ -237,8 +243,8 @@ def content_of(record: Mapping[str, Any]) -> str | None:
     """
     if "files" not in record:
         return None
-    read = sorted(one for one in files_of(record) if one.name == WEIGHTS or one.name.startswith("shards/"))
-    return hashlib.sha256("".join(f"{one.name} {one.sha256}\n" for one in read).encode()).hexdigest()
+    read = [(one["name"], one["sha256"]) for one in record["files"] if one["name"] == WEIGHTS or one["name"].startswith("shards/")]
+    return hashlib.sha256("".join(f"{name} {sha256}\n" for name, sha256 in sorted(read)).encode()).hexdigest()
 
 
 def strangers(names: Iterable[str]) -> list[str]:
