@@ -243,8 +243,9 @@ def content_of(record: Mapping[str, Any]) -> str | None:
     """
     if "files" not in record:
         return None
-    read = [(one["name"], one["sha256"]) for one in record["files"] if one["name"] == WEIGHTS or one["name"].startswith("shards/")]
-    return hashlib.sha256("".join(f"{name} {sha256}\n" for name, sha256 in sorted(read)).encode()).hexdigest()
+    files = ((one["name"], one["sha256"]) for one in record["files"])
+    read = sorted((name, sha256) for name, sha256 in files if name == WEIGHTS or name.startswith("shards/"))
+    return hashlib.sha256("".join(f"{name} {sha256}\n" for name, sha256 in read).encode()).hexdigest()
 
 
 def strangers(names: Iterable[str]) -> list[str]:
