@@ -407,6 +407,12 @@ STORE = [
         ("runs/linked: is a link, and a store follows none",),
         linked("runs/runs/linked"),
     ),
+    Mistake(
+        "a job that was changed in the store",
+        "resume pets",
+        ("runs/pets/job.yaml: is not the job that was submitted", "Submit the job's own file"),
+        lambda root: (root / "runs/runs/pets/job.yaml").write_text(JOB),
+    ),
     Mistake("a bit of a model changed", "verify pets", ("1 of its files or stages are damaged", "--repair"), flipped_model),
     Mistake(
         "a checkpoint cut off",

@@ -15,7 +15,7 @@ from wsss_ray.reporting.progress import Display
 from wsss_ray.runners.execute import execute
 from wsss_ray.storage.verify import Verification
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 
 def test_a_submit_mends_what_is_damaged_and_makes_nothing_else(ray_session, tmp_path):

@@ -239,3 +239,23 @@ def test_strangers_are_left_alone(run):
     assert all(path.exists() for path in strange)
     os.rename(part(store, stage), part(store, stage, "shards/part-00000.parquet.bak"))
     assert not store.is_done(stage)
+
+
+def test_a_record_of_another_stage_is_none(run):
+    store, plan = run
+    one, other = stage_named(plan, "relabel"), stage_named(plan, "seeds")
+    part(store, one, "record.json").write_bytes(part(store, other, "record.json").read_bytes())
+    assert f"is the record of {other.id}" in Finished(store).state(one.id).damage
+    before = files_of(store)
+    assert mend(store, plan)[1] == ["relabel"]
+    assert files_of(store) == before
+
+
+def test_records_in_a_circle_are_made_again(run):
+    store, plan = run
+    seeds, quality = stage_named(plan, "seeds"), stage_named(plan, "seed_quality")
+    recommit(store, seeds, inputs=[["data", quality.id], ["maps", seeds.id]])
+    assert not store.is_done(seeds)
+    assert "seeds" in mend(store, plan)[1]
+    assert all(map(store.is_done, plan))
+    assert store.record(seeds)["inputs"] == [[role, stage.id] for role, stage in seeds.inputs]

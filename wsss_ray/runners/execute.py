@@ -133,7 +133,8 @@ def pending(plan: Plan, store: RunStore) -> list[list[Stage]]:
     groups: list[list[Stage]] = []
     finished = Finished(store)
     finished.look_at(plan)
-    for stage in plan.missing(lambda stage: finished.is_done(stage) or finished.state(stage.id).waits is not None):
+    ready = plan.missing(lambda stage: finished.is_done(stage) or finished.state(stage.id).waits is not None)
+    for stage in ready or plan.missing(finished.is_done):  # a record may name inputs that no plan makes
         last = groups[-1] if groups else []
         if last and one_pipeline(last[-1], stage):
             last.append(stage)

@@ -259,6 +259,8 @@ def _own_state(store: RunStore, stage_id: str) -> StageState:
         if not store.exists(path):
             return StageState()
         record = parse(store.read(path), path, RECORD)
+        if record.get("id", stage_id) != stage_id:
+            return StageState(damage=f"{path}: is the record of {record['id']}. {RECORD.mend}")
         return StageState(record, missing_files(store, stage_id, record))
     except FileNotFoundError:  # removed at this moment
         return StageState()
