@@ -11,9 +11,10 @@ from tests.local import run_stage
 from wsss_ray.core.graph import Plan
 from wsss_ray.core.plan import Stage
 from wsss_ray.runners.execute import pending
+from wsss_ray.storage.begun import Begun
 from wsss_ray.storage.finished import Finished
 from wsss_ray.storage.store import RunStore
-from wsss_ray.storage.wholeness import remove_damaged, reopen
+from wsss_ray.storage.wholeness import reopen
 
 
 def copy_of(store: RunStore, folder: Path) -> RunStore:
@@ -55,7 +56,7 @@ def mend(store: RunStore, plan: Plan) -> tuple[list[str], list[str]]:
     while groups := pending(plan, store):
         for stage in groups[0]:
             said += reopen(store, stage, Finished(store).state(stage.id))
-            said += remove_damaged(store, stage, {})[1]
+            said += Begun(store, stage, [source.id for _, source in stage.inputs]).lines
             run_stage(store, stage)
             made.append(stage.name)
     return said, made

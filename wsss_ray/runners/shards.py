@@ -27,10 +27,10 @@ from wsss_ray.engine.shard_worker import data_split, needs_model
 from wsss_ray.engine.workers import worker_class
 from wsss_ray.reporting.progress import Display
 from wsss_ray.runners.causes import WorkerError
+from wsss_ray.storage.begun import Begun
 from wsss_ray.storage.finished import FileDigest
 from wsss_ray.storage.shards import present_shards
 from wsss_ray.storage.store import RunStore
-from wsss_ray.storage.wholeness import remove_damaged
 
 
 class ShardOperator:
@@ -65,10 +65,11 @@ class ShardOperator:
 
 def run_shards(store: RunStore, stages: Sequence[Stage], run: Execution, have: Resources, display: Display) -> None:
     """Run and commit stages of the same shards in one pipeline. Raises StageError, or Ray's own errors."""
-    known: dict[str, dict[str, FileDigest]] = {}
+    begun: dict[str, Begun] = {}
     for stage in stages:
-        known[stage.id], mended = remove_damaged(store, stage, {})
-        for line in mended:
+        sources = [source.id for _, source in stage.inputs]
+        begun[stage.id] = Begun(store, stage, sources, anew=any(one in begun and begun[one].anew for one in sources))
+        for line in begun[stage.id].lines:
             display.say(f"{stage.name:<16} {line}")
     todo = sorted({shard for stage in stages for shard in missing_shards(store, stage)})
     split = data_split(stages[0])
@@ -92,7 +93,7 @@ def run_shards(store: RunStore, stages: Sequence[Stage], run: Execution, have: R
                 ended[stage.id] = max(ended[stage.id], row[f"{stage.id}.ended"])
                 meters[stage.id].add(row[f"{stage.id}.images"])
                 made[stage.id][row["shard"]] = row[f"{stage.id}.images"]
-                known[stage.id] |= {one["name"]: FileDigest(**one) for one in json.loads(row[f"{stage.id}.files"])}
+                begun[stage.id].add([FileDigest(**one) for one in json.loads(row[f"{stage.id}.files"])])
         began = first
     for place, stage in enumerate(stages):
         commit_shards(
@@ -103,7 +104,7 @@ def run_shards(store: RunStore, stages: Sequence[Stage], run: Execution, have: R
             max_bad_fraction=run.max_bad_fraction,
             readers=stages[place + 1 :],
             made=made[stage.id],
-            known=known[stage.id],
+            known=begun[stage.id].known,
         )
         meters[stage.id].end()
 

@@ -36,8 +36,8 @@ from wsss_ray.engine.validation import Validation
 from wsss_ray.reporting.progress import Display, Meter
 from wsss_ray.runners.causes import WorkerError, own_log
 from wsss_ray.runners.cluster import in_a_thread, resources
+from wsss_ray.storage.begun import Begun
 from wsss_ray.storage.store import RunStore
-from wsss_ray.storage.wholeness import remove_damaged
 
 _PATIENCE_S = 600.0
 _PARALLEL = {"broadcast_buffers": False, "gradient_as_bucket_view": True}
@@ -88,7 +88,7 @@ def run_train(
             failure_config=FailureConfig(max_failures=run.max_failures, controller_failure_limit=limit),
         ),
     )
-    for line in remove_damaged(store, stage, {})[1]:
+    for line in Begun(store, stage, [source.id for _, source in stage.inputs]).lines:
         display.say(f"{stage.name:<16} {line}")
     total = learner.total_steps(record["counts"]["images"])
     started = time.time()

@@ -35,7 +35,8 @@ LOG = "metrics.jsonl"
 OURS = re.compile(rf"(shards|errors)/part-\d{{5,}}\.parquet|checkpoints/step-\d{{8,}}\.pt|{WEIGHTS}|{LOG}")
 """The files that a stage is made of, by their path in its folder. Files with other names are strangers, and left alone."""
 
-_NOTES = re.compile(r"(record|failure|unchanged)\.json|listing/part-\d{5,}\.parquet|(.*/)?\.tmp-[^/]*")
+BEGUN_NOTE = "begun.json"
+_NOTES = re.compile(r"(record|failure|unchanged|begun)\.json|listing/part-\d{5,}\.parquet|(.*/)?\.tmp-[^/]*")
 _MOST_NAMED = 3
 _READERS = 8
 

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from wsss_ray.storage.atomic import TEMPORARY, replacing
 from wsss_ray.storage.documents import RECORD, Document, parse, serialised
-from wsss_ray.storage.finished import FileDigest, Finished, complete
+from wsss_ray.storage.finished import BEGUN_NOTE, FileDigest, Finished, complete
 from wsss_ray.storage.inside import files_below, refuse_links, remove_folder, remove_temporary, sync_folders
 
 if TYPE_CHECKING:  # slow to import, and not needed to look for records in a local folder
@@ -265,6 +265,8 @@ class RunStore:
         if self.is_local:
             sync_folders(folder)
         self.write_json(f"{folder}/record.json", whole)
+        if self.exists(f"{folder}/{BEGUN_NOTE}"):
+            self.delete(f"{folder}/{BEGUN_NOTE}")
         self.remove_unfinished(stage)
 
     def record_by_id(self, stage_id: str) -> dict[str, Any] | None:

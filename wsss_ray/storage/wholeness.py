@@ -7,9 +7,10 @@ import json
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import asdict
 
 from wsss_ray.core.errors import DamagedFile
-from wsss_ray.storage.finished import LOG, OURS, WEIGHTS, FileDigest, StageState, files_of
+from wsss_ray.storage.finished import BEGUN_NOTE, LOG, OURS, WEIGHTS, FileDigest, StageState, files_of
 from wsss_ray.storage.parquet import damage_named
 from wsss_ray.storage.sealed import problem_of
 from wsss_ray.storage.store import Identified, RunStore
@@ -56,22 +57,32 @@ def _streamed(store: RunStore, name: str, path: str) -> FileDigest:
 
 
 def remove_damaged(
-    store: RunStore, stage: Identified, known: Mapping[str, FileDigest]
+    store: RunStore,
+    stage: Identified,
+    known: Mapping[str, FileDigest],
+    *,
+    trusted: Mapping[str, FileDigest] | None = None,
 ) -> tuple[dict[str, FileDigest], list[str]]:
     """Examine the files that an unfinished stage has, and delete those that are damaged. A log is cut at its first bad line.
 
     Args:
         store: The store of the stage.
         stage: The stage, on which this process has the claim. It has no record.
-        known: Digests of the files, by their path in the stage's folder, as far as they are known.
+        known: Digests of the files, by their path in the stage's folder, as far as they are known. They are compared.
+        trusted: Digests of shards that are not read if their size is right.
 
     Returns:
         The digests of the files that stay, by their path; and one line for each file that was damaged.
     """
     folder, lines = store.stage_path(stage), list[str]()
-    names = [name for name in sorted(store.sizes(folder)) if OURS.fullmatch(name)]
+    there = store.sizes(folder)
+    names = [name for name in sorted(there) if OURS.fullmatch(name)]
 
     def look(name: str) -> tuple[FileDigest | None, str | None]:
+        digest = (trusted or {}).get(name)
+        if digest is not None and name.endswith(".parquet"):  # checkpoints and logs may be written anew meanwhile
+            right = digest.size == there[name]
+            return digest, None if right else f"has {there[name]} bytes, not {digest.size}"
         return examine(store, stage, name, known.get(name))
 
     kept: dict[str, FileDigest] = {}
@@ -114,14 +125,24 @@ def reopen(store: RunStore, stage: Identified, state: StageState) -> list[str]:
     known = {one.name: one for one in files_of(state.record)} if state.record is not None else {}
     _delete(store, record)
     if state.stale is not None:
-        for name in store.sizes(store.stage_path(stage)):
-            if OURS.fullmatch(name):
-                _delete(store, store.stage_path(stage, *name.split("/")))
+        remove_all(store, stage)
         return [state.stale.rstrip(".") + ". It is made again."]
     missing = sorted(set(known) - set(store.sizes(store.stage_path(stage))))
     lines = [f"{record}: is damaged. It is made again."] if state.record is None else []
     lines += [f"{store.stage_path(stage)}/{name}: is missing. It is made again." for name in missing]
-    return lines + remove_damaged(store, stage, known)[1]
+    kept, damaged = remove_damaged(store, stage, known)
+    made_from = state.record.get("made_from", {}) if state.record is not None else {}
+    note = {"made_from": made_from, "files": [asdict(one) for one in kept.values()]}
+    store.write_json(store.stage_path(stage, BEGUN_NOTE), note)  # so that what was read now is not read again
+    return lines + damaged
+
+
+def remove_all(store: RunStore, stage: Identified) -> int:
+    """Delete all files that a stage is made of, and return their number. Strangers stay."""
+    names = [name for name in store.sizes(store.stage_path(stage)) if OURS.fullmatch(name)]
+    for name in names:
+        _delete(store, store.stage_path(stage, *name.split("/")))
+    return len(names)
 
 
 def cut_log(store: RunStore, stage: Identified) -> list[str]:
