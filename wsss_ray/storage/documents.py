@@ -15,6 +15,7 @@ from typing import Any
 
 from wsss_ray.core.errors import DamagedFile
 
+_OF_DIGESTS = {"files", "made_from", "digest"}  # fields that records of older versions lack
 _FILE = ("name", "size", "sha256")
 _DEEPEST = 64  # levels of lists and objects: ours have a dozen, and more would end Python's recursion elsewhere
 _OPTIONAL_TEXT = (str, None)
@@ -158,8 +159,9 @@ def _is_deep(value: Any) -> bool:
 
 def _mismatch_of_record(record: dict[str, Any]) -> str:
     """Return what is wrong with the parts of a record that depend on each other."""
-    if "files" in record:
-        if not all(isinstance(one, dict) and tuple(map(type, map(one.get, _FILE))) == (str, int, str) for one in record["files"]):
+    if not _OF_DIGESTS.isdisjoint(record):  # a changed bit may hide one of them
+        files = record.get("files", [])
+        if not all(isinstance(one, dict) and tuple(map(type, map(one.get, _FILE))) == (str, int, str) for one in files):
             return "files: is not a list of names, sizes and digests"  # checked here, because there may be many
         if record.get("digest") != _digest(record):
             return "its digest differs"
