@@ -25,9 +25,9 @@ from wsss_ray.core.contracts import Learner, OnlineSegmenter
 from wsss_ray.core.graph import Plan
 from wsss_ray.core.plan import Stage
 from wsss_ray.data.codecs import decode_gray, decode_maps
-from wsss_ray.engine.checkpoints import build_model
 from wsss_ray.engine.loader import ShardedImages, micro_batches
 from wsss_ray.engine.loop import fit
+from wsss_ray.engine.networks import build_model
 from wsss_ray.engine.online_labels import LabelMakers, OnlineBatches
 from wsss_ray.engine.shard_worker import needs_model
 from wsss_ray.engine.training import run_training

@@ -14,8 +14,8 @@ from tests.tiny import tiny_job_of, tiny_method
 from wsss_ray.core.contracts import Learner, OnlineSegmenter, Segmenter
 from wsss_ray.core.values import IGNORE
 from wsss_ray.data.codecs import decode_gray, decode_maps
-from wsss_ray.engine.checkpoints import build_model
 from wsss_ray.engine.loader import ShardedImages, micro_batches
+from wsss_ray.engine.networks import build_model
 from wsss_ray.methods import methods
 from wsss_ray.nets.modules import set_dropout_keys
 from wsss_ray.storage.shards import read_all

@@ -17,6 +17,7 @@ from wsss_ray.engine.records import StageError
 from wsss_ray.engine.workers import worker_class
 from wsss_ray.reporting.status import quality, run_status, sweep_status
 from wsss_ray.storage.claims import Claims
+from wsss_ray.storage.documents import CLAIM
 from wsss_ray.storage.shards import shard_path, write_shard
 from wsss_ray.storage.store import RunStore
 
@@ -56,7 +57,7 @@ def held(store, stage, attempt="attempt-7"):
     claims = Claims(store, attempt)
     assert claims.take(stage.id) is None
     path = store.path("claims", f"{stage.id}.json")
-    return path, store.read_json(path)["since"]
+    return path, store.read_json(path, CLAIM)["since"]
 
 
 def logged(store, stage, *lines):
@@ -95,7 +96,7 @@ def test_a_training_shows_its_maker_pace_and_time_left(halfway):
     logged(store, segmenter, (1, since - 2), (2, since - 1))
     assert run_status(store, "tiny").now.rate is None, "of an earlier attempt, perhaps on another machine"
 
-    claim = store.read_json(path)
+    claim = store.read_json(path, CLAIM)
     store.write_json(path, claim | {"pid": 2**22 + 1})
     dead = run_status(store, "tiny")
     assert dead.state == "interrupted", "its process is dead"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -162,10 +163,12 @@ def _submit_here(loaded: LoadedJob, store: str | None, until: Until) -> None:
     display.say(f"{job.name}: {len(plan.stages)} stages, {count_done(plan, run_store)} done, store {run_store.uri}")
     say_data(plan)
     from wsss_ray.runners.execute import execute
+    from wsss_ray.storage.finished import Finished
 
     with exit_on_stage_error(run_store):
         report = execute(job, plan, run_store, display)
-    records = {stage.id: record for stage in plan if (record := run_store.record(stage)) is not None}
+    finished = Finished(run_store)
+    records = {stage.id: record for stage in plan if (record := finished.record(stage)) is not None}
     score_table([(stage.name, records[stage.id]) for stage in plan if stage.kind == "evaluate" and stage.id in records])
     for line in doubts(plan.stages, records):
         typer.echo(f"warning: {line}")
@@ -179,11 +182,13 @@ def _resume_here(run: str, store: str, until: Until) -> None:
 
     run_store = open_store(store, must_exist=True)
     is_sweep = run in run_store.names(run_store.path("runs")) and run_store.exists(run_store.run_path(run, "sweep.json"))
-    if not is_sweep:
-        known_run(run_store, run)
+    known = None if is_sweep else known_run(run_store, run).get("job")
     path = run_store.run_path(run, "job.yaml")
+    text = run_store.read(path)
+    if known not in (None, sha256(text).hexdigest()):
+        fail(f"{path}: is not the job that was submitted. Submit the job's own file.")
     try:
-        loaded = parse_job(run_store.read(path), path)
+        loaded = parse_job(text, path)
     except JobError as error:
         fail(str(error))
     _submit_here(loaded, store, until)

@@ -42,7 +42,7 @@ class Item:
         mask: The mask file; None if there is none, or the source makes the mask.
         size: Number of bytes in both files. It is part of the data's identity.
         annotation: Digest of what the mask is drawn from, if it is drawn. It is part of the data's identity too.
-        changed: When the newer of the files was last written, in seconds since the epoch; 0 if the source did not look.
+        changed: When the newer of the files changed last, in seconds since the epoch; 0 if the source did not look.
     """
 
     image_id: str
@@ -283,12 +283,13 @@ def once(key: Any, look: Callable[[], T]) -> T:
 
 
 def file_state(path: str) -> tuple[int, float] | None:
-    """Return the size of a file in bytes, and when it was last written in seconds since the epoch; None if it is missing."""
+    """Return the size of a file in bytes, and when it changed last in seconds since the epoch; None if it is missing."""
     try:
         state = os.stat(path)
     except (OSError, ValueError):  # ValueError: a NUL in the path
         return None
-    return (state.st_size, state.st_mtime) if stat.S_ISREG(state.st_mode) else None
+    changed = max(state.st_mtime, state.st_ctime)  # a modification time may be set back, a change time not
+    return (state.st_size, changed) if stat.S_ISREG(state.st_mode) else None
 
 
 def expand(path: str) -> Path:

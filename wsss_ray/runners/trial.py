@@ -21,6 +21,7 @@ from wsss_ray.engine.records import StageError
 from wsss_ray.reporting.progress import Display, Meter
 from wsss_ray.runners.cluster import logs_of, prepare
 from wsss_ray.runners.execute import execute
+from wsss_ray.storage.finished import Finished
 from wsss_ray.storage.store import RunStore
 from wsss_ray.storage.trials import TrialRow, TrialState
 
@@ -202,7 +203,8 @@ def scores(plan: Plan, store: RunStore) -> dict[str, float]:
         >>> scores(plan, store)
         {'miou': 0.62}
     """
-    records = [(stage.name, store.record(stage)) for stage in plan if stage.kind == "evaluate"]
+    finished = Finished(store)
+    records = [(stage.name, finished.record(stage)) for stage in plan if stage.kind == "evaluate"]
     return {name: record["metrics"]["miou"] for name, record in records if record and record["metrics"]["miou"] is not None}
 
 
