@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from wsss_ray.data.image_files import SUFFIXES, bare, is_image_name, walk_folder
+from wsss_ray.data.image_files import SUFFIXES, bare, image_names
 
 _BAD = re.compile(r"[\\\x00-\x1f\x7f\ud800-\udfff]")
 
@@ -49,9 +49,9 @@ class InputImages:
 def list_images(patterns: Sequence[str], *, out: Path) -> InputImages:
     """List every image that the patterns name, once.
 
-    A folder names all images below it, except hidden ones and those below `out`. A pattern (`photos/**/*.jpg`) names the images
-    that match it. A file names itself, with any extension. Names are relative to the folder that all patterns have in common:
-    `photos` gives names below it, `a/x.jpg b/x.jpg` gives a/x and b/x.
+    A folder names all images below it and behind links in it, except hidden ones and those below `out`. A pattern
+    (`photos/**/*.jpg`) names the images that match it. A file names itself, with any extension. Names are relative to the folder
+    that all patterns have in common: `photos` gives names below it, `a/x.jpg b/x.jpg` gives a/x and b/x.
 
     Args:
         patterns: Files, folders and patterns.
@@ -107,9 +107,8 @@ def _expand(pattern: str, beyond: str) -> tuple[str, list[str]]:
 
 
 def _walk(folder: str, beyond: str) -> Iterator[str]:
-    for at, below, files in walk_folder(folder):
-        below[:] = [name for name in below if name[0] != "." and not _is_below(os.path.join(at, name), beyond)]
-        yield from (path for name in files if is_image_name(name) and os.path.isfile(path := os.path.join(at, name)))
+    """Yield the images below a folder, also behind links, but not those below `beyond`."""
+    return (os.path.join(folder, name) for name in image_names(folder, skip={os.path.realpath(beyond)}))
 
 
 def _is_image(path: str) -> bool:

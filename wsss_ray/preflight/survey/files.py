@@ -115,7 +115,7 @@ def _look(path: str, max_pixels: int) -> Look:
             header = read_header(file)
     except (OSError, ValueError) as error:
         return Look(num_bytes, broken=_said(error))
-    height, width = (header.width, header.height) if header.turned else (header.height, header.width)
+    height, width = header.upright
     broken = None
     if header.width * header.height > max_pixels:
         broken = f"more than {max_pixels} pixels (data.max_pixels)"

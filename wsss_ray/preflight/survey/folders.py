@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from wsss_ray.data.image_files import alike, bare, is_image_name, nfc, walk_folder
-from wsss_ray.data.tags import TagRow, read_tag_table
+from wsss_ray.data.image_files import UNREAD, alike, bare, nfc, walk
+from wsss_ray.data.tables import read_tag_table
+from wsss_ray.data.tags import TagRow
 from wsss_ray.preflight.survey.listing import FolderListing, ListedImage, inside
 
 TABLES = (".csv", ".json", ".jsonl", ".parquet")

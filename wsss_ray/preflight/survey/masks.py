@@ -72,7 +72,7 @@ def look_at_masks(pictures: Sequence[ListedImage], classes: Sequence[str]) -> Ma
         except (OSError, ValueError):
             continue  # `look_at` reports the image
         look.looked += 1
-        height, width = (header.width, header.height) if header.turned else (header.height, header.width)
+        height, width = header.upright
         try:
             png = normalise_mask(Path(picture.mask).read_bytes(), height=height, width=width, num_labels=_ANY)
         except (OSError, ValueError) as error:

@@ -8,7 +8,8 @@ from typing import Any
 
 from wsss_ray.data.coco_json import Instances, read_instances
 from wsss_ray.data.source import Item, Source
-from wsss_ray.data.voc import VOC_CLASSES, read_annotation
+from wsss_ray.data.voc import VOC_CLASSES
+from wsss_ray.data.voc_xml import read_annotation
 from wsss_ray.preflight.survey.listing import FolderListing, ListedImage, inside
 
 _TRAIN_LISTS = ("SegmentationAug/train_aug.txt", "Segmentation/train.txt", "Main/train.txt", "Main/trainval.txt")
