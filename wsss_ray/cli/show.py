@@ -25,6 +25,7 @@ from wsss_ray.cli.console import (
     score_table,
     table,
 )
+from wsss_ray.cli.own import Include, import_own
 from wsss_ray.cli.sweep import say_trials
 
 if TYPE_CHECKING:
@@ -32,13 +33,16 @@ if TYPE_CHECKING:
     from wsss_ray.core.method import Method
 
 
-def plan(job_file: JobFile, override: Override = None, store: StoreUri = None, until: Until = None) -> None:
+def plan(
+    job_file: JobFile, override: Override = None, store: StoreUri = None, until: Until = None, include: Include = None
+) -> None:
     """Show the stages of a job, done and missing.
 
     If the job has a sweep, shows its trials. Starts nothing.
     """
     from wsss_ray.storage.shards import list_shards
 
+    import_own(include)
     loaded = load(job_file, override)
     listed: Listed = {}
     _, stages, run_store = plan_here(loaded, store, until, listed)
@@ -57,13 +61,14 @@ def plan(job_file: JobFile, override: Override = None, store: StoreUri = None, u
     table(["stage", "kind", "id", "state", "reads"], rows)
 
 
-def validate(job_file: JobFile, override: Override = None) -> None:
+def validate(job_file: JobFile, override: Override = None, include: Include = None) -> None:
     """Check a job file and print it with every default.
 
     Does not read the data.
     """
     from wsss_ray.config.document import to_yaml
 
+    import_own(include)
     typer.echo(to_yaml(load(job_file, override).job.spec()), nl=False)
 
 

@@ -94,7 +94,7 @@ class Coco(Source):
     )
     train_masks: Annotated[str | None, LocalPath(below="root", unless=("none",))] = Field(
         default=None,
-        description="Folder of existing masks, <name>.png, such as SegmentationClass/train2014; null: draw them; none: tags only.",
+        description="Folder of existing masks, <name>.png, such as SegmentationClass/train2014; null: drawn; none: tags only.",
     )
     val_masks: Annotated[str | None, LocalPath(below="root")] = Field(
         default=None, description="Folder of the validation masks; null: draw them."

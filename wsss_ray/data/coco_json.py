@@ -170,7 +170,8 @@ def _read(path: Path, mtime_ns: int, size: int) -> Instances:
         if kind == "categories":
             names[number], above[number] = _text(record, "name", where), record.get("supercategory")
         else:
-            sizes[number] = clean(_text(record, "file_name", where)), _side(record, "height", where), _side(record, "width", where)
+            file_name = clean(_text(record, "file_name", where))
+            sizes[number] = file_name, _side(record, "height", where), _side(record, "width", where)
     _check_known("category_id", first, names, "categories")
     _check_known("image_id", {image_id: image.where for image_id, image in found.items()}, sizes, "images")
     pictures = _pictures(sizes, found)

@@ -44,8 +44,14 @@ def home(names: Iterable[str]) -> str:
     for name in names:
         if not _FOREIGN.match(name):
             return ""
-        common = name[: name.rfind("/") + 1] if common is None else os.path.commonprefix([common, name])
+        common = name[: name.rfind("/") + 1] if common is None else _shared(common, name)
     return common[: common.rfind("/") + 1] if common else ""
+
+
+def _shared(one: str, other: str) -> str:
+    """Return the letters that two texts begin with."""
+    end = next((place for place, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+    return one[:end]
 
 
 def relative(name: str, folder: str, other: str) -> str:
@@ -88,7 +94,7 @@ class FoundFiles:
         return named[0]
 
     def near(self, image: str) -> str | None:
-        """Return a file whose name differs only in folder, ending or case, or in zeros in front of a number; None if none does."""
+        """Return a file whose name differs only in folder, ending or case, or in leading zeros; None if none does."""
         key, number = alike(image), PurePosixPath(image).name.lstrip("0")
         alikes = (name for name in self.names if alike(name) == key)
         return next(alikes, None) or next(
@@ -150,7 +156,7 @@ def beside(folder: str, image_id: str, ending: str = ".png") -> tuple[str, tuple
     state = file_state(path)
     if state is None and not image_id.isascii():
         for form in ("NFC", "NFD"):
-            other = f"{folder}/{unicodedata.normalize(form, image_id)}{ending}"  # type: ignore[arg-type]
+            other = f"{folder}/{unicodedata.normalize(form, image_id)}{ending}"
             if (found := file_state(other)) is not None:
                 return other, found
     return path, state

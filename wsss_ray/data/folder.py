@@ -47,7 +47,7 @@ class Folder(Source):
     )
     strong: Annotated[str | None, LocalPath(unless=("masks",))] = Field(
         default=None,
-        description="Images whose masks are used for training: `masks` for all training images that have one, or a table of them.",
+        description="Images whose masks are used for training: `masks` for all training images with one, or a table.",
     )
 
     @model_validator(mode="after")
@@ -82,7 +82,9 @@ class Folder(Source):
 
     def has_masks(self, split: Split) -> bool:
         """Return True for val and strong, and for weak if any image has a mask."""
-        return split in ("val", "strong") or (split == "weak" and self.masks is not None and any(item.mask for item in self.listed("weak")))
+        if split == "weak":
+            return self.masks is not None and any(item.mask for item in self.listed("weak"))
+        return split != "saliency"
 
     def items(self, split: Split) -> list[Item]:
         """List a split in the order of its table, or sorted by name if subfolders are the tags."""

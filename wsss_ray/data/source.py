@@ -103,8 +103,8 @@ class Source(Component):
     )
     masks_on: Annotated[Literal["upright", "stored"], SinceThen()] = Field(
         default="upright",
-        description="Pixels on which masks and shapes are drawn, where EXIF turns an image: `upright` as viewers show it, `stored` "
-        "as the file holds it, so that masks are turned too.",
+        description="Pixels on which masks and shapes are drawn, where EXIF turns an image: `upright` as viewers show it, or "
+        "`stored` as the file holds it, so that masks are turned too.",
     )
 
     @classmethod

@@ -211,7 +211,7 @@ def _from_json(path: Path, field: str) -> tuple[str, Records]:
         if "images" in value and ("annotations" in value or "categories" in value):
             raise ValueError(f"{path}: is COCO's JSON and no table of tags; use kind: coco, or give its folder to init")
         if isinstance(value.get("image"), dict) or {"columns", "data"} <= set(value):
-            raise ValueError(f"{path}: has one entry for each column; write one for each image, as to_json(orient='records') does")
+            raise ValueError(f"{path}: has one entry for each column; write one for each image (orient='records')")
         return ": {image}", ((0, {"image": image, "tags": tags}) for image, tags in value.items())
     records = enumerate(value if isinstance(value, list) else [value])
     return "[{line}]", ((place, _record(record, f"{path}[{place}]")) for place, record in records)

@@ -114,10 +114,10 @@ def lines_of(path: Path, field: str) -> Iterator[str]:
 
 
 def numbered_lines(path: Path, field: str) -> Iterator[tuple[int, str]]:
-    """Yield (line number from 1, text) of each line of a list that is not empty.
+    r"""Yield (line number from 1, text) of each line of a list that is not empty.
 
-    `#` starts a comment at the start of a line, and between spaces. So `photo #1` and `C#` are names. At the start of a line, `\\#`
-    stands for `#`.
+    `#` starts a comment at the start of a line, and between spaces. So `photo #1` and `C#` are names. A name that begins with `#`
+    is written with a backslash before it, `\#1`.
     """
     lines = (line for some in lines_of(path, field) for line in some.splitlines())  # which knows more ends of lines
     for number, line in enumerate(lines, start=1):

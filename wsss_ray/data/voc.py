@@ -14,8 +14,8 @@ from wsss_ray.core.component import LocalPath, NotIdentity, SinceThen
 from wsss_ray.data.cls_labels import read_cls_labels
 from wsss_ray.data.finder import Finder, beside
 from wsss_ray.data.image_files import read_files
-from wsss_ray.data.remembered import Remembered
 from wsss_ray.data.lookup import expand, once
+from wsss_ray.data.remembered import Remembered
 from wsss_ray.data.source import Item, Raw, Source, Split
 from wsss_ray.data.tags import check_classes, indices, numbered_lines
 from wsss_ray.data.voc_lists import Entry, Lines
@@ -70,12 +70,12 @@ class Voc(Source):
     )
     classes: Annotated[tuple[str, ...] | None, NotIdentity()] = Field(
         default=None,
-        description="Class names in label order; null: classes.txt in root if it exists, else VOC's twenty. A part of the classes of "
-        "the set needs `labels`.",
+        description="Class names in label order; null: classes.txt in root if it exists, else VOC's twenty. A part of the "
+        "classes of the set needs `labels`.",
     )
     labels: Annotated[Literal["set"] | tuple[str, ...] | None, SinceThen()] = Field(
         default=None,
-        description="Names of the labels 1, 2, ... in masks and of the numbers in lists, where `classes` are a part of them, or in "
+        description="Names of the labels 1, 2, ... in masks and of the numbers in lists, if `classes` are a part of them, or in "
         "another order: the names, or `set` for those of classes.txt or VOC's twenty; null: `classes`.",
     )
 

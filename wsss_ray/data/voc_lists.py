@@ -27,8 +27,8 @@ class Entry:
 class Lines:
     """Parse lines of three forms: `id`, `id 0 14` with numbers of classes, and `/folder/image.jpg /folder/mask.png`.
 
-    Names may hold spaces, so a line may fit several forms. The form counts whose image exists. A line of one word has one form, so
-    that no file is looked up for it.
+    Names may hold spaces, so a line may fit several forms. The form counts whose image exists. A line of one word has one form,
+    so that no file is looked up for it.
 
     Args:
         root: The folder of the set, in which paths start.

@@ -1,6 +1,6 @@
 """Count the training images that were packed without a mask because theirs cannot be used. They keep their tags.
 
-    STORE/stages/<stage id>/notes/part-00000.parquet      image id, mask file (null if it is drawn), reason; only where there are any
+STORE/stages/<stage id>/notes/part-00000.parquet      image id, mask file (null if it is drawn), reason; only where there are any
 """
 
 from __future__ import annotations
