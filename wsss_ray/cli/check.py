@@ -146,7 +146,12 @@ def _warnings(found: list[Estimate], store: RunStore) -> list[str]:
 
 
 def _say_failed(job_file: Path, measures: list[Measure], images: int, allowed: float) -> None:
-    """Name the images that failed. Exit if so many failures would end the run."""
+    """Name the images that failed, or that lack a usable mask. Exit if so many failures would end the run."""
+    for measure in measures:
+        if measure.bare.first is not None:
+            what, reason = measure.bare.first
+            count = f"{measure.bare.count} of the images that were tried"
+            typer.echo(f"warning: {measure.stage.name}: {count} are packed without a mask, such as {what}: {reason}")
     failed = [one for measure in measures for one in measure.failed]
     for one in failed[:_ENOUGH]:
         typer.echo(f"warning: {one.what}: {one.reason} (stage {one.stage})")
