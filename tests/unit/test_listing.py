@@ -18,7 +18,7 @@ from tests.shapes import Shapes, tiny_job
 from wsss_ray.core.component import canonical
 from wsss_ray.core.plan import ingest
 from wsss_ray.data import folder as folder_module
-from wsss_ray.data import source as source_module
+from wsss_ray.data import lookup
 from wsss_ray.data.folder import Folder
 from wsss_ray.data.source import Item, Split, describe, stages_of
 from wsss_ray.data.voc import Voc
@@ -221,7 +221,7 @@ def test_a_table_is_read_once_and_a_folder_walked_once(tmp_path, monkeypatch):
     assert (len(read), len(walked)) == (1, 1)
     stages_of(source)
     assert (len(read), len(walked)) == (2, 2), "what a later command finds is what is there then"
-    assert source_module.once("key", lambda: 1) + source_module.once("key", lambda: 2) == 3
+    assert lookup.once("key", lambda: 1) + lookup.once("key", lambda: 2) == 3
 
 
 def test_data_that_is_done_is_listed_by_the_plan_alone(tmp_path):
@@ -248,7 +248,7 @@ def test_only_files_newer_than_the_ingest_are_read_again(tmp_path, monkeypatch):
     load = Folder.load
     monkeypatch.setattr(Folder, "load", lambda self, item: loaded.append(item.image_id) or load(self, item))
     for name, seconds in (("a", -100), ("b", 100)):
-        written = source_module.os.stat(tmp_path / "runs").st_mtime + seconds
+        written = os.stat(tmp_path / "runs").st_mtime + seconds
         os.utime(tmp_path / "images" / f"{name}.png", (written, written))
     check_unchanged(store, job_of(tiny_job(data=data)).plan().stages[0])
     assert loaded == ["b"], began

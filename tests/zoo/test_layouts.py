@@ -42,7 +42,7 @@ LAYOUTS = [
     ),
     Layout(
         sets.class_folders_by_split,
-        ("folders train, val or test", "masks     6", "6 for training, 6 for validation, as given", "6 in a test folder: test/cat"),
+        ("folders train, val or test", "masks     6", "6 for training, 6 for validation, as given", "6 in a test folder: test/"),
         "images-val: 6 images, 6 with masks; cat 3, dog 3",
         both({f"train/{kind}/{k}": kind for kind in sets.LABELS for k in range(3)}, masks=False),
         both({f"val/{kind}/{k}": kind for kind in sets.LABELS for k in range(3)}),
@@ -77,7 +77,7 @@ LAYOUTS = [
     ),
     Layout(
         sets.voc,
-        ("a set like Pascal VOC", "3 for training, 2 for validation, as given", "1 in no list that is used: VOC2012/JPEGImages/2007_0.jpg"),
+        ("a set like Pascal VOC", "3 for training, 2 for validation, as given", "1 in no list that is used: VOC2012/JPEGImages/"),
         "images-weak: 3 images, 3 with masks",
         both({"2007_1": "dog", "2007_2": "cat", "2007_0 1": "dog"}, labels=VOC),
         both({"2007_3": "dog", "2007_9": "cat"}, labels=VOC),

@@ -150,8 +150,8 @@ def _say_failed(job_file: Path, measures: list[Measure], images: int, allowed: f
     for measure in measures:
         if measure.bare.first is not None:
             what, reason = measure.bare.first
-            count = f"{measure.bare.count} of the images that were tried"
-            typer.echo(f"warning: {measure.stage.name}: {count} are packed without a mask, such as {what}: {reason}")
+            tried = f"{measure.bare.count} of the images that were tried"
+            typer.echo(f"warning: {measure.stage.name}: {tried} are packed without a mask, such as {what}: {reason}")
     failed = [one for measure in measures for one in measure.failed]
     for one in failed[:_ENOUGH]:
         typer.echo(f"warning: {one.what}: {one.reason} (stage {one.stage})")

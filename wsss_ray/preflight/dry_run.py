@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.error import URLError
 
 import pyarrow.parquet as pq
@@ -80,7 +80,7 @@ class Measure:
     num_bytes: float
     kept: float = 0.0
     failed: tuple[Failed, ...] = ()
-    bare: WithoutMask = WithoutMask()
+    bare: WithoutMask = field(default_factory=WithoutMask)
 
 
 def try_job(
@@ -174,7 +174,8 @@ def _try_shards(store: RunStore, stage: Stage, batch: int | None, *, gpu: bool) 
     each = sum(seconds for seconds, _ in timed) / max(1, sum(images for _, images in timed))
     start = max(0.0, times[0][0] - each * times[0][1])
     size = _artifact_bytes(store, stage)
-    return Measure(stage, each, 0.0, 0.0, start, peak.resident(), peak.on_gpu(), size, failed=tuple(errors), bare=without_mask(store, stage))
+    sizes = (peak.resident(), peak.on_gpu(), size)
+    return Measure(stage, each, 0.0, 0.0, start, *sizes, failed=tuple(errors), bare=without_mask(store, stage))
 
 
 def _commit_seconds(store: RunStore) -> float:
