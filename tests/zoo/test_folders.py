@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 
@@ -9,13 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.mistakes import JOB
-from tests.photos import call, class_folders, init, listed, mask, photo, with_masks
+from tests.photos import class_folders, init, listed, mask, photo, with_masks
 from tests.zoo.keeper import ingest, packed, tags
 from tests.zoo.sets import alternating, pictures
 from wsss_ray.config.job import load_job
 from wsss_ray.data.codecs import decode_gray, decode_rgb
-from wsss_ray.data.voc import VOC_CLASSES
+from wsss_ray.engine.records import StageError
 from wsss_ray.inference.inputs import list_images
 
 
@@ -137,6 +137,37 @@ def test_few_masks_are_offered_for_scores_and_for_training(tmp_path, masks, val,
         assert re.search(r"  strong: masks +# trained on the masks of \d+ images too; null: on tags alone", text)
 
 
+def test_masks_that_cannot_be_used_cost_no_image(tmp_path):
+    """Up to half of the mask files may be wrong: their images go without. More are a mistake, which ends the stage."""
+    root = with_masks(tmp_path / "pets", each=10)
+    (tmp_path / "job.yaml").write_text(
+        f"name: x\nmethod: {{name: cam}}\ndata: {{kind: folder, root: {root}, masks: {root}/masks}}\n"
+    )
+    for number in range(9):
+        mask(root / "masks" / "cat" / f"{number}.png", 1, size=(20, 20))
+    found = packed(tmp_path / "job.yaml", tmp_path / "a")["weak"]
+    assert sorted(name for name, one in found.items() if one.labels is None) == [f"cat/{number}" for number in range(9)]
+    assert {one.tags for one in found.values()} == {("cat",), ("dog",)}
+    (record,) = (tmp_path / "a").glob("stages/ingest-*/record.json")
+    assert json.loads(record.read_text())["counts"] == {"images": 20, "errors": 0, "shards": 1, "without_mask": 9}
+    for number in range(9):
+        mask(root / "masks" / "dog" / f"{number}.png", 7)
+    said = "18 of 20 masks cannot be used, such as .*0.png: the mask is 20x20, its image 40x30 .*; correct them, or set the field"
+    with pytest.raises(StageError, match=said):
+        packed(tmp_path / "job.yaml", tmp_path / "b")
+    assert not list((tmp_path / "b").glob("stages/*/notes/*")), "the next submit packs these shards again"
+
+
+@pytest.mark.parametrize(("broken", "said"), [(12, ".0.5; allow them by --set run.max_bad_fraction=0.6."), (20, ".0.5.;")])
+def test_the_proposed_share_of_failures_is_one_that_helps(tmp_path, broken, said):
+    root = class_folders(tmp_path / "pets", each=10)
+    for path in sorted(root.rglob("*.png"))[:broken]:
+        path.write_bytes(b"")
+    (tmp_path / "job.yaml").write_text(f"name: x\nmethod: {{name: cam}}\ndata: {{kind: folder, root: {root}}}\n")
+    with pytest.raises(StageError, match=f"{broken} of 20 images failed, more than run.max_bad_fraction allows {said}"):
+        packed(tmp_path / "job.yaml", tmp_path / "store")
+
+
 def test_masks_of_one_class_of_many(tmp_path):
     """`labels` names the labels of masks, and `classes` are a part of them in another order."""
     root = with_masks(tmp_path / "pets", each=10)
@@ -179,42 +210,6 @@ def test_turned_images_and_their_masks(tmp_path, orientation):
         assert (coloured_HW == (label_HW > 0)).mean() > 0.95, "the mask lies on the object"
 
 
-def test_lists_of_voc_with_spaces(tmp_path):
-    """A line is read in the form whose image exists; if that is so for two, it is an error."""
-    top = tmp_path / "VOC2012"
-    pictures(top / "JPEGImages", {"photo.jpg": "cat", "photo 1.jpg": "dog", "my cat.jpg": "cat"})
-    (top / "Annotations").mkdir()
-    for name, kind in (("photo", "cat"), ("photo 1", "dog"), ("my cat", "cat")):
-        (top / "Annotations" / f"{name}.xml").write_text(f"<annotation><object><name>{kind}</name></object></annotation>")
-    own = top / "own.txt"
-    job = f"name: x\nmethod: {{name: cam}}\ndata: {{kind: voc, root: {top}, train: own.txt, val: null}}\n"
-    (tmp_path / "job.yaml").write_text(job)
-    own.write_text("my cat\n/JPEGImages/photo 1.jpg\nphoto 7 11\n")
-    assert listed(tmp_path / "job.yaml")["weak"] == {"my cat": ("cat",), "photo 1": ("dog",), "photo": ("cat", "dog")}
-    own.write_text("photo 1\n")
-    with pytest.raises(ValueError, match=r"own\.txt:1: 'photo 1' may mean the image 'photo' or 'photo 1'; write it as /FOLDER/"):
-        load_job(tmp_path / "job.yaml").plan()
-    (top / "JPEGImages" / "photo.jpg").unlink()
-    assert listed(tmp_path / "job.yaml")["weak"] == {"photo 1": ("dog",)}
-
-
-def test_a_part_of_vocs_classes(tmp_path):
-    top = tmp_path / "VOC2012"
-    pictures(top / "JPEGImages", {"0.jpg": "cat", "1.jpg": "dog"})
-    (top / "Annotations").mkdir()
-    for number, kind in enumerate(("cat", "dog")):
-        (top / "Annotations" / f"{number}.xml").write_text(f"<annotation><object><name>{kind}</name></object></annotation>")
-        mask(top / "SegmentationClass" / f"{number}.png", 1 + VOC_CLASSES.index(kind))
-    (top / "own.txt").write_text("0\n1\n")
-    job = f"name: x\nmethod: {{name: cam}}\ndata: {{kind: voc, root: {top}, train: own.txt, val: null, masks: SegmentationClass, "
-    (tmp_path / "job.yaml").write_text(job + "classes: [dog, person], labels: set}\n")
-    found = packed(tmp_path / "job.yaml", tmp_path / "store")["weak"]
-    assert {name: (one.tags, one.labels) for name, one in found.items()} == {"0": ((), (0,)), "1": (("dog",), (0, 1))}
-    (tmp_path / "job.yaml").write_text(job + "classes: [dog, person]}\n")
-    with pytest.raises(ValueError, match=r"unknown class 'cat'; allowed: dog, person"):
-        load_job(tmp_path / "job.yaml").plan()
-
-
 def test_untagged_images_are_one_rule(tmp_path):
     """Kept in every source; `untagged: drop` leaves them out of every source."""
     photo(tmp_path / "photos" / "lawn.png", "none", 9)
@@ -225,48 +220,3 @@ def test_untagged_images_are_one_rule(tmp_path):
     text = (tmp_path / "job.yaml").read_text().replace("data:\n", "data:\n  untagged: drop\n")
     (tmp_path / "job.yaml").write_text(text)
     assert tags(packed(tmp_path / "job.yaml", tmp_path / "b")["weak"]) == {"0": ("cat",), "1": ("dog",)}
-
-
-def test_folders_of_one_name_get_runs_of_two_names(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    for number, place in enumerate(("a", "b", "c/a")):
-        class_folders(tmp_path / place / "pets", each=2)
-        said = init(tmp_path / place / "pets", "--out", f"{number}.yaml")
-        assert ("other data has a run or a job file named pets" in said) == (number > 0)
-    assert [load_job(f"{number}.yaml").name for number in range(3)] == ["pets", "b-pets", "a-pets"]
-    init(tmp_path / "a" / "pets", "--out", "0.yaml", "--force")
-    assert load_job("0.yaml").name == "pets", "the same data keeps its name"
-    os.makedirs("runs/runs/pets")
-    os.rename("0.yaml", "runs/runs/pets/job.yaml")
-    os.makedirs("jobs")
-    init(tmp_path / "b" / "pets", "--out", "jobs/job.yaml")
-    assert load_job("jobs/job.yaml").name == "b-pets", "the store has a run of that name"
-
-
-def test_a_missing_folder_is_said_first(tmp_path):
-    (tmp_path / "job.yaml").write_text("mine")
-    said = init(tmp_path / "nowhere", "--out", tmp_path / "job.yaml", code=2)
-    assert "nowhere: there is no such folder; give the folder of the images" in said
-
-
-def test_commands_that_read_a_job_take_include(tmp_path):
-    (tmp_path / "mine_of_the_zoo.py").write_text(
-        "from pathlib import Path\n"
-        "from wsss_ray.data.source import Item, Raw, Source\n"
-        "class Blots(Source):\n"
-        "    root: str\n"
-        "    def class_names(self):\n        return ('cat', 'dog')\n"
-        "    def splits(self):\n        return ('weak',)\n"
-        "    def has_masks(self, split):\n        return False\n"
-        "    def items(self, split):\n"
-        "        paths = sorted(Path(self.root).glob('*.png'))\n"
-        "        return [Item(one.stem, (place % 2,), str(one), None, one.stat().st_size) for place, one in enumerate(paths)]\n"
-        "    def load(self, item):\n        return Raw(Path(item.path).read_bytes())\n"
-    )
-    pictures(tmp_path / "photos", alternating(4))
-    method = JOB.partition("data:\n")[0]
-    (tmp_path / "job.yaml").write_text(f"{method}data: {{kind: blots, root: {tmp_path}/photos}}\n")
-    own = ("--include", tmp_path / "mine_of_the_zoo.py")
-    assert "kind: blots" in call("validate", tmp_path / "job.yaml", *own)
-    assert "images-weak: 4 images, 0 with masks; cat 2, dog 2" in call("plan", tmp_path / "job.yaml", *own)
-    assert "images-weak" in call("check", tmp_path / "job.yaml", *own, "--until", "localize")

@@ -1,7 +1,7 @@
 """A folder with a table and masks, and its twin in COCO's JSON: `init`, `plan` and ingest make the same of both.
 
-`WSSS_RAY_ANIMALS=FOLDER pytest tests/zoo/test_twin.py` also compares 100 images of a real set (images/, masks/ and tags.csv in FOLDER);
-`python -m tests.zoo.test_twin FOLDER OUT` compares all of it.
+`WSSS_RAY_ANIMALS=FOLDER pytest tests/zoo/test_twin.py` also compares 100 images of a real set (images/, masks/ and tags.csv in
+FOLDER); `python -m tests.zoo.test_twin FOLDER OUT` compares all of it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def run_lengths(inside_HW: np.ndarray) -> dict:
 
 
 def write_twin(photos: Path, masks: Path, table: Path, out: Path, *, most: int | None = None) -> None:
-    """Write the JSON of a folder: one region for each tag, and the ignored pixels as a crowd. `out/tags.csv` has the same rows."""
+    """Write the JSON of a folder: a region for each tag, and the ignored pixels as a crowd. `out/tags.csv` has the same rows."""
     with table.open() as file:
         rows = list(csv.DictReader(file))
     rows = rows[:: max(1, len(rows) // most)][:most] if most else rows
@@ -47,8 +47,8 @@ def write_twin(photos: Path, masks: Path, table: Path, out: Path, *, most: int |
             regions = [(classes.index(tag), label_HW == 1 + classes.index(tag), 0) for tag in row["tags"].split(";")]
             for place, inside_HW, crowd in (*regions, (0, label_HW == 255, 1)):
                 if not crowd or inside_HW.any():
-                    annotations.append({"id": len(annotations) + 1, "image_id": number, "category_id": 1 + place, "iscrowd": crowd,
-                                        "segmentation": run_lengths(inside_HW)})  # fmt: skip
+                    one = {"id": len(annotations) + 1, "image_id": number, "category_id": 1 + place, "iscrowd": crowd}
+                    annotations.append(one | {"segmentation": run_lengths(inside_HW)})
         categories = [{"id": 1 + place, "name": name} for place, name in enumerate(classes)]
         content = {"images": images, "annotations": annotations, "categories": categories}
         (out / "annotations").mkdir(parents=True, exist_ok=True)
@@ -78,7 +78,8 @@ def compare(photos: Path, masks: Path, table: Path, out: Path, *, most: int | No
         assert [row["image_id"] for row in pairs[0]] == [row["image_id"] for row in pairs[1]]
         assert all(row["mask"] is not None for row in pairs[0])
         assert pairs[0] == pairs[1], "tags, sizes, images, digests and masks"
-    return ", ".join(f"{len(rows)} images of {split}" for split, rows in found[0].items()) + "; " + "; ".join(lines(coco, "images"))
+    counts = ", ".join(f"{len(rows)} images of {split}" for split, rows in found[0].items())
+    return f"{counts}; {'; '.join(lines(coco, 'images'))}"
 
 
 def lines(said: str, heading: str) -> list[str]:
@@ -99,7 +100,8 @@ def test_small_twins(tmp_path):
         tags = ";".join(("cat", "dog")) if number > 6 else ("cat", "dog")[number % 2]
         rows.append(f"{number}.jpg,{tags},{'val' if number % 4 == 3 else 'train'}")
     (tmp_path / "table.csv").write_text("\n".join(rows) + "\n")
-    assert compare(root, tmp_path / "masks", tmp_path / "table.csv", tmp_path / "out").startswith("9 images of weak, 3 images of val")
+    said = compare(root, tmp_path / "masks", tmp_path / "table.csv", tmp_path / "out")
+    assert said.startswith("9 images of weak, 3 images of val")
 
 
 @pytest.mark.skipif(ANIMALS is None, reason="WSSS_RAY_ANIMALS names no folder with images, masks and tags.csv")

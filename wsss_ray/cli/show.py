@@ -104,7 +104,7 @@ def show(run: RunName, store: OpenStore = "runs") -> None:
     from wsss_ray.reporting.status import quality
 
     run_store = open_store(store, must_exist=True)
-    rows, scores, validated = [], [], list[str]()
+    rows, scores, validated, bare = [], [], list[str](), list[str]()
     for stage in known_run(run_store, run)["stages"]:
         record_path = run_store.path("stages", stage["id"], "record.json")
         record = run_store.read_json(record_path) if run_store.exists(record_path) else None
@@ -112,13 +112,15 @@ def show(run: RunName, store: OpenStore = "runs") -> None:
         made = f"{counts['steps']} steps" if "steps" in counts else f"{counts['images']} images" if counts else ""
         seconds = f"{record['seconds']:.1f} s" if record else ""
         rows.append([stage["name"], stage["id"], "done" if record else "missing", made, seconds, str(counts.get("errors", ""))])
+        if without := counts.get("without_mask"):
+            bare.append(f"{stage['name']}: {without} images are packed without a mask, as theirs cannot be used (see notes/)")
         if record and record["kind"] == "evaluate":
             scores.append((stage["name"], record))
         if stage["kind"] == "train":
             validated += quality(run_store, stage["name"], stage["id"])
     table(["stage", "id", "state", "made", "time", "errors"], rows)
-    for training in validated:
-        typer.echo(training)
+    for line in (*bare, *validated):
+        typer.echo(line)
     score_table(scores)
     if run_store.exists(run_store.run_path(run, "report.html")):
         typer.echo(f"report: {run_store.run_path(run, 'report.html')}")
