@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from wsss_ray.cli import app
 from wsss_ray.config.job import load_job
-from wsss_ray.data.source import stages_of
+from wsss_ray.data.stages import stages_of
 
 COLOURS = {"cat": (220, 60, 60), "dog": (60, 60, 220)}
 

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from wsss_ray.core.randomness import random_key
-from wsss_ray.core.rules import SeedRule
+from wsss_ray.core.rules import SaliencyNet, SeedRule
 from wsss_ray.data.codecs import encode_labels
 from wsss_ray.data.source import Item, Raw, Source, Split
 from wsss_ray.methods.ficklenet import StochasticClassifier
@@ -26,14 +26,14 @@ class Shapes(Source):
     train: int = 24
     held_out: int = 8
     broken: tuple[int, ...] = ()
-    saliency: bool = False
+    saliency: bool | SaliencyNet = False
     shard_size: int = 8
 
     def class_names(self) -> tuple[str, ...]:
         return ("square", "disc", "bar")
 
     def splits(self) -> tuple[Split, ...]:
-        return ("weak", "val", "saliency") if self.saliency else ("weak", "val")
+        return ("weak", "val", "saliency") if self.saliency is True else ("weak", "val")
 
     def has_masks(self, split: Split) -> bool:
         return True

@@ -19,7 +19,7 @@ from wsss_ray.core.graph import Plan, reseed
 from wsss_ray.core.plan import Data, Stage
 from wsss_ray.core.randomness import random_key
 from wsss_ray.core.rules import SeedScore
-from wsss_ray.data.source import stages_of
+from wsss_ray.data.stages import stages_of
 from wsss_ray.methods import methods
 
 ROOT = Path(__file__).parents[1]

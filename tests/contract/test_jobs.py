@@ -22,7 +22,7 @@ from wsss_ray.config.schema import job_schema
 from wsss_ray.core.component import canonical
 from wsss_ray.core.contracts import Augment
 from wsss_ray.core.graph import Plan, reseed, until
-from wsss_ray.data.source import stages_of
+from wsss_ray.data.stages import stages_of
 from wsss_ray.methods import methods
 
 SCHEMA = job_schema()

@@ -20,7 +20,8 @@ from wsss_ray.core.plan import ingest
 from wsss_ray.data import folder as folder_module
 from wsss_ray.data import lookup
 from wsss_ray.data.folder import Folder
-from wsss_ray.data.source import Item, Split, describe, stages_of
+from wsss_ray.data.source import Item, Split, describe
+from wsss_ray.data.stages import stages_of
 from wsss_ray.data.voc import Voc
 from wsss_ray.engine import records
 from wsss_ray.engine.listing import FOLDER, StoredListing

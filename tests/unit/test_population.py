@@ -14,7 +14,7 @@ from wsss_ray.config.population import Member, first_generation, next_generation
 from wsss_ray.config.sweep import Pbt, Sweep
 from wsss_ray.core.graph import Plan
 from wsss_ray.core.optim import Piecewise
-from wsss_ray.data.source import stages_of
+from wsss_ray.data.stages import stages_of
 from wsss_ray.storage.store import RunStore
 
 LR = "method.segmenter.optimizer.lr"

@@ -9,7 +9,7 @@ import pytest
 from tests.unit.test_voc import Voc
 from wsss_ray.data import remembered
 from wsss_ray.data.remembered import Remembered
-from wsss_ray.data.source import stages_of
+from wsss_ray.data.stages import stages_of
 
 
 @pytest.fixture

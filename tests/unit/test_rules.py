@@ -73,6 +73,19 @@ def test_region_seeds_with_saliency():
     assert not RegionSeeds(background=CamBackground()).needs_saliency
 
 
+def test_salient_objects_have_the_mean_of_map_and_saliency():
+    image = np.zeros((1, 4, 3), np.uint8)
+    axes = {"rows": Axis(first=0.5, step=1.0), "columns": Axis(first=0.125, step=0.25)}
+    peak = np.array([[[0.1, 0.4, 0.7, 0.7]]], np.float32)
+    saliency = np.array([[0.8, 0.4, 0.4, 0.1]], np.float32)
+    plain = CrfSeeds(crf=None).seed(image, Maps((4,), peak, peak, **axes), saliency)
+    assert plain.tolist() == [[0, 0, 5, 0]], "background scores .2, .6, .6, .9"
+    mixed = CrfSeeds(crf=None, salient_objects=True)
+    assert mixed.needs_saliency
+    found = mixed.seed(image, Maps((4,), peak, peak, **axes), saliency)
+    assert found.tolist() == [[5, 0, 0, 0]], "objects score .45, .4, .55, .4"
+
+
 def test_crf_seeds_decide_every_pixel_and_find_the_edge():
     image, maps = scene()
     rule = CrfSeeds(background=PowerBackground(gamma=4))

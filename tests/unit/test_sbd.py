@@ -11,7 +11,7 @@ from scipy.io import savemat
 from tests.photos import call
 from tests.voc_folder import NAMES, make_raw, sbd_mask, write_mat
 from wsss_ray.data.codecs import decode_gray
-from wsss_ray.data.source import stages_of
+from wsss_ray.data.stages import stages_of
 from wsss_ray.data.voc import Voc
 
 

@@ -1,27 +1,24 @@
 """A folder with a table and masks, and its twin in COCO's JSON: `init`, `plan` and ingest make the same of both.
 
-`WSSS_RAY_ANIMALS=FOLDER pytest tests/zoo/test_twin.py` also compares 100 images of a real set (images/, masks/ and tags.csv in
-FOLDER); `python -m tests.zoo.test_twin FOLDER OUT` compares all of it.
+Where the set of animal photographs is built, 100 of its images are compared too. `python -m tests.zoo.test_twin FOLDER OUT`
+compares a whole set: images/, masks/ and tags.csv in FOLDER.
 """
 
 from __future__ import annotations
 
 import csv
 import json
-import os
 import re
 import sys
 from pathlib import Path
 
 import numpy as np
-import pytest
 from PIL import Image
 
 from tests.photos import init, photo
+from tests.voc_animals import FOLDER, needs_it
 from tests.zoo.keeper import ingest
 from wsss_ray.config.job import load_job
-
-ANIMALS = os.environ.get("WSSS_RAY_ANIMALS")
 
 
 def run_lengths(inside_HW: np.ndarray) -> dict:
@@ -104,10 +101,9 @@ def test_small_twins(tmp_path):
     assert said.startswith("9 images of weak, 3 images of val")
 
 
-@pytest.mark.skipif(ANIMALS is None, reason="WSSS_RAY_ANIMALS names no folder with images, masks and tags.csv")
+@needs_it
 def test_photographs(tmp_path):
-    root = Path(ANIMALS or "")
-    compare(root / "images", root / "masks", root / "tags.csv", tmp_path / "out", most=100)
+    compare(FOLDER / "images", FOLDER / "masks", FOLDER / "tags.csv", tmp_path / "out", most=100)
 
 
 if __name__ == "__main__":

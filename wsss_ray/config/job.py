@@ -20,9 +20,10 @@ from wsss_ray.core.method import Method
 from wsss_ray.core.plan import Data
 from wsss_ray.core.plugins import load_plugins
 from wsss_ray.data import load_sources
-from wsss_ray.data.source import DataSplit, Source, stages_of
+from wsss_ray.data.source import DataSplit, Source
+from wsss_ray.data.stages import stages_of
 from wsss_ray.methods import methods
-from wsss_ray.nets import load_trunks
+from wsss_ray.nets import load_networks
 
 
 class JobConfig(BaseModel):
@@ -202,7 +203,7 @@ def validated(document: Document) -> JobConfig:
 def register() -> None:
     """Import every method, network and data source, and all plug-ins, so that job files can name them. Raises JobError."""
     methods()
-    load_trunks()
+    load_networks()
     load_sources()
     try:
         load_plugins()

@@ -20,9 +20,9 @@ from wsss_ray.core.contracts import Augment, Learner, OnlineSegmenter, Precision
 from wsss_ray.core.graph import Plan
 from wsss_ray.core.method import Method
 from wsss_ray.core.optim import Adam, Constant, Decay, OneCycle, Optimizer, Piecewise, Poly, Schedule, Sgd
-from wsss_ray.core.plan import Data, Stage, evaluate, evaluate_seeds, ingest, localize, relabel, seed, spoil, train
+from wsss_ray.core.plan import Data, Stage, evaluate, evaluate_seeds, ingest, localize, relabel, salient, seed, spoil, train
 from wsss_ray.core.randomness import random_key
-from wsss_ray.core.rules import Localizer, MaskNoise, Metric, Relabel, SeedRule, SeedScore
+from wsss_ray.core.rules import Localizer, MaskNoise, Metric, Relabel, SaliencyNet, SeedRule, SeedScore
 from wsss_ray.core.threshold import Recipe, Threshold
 from wsss_ray.core.values import IGNORE, Axis, Batch, Evidence, Maps
 
@@ -59,6 +59,7 @@ __all__ = [
     "Precision",
     "Recipe",
     "Relabel",
+    "SaliencyNet",
     "Schedule",
     "SeedRule",
     "SeedScore",
@@ -74,6 +75,7 @@ __all__ = [
     "localize",
     "random_key",
     "relabel",
+    "salient",
     "seed",
     "spoil",
     "train",

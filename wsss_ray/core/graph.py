@@ -78,7 +78,7 @@ def until(targets: Iterable[Stage], kind: Until) -> tuple[Stage, ...]:
 
 def one_pipeline(before: Stage, stage: Stage) -> bool:
     """Return True if two neighbouring stages run as one pipeline: per-image stages of the same data, shard by shard."""
-    kinds = ("localize", "seed", "evaluate")
+    kinds = ("localize", "saliency", "seed", "evaluate")
     return before.kind in kinds and stage.kind in kinds and before.input("data").id == stage.input("data").id
 
 

@@ -14,9 +14,9 @@ from typing import Any, Literal
 
 from wsss_ray.core.component import Component, digest
 from wsss_ray.core.contracts import Learner, Segmenter
-from wsss_ray.core.rules import Localizer, MaskNoise, Metric, Relabel, SeedRule
+from wsss_ray.core.rules import Localizer, MaskNoise, Metric, Relabel, SaliencyNet, SeedRule
 
-Kind = Literal["ingest", "features", "train", "localize", "seed", "evaluate"]
+Kind = Literal["ingest", "features", "train", "localize", "saliency", "seed", "evaluate"]
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Data:
         weak: training images with tags.
         val: validation images with masks, if any.
         strong: images with human masks for semi-supervised training, if any.
-        saliency: saliency maps in the same shards as `weak`, if any.
+        saliency: saliency maps in the same shards as `weak`, if any: an ingest stage of a folder, or a stage that makes them.
         weak_has_masks: True if the images of `weak` have masks too, so that seeds can be scored.
     """
 
@@ -152,6 +152,15 @@ def localize(localizer: Localizer, classifier: Stage, data: Stage, *, name: str 
     return Stage("localize", name, localizer, _inputs(data=data, model=classifier))
 
 
+def salient(net: SaliencyNet, data: Stage, *, name: str = "saliency") -> Stage:
+    """Plan the saliency maps of `data`, an ingest stage, by a network that is trained already.
+
+    Example:
+        >>> saliency = salient(U2Net(), data.weak)
+    """
+    return Stage("saliency", name, net, _inputs(data=data))
+
+
 def seed(rule: SeedRule, maps: Stage, data: Stage, *, saliency: Stage | None = None, name: str = "seeds") -> Stage:
     """Plan label maps from localization maps.
 
@@ -159,7 +168,7 @@ def seed(rule: SeedRule, maps: Stage, data: Stage, *, saliency: Stage | None = N
         rule: the rule that makes the label maps.
         maps: localize stage.
         data: ingest stage of the same images.
-        saliency: ingest stage of their saliency maps.
+        saliency: stage with their saliency maps: `ingest`, or `salient`.
         name: name shown to people.
 
     Raises:
@@ -170,7 +179,8 @@ def seed(rule: SeedRule, maps: Stage, data: Stage, *, saliency: Stage | None = N
     """
     if rule.needs_saliency and saliency is None:
         instead = f", or method.seed_rule.{rule.without_saliency}" if rule.without_saliency else ""
-        raise ValueError(f"method.seed_rule: {rule.kind()} needs saliency maps. Set data.saliency to their folder{instead}.")
+        mend = f"Set data.saliency to their folder, or to {{kind: u2net}}, which makes them{instead}."
+        raise ValueError(f"method.seed_rule: {rule.kind()} needs saliency maps. {mend}")
     if (threshold := rule.by_threshold) is not None:
         threshold.of(rule)  # a wrong name ends the plan, not the report at the end
     return Stage("seed", name, rule, _inputs(data=data, maps=maps, saliency=saliency))

@@ -83,6 +83,34 @@ class Localizer(Component):
         return [self.localize(net, *one) for one in zip(images, classes, keys, strict=True)]
 
 
+class SaliencyNet(Component):
+    """A trained network that marks what stands out in an image, whatever it is. Seeds take their background from it."""
+
+    @abstractmethod
+    def build(self) -> nn.Module:
+        """Build the network with its weights, in evaluation mode.
+
+        Raises:
+            ValueError: if the weights are missing or do not fit.
+        """
+
+    @abstractmethod
+    def saliency(self, net: nn.Module, images: Sequence[ImageArray]) -> list[MapArray]:
+        """Make the saliency maps of several images, which may differ in size. They must not depend on each other.
+
+        Args:
+            net: the network of `build`.
+            images: whole images.
+
+        Returns:
+            Saliency of each image, float32 (H, W) in [0, 1], in the size of the image.
+
+        Example:
+            >>> [map_HW.shape for map_HW in U2Net().saliency(net, [image_HWC, other_HWC])]
+            [(375, 500), (333, 500)]
+        """
+
+
 class SeedRule(Component):
     """A rule that makes a label map from localization maps. It is pure: it gets saliency as an argument."""
 

@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from wsss_ray.core.component import LocalPath, NotIdentity
+from wsss_ray.core.rules import SaliencyNet
 from wsss_ray.data.coco_json import CocoImage, Instances, read_instances
 from wsss_ray.data.coco_masks import Crowd, draw_labels, pycocotools
 from wsss_ray.data.finder import Finder, beside, clean
@@ -99,8 +100,8 @@ class Coco(Source):
     val_masks: Annotated[str | None, LocalPath(below="root")] = Field(
         default=None, description="Folder of the validation masks; null: draw them."
     )
-    saliency: Annotated[str | None, LocalPath(below="root")] = Field(
-        default=None, description="Folder of saliency maps, <name>.png."
+    saliency: Annotated[str | SaliencyNet | None, LocalPath(below="root")] = Field(
+        default=None, description="Folder of saliency maps, <name>.png; or the network that makes them, such as {kind: u2net}."
     )
     crowd: Crowd = Field(
         default="background",
@@ -137,7 +138,7 @@ class Coco(Source):
     def splits(self) -> tuple[Split, ...]:
         """Return `weak`, and those of val, strong and saliency that have annotations, a list or a folder."""
         given: tuple[tuple[Split, str | None], ...]
-        given = (("val", self.val_annotations), ("strong", self.strong), ("saliency", self.saliency))
+        given = (("val", self.val_annotations), ("strong", self.strong), ("saliency", self.saliency_folder))
         return ("weak", *(split for split, path in given if path is not None))
 
     def has_masks(self, split: Split) -> bool:
@@ -154,7 +155,7 @@ class Coco(Source):
     def listed(self, split: Split) -> Iterator[Item]:
         """Yield the items of `items` one by one."""
         if split == "saliency":
-            folder = self._path(self.saliency or "", "saliency")
+            folder = self._path(self.saliency_folder or "", "saliency")
             yield from (_with_map(item, folder / f"{item.image_id}.png") for item in self.taken("weak"))
             return
         if split not in self.splits():

@@ -20,6 +20,7 @@ from wsss_ray.data.flat import Places, in_order
 from wsss_ray.data.image_files import SUFFIXES, alike, bare, image_names, nfc
 from wsss_ray.data.lookup import file_state
 
+_UNCLEAN = re.compile(r"\\|//|(^|/)\.{1,2}(/|$)|/$")
 _FOREIGN = re.compile(r"(file://+|[A-Za-z]:/|/|(\.\./)+)")
 
 
@@ -30,7 +31,7 @@ def clean(name: str) -> str:
         >>> clean(".\\cat\\1.jpg")
         'cat/1.jpg'
     """
-    return posixpath.normpath(name.replace("\\", "/")) if name else name
+    return posixpath.normpath(name.replace("\\", "/")) if _UNCLEAN.search(name) else name
 
 
 def home(names: Iterable[str]) -> str:
@@ -56,6 +57,8 @@ def _shared(one: str, other: str) -> str:
 
 def relative(name: str, folder: str, other: str) -> str:
     """Return a clean name relative to a folder of this machine, or to `other`, the folder that `home` found."""
+    if not _FOREIGN.match(name):
+        return name
     here = f"{os.path.abspath(folder)}/"
     start = here if name.startswith(here) else other
     return name[len(start) :] if start and name.startswith(start) else name

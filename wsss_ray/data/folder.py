@@ -10,6 +10,7 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from wsss_ray.core.component import LocalPath, NotIdentity, SinceThen
+from wsss_ray.core.rules import SaliencyNet
 from wsss_ray.data.finder import FoundFiles, beside, relative
 from wsss_ray.data.image_files import SUFFIXES, bare, image_names, nfc, read_files
 from wsss_ray.data.lookup import expand, file_state, once
@@ -38,7 +39,9 @@ class Folder(Source):
         default=None, description="Table of the validation images, if `tags` does not mark them; needs masks."
     )
     masks: Annotated[str | None, LocalPath()] = Field(default=None, description="Folder of the masks, <image>.png.")
-    saliency: Annotated[str | None, LocalPath()] = Field(default=None, description="Folder of saliency maps, <image>.png.")
+    saliency: Annotated[str | SaliencyNet | None, LocalPath()] = Field(
+        default=None, description="Folder of saliency maps, <image>.png; or the network that makes them, such as {kind: u2net}."
+    )
     classes: Annotated[tuple[str, ...] | None, NotIdentity()] = Field(
         default=None, description="Class names in label order; null: `labels`, or else all names in tags, sorted."
     )
@@ -78,7 +81,7 @@ class Folder(Source):
             found.append("val")
         if self.strong is not None:
             found.append("strong")
-        return (*found, "saliency") if self.saliency is not None else tuple(found)
+        return (*found, "saliency") if self.saliency_folder is not None else tuple(found)
 
     def has_masks(self, split: Split) -> bool:
         """Return True for val and strong, and for weak if any image has a mask."""
@@ -96,7 +99,7 @@ class Folder(Source):
             raise ValueError("data.strong: is null; set it to `masks`, or to a table of images with masks")
         classes, files = self.class_names(), self._scan()
         root, other = str(expand(self.root)), self._home(split)
-        folder = self.saliency if split == "saliency" else self.masks
+        folder = self.saliency_folder if split == "saliency" else self.masks
         others = None if folder is None else str(expand(folder))
         first, masked, same = None, False, dict[tuple[str, ...], tuple[int, ...]]()
         for row in self._rows("weak" if split == "saliency" else split):
@@ -165,7 +168,7 @@ class Folder(Source):
 
     def _scan(self) -> FoundFiles:
         """Find all images below the root."""
-        return once((self.root, self.masks, self.saliency), self._find_files)
+        return once((self.root, self.masks, self.saliency_folder), self._find_files)
 
     def _find_files(self) -> FoundFiles:
         root = expand(self.root)
@@ -173,7 +176,7 @@ class Folder(Source):
             raise ValueError(f"data.root: {root} is not a folder; set it to the folder of the images")
         if self.masks is not None and not expand(self.masks).is_dir():
             raise ValueError(f"data.masks: {expand(self.masks)} is not a folder; set it to the folder of the masks, or to null")
-        others = {os.path.realpath(expand(path)) for path in (self.masks, self.saliency) if path is not None}
+        others = {os.path.realpath(expand(path)) for path in (self.masks, self.saliency_folder) if path is not None}
         return FoundFiles(image_names(str(root), skip=others))
 
 

@@ -10,14 +10,13 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from wsss_ray.core.component import Component, NotIdentity, SinceThen, canonical
-from wsss_ray.core.plan import Data, ingest
+from wsss_ray.core.component import Component, LocalPath, NotIdentity, SinceThen, canonical
 from wsss_ray.core.plugins import load_plugins
+from wsss_ray.core.rules import SaliencyNet
 from wsss_ray.data import load_sources
 from wsss_ray.data.flat import Places
-from wsss_ray.data.lookup import looked_up_once
 
 Split = Literal["weak", "val", "strong", "saliency"]
 
@@ -106,6 +105,21 @@ class Source(Component):
         description="Pixels on which masks and shapes are drawn, where EXIF turns an image: `upright` as viewers show it, or "
         "`stored` as the file holds it, so that masks are turned too.",
     )
+
+    saliency: Annotated[str | SaliencyNet | None, LocalPath()] = Field(
+        default=None, description="Network that makes the saliency maps, such as {kind: u2net}; or the folder of the maps."
+    )
+
+    @field_validator("saliency", mode="before")
+    @classmethod
+    def _network(cls, value: Any) -> Any:
+        """Read a block as a network at once, so that a mistake in it is reported as one of a network."""
+        return SaliencyNet.model_validate(value) if isinstance(value, dict) else value
+
+    @property
+    def saliency_folder(self) -> str | None:
+        """Return the folder of saliency maps, or None if there is none or a network makes them."""
+        return self.saliency if isinstance(self.saliency, str) else None
 
     @classmethod
     def by_kind(cls) -> dict[str, list[type[Component]]]:
@@ -273,21 +287,3 @@ def checked(source: Source, split: Split, num_classes: int) -> Iterator[Item]:
         yield item
     if not seen:
         raise ValueError(f"data: {split}: the list is empty; list at least one image")
-
-
-def stages_of(source: Source) -> Data:
-    """Make the ingest stages of all splits of a source. Raises ValueError that says what is wrong with the lists."""
-    with looked_up_once():
-        classes, names = source.class_names(), source.splits()
-        splits = {split: describe(source, split, classes) for split in names if split != "saliency"}
-        found = {split: ingest(component, name=f"images-{split}") for split, component in splits.items()}
-        weak = found["weak"]
-        maps = describe(source, "saliency", classes) if "saliency" in names else None
-    return Data(
-        classes=classes,
-        weak=weak,
-        val=found.get("val"),
-        strong=found.get("strong"),
-        saliency=None if maps is None else ingest(maps, name="saliency", like=weak),
-        weak_has_masks=splits["weak"].num_masks > 0,
-    )

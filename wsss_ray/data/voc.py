@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from wsss_ray.core.component import LocalPath, NotIdentity, SinceThen
+from wsss_ray.core.rules import SaliencyNet
 from wsss_ray.data.cls_labels import read_cls_labels
 from wsss_ray.data.finder import Finder, beside
 from wsss_ray.data.image_files import read_files
@@ -56,8 +57,8 @@ class Voc(Source):
     val_masks: Annotated[str | None, LocalPath(below="root")] = Field(
         default=None, description="Folder of the validation masks; null: as masks."
     )
-    saliency: Annotated[str | None, LocalPath(below="root")] = Field(
-        default=None, description="Folder of saliency maps, <id>.png."
+    saliency: Annotated[str | SaliencyNet | None, LocalPath(below="root")] = Field(
+        default=None, description="Folder of saliency maps, <id>.png; or the network that makes them, such as {kind: u2net}."
     )
     annotations: Annotated[str, LocalPath(below="root")] = Field(
         default="Annotations", description="Folder of the XML annotations."
@@ -96,7 +97,8 @@ class Voc(Source):
 
     def splits(self) -> tuple[Split, ...]:
         """Return `weak`, and those of val, strong and saliency that have a list or folder."""
-        given: tuple[tuple[Split, str | None], ...] = (("val", self.val), ("strong", self.strong), ("saliency", self.saliency))
+        given: tuple[tuple[Split, str | None], ...]
+        given = (("val", self.val), ("strong", self.strong), ("saliency", self.saliency_folder))
         return ("weak", *(split for split, path in given if path is not None))
 
     def has_masks(self, split: Split) -> bool:
@@ -116,7 +118,7 @@ class Voc(Source):
         if listed is None:
             raise ValueError(f"data.{split}: is null; set it to a list of images")
         field = "train" if split in ("weak", "saliency") else split
-        root, images, maps = self._root(), self._images(), self._folder(self.saliency)
+        root, images, maps = self._root(), self._images(), self._folder(self.saliency_folder)
         folder = self._folder((self.val_masks if split == "val" else None) or self.masks)
         with self._tagger(split) as tags_of:
             for entry in self._entries(listed, field):

@@ -70,7 +70,7 @@ class IngestWorker(ShardWorker):
         return []
 
 
-class SaliencyWorker(IngestWorker):
+class SaliencyFileWorker(IngestWorker):
     """Pack saliency maps, aligned with the ingested images."""
 
     schema = "saliency"

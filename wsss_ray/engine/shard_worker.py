@@ -155,7 +155,7 @@ class ShardWorker:
 
 def needs_model(stage: Stage) -> bool:
     """Return True if a per-image stage runs a network, and so should run on a GPU."""
-    return stage.kind == "features" or stage.optional("model") is not None
+    return stage.kind in ("features", "saliency") or stage.optional("model") is not None
 
 
 def data_split(stage: Stage) -> DataSplit:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,17 +11,19 @@ import numpy as np
 from wsss_ray.core.contracts import Segmenter
 from wsss_ray.core.plan import Stage
 from wsss_ray.core.randomness import random_key
-from wsss_ray.core.rules import Localizer, MaskNoise, Metric, Relabel, SeedRule
+from wsss_ray.core.rules import Localizer, MaskNoise, Metric, Relabel, SaliencyNet, SeedRule
 from wsss_ray.core.values import IGNORE
-from wsss_ray.data.codecs import as_saliency, decode_gray, decode_maps, decode_rgb, encode_labels, encode_maps
+from wsss_ray.data.codecs import as_saliency, decode_gray, decode_maps, decode_rgb, encode_gray, encode_labels, encode_maps
 from wsss_ray.data.source import DataSplit
 from wsss_ray.engine.batches import Row
 from wsss_ray.engine.features import FeaturesWorker
-from wsss_ray.engine.packing import IngestWorker, SaliencyWorker
+from wsss_ray.engine.packing import IngestWorker, SaliencyFileWorker
 from wsss_ray.engine.shard_worker import ShardWorker, Task
 from wsss_ray.ops.confusion import confusion, sparse
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from wsss_ray.core.values import ImageArray, LabelArray, MapArray, Maps
 
 
@@ -52,6 +54,45 @@ class LocalizeWorker(ShardWorker):
         if not (np.isfinite(maps.peak_CHW).all() and np.isfinite(maps.mean_CHW).all()):
             raise ValueError("the localization maps are not finite")
         return encode_maps(maps)
+
+
+class SaliencyWorker(ShardWorker):
+    """Make the saliency map of every image with a network that is trained already."""
+
+    schema = "saliency"
+    nulls = {"saliency": None}
+
+    @property
+    def rule(self) -> SaliencyNet:
+        """Return the rule that runs the network."""
+        assert isinstance(self.stage.component, SaliencyNet)
+        return self.stage.component
+
+    @cached_property
+    def model(self) -> nn.Module:
+        """Build the network, for inference."""
+        import torch
+
+        torch.set_num_threads(1)
+        return self.rule.build().to(self.device)
+
+    def images(self, shard: int) -> Sequence[Task]:
+        """See `ShardWorker.images`."""
+        return [self.by_network(row) for (row,) in self.joined(shard)]
+
+    def decoded(self, image: Row) -> ImageArray:
+        """Read an image."""
+        return decode_rgb(image["image"])
+
+    def run(self, items: Sequence[ImageArray]) -> list[MapArray]:
+        """Make the saliency maps of several images."""
+        return self.rule.saliency(self.model, items)
+
+    def encoded(self, image_HWC: ImageArray, saliency_HW: MapArray) -> Row:
+        """Make the row of an image: its saliency map as PNG."""
+        if not np.isfinite(saliency_HW).all():
+            raise ValueError("the saliency map is not finite")
+        return {"saliency": encode_gray(np.rint(saliency_HW * 255).clip(0, 255).astype(np.uint8))}
 
 
 class SeedWorker(ShardWorker):
@@ -157,5 +198,12 @@ class EvaluateWorker(ShardWorker):
 def worker_class(stage: Stage) -> type[ShardWorker]:
     """Return the worker class of a per-image stage."""
     if stage.kind == "ingest":
-        return SaliencyWorker if stage.optional("like") else IngestWorker
-    return {"features": FeaturesWorker, "localize": LocalizeWorker, "seed": SeedWorker, "evaluate": EvaluateWorker}[stage.kind]
+        return SaliencyFileWorker if stage.optional("like") else IngestWorker
+    workers: dict[str, type[ShardWorker]] = {
+        "features": FeaturesWorker,
+        "localize": LocalizeWorker,
+        "saliency": SaliencyWorker,
+        "seed": SeedWorker,
+        "evaluate": EvaluateWorker,
+    }
+    return workers[stage.kind]

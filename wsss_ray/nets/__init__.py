@@ -1,23 +1,25 @@
 """Define networks: trunks, heads and classifiers.
 
-The file of a network family (`vgg16`, `resnet`, ...) and `deeplab` define the components that a job file configures. They import
-torch only when they build. `modules`, `wrapped`, `residual`, `segnet`, `cam`, `rrm` and `selection` define the torch modules.
+The file of a network family (`vgg16`, `resnet`, ...), `deeplab` and `u2net` define the components that a job file configures.
+They import torch only when they build. `modules`, `wrapped`, `residual`, `segnet`, `nested_u`, `cam`, `rrm` and `selection`
+define the torch modules.
 """
 
 from __future__ import annotations
 
 import importlib
 
+_SALIENCY = ("u2net",)
 _TRUNKS = ("efficientnet_lite", "resnet", "resnet38", "small", "timm_trunk", "vgg16")
 
 
-def load_trunks() -> None:
-    """Import every trunk of the package, so that job files can name it.
+def load_networks() -> None:
+    """Import every trunk and saliency network of the package, so that job files can name it.
 
     Example:
-        >>> load_trunks()
+        >>> load_networks()
         >>> "vgg16" in Trunk.kinds()
         True
     """
-    for name in _TRUNKS:
+    for name in (*_TRUNKS, *_SALIENCY):
         importlib.import_module(f"{__name__}.{name}")

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field, field_validator, model_validator
 
@@ -16,11 +16,12 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 _NAMES = ("none", "imagenet")
-_SUFFIXES = (".pt", ".pth", ".safetensors", ".params")
+_SUFFIXES = (".pt", ".pth", ".safetensors", ".params", ".onnx")
 
 
 class Weights(Component):
-    """Weights of a network, by name or file. A job file may give `source` alone, as a plain string.
+    """Weights of a network, by name or file. A job file may give `source` alone, as a plain string. `names` are the sources
+    that are no files.
 
     Files with the same bytes are the same weights, at any path: the SHA-256 identifies a file. With `sha256` given, planning
     does not read the file, and loading checks the digest.
@@ -32,10 +33,11 @@ class Weights(Component):
         'vgg16.pth'
     """
 
+    names: ClassVar[tuple[str, ...]] = _NAMES
     source: Annotated[str, LocalPath(unless=_NAMES)] = Field(
         default="none",
         min_length=1,
-        description="none, imagenet, or a path to a state dict (.pt, .pth, .safetensors, or mxnet's .params).",
+        description="none, imagenet, or a path to a state dict (.pt, .pth, .safetensors, .onnx, or mxnet's .params).",
     )
     sha256: str | None = Field(default=None, description="SHA-256 that the file must have. Only with a file.")
 
@@ -55,7 +57,7 @@ class Weights(Component):
     def _consistent(self) -> Weights:
         if self.is_file and Path(self.source).suffix not in _SUFFIXES:
             raise ValueError(
-                f"source: {self.source!r} is not known. Give none, imagenet, or a file ending in {', '.join(_SUFFIXES)}."
+                f"source: {self.source!r} is not known. Give {', '.join(self.names)}, or a file ending in {', '.join(_SUFFIXES)}."
             )
         if self.sha256 and not self.is_file:
             raise ValueError(f"sha256: only a file has a digest, but source is {self.source!r}. Remove sha256.")
@@ -64,7 +66,7 @@ class Weights(Component):
     @property
     def is_file(self) -> bool:
         """Return True if `source` is a path."""
-        return self.source not in _NAMES
+        return self.source not in self.names
 
     def identity(self) -> dict[str, Any]:
         """Return the identity of the weights, with the SHA-256 of a file in place of its path.
@@ -128,7 +130,10 @@ def copy_weights(net: nn.Module, state: Mapping[str, Tensor], *, ignore: Sequenc
     try:
         net.load_state_dict(kept)
     except RuntimeError as error:
-        raise ValueError(f"weights.source: does not fit the network. Give weights of the same network. {error}") from error
+        first, *others = [line.strip() for line in str(error).splitlines()[1:]] or [str(error)]
+        more = f" And {len(others)} more like it." if others else ""
+        advice = f"Give weights of the same network. {first[:300]}{more}"
+        raise ValueError(f"weights.source: does not fit the network. {advice}") from error
 
 
 def file_sha256(path: str) -> str:
@@ -178,6 +183,10 @@ def _read(path: str) -> dict[str, Tensor]:
         from wsss_ray.nets.mxnet_params import read_params
 
         return read_params(path)
+    if path.endswith(".onnx"):
+        from wsss_ray.nets.onnx_weights import read_initializers
+
+        return read_initializers(path)
     try:
         state = load_file(path) if path.endswith(".safetensors") else torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:

@@ -20,7 +20,8 @@ from wsss_ray.config.job import JobConfig
 from wsss_ray.core.contracts import Learner
 from wsss_ray.core.graph import Plan
 from wsss_ray.core.plan import Stage
-from wsss_ray.data.source import DataSplit, stages_of
+from wsss_ray.data.source import DataSplit
+from wsss_ray.data.stages import stages_of
 from wsss_ray.engine.checkpoints import latest_path
 from wsss_ray.engine.notes import WithoutMask, without_mask
 from wsss_ray.engine.records import StageError, commit_shards, make_record, missing_shards

@@ -6,11 +6,11 @@ type C of Multi-Estimations (section 4.2).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from wsss_ray.core import Maps, Recipe, SeedRule, Threshold
+from wsss_ray.core import Maps, Recipe, SeedRule, SinceThen, Threshold
 from wsss_ray.ops.background import WITHOUT_SALIENCY, Background, SaliencyBackground
 from wsss_ray.ops.crf import DenseCrf
 
@@ -76,21 +76,26 @@ class CrfSeeds(SeedRule):
     crf: DenseCrf | None = Field(
         default=DenseCrf(), description="CRF that refines the scores; null: take the largest score as it is."
     )
+    salient_objects: Annotated[bool, SinceThen()] = Field(
+        default=False,
+        description="True: the score of a class is the mean of its map and the saliency map. It is ours, not of a paper: CAMs "
+        "find the most telling part of an object, and saliency fills in the rest.",
+    )
 
     @property
     def needs_saliency(self) -> bool:
-        """Return True if the background needs saliency. See `SeedRule.needs_saliency`."""
-        return self.background.needs_saliency
+        """Return True if background or objects need saliency. See `SeedRule.needs_saliency`."""
+        return self.background.needs_saliency or self.salient_objects
 
     @property
-    def without_saliency(self) -> str:
-        """Return advice on the background. See `SeedRule.without_saliency`."""
-        return WITHOUT_SALIENCY
+    def without_saliency(self) -> str | None:
+        """Return advice on the background, if that is all that needs saliency. See `SeedRule.without_saliency`."""
+        return None if self.salient_objects else WITHOUT_SALIENCY
 
     @property
     def by_threshold(self) -> Threshold | None:
         """Return the score of a background with a constant score, which acts as a threshold; None for other backgrounds."""
-        if self.background.constant is None:
+        if self.background.constant is None or self.salient_objects:
             return None
         recipe = Recipe(winner="peak", unclaimed="background")
         return Threshold(field=f"background.{self.background.constant}", recipe=recipe, crf=self.crf is not None)
@@ -103,7 +108,11 @@ class CrfSeeds(SeedRule):
 
         height, width = image_HWC.shape[:2]
         peak_CHW = seeds.resize_maps(maps.peak_CHW, height, width, maps.rows, maps.columns)
-        score_CHW = np.concatenate([self.background.score(peak_CHW, saliency_HW)[None], peak_CHW])
+        object_CHW = peak_CHW
+        if self.salient_objects:
+            assert saliency_HW is not None
+            object_CHW = (peak_CHW + saliency_HW) / 2
+        score_CHW = np.concatenate([self.background.score(peak_CHW, saliency_HW)[None], object_CHW])
         if self.crf is not None:
             score_CHW = self.crf.refine(image_HWC, score_CHW)
         labels = np.array([0, *(tag + 1 for tag in maps.classes)], np.uint8)

@@ -110,6 +110,12 @@ def _tiles(image: GalleryImage, classes: Sequence[str]) -> Iterator[Tile]:
     photo = pictures.photo(image.image_HWC)
     yield Tile("image", photo, alt=f"Image {image.image_id}", kind="photo")
     height, width = image.image_HWC.shape[:2]
+    for saliency_HW in image.saliency.values():
+        if saliency_HW is None:
+            yield Tile("saliency", photo, instead="failed")
+        else:
+            picture = pictures.heat(image.image_HWC, saliency_HW)
+            yield Tile("saliency", picture, alt=f"Saliency of {image.image_id}", kind="saliency")
     for stage, maps in image.maps:
         if maps is None:
             yield Tile(stage.name, photo, instead="failed")

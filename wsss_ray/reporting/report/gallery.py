@@ -75,7 +75,7 @@ class Gallery:
         readers = [stage for stage in readers if stage.kind != "evaluate" or stage.optional("model")]
         absent = [stage.name for stage in readers if not _collect(self.store, stage, rows)]
         rules = [rule for rule in self.rules if rule.stage.input("data") == data and rule.recipe is not None]
-        for stage in {s.id: s for r in rules if r.part.needs_saliency and (s := r.stage.optional("saliency"))}.values():
+        for stage in {s.id: s for reader in readers if (s := reader.optional("saliency"))}.values():
             _collect_saliency(self.store, stage, rows)
         places = {image_id: place for place, image_id in enumerate(rows)}
         cards: list[Markup] = []
