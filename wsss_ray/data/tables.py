@@ -55,12 +55,12 @@ def read_tag_table(path: Path, field: str) -> Table:
     if reader is None:
         raise ValueError(f"data.{field}: {path} has an unknown format; save it as one of {', '.join(readers)}")
     place, records = reader(path, field)
-    rows, columns = TagRows(str(path), place), None
+    rows, columns, unnamed = TagRows(str(path), place), None, list[str]()
     for line, record in records:
         if columns is None:
-            columns = _class_columns(record)
+            columns, unnamed = _class_columns(record), [name for name in record if _UNNAMED.fullmatch(name)]
         try:
-            _append(rows, record, columns, line)
+            _append(rows, record, columns, unnamed, line)
         except ValueError as err:
             raise ValueError(f"{path}{place.format(line=line, image=record.get('image'))}: {err}") from err
     if not rows:
@@ -77,14 +77,16 @@ def _class_columns(first: dict[str, Any]) -> tuple[str, ...]:
     )
 
 
-def _append(rows: TagRows, record: dict[str, Any], columns: Sequence[str], line: int) -> None:
-    """Append a record of a file. Raises ValueError that does not say where it is."""
-    if record and all(_is_blank(value) for value in record.values()):
+def _append(rows: TagRows, record: dict[str, Any], columns: Sequence[str], unnamed: Sequence[str], line: int) -> None:
+    """Append a record of a file, given its 0/1 columns and those without a name. Raises ValueError that does not say where."""
+    image = record.get("image")
+    named = isinstance(image, str) and image.strip()
+    if not named and record and all(_is_blank(value) for value in record.values()):
         return  # spreadsheets write empty rows
-    for name, value in record.items():
-        if _UNNAMED.fullmatch(name) and not (_is_blank(value) or re.fullmatch(r"\d+(\.0)?", str(value).strip())):
+    for name in unnamed:
+        if not (_is_blank(value := record.get(name)) or re.fullmatch(r"\d+(\.0)?", str(value).strip())):
             raise ValueError(f"a column without a name holds {_short(value)}; name the column, or remove it")
-    image = _image(record)
+    image = clean(named) if named else _image(record)
     if columns and "tags" not in record:
         tags = tuple(name for name in columns if _bit(record.get(name), name))
     elif not columns and "tags" in record:
@@ -98,6 +100,7 @@ def _append(rows: TagRows, record: dict[str, Any], columns: Sequence[str], line:
 
 
 def _image(record: dict[str, Any]) -> str:
+    """Return the name of an image that is a number. Raises ValueError if there is no name."""
     if "image" not in record:
         names = [name or "(no name)" for name in record]
         cut = "; columns are separated by a comma, a semicolon or a tab" if len(names) == 1 else ""
@@ -105,11 +108,9 @@ def _image(record: dict[str, Any]) -> str:
     image = record["image"]
     if _is_blank(image):
         raise ValueError("the cell of 'image' is empty; name the file, or remove the row")
-    if isinstance(image, int) and not isinstance(image, bool):
-        image = str(image)
-    if not isinstance(image, str):
+    if not isinstance(image, int) or isinstance(image, bool):
         raise ValueError(f"image is {_short(image)}; write the name of the file as text")
-    return clean(image.strip())
+    return str(image)
 
 
 def _names(value: Any) -> tuple[str, ...]:
