@@ -60,13 +60,13 @@ def renamed(name: Callable[[str], str]) -> Edit:
     return lambda content: [one.update(file_name=name(one["file_name"])) for one in content["images"]]
 
 
-SHAPELESS = ("12, median 40 x 30", "2: cat 6, dog 6")
+SHAPELESS = ("12, median 40 x 30", "2: cat 6, dog 6", "note      12 images have objects without a shape that can be drawn")
 QUIRKS = [
     Quirk("as it should be", lambda content: None, 12, ("masks     12, drawn", "10 for training, 2 held out")),
     Quirk("boxes only", annotations(segmentation=[]), 0, SHAPELESS, ("masks ", "split ", "val:")),
     Quirk("no segmentation", annotations(segmentation=...), 0, SHAPELESS, ("masks ", "split ")),
     Quirk("null segmentation", annotations(segmentation=None), 0, SHAPELESS, ("masks ",)),
-    Quirk("two points", annotations(3, segmentation=[[1, 2, 3, 4]]), 11),
+    Quirk("two points", annotations(3, segmentation=[[1, 2, 3, 4]]), 11, ("note      1 images have objects without a shape",)),
     Quirk("one of the polygons with two points", annotations(3, segmentation=[*polygon(), [1, 2, 3, 4]]), 11),
     Quirk("a flat polygon list", annotations(segmentation=polygon()[0]), 12),
     Quirk("null iscrowd", annotations(iscrowd=None), 12),

@@ -47,6 +47,8 @@ def test_two_links_that_hold_each_other_end(tmp_path):
     (tmp_path / "b" / "other").symlink_to(tmp_path / "a")
     found = list_images([str(tmp_path)], out=tmp_path / "labels")
     assert [image.name for image in found.images] == ["a/1", "a/other/2", "b/2", "b/other/1"]
+    by_pattern = list_images([f"{tmp_path}/**/*.png"], out=tmp_path / "labels")
+    assert by_pattern.images == found.images, "a pattern finds the same files"
 
 
 def test_what_pillow_reads_is_read(tmp_path):

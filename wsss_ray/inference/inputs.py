@@ -100,7 +100,8 @@ def _expand(pattern: str, beyond: str) -> tuple[str, list[str]]:
     if not glob.has_magic(pattern):
         raise ValueError(f"{pattern}: there is no such file or folder; correct the path")
     base = os.path.abspath(path[: re.search(r"[*?\[]", path).start()].rpartition(os.sep)[0] or os.sep)  # type: ignore[union-attr]
-    files = [file for file in glob.glob(path, recursive=True) if _is_image(file) and not _is_below(file, beyond)]
+    found = (file for file in glob.glob(path, recursive=True) if _is_image(file) and not _is_below(file, beyond))
+    files = [file for file in found if not _is_round(file, base)]
     if not files:
         raise ValueError(f"{pattern}: matches no image; formats: {' '.join(SUFFIXES)}")
     return base, files
@@ -109,6 +110,17 @@ def _expand(pattern: str, beyond: str) -> tuple[str, list[str]]:
 def _walk(folder: str, beyond: str) -> Iterator[str]:
     """Yield the images below a folder, also behind links, but not those below `beyond`."""
     return (os.path.join(folder, name) for name in image_names(folder, skip={os.path.realpath(beyond)}))
+
+
+def _is_round(path: str, base: str) -> bool:
+    """Return True if a path leads through a link to a folder that holds the link."""
+    folder, left = base, list[str]()
+    for part in os.path.relpath(os.path.dirname(path), base).split(os.sep) if os.path.realpath(path) != path else ():
+        left.append(os.path.realpath(folder))
+        folder = os.path.join(folder, part)
+        if os.path.islink(folder) and any(_is_below(one, os.path.realpath(folder)) for one in left):
+            return True
+    return False
 
 
 def _is_image(path: str) -> bool:

@@ -31,6 +31,10 @@ def findings(found: Survey) -> Iterator[Line]:
     if found.masks is not None:
         yield from _masks(found)
         yield from _turned(found)
+    shapeless = sum(one.item is not None and one.item.annotation is not None and not one.drawn for one in listing.pictures)
+    if shapeless and found.no_masks is None:
+        only = "they are trained on by their tags, and cannot be scored"
+        yield "note", f"{shapeless} images have objects without a shape that can be drawn, such as boxes: {only}"
     for text in listing.notes:
         yield "note", text
     for reason, names in listing.left_out.items():
