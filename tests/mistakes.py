@@ -357,13 +357,13 @@ STORE = [
     ),
     Mistake(
         "a shard cut off",
-        "export pets --format voc --out labels",
+        "export pets --format voc --split val --out labels",
         ("part-", "is not a Parquet file", "delete its stage's folder"),
         of_stage("miou", "shards/part-*", lambda data: data[:60]),
     ),
     Mistake(
         "shards of a newer version",
-        "export pets --format voc --out labels",
+        "export pets --format voc --split val --out labels",
         ("part-", "has schema version 9, but this wsss-ray reads version"),
         of_stage("miou", "shards/part-*", of_version_9),
     ),

@@ -18,9 +18,10 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 from tests.contract.test_jobs import planned
-from tests.local import job_of, run_plan
+from tests.local import job_of, run_plan, whole_run
 from tests.pages import PAGES, ROOT, Command, blocks, commands, fenced, name_of, parse
 from tests.photos import call, photo
 from tests.pictures import unpack
@@ -32,6 +33,7 @@ from wsss_ray.runners.execute import begin_run
 from wsss_ray.storage.store import RunStore
 
 OWN, PREDICT, VOC = "docs/own_data.md", "docs/predict.md", "docs/reproduce_voc.md"
+CORRECT = "docs/correcting_labels.md"
 DIGESTS = r"\b[0-9a-f]{32}\b"
 
 
@@ -107,6 +109,30 @@ def test_a_folder_the_short_way(photos, page, section):
         photos.run(command)
         seen.append(command.words[1])
     assert seen[:3] == ["init", "check", "submit"]
+
+
+# -- labels to tools and back ------------------------------------------------------------------------------------------------
+
+
+def test_labels_to_other_tools_and_back(tmp_path, monkeypatch):
+    """The tools themselves are not here: CVAT's part is a copy, Label Studio's makes annotations of the predictions."""
+    whole_run(tmp_path / "runs", tiny_job(name="photos"))
+    monkeypatch.chdir(tmp_path)
+    world, seen = World(tmp_path), []
+    for command in shown(CORRECT):
+        if command.words[1] == "import-masks" and "import-masks" not in seen:
+            shutil.copytree("labels", "from-cvat")
+            tasks = json.loads(Path("labels-ls/tasks.json").read_text())
+            Path("project.json").write_text(json.dumps([task | {"annotations": task["predictions"]} for task in tasks]))
+        world.run(command)
+        seen.append(command.words[1])
+    assert seen == ["export"] * 3 + ["import-masks"] * 2
+    exported = sorted(path.relative_to("labels/SegmentationClass") for path in Path("labels").rglob("*.png"))
+    assert len(exported) == 24
+    for path in exported:
+        with Image.open("labels/SegmentationClass" / path) as ours, Image.open("corrected" / path) as theirs:
+            assert ours.tobytes() == theirs.tobytes()
+    assert 0 < len([*Path("corrected-ls").rglob("*.png")]) <= 24
 
 
 # -- a trained model ---------------------------------------------------------------------------------------------------------
@@ -188,7 +214,7 @@ def test_a_table_of_voc(data):
     assert "DSRG" in said["plan jobs/tables/ficklenet_table1.yaml"]
     assert "classifier" in said["check jobs/ficklenet.yaml"]
     assert re.search(r"miou +2 ", said["show ficklenet-voc"])
-    assert len(list((data.folder / "seeds").glob("2007*.png"))) == 4
+    assert len(list((data.folder / "seeds/SegmentationClass").glob("2007*.png"))) == 4
     assert re.search(r"FickleNet +0 +12/12 ", said["submit jobs/tables/ficklenet_table1.yaml"]), "the row is found done"
     assert "ficklenet-voc" in said["status --store"]
     assert re.search(r"RRM, joint loss +0 +\d/5 ", said["plan jobs/tables/rrm_table2.yaml"])

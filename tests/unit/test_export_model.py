@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -25,8 +26,11 @@ from wsss_ray.cli import app
 from wsss_ray.data.codecs import decode_rgb
 from wsss_ray.data.images import normalise_image
 from wsss_ray.inference.export_model import FILES, InputSizes, _attempts, _EvenSame, export_model
+from wsss_ray.inference.model_card import write_card
+from wsss_ray.inference.model_code import labels_of_code
 from wsss_ray.inference.predictor import Predictor
 from wsss_ray.inference.trained import find_trained
+from wsss_ray.methods.common.segmentation import MultiScale
 from wsss_ray.methods.deeplab import DeeplabSegmenter
 from wsss_ray.storage.shards import read_all
 from wsss_ray.storage.store import RunStore
@@ -69,7 +73,7 @@ def photo(trained_run, path, *, size=None):
 def test_the_code_of_the_card_gives_the_networks_labels(trained_run, exported, tmp_path, form):
     """In a process of its own; torch and ONNX without this package. The picture has another size than those compared on."""
     store, _ = trained_run
-    folder = exported / form
+    folder = shutil.copytree(exported / form, tmp_path / form)
     image_HWC = photo(trained_run, folder / "photo.jpg", size=(45, 70))
     (code,) = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
     code += f"import numpy\nnumpy.save({str(tmp_path / 'label.npy')!r}, numpy.asarray(label_HW))\n"
@@ -80,12 +84,88 @@ def test_the_code_of_the_card_gives_the_networks_labels(trained_run, exported, t
     assert done.returncode == 0, done.stderr
     found_HW = np.load(tmp_path / "label.npy")
     net = wsss_ray.load("tiny", store.uri)
-    with torch.inference_mode():
-        logits = net(torch.from_numpy(image_HWC).permute(2, 0, 1)[None].float())
-    expected_HW = net.predict(image_HWC) if form == "safetensors" else logits.argmax(1)[0].numpy()
+    expected_HW = (net if form == "safetensors" else net.without_crf()).predict(image_HWC)
     assert found_HW.shape == (70, 45)
     assert (found_HW != expected_HW).mean() <= 1e-3
     assert len(np.unique(expected_HW)) > 1, "or nothing was shown"
+
+
+@pytest.fixture(scope="module")
+def shrunk_run(trained_run, tmp_path_factory):
+    """The same network in a job that shrinks its images, with several scales: a folder for each form."""
+    trained = find_trained("tiny", trained_run[0].uri)
+    metric = MultiScale(scales=(0.75, 1.0, 1.3), flip=True, crf=None)
+    small = replace(trained, max_side=40, metric=metric)
+    folder = tmp_path_factory.mktemp("shrunk")
+    image_HWC = photo(trained_run, folder / "photo.jpg", size=(40, 30))
+    for form in ("torch", "onnx"):
+        done = export_model(small, folder / form, form=form, image_HWC=image_HWC)
+        write_card(trained_run[0], small, done, folder / form)
+        assert done.code_different == (0, 40 * 30)
+    return small, folder
+
+
+def odd_photos(folder):
+    """Photographs in several forms, most larger than 40 pixels."""
+    found = {}
+    rng = np.random.default_rng(1)
+    sizes = {"large.jpg": (333, 217), "turned.jpg": (211, 100), "clear.png": (90, 90), "small.png": (39, 21)}
+    sizes |= {"gray.tif": (64, 80)}
+    for name, size in sizes.items():
+        pixels = np.full((size[1], size[0], 3), 120, np.uint8)
+        for colour in ((220, 60, 60), (60, 200, 80), (70, 90, 230)):
+            x, y = rng.integers(0, size[0] // 2), rng.integers(0, size[1] // 2)
+            pixels[y : y + size[1] // 3, x : x + size[0] // 3] = colour
+        picture, options = Image.fromarray(pixels), {}
+        if name == "turned.jpg":
+            options["exif"] = Image.Exif()
+            options["exif"][0x0112] = 8
+        if name == "clear.png":
+            picture.putalpha(Image.fromarray(rng.integers(0, 256, size[::-1]).astype(np.uint8)))
+        if name == "gray.tif":
+            picture = Image.fromarray(np.asarray(picture.convert("L")).astype(np.uint16) * 257)
+        found[name] = folder / name
+        picture.save(found[name], **options)
+    return found
+
+
+@pytest.mark.parametrize("form", ["torch", "onnx"])
+def test_photographs_larger_than_those_of_the_training_get_the_labels_of_predict(shrunk_run, tmp_path, form):
+    small, folder = shrunk_run
+    photos = odd_photos(tmp_path)
+    for name, path in photos.items():
+        if name == "large.jpg":  # one in a process of its own, which takes a second
+            run = f"{ALONE}import runpy; runpy.run_path(sys.argv.pop(1), run_name='__main__')"
+            command = [sys.executable, "-c", run, folder / form / "predict.py", path, tmp_path / "labels.png"]
+            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+            assert done.returncode == 0, done.stderr
+            found_HW = np.asarray(Image.open(tmp_path / "labels.png"))
+        else:
+            found_HW = labels_of_code(folder / form, path)
+        expected_HW = Predictor(small, device="cpu").predict(path)
+        assert found_HW.shape == expected_HW.shape
+        assert (found_HW != expected_HW).mean() <= 1e-3, name
+    whole = Predictor(replace(small, max_side=None), device="cpu").predict(photos["large.jpg"])
+    assert (whole != Predictor(small, device="cpu").predict(photos["large.jpg"])).any(), "or nothing was shown"
+
+
+def test_card_and_metadata_say_how_to_make_the_input(shrunk_run):
+    import onnx
+
+    _, folder = shrunk_run
+    extra = dict.fromkeys(("max_side", "classes", "input", "metric"), "")
+    torch.export.load(folder / "torch/model.pt2", extra_files=extra)
+    props = {one.key: one.value for one in onnx.load(folder / "onnx/model.onnx").metadata_props}
+    for found in (extra, props):
+        assert json.loads(found["max_side"]) == 40
+        assert json.loads(found["classes"]) == ["background", "square", "disc", "bar"]
+        assert json.loads(found["metric"])["scales"] == [0.75, 1.0, 1.3]
+        assert "RGB, 0 to 255, upright, shrunk to at most 40 pixels a side; any height, width and batch" in found["input"]
+    for form in ("torch", "onnx"):
+        card = (folder / form / "README.md").read_text()
+        assert "shrinks it to at most 40 pixels a side, as the training images were" in card
+        assert "(scales 0.75, 1.0, 1.3, also on the mirror image)" in card
+        assert "Its labels are those of `wsss-ray predict`: on the image that they were compared on, 0 of 1200" in card
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -182,6 +262,9 @@ def test_a_network_that_cannot_be_traced_for_all_sizes_takes_one(trained_run, tm
     done = export_model(scales, tmp_path / "out", form="onnx", image_HWC=photo(trained_run, tmp_path / "photo.jpg"))
     assert (done.takes, done.fixed) == ("one image of 32x32 (height x width)", (32, 32))
     assert done.sizes_compared == ((1, 32, 32),)
+    assert done.code_different == (0, 32 * 32)
+    assert labels_of_code(tmp_path / "out", np.zeros((50, 71, 3), np.uint8)).shape == (50, 71)
+    assert "The network takes one size only, to which photographs are resized" in (tmp_path / "out/predict.py").read_text()
 
 
 def test_padding_as_tensorflow_has_it_is_the_same_on_whole_sizes():
@@ -210,11 +293,15 @@ def test_an_efficientnet_takes_whole_sizes(trained_run, tmp_path, form):
     weights = {name: tensor.contiguous() for name, tensor in segmenter.build(3).state_dict().items()}
     own.write(own.path("model.safetensors"), save(weights))
     trained = replace(trained, segmenter=segmenter, place=own.uri, file="model.safetensors")
-    assert next(iter(_attempts(Predictor(trained), np.zeros((40, 50, 3), np.uint8)))) == InputSizes(step=32)
+    assert next(iter(_attempts(Predictor(trained), np.zeros((40, 50, 3), np.uint8)))) == InputSizes(step=16)
     image_HWC = photo(trained_run, tmp_path / "photo.jpg", size=(70, 100))
     done = export_model(trained, tmp_path / "out", form=form, image_HWC=image_HWC)
-    assert done.takes == "any batch, height and width multiples of 32"
+    assert done.takes == "any batch, height and width multiples of 16"
     assert done.sizes_compared[0] == (1, 96, 64)
+    assert labels_of_code(tmp_path / "out", image_HWC).shape == (100, 70)
+    different, pixels = done.code_different
+    assert (pixels, different < pixels / 4) == (7000, True), "resized to 96 x 64"
+    assert "resized to multiples of 16; so labels differ a little" in (tmp_path / "out/predict.py").read_text()
 
 
 @pytest.mark.parametrize("missing", ["onnx", "onnxruntime", "onnxscript"])
@@ -230,7 +317,7 @@ def test_mistakes_are_one_line(trained_run, tmp_path, capsys):
     out = ("--out", tmp_path / "out")
     (tmp_path / "text.jpg").write_text("no image")
     for arguments, said in [
-        (("--format", "torch", "--stage", "miou"), "--stage: goes with --format voc and coco; with torch give --model"),
+        (("--format", "torch", "--stage", "miou"), "--stage: goes with --format voc, coco and label-studio; with torch give"),
         (("--format", "voc", "--model", "retrain"), "--model: goes with --format torch, onnx and safetensors"),
         (("--format", "torch", "--model", "none"), "--model none: is not one of the trained segmenters: segmenter, retrain"),
         (("--format", "safetensors", "--image", tmp_path / "none.jpg"), "none.jpg"),

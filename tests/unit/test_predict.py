@@ -166,6 +166,51 @@ def test_what_is_there_is_not_made_again(trained_run, photos, tmp_path, capsys):
     assert sorted(changed) == sorted([first, second])
 
 
+def test_a_replaced_picture_gets_its_own_mask(trained_run, photos, tmp_path, capsys):
+    """By an older one of another size, by one of as many bytes, by one of another ending, by one that cannot be read."""
+    store, _ = trained_run
+    out, (name, path) = tmp_path / "out", next(iter(photos.items()))
+    options = (tmp_path / "photos", "--out", out, "--overlay")
+
+    def replace(size, old, suffix=".bmp", colour=(220, 60, 60)):
+        path.unlink(missing_ok=True)
+        path.with_suffix(".bmp").unlink(missing_ok=True)
+        picture = Image.new("RGB", size, (120, 120, 120))
+        picture.paste(colour, (4, 4, size[0] // 2, size[1] // 2))
+        picture.save(path.with_suffix(suffix))
+        os.utime(path.with_suffix(suffix), ns=(old, old))
+        return path.with_suffix(suffix)
+
+    call(store, *options)
+    began = path.stat().st_mtime_ns
+    net = wsss_ray.load("tiny", store.uri)
+    for arguments in (((40, 24), began - 10**12), ((40, 24), began - 10**13, ".bmp", (70, 90, 230)), ((24, 40), began, ".png")):
+        new = replace(*arguments)
+        capsys.readouterr()
+        call(store, *options)
+        assert "1 images to" in capsys.readouterr().out, arguments
+        found_HW = np.asarray(Image.open(out / f"masks/{name}.png"))
+        np.testing.assert_array_equal(found_HW, net.predict(new))
+        assert Image.open(out / f"overlays/{name}.jpg").size == found_HW.shape[::-1]
+    call(store, *options)
+    assert "0 images to" in capsys.readouterr().out
+    new.write_bytes(b"no picture")
+    error_of(capsys, store, *options, code=1)
+    assert not (out / f"masks/{name}.png").exists()
+    assert not (out / f"overlays/{name}.jpg").exists()
+
+
+def test_an_overlay_is_made_anew_with_its_mask(trained_run, photos, tmp_path, capsys):
+    store, _ = trained_run
+    out, path = tmp_path / "out", next(iter(photos.values()))
+    call(store, tmp_path / "photos", "--out", out, "--overlay")
+    path.write_bytes([*photos.values()][1].read_bytes())
+    call(store, tmp_path / "photos", "--out", out)  # the mask alone
+    capsys.readouterr()
+    call(store, tmp_path / "photos", "--out", out, "--overlay")
+    assert f"1 images to {out}, 2 were there already" in capsys.readouterr().out
+
+
 def test_shards_are_not_made_again(trained_run, photos, tmp_path, capsys):
     store, _ = trained_run
     call(store, tmp_path / "photos", "--out", tmp_path / "out", "--format", "parquet")
@@ -174,9 +219,12 @@ def test_shards_are_not_made_again(trained_run, photos, tmp_path, capsys):
     call(store, tmp_path / "photos", "--out", tmp_path / "out", "--format", "parquet")
     assert "0 images to" in capsys.readouterr().out
     assert (tmp_path / "out/shards/part-00000.parquet").stat().st_mtime_ns == before
-    next(iter(photos.values())).unlink()
-    said = error_of(capsys, store, tmp_path / "photos", "--out", tmp_path / "out", "--format", "parquet")
-    assert "another list of images; give another folder, or make them anew by --overwrite" in said
+    path = next(iter(photos.values()))
+    os.utime(path, ns=(10**18, 10**18))
+    for _ in range(2):
+        said = error_of(capsys, store, tmp_path / "photos", "--out", tmp_path / "out", "--format", "parquet")
+        assert "another list of images; give another folder, or make them anew by --overwrite" in said
+        path.unlink(missing_ok=True)
 
 
 def test_a_folder_has_the_predictions_of_one_model(trained_run, photos, tmp_path, capsys):
@@ -249,6 +297,11 @@ def test_large_pictures_are_shrunk_as_the_data_was_and_labels_enlarged(tmp_path)
         assert small_HW.shape == (16, 16)
         enlarged_HW = np.asarray(Image.fromarray(small_HW).resize((32, 32), Image.Resampling.NEAREST))
         np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / f"out/masks/{image}.png")), enlarged_HW)
+    options = ["--store", store.uri, "--split", "val", "--format", "voc", "--out", str(tmp_path / "voc")]
+    app(["export", "small", *options], standalone_mode=False)
+    for image in expected:
+        exported = Image.open(tmp_path / f"voc/SegmentationClass/{image}.png")
+        assert exported.tobytes() == Image.open(tmp_path / f"out/masks/{image}.png").tobytes(), "as `predict` writes it"
 
 
 def test_a_link_never_leads_out_of_the_folder(trained_run, photos, tmp_path, capsys):
@@ -256,9 +309,13 @@ def test_a_link_never_leads_out_of_the_folder(trained_run, photos, tmp_path, cap
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "out/masks").mkdir(parents=True)
     os.symlink(tmp_path / "elsewhere", tmp_path / "out/masks/val")
+    kept = [tmp_path / "elsewhere" / f"{path.stem}.png" for path in photos.values()]
+    for path in kept:
+        path.write_bytes(b"kept")
     said = error_of(capsys, store, tmp_path / "photos", "--out", tmp_path / "out", "--overwrite", code=1)
     assert "is a link that leads out" in said
-    assert not any((tmp_path / "elsewhere").iterdir())
+    assert sorted((tmp_path / "elsewhere").iterdir()) == sorted(kept)
+    assert {path.read_bytes() for path in kept} == {b"kept"}
 
 
 def test_a_worker_that_sees_another_folder_writes_nothing(trained_run, photos, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -11,11 +12,12 @@ from wsss_ray.cli.complete import label_stages, run_names
 from wsss_ray.cli.console import Model, OpenStore, check_out, fail, known_run, open_store
 
 if TYPE_CHECKING:
-    from wsss_ray.inference.export_labels import LabelForm
+    from wsss_ray.inference.export_labels import LabelForm, Shapes
     from wsss_ray.inference.export_model import ModelForm
+    from wsss_ray.inference.label_maps import LabelMaps, Part
     from wsss_ray.storage.store import RunStore
 
-ExportForm = Literal["voc", "coco", "torch", "onnx", "safetensors"]
+ExportForm = Literal["voc", "coco", "label-studio", "torch", "onnx", "safetensors"]
 
 
 def export(
@@ -27,13 +29,30 @@ def export(
         ExportForm,
         typer.Option(
             "--format",
-            help="Label maps: voc (PNGs in VOC's colours) or coco (one JSON of RLE masks). "
+            help="Label maps: voc (PNGs in VOC's colours; CVAT), coco (one JSON; FiftyOne, CVAT) or label-studio. "
             "A model: torch (torch.export), onnx or safetensors.",
         ),
     ],
+    split: Annotated[
+        Literal["train", "val"] | None,
+        typer.Option(
+            help="Label maps: train for the pseudo-labels of the training images, val for the predictions of the validation "
+            "images. Default: train, unless the run makes no pseudo-labels."
+        ),
+    ] = None,
     stage: Annotated[
         str | None,
-        typer.Option(help="Stage whose label maps to export. Default: the last one that is done.", autocompletion=label_stages),
+        typer.Option(
+            help="Stage whose label maps to export. Default: the last one of the split that is done.", autocompletion=label_stages
+        ),
+    ] = None,
+    shapes: Annotated[
+        Literal["rle", "polygons"] | None,
+        typer.Option(help="Shapes of coco and label-studio: rle, one per class (default), or polygons, one per connected piece."),
+    ] = None,
+    url: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="For label-studio: what to put before an image's name. Default: /data/local-files/?d="),
     ] = None,
     model: Model = None,
     image: Annotated[
@@ -47,34 +66,68 @@ def export(
 ) -> None:
     """Export the label maps or a trained model of a run as files.
 
-    Label maps are seeds or predictions. A model comes with a model card and is compared with the network on an image.
+    Label maps are pseudo-labels (seeds) or predictions, in the size of the image files. A model comes with a model card and is
+    compared with the network on an image.
     """
     run_store = open_store(store, must_exist=True)
     if out is not None:
         check_out(out)
+    of_labels = {"--split": split, "--stage": stage, "--shapes": shapes, "--url": url}
+    of_models = {"--model": model, "--image": image}
     try:
-        if form == "voc" or form == "coco":
-            if model is not None or image is not None:
-                fail(f"--{'model' if model is not None else 'image'}: goes with --format torch, onnx and safetensors")
-            _export_labels(run_store, run, form, stage, out, overwrite=overwrite)
+        if form == "voc" or form == "coco" or form == "label-studio":
+            _refuse(of_models, "torch, onnx and safetensors")
+            if split is not None and stage is not None:
+                fail(f"--split {split}: goes without --stage, which names the label maps; leave one out")
+            _refuse({"--shapes": shapes if form == "voc" else None}, "coco and label-studio")
+            _refuse({"--url": url if form != "label-studio" else None}, "label-studio")
+            maps = _find_labels(run_store, run, stage, split)
+            _export_labels(run_store, run, maps, out, form=form, shapes=shapes, url=url, overwrite=overwrite)
         else:
-            if stage is not None:
-                fail(f"--stage: goes with --format voc and coco; with {form} give --model")
+            _refuse(of_labels, f"voc, coco and label-studio; with {form} give --model")
             _export_model(run_store, run, form, model, image, out, overwrite=overwrite)
     except (OSError, ValueError) as error:
         fail(str(error))
 
 
-def _export_labels(store: RunStore, run: str, form: LabelForm, stage: str | None, out: Path | None, *, overwrite: bool) -> None:
-    from wsss_ray.inference.export_labels import export as write
-    from wsss_ray.inference.export_labels import find_labels
+def _refuse(given: Mapping[str, object], forms: str) -> None:
+    """End the command if one of the options has a value. `forms` are the formats that they go with."""
+    option = next((name for name, value in given.items() if value is not None), None)
+    if option is not None:
+        fail(f"{option}: goes with --format {forms}")
 
-    maps = find_labels(store, known_run(store, run), stage)
-    done = write(store, maps, out or Path(f"{run}-{maps.stage}-{form}"), form=form, overwrite=overwrite)
+
+def _find_labels(store: RunStore, run: str, stage: str | None, split: Part | None) -> LabelMaps:
+    from wsss_ray.inference.label_maps import find_labels
+
+    return find_labels(store, known_run(store, run), stage, split)
+
+
+def _export_labels(
+    store: RunStore,
+    run: str,
+    maps: LabelMaps,
+    out: Path | None,
+    *,
+    form: LabelForm,
+    shapes: Shapes | None,
+    url: str | None,
+    overwrite: bool,
+) -> None:
+    from wsss_ray.inference.export_labels import export as write
+
+    folder = out or Path(f"{run}-{maps.stage}-{form}")
+    optional = {"url": url} if url is not None else {}
+    done = write(store, maps, folder, form=form, shapes=shapes or "rle", overwrite=overwrite, **optional)
     note = f"; {done.skipped} skipped, which have no label map" if done.skipped else ""
-    typer.echo(f"{maps.stage} ({maps.id}): {done.images} images to {done.path}{note}")
-    if form == "coco":
-        typer.echo("one annotation per class and image; background and undecided pixels (255) have none")
+    typer.echo(f"{maps.stage} ({maps.id}): {done.images} {maps.what} to {done.path}{note}")
+    for line in done.notes:
+        typer.echo(f"note: {line}")
+    if form != "voc":
+        each = "connected piece" if shapes == "polygons" else "class"
+        typer.echo(f"one shape for each {each} of an image; background and undecided pixels (255) have none")
+    if maps.others:
+        typer.echo(f"other label maps of this run: {', '.join(maps.others)}; choose by --split or --stage")
 
 
 def _export_model(

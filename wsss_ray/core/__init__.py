@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from wsss_ray.core.component import Component, LocalPath, NotIdentity, SinceThen
 from wsss_ray.core.contracts import Augment, Learner, OnlineSegmenter, Precision, Segmenter, Trunk
+from wsss_ray.core.environment import AsWritten, fill
 from wsss_ray.core.graph import Plan
 from wsss_ray.core.method import Method
 from wsss_ray.core.optim import Adam, Constant, Decay, OneCycle, Optimizer, Piecewise, Poly, Schedule, Sgd
@@ -34,6 +35,7 @@ if TYPE_CHECKING:  # these need numpy, and a plan does not
 __all__ = [
     "IGNORE",
     "Adam",
+    "AsWritten",
     "Augment",
     "Axis",
     "Batch",
@@ -71,6 +73,7 @@ __all__ = [
     "Trunk",
     "evaluate",
     "evaluate_seeds",
+    "fill",
     "ingest",
     "localize",
     "random_key",

@@ -27,6 +27,17 @@ def in_one_line(error: BaseException) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())
 
 
+def shown(text: str, most: int = 100) -> str:
+    r"""Return a text for a message: in one line, printable, and cut if it is longer than `most` characters.
+
+    Example:
+        >>> shown("a\nb"), shown("a" * 1000, 5)
+        ('a\\nb', 'aaaaa...')
+    """
+    cut = text if len(text) <= most else f"{text[:most]}..."
+    return cut if cut.isprintable() else "".join(char if char.isprintable() else repr(char)[1:-1] for char in cut)
+
+
 def is_out_of_memory(error: object) -> bool:
     """Return True if an exception is one that Python, torch or Arrow raises when memory runs out."""
     return isinstance(error, MemoryError) or type(error).__name__ in _OUT_OF_MEMORY

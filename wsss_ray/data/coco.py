@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from wsss_ray.core.component import LocalPath, NotIdentity
+from wsss_ray.core.errors import shown
 from wsss_ray.core.rules import SaliencyNet
 from wsss_ray.data.coco_json import CocoImage, Instances, read_instances
 from wsss_ray.data.coco_masks import Crowd, draw_labels, pycocotools
@@ -42,9 +43,9 @@ class _Part:
     def item(self, picture: CocoImage, tags: tuple[int, ...], drawable: bool, where: str, *, needed: bool) -> Item:
         found = self.finder.find(picture.file_name, where=where)
         if found is None:
-            near = self.finder.files.near(picture.file_name)
-            mend = f"; did you mean {near!r}?" if near is not None else ""
-            raise ValueError(f"data.{self.side}_images: {self.images / picture.file_name} is missing ({where}){mend}")
+            near, missing = self.finder.files.near(picture.file_name), shown(str(self.images / picture.file_name), 1000)
+            mend = f"; did you mean {shown(repr(near), 300)}?" if near is not None else ""
+            raise ValueError(f"data.{self.side}_images: {missing} is missing ({where}){mend}")
         path, size, changed = found
         if self.bare:
             return Item(picture.name, tags, path, None, size, changed=changed)
@@ -55,7 +56,7 @@ class _Part:
             return Item(picture.name, tags, path, mask, size + state[0])
         if needed:
             mend = "every image that is scored or strong needs one; set it to null to draw them"
-            raise ValueError(f"data.{self.side}_masks: {mask} is missing ({where}); {mend}")
+            raise ValueError(f"data.{self.side}_masks: {shown(mask, 1000)} is missing ({where}); {mend}")
         return Item(picture.name, tags, path, None, size, changed=changed)
 
 
@@ -223,7 +224,8 @@ class Coco(Source):
             header = read_header(io.BytesIO(image))
             height, width = header.upright if self.masks_on == "upright" else (header.height, header.width)
         if height * width > self.max_pixels:
-            raise ValueError(f"{width}x{height} is more than {self.max_pixels} pixels; raise data.max_pixels to take it")
+            size = shown(f"{width}x{height}")  # the file may claim numbers of thousands of digits
+            raise ValueError(f"{size} is more than {self.max_pixels} pixels; raise data.max_pixels to take it")
         classes = self.class_names()
         labels = {number: 1 + classes.index(name) for number, name in file.categories.items() if name in classes}
         annotations, how = file.annotations(picture), {"labels": labels, "crowd": self.crowd, "others": self.others}
@@ -253,10 +255,12 @@ def _listed(file: Instances, path: Path, field: str) -> Iterator[tuple[CocoImage
         where = f"{path}:{number}"
         whole, first = (_find(file, text) for text in (line, line.split()[0]))
         if whole is not None and first is not None and whole != first:
-            raise ValueError(f"{where}: {line!r} is image {whole.name!r}, or {first.name!r} and more; give its id instead")
+            named = f"image {shown(repr(whole.name), 300)}, or {shown(repr(first.name), 300)} and more"
+            raise ValueError(f"{where}: {shown(repr(line), 300)} is {named}; give its id instead")
         picture = whole or first
         if picture is None:
-            raise ValueError(f"{where}: image {line.split()[0]!r} is not in {file.path}; expected a file's name or an id")
+            image = shown(repr(line.split()[0]))
+            raise ValueError(f"{where}: image {image} is not in {file.path}; expected a file's name or an id")
         yield picture, where
 
 
@@ -276,7 +280,7 @@ def _check_categories(train: Instances, val: Instances) -> None:
 
 
 def _with_map(item: Item, path: Path) -> Item:
-    size = _size(path, f"data.saliency: {path} is missing; every image with tags needs a map")
+    size = _size(path, f"data.saliency: {shown(str(path), 1000)} is missing; every image with tags needs a map")
     return Item(item.image_id, item.tags, str(path), None, size)
 
 
@@ -284,5 +288,5 @@ def _size(path: Path, missing: str) -> int:
     """Return the size of a file. If it is missing, raise ValueError with the text `missing`."""
     try:
         return path.stat().st_size
-    except OSError as err:
+    except (OSError, ValueError) as err:  # ValueError: a NUL in the path
         raise ValueError(missing) from err

@@ -11,6 +11,7 @@ import json
 import re
 import struct
 from array import array
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -18,11 +19,13 @@ from pathlib import Path
 from typing import Any
 
 from wsss_ray.core.component import canonical
+from wsss_ray.core.errors import shown
 from wsss_ray.data.finder import clean, home
 from wsss_ray.data.image_files import bare, nfc
 from wsss_ray.data.json_records import records_of
 
 _LISTS = ("images", "annotations", "categories")
+_SURROGATE = re.compile("[\ud800-\udfff]")  # JSON may have half of a pair, which no text and no file's name can hold
 
 Annotation = Mapping[str, Any]
 _Sized = tuple[str, int | None, int | None]  # file name, height, width
@@ -95,7 +98,7 @@ class Instances:
         with self.path.open("rb") as file:
             for start, end in zip(picture.spans[::2], picture.spans[1::2], strict=True):
                 file.seek(start)
-                found.append(json.loads(file.read(end - start)))
+                found.append(json.loads(file.read(end - start).decode("latin-1")))  # as when it was read first
         return found
 
 
@@ -116,9 +119,9 @@ def read_instances(path: Path, name: str) -> Instances:
     except UnicodeDecodeError as err:
         raise ValueError(f"data.{name}: {path} is not UTF-8 text; save it as UTF-8") from err
     except (json.JSONDecodeError, RecursionError) as err:
-        raise ValueError(f"data.{name}: {path}: not JSON: {err}") from err
+        raise ValueError(f"data.{name}: {path}: not JSON: {shown(str(err), 200)}") from err
     except ValueError as err:
-        raise ValueError(f"data.{name}: {path}: {err}") from err
+        raise ValueError(f"data.{name}: {path}: {shown(str(err), 1000)}") from err
 
 
 @dataclass
@@ -179,11 +182,11 @@ def _read(path: Path, mtime_ns: int, size: int) -> Instances:
     for image_id, picture in pictures.items():
         if (other := ids.setdefault(nfc(picture.name), image_id)) != image_id:
             raise ValueError(f"images {other} and {image_id} are both called {picture.name!r}; rename one of the files")
-    groups = [
-        name
-        for number, name in names.items()
-        if number not in first and any(group == name for other, group in above.items() if other != number)
-    ]
+    members: dict[str, set[int]] = defaultdict(set)
+    for number, group in above.items():
+        if isinstance(group, str):
+            members[group].add(number)
+    groups = [name for number, name in names.items() if number not in first and members.get(name, set()) - {number}]
     return Instances(path, dict(sorted(names.items())), tuple(groups), frozenset(first), pictures, ids)
 
 
@@ -248,7 +251,7 @@ def _side(record: Any, name: str, where: str) -> int | None:
 
 def _text(record: Any, name: str, where: str) -> str:
     value = _of(record, name, where)
-    if not isinstance(value, str) or not value.strip():
+    if not isinstance(value, str) or not value.strip() or (not value.isascii() and _SURROGATE.search(value)):
         raise ValueError(f"{where}.{name} is {_short(value)}; expected a name")
     return value
 
@@ -260,5 +263,4 @@ def _check_known(name: str, used: Mapping[int, str], known: Mapping[int, Any], k
 
 
 def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:60]}..."
+    return shown(repr(value), 60)

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal
 
+from wsss_ray.core.errors import shown
 from wsss_ray.core.values import IGNORE
 
 if TYPE_CHECKING:
@@ -108,7 +109,8 @@ def _runs(shape: Any, height: int, width: int) -> list[int]:
     if not isinstance(counts, list | str | bytes):
         raise ValueError("its segmentation is neither polygons nor run lengths (size and counts)")
     if shape.get("size") != [height, width]:
-        raise ValueError(f"its run lengths are for the size {shape.get('size')!r}, expected [{height}, {width}] (height, width)")
+        size = shown(repr(shape.get("size")))
+        raise ValueError(f"its run lengths are for the size {size}, expected [{height}, {width}] (height, width)")
     runs = counts if isinstance(counts, list) else _decoded(counts.encode() if isinstance(counts, str) else counts)
     if not all(_is_number(run) and isinstance(run, int) and run >= 0 for run in runs) or sum(runs) != height * width:
         raise ValueError(f"its run lengths are not whole numbers that add up to {height} * {width} pixels")

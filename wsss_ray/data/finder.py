@@ -16,6 +16,7 @@ from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import PurePosixPath
 
+from wsss_ray.core.errors import shown
 from wsss_ray.data.flat import Places, in_order
 from wsss_ray.data.image_files import SUFFIXES, alike, bare, image_names, nfc
 from wsss_ray.data.lookup import file_state
@@ -93,7 +94,8 @@ class FoundFiles:
         if same or not named or image != bare(image):
             return same[0] if same else None
         if len(named) > 1:
-            raise ValueError(f"{where}: image {image!r} may be {' or '.join(sorted(named))}; give the extension")
+            several = shown(" or ".join(sorted(named)), 500)
+            raise ValueError(f"{where}: image {shown(repr(image), 300)} may be {several}; give the extension")
         return named[0]
 
     def near(self, image: str) -> str | None:
@@ -103,6 +105,14 @@ class FoundFiles:
         return next(alikes, None) or next(
             (name for name in self.names if number.isdigit() and PurePosixPath(bare(name)).name.lstrip("0") == number), None
         )
+
+
+    def remedy(self, image: str) -> str:
+        """Say how to mend a name that is not found in a table."""
+        near = self.near(image)
+        if near is not None:
+            return f"did you mean {shown(repr(near), 300)}?"
+        return f"add it or remove the row; formats: {' '.join(SUFFIXES)}"
 
 
 def _key(name: str) -> str:
@@ -139,12 +149,6 @@ class Finder:
         if meant is None or (state := file_state(f"{self.folder}/{meant}")) is None:
             return None
         return f"{self.folder}/{meant}", *state
-
-    def missing(self, name: str) -> str:
-        """Say how to mend a name that is not found."""
-        near = self.files.near(name)
-        return f"did you mean {near!r}?" if near is not None else f"add it or remove the row; formats: {' '.join(SUFFIXES)}"
-
 
 def beside(folder: str, image_id: str, ending: str = ".png") -> tuple[str, tuple[int, float] | None]:
     """Return the path of a file that is named like an image, such as a mask, with its size and time; None if it is missing.

@@ -10,9 +10,10 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from wsss_ray.core.component import LocalPath, NotIdentity, SinceThen
+from wsss_ray.core.errors import shown
 from wsss_ray.core.rules import SaliencyNet
 from wsss_ray.data.finder import FoundFiles, beside, relative
-from wsss_ray.data.image_files import SUFFIXES, bare, image_names, nfc, read_files
+from wsss_ray.data.image_files import bare, image_names, nfc, read_files
 from wsss_ray.data.lookup import expand, file_state, once
 from wsss_ray.data.source import Item, Raw, Source, Split
 from wsss_ray.data.tables import read_tag_table
@@ -110,18 +111,18 @@ class Folder(Source):
             beside_it, found = ("", None) if others is None else beside(others, image_id)
             if split == "saliency":
                 if found is None:
-                    raise ValueError(f"data.saliency: {beside_it} is missing; every image with tags needs a map")
+                    raise ValueError(f"data.saliency: {shown(beside_it, 1000)} is missing; every image with tags needs a map")
                 yield Item(image_id, tags, beside_it, None, found[0], changed=found[1])
                 continue
             if others is not None and found is None and split != "weak":
                 if self.strong == "masks" and split == "strong":
                     continue
                 what = "validation image" if split == "val" else "image of data.strong"
-                raise ValueError(f"{row.where}: mask {beside_it} is missing; every {what} needs one")
+                raise ValueError(f"{row.where}: mask {shown(beside_it, 1000)} is missing; every {what} needs one")
             path = f"{root}/{name}"
             state = file_state(path)
             if state is None:
-                raise ValueError(f"{row.where}: image {path} is gone; restore it, or remove its row")
+                raise ValueError(f"{row.where}: image {shown(path, 1000)} is gone; restore it, or remove its row")
             size, changed = state
             first, masked = first or image_id, masked or found is not None
             if found is None:
@@ -129,7 +130,8 @@ class Folder(Source):
             else:
                 yield Item(image_id, tags, path, beside_it, size + found[0], changed=max(changed, found[1]))
         if first is not None and not masked and split == "weak" and others is not None and not self._has_rows("val"):
-            raise ValueError(f"data.masks: no image has a mask in {others}; that of {first!r} would be {first}.png")
+            named = f"that of {shown(repr(first), 300)} would be {shown(first, 300)}.png"
+            raise ValueError(f"data.masks: no image has a mask in {others}; {named}")
 
     def load(self, item: Item) -> Raw:
         """Read the image, and the mask if there is one."""
@@ -163,7 +165,8 @@ class Folder(Source):
         for name in self._scan().names:
             first, slash, _ = name.partition("/")
             if not slash:
-                raise ValueError(f"data.root: {name} is not in a class folder; move it into one, or set data.tags to a table")
+                found = f"{shown(name, 300)} is not in a class folder"
+                raise ValueError(f"data.root: {found}; move it into one, or set data.tags to a table")
             yield TagRow(name, (first,), "weak")
 
     def _scan(self) -> FoundFiles:
@@ -188,7 +191,5 @@ def _find(row: TagRow, files: FoundFiles, root: str, other: str) -> str:
     image = relative(row.image, root, other)
     found = files.meant(image, where=row.where)
     if found is None:
-        near = files.near(image)
-        remedy = f"did you mean {near!r}?" if near is not None else f"add it or remove the row; formats: {' '.join(SUFFIXES)}"
-        raise ValueError(f"{row.where}: image {row.image!r} is not in {root}; {remedy}")
+        raise ValueError(f"{row.where}: image {shown(repr(row.image), 300)} is not in {root}; {files.remedy(image)}")
     return found

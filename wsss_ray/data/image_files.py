@@ -96,6 +96,23 @@ def bare(name: str) -> str:
     return stem if f"{dot}{suffix.lower()}" in SUFFIXES and stem.rpartition("/")[2] else name
 
 
+def file_of(image_id: str, path: str) -> str:
+    """Return the path of an image file in its data, as it is on disk: what an image id names, with its ending.
+
+    Args:
+        image_id: The id of the image, which is most often that path without its ending.
+        path: Where the file lies on this machine.
+
+    Example:
+        >>> file_of("holiday/001", "/data/photos/holiday/001.JPG")
+        'holiday/001.JPG'
+    """
+    below = "/".join(path.replace(os.sep, "/").split("/")[-1 - image_id.count("/") :])
+    if nfc(below) == nfc(image_id) or nfc(below).startswith(f"{nfc(image_id)}."):
+        return below
+    return image_id + PurePosixPath(path).suffix  # the source gives its images other names than its files have
+
+
 def nfc(name: str) -> str:
     """Normalise accents to one spelling (NFC): macOS stores a letter and its accent separately."""
     return name if name.isascii() else unicodedata.normalize("NFC", name)

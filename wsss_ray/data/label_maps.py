@@ -11,6 +11,7 @@ from wsss_ray.core.values import IGNORE
 from wsss_ray.data.codecs import decode_gray, encode_labels
 from wsss_ray.data.images import normalise_mask, read_header
 from wsss_ray.data.source import Raw, Source
+from wsss_ray.data.strips import turned
 
 
 def mask_of(raw: Raw, *, height: int, width: int, source: Source, classes: Sequence[str]) -> bytes | None:
@@ -42,10 +43,7 @@ def mask_of(raw: Raw, *, height: int, width: int, source: Source, classes: Seque
 
 def turn_mask(mask: bytes, orientation: int) -> bytes:
     """Turn a mask, a PNG of labels drawn on the stored pixels, upright by the EXIF `orientation` of its image."""
-    label_HW = decode_gray(mask)
-    turned_HW = label_HW.T if orientation >= 5 else label_HW
-    flip_y, flip_x = orientation in (3, 4, 7, 8), orientation in (2, 3, 6, 7)
-    return encode_labels(np.ascontiguousarray(turned_HW[:: -1 if flip_y else 1, :: -1 if flip_x else 1]))
+    return encode_labels(turned(decode_gray(mask), orientation))
 
 
 def renumber(mask: bytes, names: Sequence[str], classes: Sequence[str], *, ignore: bool) -> bytes:

@@ -40,7 +40,7 @@ def file_state(path: str) -> tuple[int, float] | None:
     """Return the size of a file in bytes, and when it was last written in seconds since the epoch; None if it is missing."""
     try:
         state = os.stat(path)
-    except OSError:
+    except (OSError, ValueError):  # ValueError: a NUL in the path, or half of a surrogate pair
         return None
     return (state.st_size, state.st_mtime) if stat.S_ISREG(state.st_mode) else None
 

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator
 
 from wsss_ray.core.component import Component, LocalPath, NotIdentity, SinceThen, canonical
+from wsss_ray.core.errors import shown
 from wsss_ray.core.plugins import load_plugins
 from wsss_ray.core.rules import SaliencyNet
 from wsss_ray.data import load_sources
@@ -21,7 +22,7 @@ from wsss_ray.data.flat import Places
 Split = Literal["weak", "val", "strong", "saliency"]
 
 MAX_PIXELS = 80_000_000
-_ID = re.compile(r"[^/\\\x00-\x1f\x7f]+(/[^/\\\x00-\x1f\x7f]+)*")
+_ID = re.compile(r"[^/\\\x00-\x1f\x7f\ud800-\udfff]+(/[^/\\\x00-\x1f\x7f\ud800-\udfff]+)*")  # no names that are not UTF-8
 _DIGESTED = 1000  # items hashed at a time
 
 
@@ -276,11 +277,11 @@ def checked(source: Source, split: Split, num_classes: int) -> Iterator[Item]:
         if seen.add(image_id):  # or another id has the same hash
             both = [*islice((other.path for other in source.listed(split) if other.image_id == image_id), 2)]
             if len(both) > 1:
-                places = " and ".join(dict.fromkeys(map(str, both)))
-                raise ValueError(f"data: {split}: image {image_id!r} is listed twice ({places}); remove one, or rename its file")
+                where = f"{shown(repr(image_id))} is listed twice ({shown(' and '.join(dict.fromkeys(map(str, both))), 500)})"
+                raise ValueError(f"data: {split}: image {where}; remove one, or rename its file")
         if not _ID.fullmatch(image_id) or (".." in image_id and ".." in image_id.split("/")):
-            wrong = "it may hold no control character, backslash or '..'; rename the file"
-            raise ValueError(f"data: {split}: image id {image_id!r} is not usable: {wrong}")
+            wrong = "it must be UTF-8 and may hold no control character, backslash or '..'; rename the file"
+            raise ValueError(f"data: {split}: image id {shown(repr(image_id), 300)} is not usable: {wrong}")
         for tag in item.tags:
             if not 0 <= tag < num_classes:
                 raise ValueError(f"data: {split}: image {image_id}: tag is {tag}; allowed: 0 to {num_classes - 1}")

@@ -10,12 +10,14 @@ import csv
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from wsss_ray.core.errors import shown
 from wsss_ray.data.finder import clean, home
 from wsss_ray.data.tags import Table, TagRows, lines_of, read_text
 
@@ -62,7 +64,7 @@ def read_tag_table(path: Path, field: str) -> Table:
         try:
             _append(rows, record, columns, unnamed, line)
         except ValueError as err:
-            raise ValueError(f"{path}{place.format(line=line, image=record.get('image'))}: {err}") from err
+            raise ValueError(f"{path}{place.format(line=line, image=shown(str(record.get('image'))))}: {err}") from err
     if not rows:
         raise ValueError(f"data.{field}: {path} holds no images; list at least one")
     return Table(rows, tuple(sorted(rows.names | set(columns or ()))), home(row.image for row in rows))
@@ -95,16 +97,16 @@ def _append(rows: TagRows, record: dict[str, Any], columns: Sequence[str], unnam
         raise ValueError("no tags; give a column 'tags' (names with ; between), or one 0/1 column for every class")
     split = "" if _is_blank(record.get("split")) else str(record["split"]).strip().lower()
     if split not in _SPLITS:
-        raise ValueError(f"split is {split!r}; allowed: train, val, or test (which is left out)")
+        raise ValueError(f"split is {_short(split)}; allowed: train, val, or test (which is left out)")
     rows.append(image, tags, _SPLITS[split], line)
 
 
 def _image(record: dict[str, Any]) -> str:
     """Return the name of an image that is a number. Raises ValueError if there is no name."""
     if "image" not in record:
-        names = [name or "(no name)" for name in record]
-        cut = "; columns are separated by a comma, a semicolon or a tab" if len(names) == 1 else ""
-        raise ValueError(f"no image is named; the column must be called 'image' (found: {', '.join(names)}){cut}")
+        names = shown(", ".join(name or "(no name)" for name in record), 300)
+        cut = "; columns are separated by a comma, a semicolon or a tab" if len(record) == 1 else ""
+        raise ValueError(f"no image is named; the column must be called 'image' (found: {names}){cut}")
     image = record["image"]
     if _is_blank(image):
         raise ValueError("the cell of 'image' is empty; name the file, or remove the row")
@@ -137,16 +139,16 @@ def _different(parts: Sequence[str]) -> tuple[str, ...]:
     names = tuple(dict.fromkeys(part.strip() for part in parts if part.strip()))
     for name in names:
         if name in _NULLS:
-            raise ValueError(f"a tag is {name!r}, which programs write for an empty cell; leave the cell empty")
+            raise ValueError(f"a tag is {_short(name)}, which programs write for an empty cell; leave the cell empty")
         if name[0] in "'\"[](){}" or name[-1] in "'\"[]":
-            raise ValueError(f"a tag is {name!r}, with a quote or bracket that does not belong to it; write the plain name")
+            raise ValueError(f"a tag is {_short(name)}, with a quote or bracket that does not belong to it; write the plain name")
     return names
 
 
 def _bit(value: Any, column: str) -> bool:
     bit = False if _is_blank(value) else _BITS.get(str(value).strip().lower())
     if bit is None:
-        raise ValueError(f"column {column!r} holds {_short(value)}; expected 0 or 1. Remove the column if it is no class")
+        raise ValueError(f"column {_short(column)} holds {_short(value)}; expected 0 or 1. Remove the column if it is no class")
     return bit
 
 
@@ -155,8 +157,7 @@ def _is_blank(value: Any) -> bool:
 
 
 def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:60]}..."
+    return shown(repr(value), 60)
 
 
 def _from_csv(path: Path, field: str) -> tuple[str, Records]:
@@ -172,9 +173,7 @@ def _csv_records(path: Path, field: str) -> Records:
     delimiter = delimiter or max(",;\t", key=lambda mark: (header.count(mark), -",;\t".index(mark)))
     reader = csv.reader(chain([header], lines), delimiter=delimiter, skipinitialspace=True, strict=True)
     try:
-        names = [_column(name) for name in next(reader, ())]
-        _check_columns(names, str(path))
-        names = [name or f"Unnamed: {place}" for place, name in enumerate(names)]
+        names = [name or f"Unnamed: {place}" for place, name in enumerate(_columns(next(reader, ()), str(path)))]
         for cells in reader:
             while len(cells) > len(names) and not cells[-1].strip():
                 cells.pop()
@@ -186,7 +185,7 @@ def _csv_records(path: Path, field: str) -> Records:
                 raise ValueError(f"{path}:{before + reader.line_num}: {count} cells than the header has; {mend}")
             yield before + reader.line_num, dict(zip(names, cells, strict=True))
     except csv.Error as err:
-        raise ValueError(f"{path}:{before + reader.line_num}: {err}") from err
+        raise ValueError(f"{path}:{before + reader.line_num}: {shown(str(err), 200)}") from err
 
 
 def _column(name: str) -> str:
@@ -195,10 +194,14 @@ def _column(name: str) -> str:
     return name.lower() if name.lower() in _KNOWN else name
 
 
-def _check_columns(names: Sequence[str], where: str) -> None:
-    twice = next((name for place, name in enumerate(names) if name and name in names[:place]), None)
-    if twice is not None:
-        raise ValueError(f"{where}: column {twice!r} is there twice; join the two, or rename one")
+def _columns(names: Sequence[str], where: str) -> list[str]:
+    """Return the names of columns as `_column` does. Raises ValueError if one is there twice."""
+    found, seen = [_column(name) for name in names], set[str]()
+    for name in found:
+        if name and name in seen:
+            raise ValueError(f"{where}: column {_short(name)} is there twice; join the two, or rename one")
+        seen.add(name)
+    return found
 
 
 def _from_jsonl(path: Path, field: str) -> tuple[str, Records]:
@@ -219,20 +222,13 @@ def _from_json(path: Path, field: str) -> tuple[str, Records]:
 
 
 def _from_parquet(path: Path, field: str) -> tuple[str, Records]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+    from wsss_ray.data.parquet_rows import parquet_rows
 
-    from wsss_ray.storage.schemas import check_plain
+    return " row {line}", enumerate(parquet_rows(path, f"data.{field}: {path}", lambda names: _columns(names, str(path))))
 
-    try:
-        file = pq.ParquetFile(path)
-        _check_columns([_column(name) for name in file.schema_arrow.names], str(path))
-        table = file.read()
-        check_plain(table.schema, f"data.{field}: {path}")
-    except (pa.ArrowException, OSError) as err:
-        raise ValueError(f"data.{field}: {path} is not a readable Parquet file: {' '.join(str(err).split())[:200]}") from err
-    table = table.rename_columns([_column(name) for name in table.column_names])
-    return " row {line}", enumerate(record for batch in table.to_batches(max_chunksize=1024) for record in batch.to_pylist())
+
+class _Twice(ValueError):
+    """Raised if an object has a key twice."""
 
 
 def _parse(text: str, where: str) -> Any:
@@ -241,22 +237,24 @@ def _parse(text: str, where: str) -> Any:
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
         if len(found) < len(pairs):
-            keys = [key for key, _ in pairs]
-            twice = next(key for place, key in enumerate(keys) if key in keys[:place])
-            raise ValueError(f"{where}: {twice!r} is there twice in one object; join the two, or remove one")
+            twice = next(key for key, times in Counter(key for key, _ in pairs).items() if times > 1)
+            raise _Twice(f"{where}: {_short(twice)} is there twice in one object; join the two, or remove one")
         return found
 
     try:
         return json.loads(text, object_pairs_hook=once)
     except json.JSONDecodeError as err:
         more = "; if every line is an object, name the file .jsonl" if err.msg == "Extra data" else ""
-        raise ValueError(f"{where}: not JSON: {err}{more}") from err
+        raise ValueError(f"{where}: not JSON: {shown(str(err), 200)}{more}") from err
     except RecursionError as err:
         raise ValueError(f"{where}: not JSON: it is nested too deeply") from err
+    except _Twice:
+        raise
+    except ValueError as err:  # a number of thousands of digits
+        raise ValueError(f"{where}: not JSON: {shown(str(err), 200)}") from err
 
 
 def _record(value: Any, where: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError(f"{where}: expected an object with 'image' and 'tags'")
-    _check_columns([_column(key) for key in value], where)
-    return {_column(key): part for key, part in value.items()}
+    return dict(zip(_columns(list(value), where), value.values(), strict=True))

@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, overload
 
+from wsss_ray.core.errors import shown
 from wsss_ray.data.flat import Texts
 from wsss_ray.data.image_files import nfc
+from wsss_ray.data.list_lines import of_line
 
-_COMMENT = re.compile(r"(^\s*#|\s#(?=\s|$)).*")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _SPLIT_NAMES = ("weak", "val", "test")
 
 
@@ -33,7 +35,7 @@ class TagRow(NamedTuple):
     @property
     def where(self) -> str:
         """Return file and line, for messages."""
-        return self.file + self.place.format(line=self.line, image=self.image)
+        return self.file + self.place.format(line=self.line, image=shown(self.image))
 
 
 class TagRows(Sequence[TagRow]):
@@ -114,16 +116,12 @@ def lines_of(path: Path, field: str) -> Iterator[str]:
 
 
 def numbered_lines(path: Path, field: str) -> Iterator[tuple[int, str]]:
-    r"""Yield (line number from 1, text) of each line of a list that is not empty.
-
-    `#` starts a comment at the start of a line, and between spaces. So `photo #1` and `C#` are names. A name that begins with `#`
-    is written with a backslash before it, `\#1`.
-    """
+    """Yield (line number from 1, text) of each line of a list that is not empty, without its comment (see `list_lines`)."""
     lines = (line for some in lines_of(path, field) for line in some.splitlines())  # which knows more ends of lines
     for number, line in enumerate(lines, start=1):
-        text = _COMMENT.sub("", line).strip()
+        text = of_line(line)
         if text:
-            yield number, text.removeprefix("\\") if text.startswith("\\#") else text
+            yield number, text
 
 
 def check_classes(names: Sequence[str], where: str) -> tuple[str, ...]:
@@ -136,9 +134,11 @@ def check_classes(names: Sequence[str], where: str) -> tuple[str, ...]:
         if not name.strip():
             raise ValueError(f"{where}: class {place} has no name; give it one")
         if name in names[:place]:
-            raise ValueError(f"{where}: class {name!r} is listed twice; remove one")
+            raise ValueError(f"{where}: class {shown(repr(name))} is listed twice; remove one")
+        if _SURROGATE.search(name):
+            raise ValueError(f"{where}: class {shown(repr(name))} is no text in UTF-8; correct its name")
         if name.strip("_").lower() == "background":
-            raise ValueError(f"{where}: leave {name!r} out; background is label 0 by itself")
+            raise ValueError(f"{where}: leave {shown(repr(name))} out; background is label 0 by itself")
     return tuple(names)
 
 
@@ -149,7 +149,7 @@ def check_spelling(names: Iterable[str], where: str, field: str = "data.classes"
         alike[" ".join(nfc(name).casefold().replace("_", " ").split())].append(name)
     for group in alike.values():
         if len(group) > 1:
-            both = " and ".join(map(repr, group))
+            both = shown(" and ".join(map(repr, group)), 300)
             raise ValueError(f"{where}: {both} are spelled alike; use one spelling, or list each in {field} to keep them apart")
 
 
@@ -164,5 +164,5 @@ def indices(tags: Sequence[str], classes: Sequence[str], where: str, others: Seq
     """
     for tag in tags:
         if tag not in classes and tag not in others:
-            raise ValueError(f"{where}: unknown class {tag!r}; allowed: {', '.join(classes)}")
+            raise ValueError(f"{where}: unknown class {shown(repr(tag))}; allowed: {shown(', '.join(classes), 1000)}")
     return tuple(sorted({classes.index(tag) for tag in tags if tag in classes}))

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from wsss_ray.core.component import LocalPath, NotIdentity, SinceThen
+from wsss_ray.core.errors import shown
 from wsss_ray.core.rules import SaliencyNet
 from wsss_ray.data.cls_labels import read_cls_labels
 from wsss_ray.data.finder import Finder, beside
@@ -125,14 +126,14 @@ class Voc(Source):
                 if split == "saliency":
                     path, state = beside(maps or root, entry.image_id)
                     if state is None:
-                        raise ValueError(f"data.saliency: {path} is missing; every tagged image needs one")
+                        raise ValueError(f"data.saliency: {shown(path, 1000)} is missing; every tagged image needs one")
                     size, changed = state
                     yield Item(entry.image_id, tags_of(entry), path, None, size, changed=changed)
                     continue
                 path, size, changed = _image(entry, root, images)
                 mask, found = _mask(entry, root, folder)
                 if found is None and split != "weak":
-                    raise ValueError(f"{entry.where}: mask {mask} is missing; every image of data.{split} needs one")
+                    raise ValueError(f"{entry.where}: mask {shown(mask, 1000)} is missing; every image of data.{split} needs one")
                 kept, found = (None, (0, 0.0)) if found is None else (mask, found)
                 yield Item(entry.image_id, tags_of(entry), path, kept, size + found[0], changed=max(changed, found[1]))
 
@@ -181,7 +182,8 @@ class Voc(Source):
             try:
                 names = tuple(known.words(entry.image_id, path, lambda data: read_annotation(data, path, drop_difficult=drop)))
             except OSError as err:
-                raise ValueError(f"{entry.where}: no tags in the list, and annotation {path}: {err.strerror}") from err
+                annotation = shown(path, 1000)
+                raise ValueError(f"{entry.where}: no tags in the list, and annotation {annotation}: {err.strerror}") from err
             if names not in same:
                 same[names] = indices(names, classes, path, others=labels)
             return same[names]
@@ -196,8 +198,9 @@ class Voc(Source):
 
         def look_up(entry: Entry) -> tuple[int, ...]:
             if entry.image_id not in table and split != "val":
-                raise ValueError(f"{entry.where}: image {entry.image_id} has no tags in {path}; add them, or remove this line")
-            return _fit(table.get(entry.image_id, ()), count, place_of, f"data.tags: {path}: {entry.image_id}")
+                image = shown(entry.image_id)
+                raise ValueError(f"{entry.where}: image {image} has no tags in {path}; add them, or remove this line")
+            return _fit(table.get(entry.image_id, ()), count, place_of, f"data.tags: {path}: {shown(entry.image_id)}")
 
         return look_up
 
@@ -229,7 +232,7 @@ def _image(entry: Entry, root: str, images: Finder) -> tuple[str, int, float]:
     found = finder.find(name, where=entry.where)
     if found is None:
         path = f"{finder.folder}/{name}{'' if entry.image else _SUFFIXES[0]}"
-        raise ValueError(f"{entry.where}: image {path} is missing; add it, or remove this line")
+        raise ValueError(f"{entry.where}: image {shown(path, 1000)} is missing; add it, or remove this line")
     return found
 
 

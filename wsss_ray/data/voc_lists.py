@@ -6,11 +6,14 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from wsss_ray.core.errors import shown
 from wsss_ray.data.finder import Finder, clean
 from wsss_ray.data.image_files import bare
 from wsss_ray.data.lookup import file_state
 
 _TAGS = re.compile(r"\d{1,6}(\s+\d{1,6})*")
+_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]")
+_LONGEST = 5000  # characters of a line, which may be cut at every space
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,17 +51,22 @@ class Lines:
         Raises:
             ValueError: if the line has none of the forms, or if two of them name images that exist.
         """
+        if _CONTROL.search(line):
+            raise ValueError(f"{where}: {shown(repr(line))} holds a control character; save the list as text")
+        if len(line) > _LONGEST:
+            raise ValueError(f"{where}: a line of {len(line)} characters; put each image on a line of its own")
         forms = list(_forms(line, where))
         if line.split() == [line]:
             return forms[0]
         there = [form for form in forms if self._is_there(form)]
         if len(there) > 1:
-            named = " or ".join(repr(form.image or form.image_id) for form in there)
-            raise ValueError(f"{where}: {line!r} may mean the image {named}; write it as /FOLDER/NAME.jpg, or rename a file")
+            named = shown(" or ".join(repr(form.image or form.image_id) for form in there), 500)
+            meant = f"{shown(repr(line), 300)} may mean the image {named}"
+            raise ValueError(f"{where}: {meant}; write it as /FOLDER/NAME.jpg, or rename a file")
         plain = [form for form in forms if form.image is not None or form.tags is not None]
         if not there and not plain:
             what = "`id`, `id 0 14` or `/folder/image.jpg /folder/mask.png`"
-            raise ValueError(f"{where}: {line!r} is not understood, and is not the name of an image; expected {what}")
+            raise ValueError(f"{where}: {shown(repr(line))} is not understood, and is not the name of an image; expected {what}")
         return (there or plain)[0]
 
     def _is_there(self, form: Entry) -> bool:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from xml.etree import ElementTree
 
+from wsss_ray.core.errors import shown
+
 
 def read_annotation(data: bytes, where: str, *, drop_difficult: bool = False) -> tuple[str, ...]:
     """Read the class names of the objects in a VOC annotation, each once. Raises ValueError that names the file (`where`)."""
@@ -12,7 +14,7 @@ def read_annotation(data: bytes, where: str, *, drop_difficult: bool = False) ->
     except _DocumentType as err:
         raise ValueError(f"{where}: a document type is not expected in an annotation; remove it") from err
     except (ElementTree.ParseError, LookupError, ValueError) as err:
-        raise ValueError(f"{where}: not XML: {err}") from err
+        raise ValueError(f"{where}: not XML: {shown(str(err), 200)}") from err
     objects = top.findall("object")
     easy = [found for found in objects if (found.findtext("difficult") or "0").strip() != "1"]
     kept = easy if drop_difficult and easy else objects

@@ -37,7 +37,8 @@ class BundleError(ValueError):
 def resolve(path: Path, overrides: Sequence[str]) -> tuple[LoadedJob, str]:
     """Read a job, and compose the job file to ship: base merged, overrides and environment variables filled in.
 
-    The data is not listed, so it need not be on this machine.
+    Fields that may hold a secret keep `${NAME}`: the cluster's own environment must have it. The data is not listed, so it need
+    not be on this machine.
 
     Args:
         path: The job file.
@@ -54,7 +55,7 @@ def resolve(path: Path, overrides: Sequence[str]) -> tuple[LoadedJob, str]:
     problems = relative_paths([loaded.job, *(one.job for one in loaded.trials())])
     if problems:
         raise BundleError("\n".join(problems))
-    return loaded, to_yaml(loaded.document.expanded())
+    return loaded, to_yaml(loaded.document.filled_in(loaded.job.kept()))
 
 
 def gather(includes: Sequence[Path] = (), excludes: Sequence[str] = ()) -> dict[str, Path]:

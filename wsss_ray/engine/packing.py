@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from functools import cached_property
 
+from wsss_ray.data.image_files import file_of
 from wsss_ray.data.images import Decoded, normalise_image, normalise_saliency, shrink
 from wsss_ray.data.label_maps import mask_of
 from wsss_ray.data.source import DataSplit, Item, Raw
@@ -43,15 +44,17 @@ class IngestWorker(ShardWorker):
         if item.size and size != item.size:
             raise ValueError(f"the files have {size} bytes, the plan saw {item.size}: they changed; submit again")
         image = normalise_image(raw.image, max_pixels=self.split.source.max_pixels)
-        mask = self._mask(item, raw, image)
-        image, mask = shrink(image, mask, self.split.source.max_side)
+        packed, mask = shrink(image, self._mask(item, raw, image), self.split.source.max_side)
         return {
             "tags": list(item.tags),
-            "height": image.height,
-            "width": image.width,
-            "image": image.image,
+            "height": packed.height,
+            "width": packed.width,
+            "image": packed.image,
             "sha256": hashlib.sha256(raw.image).hexdigest(),
             "mask": mask,
+            "file": None if item.path is None else file_of(item.image_id, item.path),
+            "file_height": image.height,
+            "file_width": image.width,
         }
 
     def _mask(self, item: Item, raw: Raw, image: Decoded) -> bytes | None:

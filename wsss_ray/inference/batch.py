@@ -7,7 +7,8 @@
         shards/part-00000.parquet           parquet: see `schemas.PREDICTIONS`; failed images are rows with a reason
         errors.csv                          image, reason; only if there are any
 
-A mask is done if it is not older than its image. A shard is done if it exists, because the list of images may not change.
+A mask is done if it was made from this file: it holds the size of the file and the time of its last change. A shard is done if it
+exists, because the list of images may not change.
 """
 
 from __future__ import annotations
@@ -25,13 +26,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pyarrow.parquet as pq
-from PIL import Image
 
 from wsss_ray.core.component import digest
 from wsss_ray.core.errors import in_one_line
 from wsss_ray.data import codecs
 from wsss_ray.data.images import voc_palette
-from wsss_ray.data.label_files import file_of_image, write_classes, write_voc
+from wsss_ray.data.label_files import file_of_image, source_of, write_classes, write_overlay, write_voc
 from wsss_ray.engine.records import versions
 from wsss_ray.inference.inputs import Found, InputImages
 from wsss_ray.inference.trained import Trained
@@ -84,7 +84,7 @@ def begin(work: Prediction, listing: InputImages, *, overwrite: bool = False) ->
         OSError: if the folder cannot be written.
     """
     path = work.out / ABOUT
-    images = [[found.name, found.size] for found in listing.images]
+    images = [[found.name, found.stamp] for found in listing.images]
     about = {
         "model": {"run": work.trained.run, "stage": work.trained.stage, "id": work.trained.id},
         "metric": work.trained.metric.identity(),
@@ -169,6 +169,7 @@ class PredictWorker:
         except Exception as error:  # noqa: BLE001  one image must not stop the others
             plain = isinstance(error, ValueError | OSError)
             reason = " ".join(str(error).split()) if plain else in_one_line(error)
+            _remove_masks(self.work, found)  # those of an earlier file of this name
             return row | {"reason": reason.replace("data.max_pixels", "--max-pixels")[:500]}
         if self.work.form == "parquet":
             labels = len(self.predictor.classes)
@@ -180,9 +181,8 @@ class PredictWorker:
         except ValueError as error:
             return row | {"reason": str(error)}
         if overlay is not None:
-            with replacing(overlay) as file:
-                Image.fromarray(blended(image_HWC, label_HW)).save(file, format="JPEG", quality=90)
-        write_voc(mask, label_HW)
+            write_overlay(overlay, blended(image_HWC, label_HW), source=found.stamp)
+        write_voc(mask, label_HW, source=found.stamp)
         return row
 
     def _check_folder(self) -> None:
@@ -232,10 +232,7 @@ def _missing(work: Prediction, listing: InputImages) -> Iterator[Part]:
 def _is_there(work: Prediction, found: Found) -> bool:
     wanted = [work.out / "masks" / f"{found.name}.png"]
     wanted += [work.out / "overlays" / f"{found.name}.jpg"] if work.overlay else []
-    try:
-        return all(path.stat().st_mtime_ns >= found.mtime_ns for path in wanted)
-    except OSError:
-        return False
+    return all(source_of(path) == found.stamp for path in wanted)
 
 
 def _check_same(out: Path, about: Mapping[str, Any]) -> None:
@@ -260,9 +257,13 @@ def _clear(work: Prediction, listing: InputImages) -> None:
     for shard in (work.out / "shards").glob("part-*.parquet"):
         shard.unlink()
     for found in listing.images:
-        for place in (work.out / "masks" / f"{found.name}.png", work.out / "overlays" / f"{found.name}.jpg"):
-            with suppress(NotADirectoryError):
-                place.unlink(missing_ok=True)
+        _remove_masks(work, found)
+
+
+def _remove_masks(work: Prediction, found: Found) -> None:
+    for folder, suffix in (("masks", ".png"), ("overlays", ".jpg")):
+        with suppress(NotADirectoryError, ValueError):  # a link that leads out of the folder
+            file_of_image(work.out / folder, found.name, suffix=suffix, make=False).unlink(missing_ok=True)
 
 
 def _failed_rows(work: Prediction) -> Iterator[Failure]:

@@ -1,8 +1,12 @@
-"""Export label maps from the store for other tools: as PNGs in the colours of Pascal VOC, or as one JSON file in COCO's format.
+"""Export label maps from the store for other tools, in the size of the photographs and under their names.
 
-Every stage with label maps can be exported: seeds, labels that a segmenter made, predictions of an evaluate stage. Shards are
-read one after the other, so memory does not grow with the number of images. The content of the store is not trusted: ids may not
-lead out of the folder, and a label map larger than the data allows is not decoded.
+The forms are those that annotation tools import, so that pseudo-labels can be looked at and corrected there:
+
+    voc             SegmentationClass/<image>.png in the colours of Pascal VOC, lists, labelmap.txt: CVAT, Datumaro, `kind: voc`
+    coco            instances.json with run lengths or polygons: FiftyOne, CVAT, pycocotools, `kind: coco`
+    label-studio    tasks.json with brush strokes or polygons, and the labelling configuration: Label Studio
+
+Every form has `classes.txt` and `tags.jsonl`, the tags of the images. Ids may not lead out of the folder.
 """
 
 from __future__ import annotations
@@ -10,48 +14,32 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import IO, TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from wsss_ray.core.values import IGNORE
 from wsss_ray.data.coco_masks import pycocotools
-from wsss_ray.data.codecs import decode_gray
-from wsss_ray.data.label_files import file_of_image, write_classes, write_voc
-from wsss_ray.data.source import MAX_PIXELS
+from wsss_ray.data.label_files import file_of_image, name_in_labelmap, write_classes, write_cvat_labels, write_labelmap, write_voc
+from wsss_ray.data.list_lines import as_line
+from wsss_ray.inference.export_label_studio import labelling_config, task_of
+from wsss_ray.inference.label_maps import Labelled, LabelMaps, read_labels
+from wsss_ray.ops.outlines import outlines
 from wsss_ray.storage.atomic import replacing
-from wsss_ray.storage.shards import list_shards, open_shard
 from wsss_ray.storage.store import RunStore
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from wsss_ray.core.values import LabelArray
 
-LabelForm = Literal["voc", "coco"]
-JSON_NAME = "instances.json"
-
-
-@dataclass(frozen=True)
-class LabelMaps:
-    """The label maps of one stage.
-
-    Attributes:
-        stage: The name of the stage.
-        id: The id of the stage.
-        schema: The schema of its shards.
-        column: The column that holds the label maps.
-        classes: The names of the labels 1, 2, ...
-        max_pixels: The largest size of a label map that is decoded.
-    """
-
-    stage: str
-    id: str
-    schema: str
-    column: str
-    classes: tuple[str, ...]
-    max_pixels: int
+LabelForm = Literal["voc", "coco", "label-studio"]
+Shapes = Literal["rle", "polygons"]
+JSON_NAME, TASKS_NAME = "instances.json", "tasks.json"
+MASKS, LISTS = "SegmentationClass", "ImageSets/Segmentation"
 
 
 @dataclass(frozen=True)
@@ -62,74 +50,72 @@ class Exported:
         images: The number of images with a label map.
         skipped: The number of images without one.
         path: The file or folder that was written.
+        notes: What the files cannot tell, one line each.
     """
 
     images: int
     skipped: int
     path: Path
+    notes: tuple[str, ...] = ()
 
 
-def find_labels(store: RunStore, run: Mapping[str, Any], stage: str | None = None) -> LabelMaps:
-    """Find the label maps of a run.
+@dataclass
+class _Written:
+    """Counts and notes of an export so far, and the file of the tags."""
 
-    Args:
-        store: The store.
-        run: The content of the run's run.json.
-        stage: The name of a stage. None takes the last one that has label maps.
+    maps: LabelMaps
+    tags: IO[bytes]
+    images: int = 0
+    skipped: int = 0
+    packed: int = 0
+    unnamed: int = 0
+    notes: list[str] = field(default_factory=list)
 
-    Raises:
-        ValueError: if the run has no such stage, or the stage is not done or has no label maps. The message names those that
-            have.
-    """
-    records = {one["name"]: store.record_by_id(one["id"]) for one in run["stages"] if one["kind"] in ("seed", "evaluate")}
-    found = {name: record for name, record in records.items() if record and _has_labels(record)}
-    name = stage or next(reversed(found), None)
-    if name is None:
-        raise ValueError(f"run {run['name']!r} has no label maps yet: no seed stage and no scored model is done; wait for one")
-    if name not in found:
-        known = name in [one["name"] for one in run["stages"]]
-        undone = records.get(name, {}) is None
-        why = "the run has no such stage" if not known else "it is not done" if undone else "it has no label maps"
-        raise ValueError(f"stage {name!r}: {why}; stages with label maps: {', '.join(found) or 'none yet'}")
-    record = found[name]
-    data = store.record_by_id(dict(record["inputs"])["data"])
-    if data is None:
-        raise ValueError(f"stage {name!r}: the store has no record of the data that it was made from; submit the job again")
-    split = data["identity"]["component"]
-    schema, column = ("seeds", "seed") if record["kind"] == "seed" else ("scores", "prediction")
-    limit = split["source"].get("max_pixels", MAX_PIXELS)
-    return LabelMaps(name, record["id"], schema, column, tuple(split["classes"]), limit)
+    def count(self, image: Labelled) -> bool:
+        """Count an image, and note its tags. Return False if it has no label map."""
+        if image.label_HW is None:
+            self.skipped += 1
+            return False
+        self.images += 1
+        self.packed += not image.known_size
+        self.unnamed += image.file is None
+        row = {"image": image.file or image.image_id, "tags": [self.maps.classes[tag] for tag in image.tags]}
+        self.tags.write(f"{_json(row)}\n".encode())
+        return True
 
-
-def read_labels(store: RunStore, maps: LabelMaps) -> Iterator[tuple[str, LabelArray | None]]:
-    """Yield every image id with its label map (H, W), or with None if it has none, in the order of the data.
-
-    Raises:
-        ValueError: if a label map cannot be read, or holds other labels than those of the classes.
-    """
-    for shard in list_shards(store, maps):
-        file = open_shard(store, maps, shard, maps.schema)
-        try:
-            for batch in file.iter_batches(batch_size=8, columns=["image_id", maps.column]):
-                for row in batch.to_pylist():
-                    data = row[maps.column]
-                    yield row["image_id"], None if data is None else _decode(data, maps, row["image_id"])
-        finally:
-            file.close()
+    def done(self, path: Path) -> Exported:
+        """Return the result."""
+        unknown = "the store does not know {}: they were packed by an earlier version"
+        if self.packed:
+            sizes = unknown.format(f"the size of {self.packed} image files")
+            side = f"these labels have the packed size, at most {self.maps.max_side} pixels a side"
+            self.notes.append(f"{sizes}. {side}; submit the job to a new store for labels of full size")
+        if self.unnamed:
+            names = unknown.format(f"the file names of {self.unnamed} images") + ", or the source makes its images"
+            self.notes.append(f"{names}. Their ids stand instead, without an ending")
+        return Exported(self.images, self.skipped, path, tuple(self.notes))
 
 
-def export(store: RunStore, maps: LabelMaps, out: Path, *, form: LabelForm, overwrite: bool = False) -> Exported:
-    """Write label maps below a folder.
-
-    The form "voc" writes `<image id>.png`, `classes.txt` (line n, counted from 1, is label n; `kind: voc` reads it) and
-    `list.txt` with the ids. The form "coco" writes `instances.json` with one annotation for every class in every image.
-    Background and pixels with the ignore label (255) have none.
+def export(
+    store: RunStore,
+    maps: LabelMaps,
+    out: Path,
+    *,
+    form: LabelForm,
+    shapes: Shapes = "rle",
+    url: str = "/data/local-files/?d=",
+    overwrite: bool = False,
+) -> Exported:
+    """Write label maps below a folder. Background and pixels with the ignore label (255) are no shapes.
 
     Args:
         store: The store.
         maps: The label maps.
         out: The folder.
         form: The form.
+        shapes: For coco and label-studio: `rle` gives one shape for each class of an image, as run lengths or as a brush
+            stroke; `polygons` gives one for each connected piece. Both hold every pixel.
+        url: For label-studio: what to put before the name of an image.
         overwrite: True writes into a folder that holds files. Other files in it stay.
 
     Raises:
@@ -139,84 +125,98 @@ def export(store: RunStore, maps: LabelMaps, out: Path, *, form: LabelForm, over
     """
     if out.is_dir() and any(out.iterdir()) and not overwrite:
         raise ValueError(f"{out} holds files already; give another folder by --out, or write into it by --overwrite")
-    write: Callable[[RunStore, LabelMaps, Path], Exported] = {"voc": _export_voc, "coco": _export_coco}[form]
     if form == "coco":
         pycocotools("--format coco")
     out.mkdir(parents=True, exist_ok=True)
-    return write(store, maps, out)
-
-
-def _export_voc(store: RunStore, maps: LabelMaps, out: Path) -> Exported:
-    images, skipped = 0, 0
-    with tempfile.TemporaryFile("w+b", dir=out) as ids:
-        for image_id, label_HW in read_labels(store, maps):
-            if label_HW is None:
-                skipped += 1
-                continue
-            write_voc(file_of_image(out, image_id), label_HW)
-            ids.write(f"{image_id}\n".encode())
-            images += 1
-        ids.seek(0)
-        with replacing(out / "list.txt") as file:
-            shutil.copyfileobj(ids, file)
+    with replacing(out / "tags.jsonl") as tags:
+        written = _Written(maps, tags)
+        images = (image for image in read_labels(store, maps) if written.count(image))
+        path = {
+            "voc": lambda: _write_masks(images, maps, out, written),
+            "coco": lambda: _write_coco(images, maps, out, shapes),
+            "label-studio": lambda: _write_tasks(images, maps, out, shapes, url),
+        }[form]()
     write_classes(out, maps.classes)
-    return Exported(images, skipped, out)
+    if form != "label-studio":
+        write_cvat_labels(out, [name_in_labelmap(name) for name in maps.classes] if form == "voc" else maps.classes)
+    return written.done(path)
 
 
-def _export_coco(store: RunStore, maps: LabelMaps, out: Path) -> Exported:
+def _write_masks(images: Iterator[Labelled], maps: LabelMaps, out: Path, written: _Written) -> Path:
+    lists = out / LISTS
+    lists.mkdir(parents=True, exist_ok=True)
+    with replacing(lists / f"{maps.part}.txt") as listed:
+        for image in images:
+            assert image.label_HW is not None
+            write_voc(file_of_image(out / MASKS, image.image_id), image.label_HW)
+            listed.write(f"{as_line(image.image_id)}\n".encode())
+    changed = write_labelmap(out, maps.classes)
+    if changed:
+        names = ", ".join(map(repr, changed))
+        written.notes.append(f"labelmap.txt has no place for ':' and some '#' and spaces: {names} is written with '_' or ' '")
+    return out
+
+
+def _write_coco(images: Iterator[Labelled], maps: LabelMaps, out: Path, shapes: Shapes) -> Path:
     """Write the images into the JSON and the annotations into a second file, and append that at the end."""
-    coco, images, skipped, found = pycocotools("--format coco"), 0, 0, 0
-    categories = [{"id": label, "name": name} for label, name in enumerate(maps.classes, start=1)]
-    about = {"description": f"Label maps of stage {maps.stage} ({maps.id}); background and undecided pixels have no annotation."}
+    coco = pycocotools("--format coco")
+    categories = [{"id": label, "name": name, "supercategory": ""} for label, name in enumerate(maps.classes, start=1)]
+    about = {"description": f"Stage {maps.stage} ({maps.id}): {maps.what}; background and undecided pixels have no annotation."}
+    found = 0
     with replacing(out / JSON_NAME) as file, tempfile.TemporaryFile("w+b", dir=out) as beside:
-        file.write(f'{{"info": {_json(about)},\n"categories": {_json(categories)},\n"images": ['.encode())
-        for image_id, label_HW in read_labels(store, maps):
-            if label_HW is None:
-                skipped += 1
-                continue
-            images += 1
-            height, width = label_HW.shape
-            image = {"id": images, "file_name": image_id, "height": height, "width": width}
-            file.write(f"{',' if images > 1 else ''}\n{_json(image)}".encode())
-            for label in np.unique(label_HW).tolist():
-                if label in (0, IGNORE):
-                    continue
-                found += 1
-                annotation = {"id": found, "image_id": images, **_annotation(coco, label_HW == label, label)}
-                beside.write(f"{',' if found > 1 else ''}\n{_json(annotation)}".encode())
+        file.write(f'{{"info": {_json(about)},\n"licenses": [],\n"categories": {_json(categories)},\n"images": ['.encode())
+        for number, image in enumerate(images, start=1):
+            assert image.label_HW is not None
+            height, width = image.label_HW.shape
+            row = {"id": number, "file_name": image.file or image.image_id, "height": height, "width": width}
+            file.write(f"{',' if number > 1 else ''}\n{_json(row)}".encode())
+            for label, inside_HW in shapes_of(image.label_HW):
+                for shape in _coco_shapes(coco, inside_HW, shapes):
+                    found += 1
+                    ids = {"id": found, "image_id": number, "category_id": label}
+                    beside.write(f"{',' if found > 1 else ''}\n{_json(ids | shape | {'iscrowd': 0})}".encode())
         file.write(b'],\n"annotations": [')
         beside.seek(0)
         shutil.copyfileobj(beside, file)
         file.write(b"]}\n")
-    return Exported(images, skipped, out / JSON_NAME)
+    return out / JSON_NAME
 
 
-def _annotation(coco: Any, inside_HW: np.ndarray[Any, np.dtype[np.bool_]], label: int) -> dict[str, Any]:
-    runs = coco.encode(np.asfortranarray(inside_HW, dtype=np.uint8))
-    return {
-        "category_id": label,
-        "segmentation": {"size": runs["size"], "counts": runs["counts"].decode("ascii")},
-        "area": int(coco.area(runs)),
-        "bbox": coco.toBbox(runs).tolist(),
-        "iscrowd": 0,
-    }
+def _write_tasks(images: Iterator[Labelled], maps: LabelMaps, out: Path, shapes: Shapes, url: str) -> Path:
+    with replacing(out / TASKS_NAME) as file:
+        for number, image in enumerate(images):
+            assert image.label_HW is not None
+            masks = ((maps.classes[label - 1], inside_HW) for label, inside_HW in shapes_of(image.label_HW))
+            size = (image.label_HW.shape[0], image.label_HW.shape[1])
+            file_name, polygons = image.file or image.image_id, shapes == "polygons"
+            task = task_of(file_name, masks, size=size, polygons=polygons, url=url, version=maps.id)
+            file.write(f"{',' if number else '['}\n{_json(task)}".encode())
+        file.write(b"\n]\n" if file.tell() else b"[]\n")
+    with replacing(out / "labels.xml") as file:
+        file.write(labelling_config(maps.classes, polygons=shapes == "polygons").encode())
+    return out / TASKS_NAME
 
 
-def _decode(data: bytes, maps: LabelMaps, image_id: str) -> LabelArray:
-    try:
-        label_HW = decode_gray(data, max_pixels=maps.max_pixels)
-    except (OSError, SyntaxError, ValueError) as error:
-        raise ValueError(f"stage {maps.stage!r}: image {image_id!r}: its label map cannot be read: {error}") from error
-    wrong = label_HW[(label_HW > len(maps.classes)) & (label_HW != IGNORE)]
-    if label_HW.ndim != 2 or wrong.size:
-        wanted = f"labels 0 to {len(maps.classes)} and {IGNORE}"
-        raise ValueError(f"stage {maps.stage!r}: image {image_id!r}: not a map of {wanted}; was the store edited by hand?")
-    return label_HW
+def shapes_of(label_HW: LabelArray) -> Iterator[tuple[int, NDArray[np.bool_]]]:
+    """Yield every class of a label map with its pixels (H, W)."""
+    for label in np.unique(label_HW).tolist():
+        if label not in (0, IGNORE):
+            yield label, label_HW == label
 
 
-def _has_labels(record: Mapping[str, Any]) -> bool:
-    """Return True if a stage has label maps. An evaluate stage that scores seeds has none of its own."""
-    return record["kind"] == "seed" or "model" in dict(record["inputs"])
+def _coco_shapes(coco: Any, inside_HW: NDArray[np.bool_], shapes: Shapes) -> Iterator[dict[str, Any]]:
+    """Yield segmentation, area and box of the pixels of a class."""
+    if shapes == "rle":
+        runs = coco.encode(np.asfortranarray(inside_HW, dtype=np.uint8))
+        text = {"size": runs["size"], "counts": runs["counts"].decode("ascii")}
+        yield {"segmentation": text, "area": int(coco.area(runs)), "bbox": coco.toBbox(runs).tolist()}
+        return
+    for ring in outlines(inside_HW):
+        x_N, y_N = np.array(ring).T
+        area = int(x_N @ np.roll(y_N, -1) - y_N @ np.roll(x_N, -1)) // 2
+        x, y = float(x_N.min()), float(y_N.min())
+        box = [x, y, float(x_N.max()) - x, float(y_N.max()) - y]
+        yield {"segmentation": [[float(value) for corner in ring for value in corner]], "area": area, "bbox": box}
 
 
 def _json(value: Any) -> str:

@@ -2,7 +2,8 @@
 
 A file holds the network without the metric: image_BCHW (RGB, 0..255, float32) -> logits_BLHW of the same size, at one scale,
 without a CRF. Height, width and batch are dynamic if the network can be traced that way. Each file is written under a temporary
-name and read back by the library that users read it with. It gets its name only if its labels agree with the network's.
+name and read back by the library that users read it with. It gets its name only if its labels agree with the network's. Beside a
+file for other programs lies `predict.py` with the steps from a photograph to its labels (`model_code.py`).
 """
 
 from __future__ import annotations
@@ -15,21 +16,21 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
 import pyarrow.parquet as pq
 import torch
 from torch import Tensor, nn
 
 from wsss_ray.data.codecs import decode_rgb
 from wsss_ray.data.images import normalise_image
+from wsss_ray.inference.exported_file import InputSizes, NotTheSame, Run, Written, compared
+from wsss_ray.inference.model_code import labels_of_code, metadata, write_code
 from wsss_ray.inference.predictor import Predictor, shrunk
 from wsss_ray.inference.trained import CONFIG, WEIGHTS, Trained, config_of, find_trained
-from wsss_ray.ops.multiscale import resize_image, to_tensor
 from wsss_ray.storage.atomic import replacing
 from wsss_ray.storage.schemas import check_schema
 from wsss_ray.storage.store import RunStore
@@ -40,13 +41,8 @@ if TYPE_CHECKING:
 ModelForm = Literal["torch", "onnx", "safetensors"]
 FILES: dict[ModelForm, str] = {"torch": "model.pt2", "onnx": "model.onnx", "safetensors": WEIGHTS}
 
-MOST_DIFFERENT = 1e-4
-"""The largest share of pixels whose labels may differ."""
-
-_STEP = 32  # all feature maps of an EfficientNet have whole sides if the image's sides are multiples of it
+_STEP = 32  # of a trunk that does not tell its stride
 _SAME = "Conv2dDynamicSamePadding"  # of efficientnet_lite_pytorch. When traced, its padding formulas get longer with every layer.
-
-_Run = Callable[[Tensor], "np.ndarray[Any, np.dtype[np.float32]]"]
 
 
 class _EvenSame(nn.Conv2d):
@@ -60,43 +56,6 @@ class _EvenSame(nn.Conv2d):
             pads += [total // 2, total - total // 2]
         padded = nn.functional.pad(x_BCHW, pads)
         return nn.functional.conv2d(padded, self.weight, self.bias, tuple(self.stride), 0, self.dilation, self.groups)
-
-
-class NotTheSame(ValueError):
-    """An exported file gives other labels than the network."""
-
-
-@dataclass(frozen=True)
-class InputSizes:
-    """The image sizes that a file takes: multiples of `step`, or only `fixed` (height, width) in a batch of one."""
-
-    step: int = 1
-    fixed: tuple[int, int] | None = None
-
-    def __str__(self) -> str:
-        """Describe the sizes in words."""
-        if self.fixed is not None:
-            return f"one image of {self.fixed[0]}x{self.fixed[1]} (height x width)"
-        return "any height, width and batch" if self.step == 1 else f"any batch, height and width multiples of {self.step}"
-
-    def fit(self, image_HWC: ImageArray) -> ImageArray:
-        """Crop the upper left part of an image to a size that the file takes."""
-        height, width = self.fixed or (side // self.step * self.step for side in image_HWC.shape[:2])
-        return np.ascontiguousarray(image_HWC[:height, :width])
-
-
-@dataclass(frozen=True)
-class Written:
-    """An exported file and how it compares with the network. `sizes_compared` are batch, height and width."""
-
-    file: str
-    takes: str
-    largest_difference: float
-    pixels: int
-    pixels_different: int
-    sizes_compared: tuple[tuple[int, int, int], ...]
-    step: int = 1
-    fixed: tuple[int, int] | None = None
 
 
 def export_model(trained: Trained, out: Path, *, form: ModelForm, image_HWC: ImageArray, overwrite: bool = False) -> Written:
@@ -120,7 +79,7 @@ def export_model(trained: Trained, out: Path, *, form: ModelForm, image_HWC: Ima
         with tempfile.TemporaryDirectory(prefix=".tmp-", dir=out) as folder:
             try:
                 run = _WRITERS[form](net, Path(folder), sizes)
-                written = _compared(net, run, FILES[form], sizes, image_HWC)
+                written = compared(net, run, FILES[form], sizes, image_HWC)
             except (NotTheSame, OSError):
                 if sizes.fixed is not None or form == "safetensors":
                     raise
@@ -129,6 +88,9 @@ def export_model(trained: Trained, out: Path, *, form: ModelForm, image_HWC: Ima
                 why = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
                 continue
             os.replace(Path(folder, FILES[form]), out / FILES[form])
+        if form != "safetensors":
+            write_code(trained, out, FILES[form], sizes)
+            written = replace(written, code_different=_different(net, out, image_HWC))
         with replacing(out / CONFIG) as file:
             text = json.dumps(config_of(trained) | {"exported": asdict(written)}, indent=2, ensure_ascii=False)
             file.write(f"{text}\n".encode())
@@ -157,9 +119,17 @@ def example_image(store: RunStore, trained: Trained, image: Path | None = None) 
     raise ValueError(f"{trained.title}: the images of the run are no longer in the store; give one by --image FILE")
 
 
+def _different(net: Predictor, out: Path, image_HWC: ImageArray) -> tuple[int, int]:
+    """Compare predict.py with `predict` without a CRF. Return the number of pixels with other labels, and of all pixels."""
+    expected_HW = net.without_crf().predict_pixels(image_HWC)
+    return int((labels_of_code(out, image_HWC) != expected_HW).sum()), expected_HW.size
+
+
 def _attempts(net: Predictor, image_HWC: ImageArray) -> Iterator[InputSizes]:
     """Yield the sizes to ask a tracer for, the most general first."""
-    yield InputSizes(step=_STEP) if any(type(module).__name__ == _SAME for module in net.modules()) else InputSizes()
+    # all feature maps of an EfficientNet have whole sides if the image's sides are multiples of the trunk's stride
+    stride = getattr(getattr(net.trained.segmenter, "trunk", None), "output_stride", _STEP)
+    yield InputSizes(step=stride) if any(type(module).__name__ == _SAME for module in net.modules()) else InputSizes()
     yield InputSizes(fixed=(image_HWC.shape[0], image_HWC.shape[1]))
 
 
@@ -180,15 +150,15 @@ def _program(net: Predictor, sizes: InputSizes) -> torch.export.ExportedProgram:
     return torch.export.export(net, (example,), dynamic_shapes=shapes, strict=False)
 
 
-def _write_torch(net: Predictor, folder: Path, sizes: InputSizes) -> _Run:
+def _write_torch(net: Predictor, folder: Path, sizes: InputSizes) -> Run:
     path = folder / FILES["torch"]
     with _quiet():
-        torch.export.save(_program(net, sizes), path)
+        torch.export.save(_program(net, sizes), path, extra_files=metadata(net.trained, sizes))
         module = torch.export.load(path).module()
     return lambda image_BCHW: module(image_BCHW).detach().numpy()
 
 
-def _write_onnx(net: Predictor, folder: Path, sizes: InputSizes) -> _Run:
+def _write_onnx(net: Predictor, folder: Path, sizes: InputSizes) -> Run:
     onnx, runtime = _onnx()
     path = folder / FILES["onnx"]
     with _quiet():
@@ -198,6 +168,7 @@ def _write_onnx(net: Predictor, folder: Path, sizes: InputSizes) -> _Run:
         made.save(path)
         model = onnx.load(path)
         _name_sides(model)
+        onnx.helper.set_model_props(model, metadata(net.trained, sizes))
         onnx.checker.check_model(model)
         onnx.save(model, path)
         options = runtime.SessionOptions()
@@ -206,58 +177,18 @@ def _write_onnx(net: Predictor, folder: Path, sizes: InputSizes) -> _Run:
     return lambda image_BCHW: session.run(None, {"image": image_BCHW.numpy()})[0]
 
 
-def _write_safetensors(net: Predictor, folder: Path, sizes: InputSizes) -> _Run:
+def _write_safetensors(net: Predictor, folder: Path, sizes: InputSizes) -> Run:
     (folder / WEIGHTS).write_bytes(net.trained.weights())
     (folder / CONFIG).write_text(json.dumps(config_of(net.trained)), encoding="utf-8")
     again = Predictor(find_trained(f"{folder}/"), device="cpu", inference="plain")
     return lambda image_BCHW: again(image_BCHW).numpy()
 
 
-_WRITERS: dict[ModelForm, Callable[[Predictor, Path, InputSizes], _Run]] = {
+_WRITERS: dict[ModelForm, Callable[[Predictor, Path, InputSizes], Run]] = {
     "torch": _write_torch,
     "onnx": _write_onnx,
     "safetensors": _write_safetensors,
 }
-
-
-def _compared(net: Predictor, run: _Run, file: str, sizes: InputSizes, image_HWC: ImageArray) -> Written:
-    """Compare the file's logits with the network's: on the image and, if sizes are dynamic, resized and in a batch of two.
-
-    Raises NotTheSame if the labels differ on more than `MOST_DIFFERENT` of the pixels.
-    """
-    found = Written(file, str(sizes), 0.0, 0, 0, (), step=sizes.step, fixed=sizes.fixed)
-    for image_BCHW in _examples(sizes, image_HWC):
-        with torch.inference_mode():
-            ours = net(image_BCHW).numpy()
-        theirs = run(image_BCHW)
-        if ours.shape != theirs.shape or not np.isfinite(theirs).all():
-            raise NotTheSame(f"{file}: gives {theirs.shape} or no finite values, the network {ours.shape}; nothing was written")
-        different = int((ours.argmax(1) != theirs.argmax(1)).sum())
-        found = replace(
-            found,
-            largest_difference=max(found.largest_difference, float(np.abs(ours - theirs).max())),
-            pixels=found.pixels + ours[:, 0].size,
-            pixels_different=found.pixels_different + different,
-            sizes_compared=(*found.sizes_compared, (len(ours), *ours.shape[2:])),
-        )
-    if found.pixels_different > MOST_DIFFERENT * found.pixels:
-        raise NotTheSame(
-            f"{file}: its labels differ from the network's on {found.pixels_different} of {found.pixels} pixels (allowed: "
-            f"{MOST_DIFFERENT:g} of them; largest difference of logits {found.largest_difference:.2g}); nothing was written"
-        )
-    return found
-
-
-def _examples(sizes: InputSizes, image_HWC: ImageArray) -> Iterator[Tensor]:
-    least = [max(side, sizes.step) for side in image_HWC.shape[:2]]
-    whole = resize_image(image_HWC, *least) if least != list(image_HWC.shape[:2]) else image_HWC
-    device = torch.device("cpu")
-    image_1CHW = to_tensor(sizes.fit(whole), device)
-    yield image_1CHW
-    if sizes.fixed is None:
-        height, width = (max(sizes.step, round(side * share)) for side, share in zip(least, (0.7, 1.2), strict=True))
-        yield to_tensor(sizes.fit(resize_image(whole, height, width)), device)
-        yield torch.cat([image_1CHW, image_1CHW.flip(-1)])
 
 
 def _name_sides(model: Any) -> None:

@@ -30,6 +30,11 @@ class Found:
     size: int
     mtime_ns: int
 
+    @property
+    def stamp(self) -> str:
+        """Return what tells this file from another one of its name. Masks hold it, so that a stale mask is noticed."""
+        return f"{self.size} bytes, {self.mtime_ns} ns"
+
 
 @dataclass(frozen=True)
 class InputImages:

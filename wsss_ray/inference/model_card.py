@@ -15,13 +15,15 @@ from wsss_ray.config.paths import local_paths
 from wsss_ray.core.method import Method
 from wsss_ray.data.source import Source
 from wsss_ray.engine.records import versions
+from wsss_ray.inference.label_maps import StageId
+from wsss_ray.inference.model_code import differs, steps_of
 from wsss_ray.inference.trained import Trained, job_yaml
 from wsss_ray.storage.atomic import replacing
 from wsss_ray.storage.shards import read_all
 from wsss_ray.storage.store import RunStore
 
 if TYPE_CHECKING:
-    from wsss_ray.inference.export_model import Written
+    from wsss_ray.inference.exported_file import Written
 
 _HIDDEN = "(a path)"
 
@@ -56,6 +58,8 @@ def card(store: RunStore, trained: Trained, written: Written) -> str:
         trained=trained,
         written=written,
         labels=("background", *trained.classes),
+        steps=steps_of(trained),
+        differs=differs(trained, written),
         images=data["counts"]["images"],
         learnt=_learnt(Counter(role for role, _ in record["inputs"])),
         tags=_tags(store, data_id),
@@ -87,17 +91,10 @@ def _learnt(roles: Counter[str]) -> list[str]:
 def _tags(store: RunStore, stage_id: str) -> Counter[int]:
     """Count the images of each tag. Empty if the images are no longer in the store."""
     try:
-        found = read_all(store, _Stage(stage_id), "images", columns=["tags"])["tags"]
+        found = read_all(store, StageId(stage_id), "images", columns=["tags"])["tags"]
     except (OSError, ValueError):
         return Counter()
     return Counter(tag for tags in found.to_pylist() for tag in tags)
-
-
-class _Stage:
-    """A stage of which only the id is known."""
-
-    def __init__(self, stage_id: str) -> None:
-        self.id = stage_id
 
 
 def job_without_paths(store: RunStore, run: str) -> str:

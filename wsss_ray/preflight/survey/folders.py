@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
+from wsss_ray.core.errors import shown
 from wsss_ray.data.finder import beside, relative
 from wsss_ray.data.image_files import alike, bare, nfc
 from wsss_ray.data.tables import read_tag_table
@@ -65,7 +66,8 @@ def _with_table(folder: Path, tree: Tree, given: Path | None, problems: list[str
         table = read_tag_table(given, "tags")
         rows, best = table.rows, _best_root(tree, table)
         if best is None:
-            raise ValueError(f"--tags {given}: none of its {len(rows)} images is in {folder}; the first is {rows[0].image!r}")
+            first = shown(repr(rows[0].image), 300)
+            raise ValueError(f"--tags {given}: none of its {len(rows)} images is in {folder}; the first is {first}")
         return given, best
     fitting = []
     for path in _tables(folder):
@@ -233,7 +235,8 @@ def _masks(folder: Path, tree: Tree, given: Path | None) -> Path | None:
             return path
         if given is not None:
             first = next(iter(sorted(ids)), "dog/001")
-            raise ValueError(f"--masks {path}: no image has a mask in it; the mask of {first!r} would be {path / first}.png")
+            expected = f"the mask of {shown(repr(first), 300)} would be {shown(str(path / first), 1000)}.png"
+            raise ValueError(f"--masks {path}: no image has a mask in it; {expected}")
     return None
 
 

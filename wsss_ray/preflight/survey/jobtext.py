@@ -14,7 +14,15 @@ _WIDTH = 48  # comments begin behind this column
 
 
 def job_text(
-    *, name: str, heading: Sequence[str], kind: str, data: dict[str, Any], why: dict[str, str], sizes: JobSizes, num_images: int
+    *,
+    name: str,
+    heading: Sequence[str],
+    kind: str,
+    data: dict[str, Any],
+    why: dict[str, str],
+    sizes: JobSizes,
+    num_images: int,
+    salient: bool,
 ) -> str:
     """Compose a job file.
 
@@ -26,9 +34,11 @@ def job_text(
         why: Comments by field of the `data:` block.
         sizes: The numbers that suit images and machine.
         num_images: The size of the training set.
+        salient: True: seeds use saliency maps by U2-Net. False: only localization maps.
     """
     top = [*(f"# {_line(text)}" for text in heading), f"name: {scalar(name)}"]
-    blocks = (top, _method(sizes, num_images), _data(kind, data, why), _run(sizes))
+    method = _with_saliency(sizes, num_images) if salient else _without_saliency(sizes, num_images)
+    blocks = (top, method, _data(kind, data, why, salient), _run(sizes))
     return "\n\n".join("\n".join(block) for block in blocks) + "\n"
 
 
@@ -43,71 +53,111 @@ def run_name(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text).lstrip("._-")[:100].rstrip("-") or "own"
 
 
-def _method(sizes: JobSizes, num_images: int) -> list[str]:
-    small = sizes.side <= 160
-    if sizes.gpu:
-        trunk = f"{{kind: resnet, depth: 50, output_stride: {sizes.stride}, weights: imagenet}}"
-        about = "all of it is trained; its weights are downloaded once"
-        rate, dilation, hidden, scale = "1.0e-4", 4, 256, "10.0"
-    else:
-        trunk = f"{{kind: efficientnet_lite0, output_stride: {sizes.stride}, frozen: true}}"
-        about = "fast enough for CPUs, as it stays frozen; its weights come with the package"
-        rate, dilation, hidden, scale = "1.0e-3", 2, 64, "1.0"
-    settled = "start values, not chosen on a benchmark" if sizes.gpu or small else "chosen on benchmarks/stamps"
-    adam = f"{{kind: adam, lr: {rate}, decoupled: true, weight_decay: 1.0e-2}}"
-    crf = "iterations: 5, bilateral_sxy: 50, bilateral_srgb: 5"
-    head = f"{{kind: large_fov, dilation: {dilation}, hidden: {hidden}, dropout: 0.5}}"
-    seen, labelled = round(sizes.epochs * num_images), round(sizes.label_epochs * num_images)
+_CRF = "crf: {iterations: 5, bilateral_sxy: 50, bilateral_srgb: 5}"
+
+
+def _with_saliency(sizes: JobSizes, num_images: int) -> list[str]:
+    parts = _Parts(sizes, num_images, "chosen on benchmarks/voc_animals")
+    return [
+        "method:",
+        _said("  name: cam", "tags -> classifier -> maps -> seeds -> segmenter; `wsss-ray methods` lists others"),
+        *parts.classifier("    hidden: null", kind="cam_classifier"),
+        f"  localizer: {{size: {sizes.side}, flip: true}}",
+        _said("  seed_rule:", "look at the seeds in the report, then change it: only seeds and later stages run again"),
+        "    kind: crf_seeds",
+        "    background: {kind: saliency_background}",
+        _said("    salient_objects: true", "saliency tells where an object is, the map tells which one"),
+        f"    {_CRF}",
+        *parts.segmenter("segmenter", "    kind: deeplab_segmenter", augment="warp"),
+        parts.metric(),
+    ]
+
+
+def _without_saliency(sizes: JobSizes, num_images: int) -> list[str]:
+    parts = _Parts(sizes, num_images, "chosen on benchmarks/stamps")
     return [
         "method:",
         _said("  name: ficklenet", "tags -> classifier -> maps -> seeds -> segmenter; `wsss-ray methods` lists others"),
-        _said("  classifier:", f"rates and thresholds: {settled}"),
-        _said(f"    trunk: {trunk}", about),
-        "    kernel_size: 5",
-        "    dropout_rate: 0.7",
-        *([f"    head_lr_scale: {scale}"] if sizes.gpu else []),
-        _said(f"    batch_size: {sizes.batch}", "images per step; run.micro_batch limits how many are in memory at a time"),
-        _said(f"    epochs: {sizes.epochs:g}", f"passes over {num_images} images: the network sees {seen}"),
-        _said(f"    augment: {{kind: warp, size: {sizes.side}}}", "the whole image, so that it shows all its tags"),
-        f"    optimizer: {adam}",
-        "    schedule: {kind: one_cycle}",
+        *parts.classifier("    kernel_size: 5", "    dropout_rate: 0.7", kind="stochastic_classifier"),
         f"  localizer: {{selections: 200, dropout_rate: 0.7, size: {sizes.side}}}",
         "  seed_rule:",
         _said("    theta: 0.7", "look at the seeds in the report, then change it: only seeds and later stages run again"),
         "    background: {kind: cam_background, threshold: 0.35}",
-        f"    crf: {{{crf}}}",
-        "  segmenter:",
-        f"    trunk: {trunk}",
-        f"    head: {head}",
-        f"    batch_size: {sizes.label_batch}",
-        _said(f"    epochs: {sizes.label_epochs:g}", f"sees {labelled} images"),
-        "    steps: null",
-        f"    augment: {{kind: warp, size: {sizes.side}}}",
-        f"    optimizer: {adam}",
-        "    schedule: {kind: one_cycle}",
-        f"    head_lr_scale: {scale}",
-        f"    crf: {{scale: {sizes.stride}, {crf}}}",
-        f"  relabel: {{sizes: [{sizes.side}], flip: true, crf: {{{crf}}}}}",
-        _said("  retrain:", "the final model, which is scored; trained on labels of the first segmenter"),
-        f"    trunk: {trunk}",
-        f"    head: {head}",
-        f"    batch_size: {sizes.label_batch}",
-        f"    epochs: {sizes.label_epochs:g}",
-        "    steps: null",
-        f"    augment: {{kind: random_crop, size: {sizes.side}, min_scale: 0.8, max_scale: 1.2}}",
-        f"    optimizer: {adam}",
-        "    schedule: {kind: one_cycle}",
-        f"    head_lr_scale: {scale}",
-        "    loss_at: image",
-        "  metric: {scales: [1.0], flip: true, crf: null}",
+        f"    {_CRF}",
+        *parts.segmenter("segmenter", augment="warp", loss=f"    crf: {{scale: {sizes.stride}, {_CRF[6:]}"),
+        f"  relabel: {{sizes: [{sizes.side}], flip: true, {_CRF}}}",
+        *parts.segmenter("retrain", augment="random_crop", said="the final model, trained on labels of the first segmenter"),
+        parts.metric(),
     ]
 
 
-def _data(kind: str, data: dict[str, Any], why: dict[str, str]) -> list[str]:
+class _Parts:
+    """The parts that both methods share, with the numbers that suit images and machine."""
+
+    def __init__(self, sizes: JobSizes, num_images: int, settled: str) -> None:
+        self.sizes, self.num_images = sizes, num_images
+        self.settled = "start values, not chosen on a benchmark" if sizes.gpu or sizes.side <= 160 else settled
+        if sizes.gpu:
+            self.trunk = f"{{kind: resnet, depth: 50, output_stride: {sizes.stride}, weights: imagenet}}"
+            self.about = "all of it is trained; its weights are downloaded once"
+            rate, self.head, self.scale = "1.0e-4", "{kind: large_fov, dilation: 4, hidden: 256, dropout: 0.5}", "10.0"
+        else:
+            self.trunk = f"{{kind: efficientnet_lite0, output_stride: {sizes.stride}, frozen: true}}"
+            self.about = "fast enough for CPUs, as it stays frozen; its weights come with the package"
+            rate, self.head, self.scale = "1.0e-3", "{kind: large_fov, dilation: 2, hidden: 64, dropout: 0.5}", "1.0"
+        self.adam = f"{{kind: adam, lr: {rate}, decoupled: true, weight_decay: 1.0e-2}}"
+
+    def classifier(self, *more: str, kind: str) -> list[str]:
+        """Write the classifier, with lines that are its own."""
+        sizes = self.sizes
+        seen = round(sizes.epochs * self.num_images)
+        return [
+            _said("  classifier:", f"rates and thresholds: {self.settled}"),
+            f"    kind: {kind}",
+            _said(f"    trunk: {self.trunk}", self.about),
+            *more,
+            f"    head_lr_scale: {self.scale}",
+            _said(f"    batch_size: {sizes.batch}", "images per step; run.micro_batch limits how many are in memory at a time"),
+            _said(f"    epochs: {sizes.epochs:g}", f"passes over {self.num_images} images: the network sees {seen}"),
+            _said(f"    augment: {{kind: warp, size: {sizes.side}}}", "the whole image, so that it shows all its tags"),
+            f"    optimizer: {self.adam}",
+            "    schedule: {kind: one_cycle}",
+        ]
+
+    def segmenter(self, name: str, *more: str, augment: str, loss: str = "    loss_at: image", said: str = "") -> list[str]:
+        """Write a segmenter, with lines that are its own."""
+        sizes = self.sizes
+        scale = ", min_scale: 0.8, max_scale: 1.2" if augment == "random_crop" else ""
+        return [
+            _said(f"  {name}:", said),
+            *more,
+            f"    trunk: {self.trunk}",
+            f"    head: {self.head}",
+            f"    batch_size: {sizes.label_batch}",
+            _said(f"    epochs: {sizes.label_epochs:g}", f"sees {round(sizes.label_epochs * self.num_images)} images"),
+            "    steps: null",
+            f"    augment: {{kind: {augment}, size: {sizes.side}{scale}}}",
+            f"    optimizer: {self.adam}",
+            "    schedule: {kind: one_cycle}",
+            f"    head_lr_scale: {self.scale}",
+            loss,
+        ]
+
+    def metric(self) -> str:
+        """Write how the model predicts."""
+        return _said(f"  metric: {{scales: [1.0], flip: true, {_CRF}}}", "the CRF sharpens the edges of predictions")
+
+
+def _data(kind: str, data: dict[str, Any], why: dict[str, str], salient: bool) -> list[str]:
     lines = ["data:", f"  kind: {kind}"]
     for field, value in data.items():
         plain = list(value) if isinstance(value, tuple) else value
         lines.append(_said(f"  {field}: {scalar(plain)}", why.get(field, "")))
+    if salient:
+        said = "marks what stands out in an image; it was trained on masks without classes"
+        lines.append(_said("  saliency: {kind: u2net, size: 256}", said))
+    else:
+        lines.append("  # For better seeds: pip install 'wsss-ray[saliency]', then run init again.")
     return lines
 
 

@@ -11,6 +11,7 @@ from wsss_ray.config.job import load_job
 from wsss_ray.data.coco_json import read_instances
 from wsss_ray.data.image_files import nfc
 from wsss_ray.data.source import Source
+from wsss_ray.nets.u2net import packaged
 from wsss_ray.preflight.survey.folders import OWN_TABLE
 from wsss_ray.preflight.survey.jobtext import job_text
 from wsss_ray.preflight.survey.listing import FolderListing
@@ -59,7 +60,8 @@ def _try(found: Survey, out: Path, own: dict[Path, str], fields: dict[str, Any])
         except UnicodeEncodeError as error:
             raise ValueError(f"{found.folder!a}: its path is not UTF-8, which a job file has to be; rename the folder") from error
         job = load_job(job_file)
-        if job.data != Source.model_validate({"kind": found.listing.kind} | _data(found, tried)):
+        wanted = Source.model_validate({"kind": found.listing.kind} | _data(found, tried))
+        if job.data.model_copy(update={"saliency": None}) != wanted:
             raise ValueError(f"{found.folder}: a job file replaces ${{NAME}} by an environment variable; rename the folder")
         job.plan()
 
@@ -78,6 +80,7 @@ def _text(found: Survey, out: Path, fields: dict[str, Any]) -> str:
         why=_why(found),
         sizes=found.sizes(),
         num_images=found.num_train,
+        salient=packaged() is not None,
     )
 
 
