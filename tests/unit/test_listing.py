@@ -20,7 +20,7 @@ from tests.shapes import Shapes, tiny_job
 from wsss_ray.core.component import canonical
 from wsss_ray.core.plan import ingest
 from wsss_ray.data import folder as folder_module
-from wsss_ray.data import source as source_module
+from wsss_ray.data import lookup
 from wsss_ray.data.folder import Folder
 from wsss_ray.data.source import Item, Split, describe
 from wsss_ray.data.stages import stages_of
@@ -225,7 +225,7 @@ def test_a_table_is_read_once_and_a_folder_walked_once(tmp_path, monkeypatch):
     assert (len(read), len(walked)) == (1, 1)
     stages_of(source)
     assert (len(read), len(walked)) == (2, 2), "what a later command finds is what is there then"
-    assert source_module.once("key", lambda: 1) + source_module.once("key", lambda: 2) == 3
+    assert lookup.once("key", lambda: 1) + lookup.once("key", lambda: 2) == 3
 
 
 def test_data_that_is_done_is_listed_by_the_plan_alone(tmp_path):

@@ -25,6 +25,7 @@ from wsss_ray.cli.console import (
     score_table,
     table,
 )
+from wsss_ray.cli.own import Include, import_own
 from wsss_ray.cli.sweep import say_trials
 
 if TYPE_CHECKING:
@@ -33,7 +34,9 @@ if TYPE_CHECKING:
     from wsss_ray.storage.finished import StageState
 
 
-def plan(job_file: JobFile, override: Override = None, store: StoreUri = None, until: Until = None) -> None:
+def plan(
+    job_file: JobFile, override: Override = None, store: StoreUri = None, until: Until = None, include: Include = None
+) -> None:
     """Show the stages of a job, done and missing.
 
     If the job has a sweep, shows its trials. Starts nothing.
@@ -41,6 +44,7 @@ def plan(job_file: JobFile, override: Override = None, store: StoreUri = None, u
     from wsss_ray.storage.finished import Finished
     from wsss_ray.storage.shards import present_shards
 
+    import_own(include)
     loaded = load(job_file, override)
     listed: Listed = {}
     _, stages, run_store = plan_here(loaded, store, until, listed)
@@ -66,13 +70,14 @@ def plan(job_file: JobFile, override: Override = None, store: StoreUri = None, u
         typer.echo(line)
 
 
-def validate(job_file: JobFile, override: Override = None) -> None:
+def validate(job_file: JobFile, override: Override = None, include: Include = None) -> None:
     """Check a job file and print it with every default.
 
     Does not read the data.
     """
     from wsss_ray.config.document import to_yaml
 
+    import_own(include)
     typer.echo(to_yaml(load(job_file, override).job.spec()), nl=False)
 
 
@@ -109,7 +114,7 @@ def show(run: RunName, store: OpenStore = "runs") -> None:
     from wsss_ray.storage.finished import Finished, StageId
 
     run_store = open_store(store, must_exist=True)
-    rows, scores, validated, damage = [], [], list[str](), list[str]()
+    rows, scores, validated, damage, bare = [], [], list[str](), list[str](), list[str]()
     finished, stages = Finished(run_store), known_run(run_store, run)["stages"]
     finished.look_at([StageId(stage["id"]) for stage in stages])
     for stage in stages:
@@ -120,15 +125,15 @@ def show(run: RunName, store: OpenStore = "runs") -> None:
         made = f"{counts['steps']} steps" if "steps" in counts else f"{counts['images']} images" if counts else ""
         seconds = f"{record['seconds']:.1f} s" if record else ""
         rows.append([stage["name"], stage["id"], _state(state), made, seconds, str(counts.get("errors", ""))])
+        if without := counts.get("without_mask"):
+            bare.append(f"{stage['name']}: {without} images are packed without a mask, as theirs cannot be used (see notes/)")
         if record and record["kind"] == "evaluate":
             scores.append((stage["name"], record))
         if stage["kind"] == "train":
             validated += quality(run_store, stage["name"], stage["id"])
     table(["stage", "id", "state", "made", "time", "errors"], rows)
-    for line in damage:
+    for line in (*damage, *bare, *validated):
         typer.echo(line)
-    for training in validated:
-        typer.echo(training)
     score_table(scores)
     if run_store.exists(run_store.run_path(run, "report.html")):
         typer.echo(f"report: {run_store.run_path(run, 'report.html')}")

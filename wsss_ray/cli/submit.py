@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -30,6 +29,7 @@ from wsss_ray.cli.console import (
     score_table,
 )
 from wsss_ray.cli.guard import guard, join, parse_address_or_exit
+from wsss_ray.cli.own import Include, import_own
 from wsss_ray.cli.sweep import submit_sweep
 
 if TYPE_CHECKING:
@@ -48,10 +48,6 @@ Detach = Annotated[bool, typer.Option("--detach", help="With http://: return onc
 Force = Annotated[bool, typer.Option("--force", help="With http://: submit even if another attempt at the run is running.")]
 Python = Annotated[
     str | None, typer.Option("--python", metavar="PATH", help="With http://: interpreter on the cluster. Default: python.")
-]
-Include = Annotated[
-    list[Path] | None,
-    typer.Option("--include", metavar="PATH", help="Module or package with your own methods or data sources. Repeatable."),
 ]
 Exclude = Annotated[
     list[str] | None,
@@ -76,7 +72,7 @@ def submit(
     If the job has a sweep, runs its trials. Submit again to resume.
     """
     remote = _is_remote(address, detach=detach)
-    _import_includes(include, remote=remote)
+    import_own(include, remote=remote)
     if not remote:
         guard()
         _submit_here(load(job_file, override), store, until)
@@ -122,7 +118,7 @@ def resume(
     The store keeps that job with the run.
     """
     remote = _is_remote(address, detach=detach)
-    _import_includes(include, remote=remote)
+    import_own(include, remote=remote)
     if not remote:
         guard()
         _resume_here(run, store, until)
@@ -231,20 +227,6 @@ def _is_remote(address: str | None, *, detach: bool) -> bool:
     if cluster is not None:
         join(cluster)
     return False
-
-
-def _import_includes(includes: list[Path] | None, *, remote: bool) -> None:
-    """Import the user's own modules, so that the job can name their classes here and in the workers of a private Ray."""
-    if not includes:
-        return
-    if not remote and os.environ.get("RAY_ADDRESS"):
-        fail("--include: the machines of a running cluster have their own modules; install yours there, or submit by http://")
-    from wsss_ray.deploy.bundle import BundleError, import_includes
-
-    try:
-        import_includes(includes)
-    except BundleError as error:
-        fail(str(error))
 
 
 def _repeated(python: str | None, includes: list[Path] | None, excludes: list[str] | None) -> Sequence[str]:

@@ -1,7 +1,7 @@
 """Convert image, mask and saliency files of any origin to the formats of the store. The bytes are not trusted.
 
 All functions are pure functions of bytes. A file that cannot be read raises ValueError with one line that says why; ingest
-records it for that image and goes on. The first bytes of a file tell its format, and only the formats in `_READERS` are tried.
+records it for that image and goes on. The first bytes of a file tell its format (`formats.py`).
 """
 
 from __future__ import annotations
@@ -14,26 +14,12 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile
-from PIL.BmpImagePlugin import BmpImageFile
-from PIL.GifImagePlugin import GifImageFile
-from PIL.JpegImagePlugin import JpegImageFile
-from PIL.PngImagePlugin import PngImageFile
-from PIL.TiffImagePlugin import TiffImageFile
-from PIL.WebPImagePlugin import WebPImageFile
 
 from wsss_ray.core.values import IGNORE
 from wsss_ray.data.codecs import DAMAGED, decode_gray, decode_rgb, encode_gray, encode_labels
+from wsss_ray.data.formats import START, reader_of
 from wsss_ray.data.strips import strips, turned
 
-_READERS: tuple[tuple[str, bytes, type[ImageFile.ImageFile]], ...] = (
-    ("JPEG", b"\xff\xd8\xff", JpegImageFile),
-    ("PNG", b"\x89PNG\r\n\x1a\n", PngImageFile),
-    ("WEBP", b"RIFF", WebPImageFile),
-    ("GIF", b"GIF8", GifImageFile),
-    ("TIFF", b"II", TiffImageFile),
-    ("TIFF", b"MM", TiffImageFile),
-    ("BMP", b"BM", BmpImageFile),
-)
 _ORIENTATION = 0x0112
 _EXIF = ("exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif")  # of a PNG; without one, Pillow decodes it to look further
 _MASK_PIXELS = 1 << 31  # the size of masks and saliency maps is compared with their image instead
@@ -51,7 +37,17 @@ class Decoded:
 
 @dataclass(frozen=True)
 class Header:
-    """The header of an image file. `depth` is in bits per channel, if known; `turned` says that EXIF rotates or flips it."""
+    """The header of an image file.
+
+    Attributes:
+        kind: The format, such as "JPEG".
+        width: Pixels as they are stored.
+        height: Pixels as they are stored.
+        mode: The mode of Pillow, such as "RGB".
+        depth: Bits per channel.
+        animated: True if there are several frames.
+        orientation: The orientation in EXIF: 1 is upright, 2 to 4 are mirrored or upside down, 5 to 8 swap height and width.
+    """
 
     kind: str
     width: int
@@ -59,14 +55,24 @@ class Header:
     mode: str
     depth: int
     animated: bool
-    turned: bool
+    orientation: int
+
+    @property
+    def turned(self) -> bool:
+        """Return True if EXIF rotates or flips the image."""
+        return self.orientation != 1
+
+    @property
+    def upright(self) -> tuple[int, int]:
+        """Return (height, width) after turning the image upright."""
+        return (self.width, self.height) if self.orientation >= 5 else (self.height, self.width)
 
 
 def read_header(file: BinaryIO) -> Header:
     """Read the header of an image file, not its pixels. Raises ValueError as `normalise_image` does, or OSError."""
-    start = file.read(32)
+    start = file.read(START)
     file.seek(0)
-    kind, reader = _reader(start)
+    kind, reader = reader_of(start)
     try:
         image = reader(file)
         animated = bool(getattr(image, "is_animated", False))
@@ -74,8 +80,8 @@ def read_header(file: BinaryIO) -> Header:
         raise ValueError(f"{kind} file with a damaged header: {_line(err)}") from err
     deep = (kind == "PNG" and start[24] == 16) or image.mode in _GRAY_16
     depth = 32 if image.mode == "F" else 16 if deep else 8
-    is_turned = (kind != "PNG" or any(name in image.info for name in _EXIF)) and _orientation(image) != 1
-    return Header(kind, image.width, image.height, image.mode, depth, animated, is_turned)
+    orientation = _orientation(image) if kind != "PNG" or any(name in image.info for name in _EXIF) else 1
+    return Header(kind, image.width, image.height, image.mode, depth, animated, orientation)
 
 
 def normalise_image(data: bytes, *, max_pixels: int) -> Decoded:
@@ -198,7 +204,7 @@ def _open(
     data: bytes, max_pixels: int, size: tuple[int, int] | None = None, what: str = "image"
 ) -> tuple[str, ImageFile.ImageFile]:
     """Decode an image; return its format and the image. Check its size first, if given also against `size` (width, height)."""
-    kind, reader = _reader(data)
+    kind, reader = reader_of(data[:START])
     try:
         image = reader(io.BytesIO(data))  # not Image.open: the limit is ours, and warnings of a second limit would only confuse
     except DAMAGED as err:
@@ -213,16 +219,6 @@ def _open(
     except DAMAGED as err:
         raise ValueError(f"truncated or damaged {kind} file: {_line(err)}") from err
     return kind, image
-
-
-def _reader(start: bytes) -> tuple[str, type[ImageFile.ImageFile]]:
-    """Find the format of an image by its first bytes; return its name and Pillow's reader."""
-    if not start:
-        raise ValueError("the file is empty (0 bytes); copy it again")
-    found = next(((name, reader) for name, mark, reader in _READERS if start.startswith(mark)), None)
-    if found is None:
-        raise ValueError(f"not an image in a format that is read here ({', '.join(dict.fromkeys(n for n, _, _ in _READERS))})")
-    return found
 
 
 def _orientation(image: Image.Image) -> int:

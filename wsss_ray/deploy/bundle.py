@@ -24,7 +24,7 @@ from wsss_ray.config.job import JobConfig, LoadedJob, read_job
 from wsss_ray.config.paths import local_paths
 from wsss_ray.core.plugins import PLUGINS
 from wsss_ray.core.version import PACKAGE
-from wsss_ray.data.image_files import walk_folder
+from wsss_ray.data.image_files import walk
 
 MAX_BYTES = 100 * 1024**2
 JOB_FILE = "job.yaml"
@@ -193,12 +193,9 @@ def _files(top: Path) -> Iterator[tuple[str, Path]]:
     if top.is_file():
         yield top.name, top
         return
-    for folder, below, names in walk_folder(top):
-        below[:] = sorted(name for name in below if not _is_left(name))
-        for name in sorted(names):
-            file = Path(folder, name)
-            if not _is_left(name) and file.is_file():
-                yield file.relative_to(top.parent).as_posix(), file
+    for name, what in sorted(walk(top)):
+        if what in ("image", "file") and not any(map(_is_left, name.split("/"))):
+            yield f"{top.name}/{name}", top / name
 
 
 def _is_left(name: str) -> bool:

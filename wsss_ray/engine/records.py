@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import subprocess
@@ -17,7 +18,8 @@ from wsss_ray.core.plan import Stage
 from wsss_ray.core.plugins import installed
 from wsss_ray.core.version import PACKAGE, __version__
 from wsss_ray.engine.listing import StoredListing
-from wsss_ray.engine.shard_worker import data_split
+from wsss_ray.engine.notes import without_mask
+from wsss_ray.engine.shard_worker import NOTES, data_split
 from wsss_ray.ops.confusion import dense, scores
 from wsss_ray.storage.finished import FileDigest
 from wsss_ray.storage.shards import count_rows, present_shards, read_shard, read_table, shard_path
@@ -107,8 +109,8 @@ def commit_shards(
         known: Digests of the stage's files, by their path in its folder, as far as known. Other files are read.
 
     Raises:
-        StageError: if a shard is missing, or if more images failed. The shards with failures are then deleted, first those of
-            `readers`, so that the next submit makes them again.
+        StageError: if a shard is missing, if more images failed, or if most mask files are wrong. The shards with failures are
+            then deleted, first those of `readers`, so that the next submit makes them again.
 
     Example:
         >>> commit_shards(store, stage, started=began, finished=time.time(), max_bad_fraction=0.01)
@@ -123,14 +125,20 @@ def commit_shards(
         images = sum(pool.map(lambda shard: counted.get(shard) or count_rows(store, stage, shard), shards))
         errors = sum(pool.map(lambda shard: count_rows(store, stage, shard, "errors"), failed))
     seen = images + (errors if stage.kind == "ingest" else 0)
+    bare, message = without_mask(store, stage), None
     if errors > max_bad_fraction * seen:
         message = _describe_failures(store, stage, failed, seen, max_bad_fraction)
+    elif bare.problem is not None:
+        message, failed = bare.problem, list(bare.shards)
+    if message is not None:
         for reader in (*reversed(readers), stage):
-            for folder in ("errors", "shards"):
+            for folder in ("errors", NOTES, "shards"):
                 for shard in set(failed) & set(present_shards(store, reader, folder)):
                     store.delete(shard_path(store, reader, shard, folder))
         raise StageError(message)
     counts = {"images": images, "errors": errors, "shards": len(shards)}
+    if bare.count:
+        counts["without_mask"] = bare.count
     metrics = score(store, stage) if stage.kind == "evaluate" else {}
     if stage.kind == "ingest":
         StoredListing(store, stage).remove()
@@ -145,9 +153,11 @@ def _describe_failures(store: RunStore, stage: Stage, failed: Sequence[int], see
             reasons[row["reason"]] += 1
             first.setdefault(row["reason"], row["path"] or row["image_id"])
     reason, count = reasons.most_common(1)[0]
+    needed = math.ceil(100 * reasons.total() / seen) / 100
+    allow = f"; allow them by --set run.max_bad_fraction={needed:g}" if needed < 1 else ""
     return (
         f"stage {stage.name}: {reasons.total()} of {seen} images failed, more than run.max_bad_fraction allows "
-        f"({max_bad_fraction:g}; allow 30 % by --set run.max_bad_fraction=0.3); {count} of them like {first[reason]}: {reason}"
+        f"({max_bad_fraction:g}{allow}); {count} of them like {first[reason]}: {reason}"
     )
 
 

@@ -21,6 +21,9 @@ from wsss_ray.storage.finished import FileDigest
 from wsss_ray.storage.shards import digests_of, read_shard, shard_path, write_shard
 from wsss_ray.storage.store import RunStore
 
+NOTES = "notes"
+"""The folder with the training images that were packed without a mask, because theirs cannot be used."""
+
 Task = tuple[str, str | None, Callable[[], Row]]
 """The id of an image, its file if it has one, and the function that makes its row."""
 
@@ -49,6 +52,7 @@ class ShardWorker:
     ) -> None:
         self.store, self.stage, self.device = store, stage, device
         self.batches = BatchRunner(stage.name, device, size=batch, share=gpu_share)
+        self.notes: list[Row] = []  # images of the shard whose masks cannot be used, with the reason
         self.image: str | None = None  # the image whose row is being made, or the images of the batch
         self.shard, self.places = 0, [0]  # their shard and rows
         self.written: list[FileDigest] = []  # the files of the last shard
@@ -64,7 +68,7 @@ class ShardWorker:
         rows: list[Row] = []
         errors: list[Row] = []
         tasks = self.images(shard)
-        self.shard = shard
+        self.shard, self.notes = shard, []
         for (image_id, path, _), found in zip(tasks, self._made(tasks), strict=True):
             if isinstance(found, str):
                 errors.append({"image_id": image_id, "path": path, "reason": found})
@@ -72,11 +76,12 @@ class ShardWorker:
             else:
                 rows.append({"image_id": image_id} | found)
         self.image = None
-        path = shard_path(self.store, self.stage, shard, "errors")
-        if errors:
-            self.written.append(write_shard(self.store, self.stage, shard, "errors", errors, folder="errors"))
-        elif self.store.exists(path):  # left by an attempt that died before it wrote the shard
-            self.store.delete(path)
+        for folder, found_here in (("errors", errors), (NOTES, self.notes)):
+            path = shard_path(self.store, self.stage, shard, folder)
+            if found_here:
+                self.written.append(write_shard(self.store, self.stage, shard, "errors", found_here, folder=folder))
+            elif self.store.exists(path):  # left by an attempt that died before it wrote the shard
+                self.store.delete(path)
         self.written.append(write_shard(self.store, self.stage, shard, self.schema, rows))
         return len(rows)
 

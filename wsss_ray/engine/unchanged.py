@@ -13,7 +13,8 @@ from datetime import datetime
 
 from wsss_ray.core.errors import DamagedFile
 from wsss_ray.core.plan import Stage
-from wsss_ray.data.source import Item, file_state
+from wsss_ray.data.lookup import file_state
+from wsss_ray.data.source import Item
 from wsss_ray.engine.packing import IngestWorker
 from wsss_ray.engine.records import StageError
 from wsss_ray.engine.workers import worker_class

@@ -227,6 +227,8 @@ class _Here:
             assert record is not None
             errors = record["counts"]["errors"]
             note = f", {errors} failed (see errors/)" if errors else ""
+            if without := record["counts"].get("without_mask"):
+                note += f", {without} without a mask, as theirs cannot be used (see notes/)"
             unit = f"{record['counts']['steps']} steps" if stage.kind == "train" else f"{record['counts']['images']} images"
             self.display.say(f"{stage.name:<16} {stage.id}  {unit}, {record['seconds']:.1f} s{note}")
 
