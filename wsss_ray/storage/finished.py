@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 WEIGHTS = "model.safetensors"
 LOG = "metrics.jsonl"
-OURS = re.compile(rf"(shards|errors)/part-\d{{5,}}\.parquet|checkpoints/step-\d{{8,}}\.pt|{WEIGHTS}|{LOG}")
+OURS = re.compile(rf"(shards|errors|notes)/part-\d{{5,}}\.parquet|checkpoints/step-\d{{8,}}\.pt|{WEIGHTS}|{LOG}")
 """The files that a stage is made of, by their path in its folder. Files with other names are strangers, and left alone."""
 
 BEGUN_NOTE = "begun.json"
