@@ -22,9 +22,9 @@ from wsss_ray.cli.console import (
     plan_here,
     plan_trials,
     say_data,
-    score_table,
     table,
 )
+from wsss_ray.cli.scores import say_scores
 from wsss_ray.cli.sweep import say_trials
 
 if TYPE_CHECKING:
@@ -95,11 +95,11 @@ def schema() -> None:
 
 
 def show(run: RunName, store: OpenStore = "runs") -> None:
-    """Show the stages, times and scores of a run."""
+    """Show the stages, times and scores of a run, and warnings about suspicious scores."""
     from wsss_ray.reporting.status import quality
 
     run_store = open_store(store, must_exist=True)
-    rows, scores, validated = [], [], list[str]()
+    rows, found, validated = [], [], list[str]()
     for stage in known_run(run_store, run)["stages"]:
         record_path = run_store.path("stages", stage["id"], "record.json")
         record = run_store.read_json(record_path) if run_store.exists(record_path) else None
@@ -107,14 +107,14 @@ def show(run: RunName, store: OpenStore = "runs") -> None:
         made = f"{counts['steps']} steps" if "steps" in counts else f"{counts['images']} images" if counts else ""
         seconds = f"{record['seconds']:.1f} s" if record else ""
         rows.append([stage["name"], stage["id"], "done" if record else "missing", made, seconds, str(counts.get("errors", ""))])
-        if record and record["kind"] == "evaluate":
-            scores.append((stage["name"], record))
+        if record:
+            found.append((stage["name"], record))
         if stage["kind"] == "train":
             validated += quality(run_store, stage["name"], stage["id"])
     table(["stage", "id", "state", "made", "time", "errors"], rows)
     for training in validated:
         typer.echo(training)
-    score_table(scores)
+    say_scores(found)
     if run_store.exists(run_store.run_path(run, "report.html")):
         typer.echo(f"report: {run_store.run_path(run, 'report.html')}")
 
