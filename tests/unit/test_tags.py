@@ -215,3 +215,50 @@ def test_nothing_is_scored_without_validation_images_or_without_a_training():
 def test_a_plan_that_stops_early_leaves_out_scores_of_tags(made):
     for kind in ("localize", "seed", "train"):
         assert "classify" not in {stage.kind for stage in Plan.of(until(made[1].targets, kind))}
+
+
+def test_show_prints_the_scores_of_tags_and_the_doubts(made, capsys):
+    from wsss_ray.cli.show import show
+
+    store, plan = made
+    stages = [{"id": stage.id, "name": stage.name, "kind": stage.kind} for stage in plan]
+    store.write_json(store.run_path("tiny", "run.json"), {"name": "tiny", "stages": stages})
+    show("tiny", store.path())
+    lines = capsys.readouterr().out.splitlines()
+    metrics = store.record(stage_named(plan, "tag_quality"))["metrics"]
+    assert ["tags", "images", "mAP", "F1", "mAP", "by", "chance"] in [line.split() for line in lines]
+    expected = ["tag_quality", "8", *(f"{metrics[key]:.3f}" for key in ("map", "f1", "chance"))]
+    assert expected in [line.split() for line in lines]
+    few = store.record(stage_named(plan, "images-weak"))["metrics"]["tagged"]
+    assert any(line.startswith("warning: images-weak: 3 of 3 classes have fewer than 20 images: square ") for line in lines), few
+
+
+def test_the_report_shows_the_tags_of_each_class_and_the_doubts(made):
+    from wsss_ray.reporting.report.sections import Facts, results
+
+    store, plan = made
+    facts = Facts.read(store, plan)
+    metrics = store.record(stage_named(plan, "tag_quality"))["metrics"]
+    page = str(results(facts).body)
+    assert "Tags of each class in tag_quality" in page
+    for name, ap in zip(("square", "disc", "bar"), metrics["ap"], strict=True):
+        (row,) = [line for line in page.split("<tr>") if f">{name}<" in line]
+        assert f">{ap:.3f}<" in row
+    assert "<strong>Warning:</strong> images-weak: 3 of 3 classes have fewer than 20 images: " in page
+
+
+def test_a_sweep_ranks_by_the_map_of_tags_too(made):
+    from wsss_ray.runners.trial import scores
+
+    store, plan = made
+    assert scores(plan, store) == {"tag_quality": store.record(stage_named(plan, "tag_quality"))["metrics"]["map"]}
+
+
+def test_loggers_get_the_average_precision_of_each_class(made):
+    from wsss_ray.reporting.loggers.figures import Figures
+
+    store, plan = made
+    stage = stage_named(plan, "tag_quality")
+    (row,) = Figures(store, stage, after=0).rows()
+    metrics = store.record(stage)["metrics"]
+    assert {name: row.figures[name] for name in ("map", "ap/square")} == {"map": metrics["map"], "ap/square": metrics["ap"][0]}
