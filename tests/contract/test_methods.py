@@ -142,7 +142,7 @@ def test_its_model_predicts_at_the_size_of_the_image(made):
 
 
 def test_its_tags_are_scored_one_image_at_a_time_and_not_at_random(made):
-    _, plan, store = made
+    _, plan, _ = made
     for stage in stages(plan, "train"):
         if isinstance(stage.component, Classifier):
             net = build_model(stage).eval()
