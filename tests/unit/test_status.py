@@ -69,7 +69,7 @@ def logged(store, stage, *lines):
 def test_a_run_that_nobody_makes_is_interrupted(halfway):
     store, plan = halfway
     found = run_status(store, "tiny")
-    assert (found.state, found.done, len(found.stages), found.now.name) == ("interrupted", 4, len(plan.stages), "seeds")
+    assert (found.state, found.done, len(found.stages), found.now.name) == ("interrupted", 5, len(plan.stages), "seeds")
     assert (found.now.state, found.now.made, found.now.work, found.now.unit) == ("waiting", 0, 3, "shards")
     assert found.errors == 2, "the two that could not be packed"
     assert run_status(store, "another") is None
@@ -154,7 +154,7 @@ def test_the_tables(halfway, capsys):
     row = rows(said(capsys, "--store", store.uri))["tiny"]
     assert row.pop("sign of life").endswith("s ago")
     assert row == {
-        "run": "tiny", "state": "running", "stages": f"4/{len(plan.stages)}", "stage": "segmenter", "progress": "2/6 steps",
+        "run": "tiny", "state": "running", "stages": f"5/{len(plan.stages)}", "stage": "segmenter", "progress": "2/6 steps",
         "rate": "0.5 steps/s", "left": "0:00:08", "errors": "2", "by": "attempt-7",
     }  # fmt: skip
     stages = rows(said(capsys, "tiny", "--store", store.uri))

@@ -241,21 +241,6 @@ def count_done(plan: Plan, store: RunStore) -> int:
     return sum(map(finished.is_done, plan))
 
 
-def score_table(scores: list[tuple[str, Any]]) -> None:
-    """Print a table of scores, from names and records of evaluate stages. Without any, nothing is printed.
-
-    Example:
-        >>> score_table([(stage.name, store.record(stage)) for stage in plan if stage.kind == "evaluate"])
-        score  images  mIoU   precision  recall  coverage
-        miou   8       0.872  0.993      0.879   1.000
-    """
-    if not scores:
-        return
-    names = ("miou", "precision", "recall", "coverage")
-    rows = [[name, str(r["metrics"]["scored"]), *(figure(r["metrics"][key]) for key in names)] for name, r in scores]
-    table(["score", "images", "mIoU", "precision", "recall", "coverage"], rows)
-
-
 def figure(value: float | None) -> str:
     """Format a score with three digits, or `-` for None."""
     return "-" if value is None else f"{value:.3f}"

@@ -22,10 +22,10 @@ from wsss_ray.cli.console import (
     plan_here,
     plan_trials,
     say_data,
-    score_table,
     table,
 )
 from wsss_ray.cli.own import Include, import_own
+from wsss_ray.cli.scores import say_scores
 from wsss_ray.cli.sweep import say_trials
 
 if TYPE_CHECKING:
@@ -109,12 +109,12 @@ def schema() -> None:
 
 
 def show(run: RunName, store: OpenStore = "runs") -> None:
-    """Show the stages, times and scores of a run."""
+    """Show the stages, times and scores of a run, and warnings about suspicious scores."""
     from wsss_ray.reporting.status import quality
     from wsss_ray.storage.finished import Finished, StageId
 
     run_store = open_store(store, must_exist=True)
-    rows, scores, validated, damage, bare = [], [], list[str](), list[str](), list[str]()
+    rows, found, validated, damage, bare = [], [], list[str](), list[str](), list[str]()
     finished, stages = Finished(run_store), known_run(run_store, run)["stages"]
     finished.look_at([StageId(stage["id"]) for stage in stages])
     for stage in stages:
@@ -127,14 +127,14 @@ def show(run: RunName, store: OpenStore = "runs") -> None:
         rows.append([stage["name"], stage["id"], _state(state), made, seconds, str(counts.get("errors", ""))])
         if without := counts.get("without_mask"):
             bare.append(f"{stage['name']}: {without} images are packed without a mask, as theirs cannot be used (see notes/)")
-        if record and record["kind"] == "evaluate":
-            scores.append((stage["name"], record))
+        if record:
+            found.append((stage["name"], record))
         if stage["kind"] == "train":
             validated += quality(run_store, stage["name"], stage["id"])
     table(["stage", "id", "state", "made", "time", "errors"], rows)
     for line in (*damage, *bare, *validated):
         typer.echo(line)
-    score_table(scores)
+    say_scores(found)
     if run_store.exists(run_store.run_path(run, "report.html")):
         typer.echo(f"report: {run_store.run_path(run, 'report.html')}")
 

@@ -26,10 +26,10 @@ from wsss_ray.cli.console import (
     open_store,
     plan_here,
     say_data,
-    score_table,
 )
 from wsss_ray.cli.guard import guard, join, parse_address_or_exit
 from wsss_ray.cli.own import Include, import_own
+from wsss_ray.cli.scores import say_scores
 from wsss_ray.cli.sweep import submit_sweep
 
 if TYPE_CHECKING:
@@ -152,7 +152,6 @@ def _submit_here(loaded: LoadedJob, store: str | None, until: Until) -> None:
     if job.sweep is not None:
         submit_sweep(loaded, run_store, until, listed)
         return
-    from wsss_ray.reporting.doubts import doubts
     from wsss_ray.reporting.progress import Display
 
     display = Display()
@@ -164,10 +163,7 @@ def _submit_here(loaded: LoadedJob, store: str | None, until: Until) -> None:
     with exit_on_stage_error(run_store):
         report = execute(job, plan, run_store, display)
     finished = Finished(run_store)
-    records = {stage.id: record for stage in plan if (record := finished.record(stage)) is not None}
-    score_table([(stage.name, records[stage.id]) for stage in plan if stage.kind == "evaluate" and stage.id in records])
-    for line in doubts(plan.stages, records):
-        typer.echo(f"warning: {line}")
+    say_scores([(stage.name, record) for stage in plan if (record := finished.record(stage)) is not None])
     typer.echo(f"report: {report}")
 
 

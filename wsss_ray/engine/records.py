@@ -19,10 +19,10 @@ from wsss_ray.core.plugins import installed
 from wsss_ray.core.version import PACKAGE, __version__
 from wsss_ray.engine.listing import StoredListing
 from wsss_ray.engine.notes import without_mask
+from wsss_ray.engine.scoring import metrics_of
 from wsss_ray.engine.shard_worker import NOTES, data_split
-from wsss_ray.ops.confusion import dense, scores
 from wsss_ray.storage.finished import FileDigest
-from wsss_ray.storage.shards import count_rows, present_shards, read_shard, read_table, shard_path
+from wsss_ray.storage.shards import count_rows, present_shards, read_shard, shard_path
 from wsss_ray.storage.store import RunStore
 
 _READERS = 8  # files read at a time: each takes a while to come from an object store
@@ -139,7 +139,7 @@ def commit_shards(
     counts = {"images": images, "errors": errors, "shards": len(shards)}
     if bare.count:
         counts["without_mask"] = bare.count
-    metrics = score(store, stage) if stage.kind == "evaluate" else {}
+    metrics = metrics_of(store, stage)
     if stage.kind == "ingest":
         StoredListing(store, stage).remove()
     store.commit(stage, make_record(stage, started=started, finished=finished, counts=counts, metrics=metrics), known)
@@ -161,41 +161,6 @@ def _describe_failures(store: RunStore, stage: Stage, failed: Sequence[int], see
     )
 
 
-def score(store: RunStore, stage: Stage) -> dict[str, Any]:
-    """Sum the confusion matrices of an evaluate stage and score the sum.
-
-    Args:
-        store: The store of the stage.
-        stage: The evaluate stage, whose shards all exist.
-
-    Returns:
-        The metrics of the stage's record. `scored` is the number of images with a mask. `precision` and `recall` are means over
-        the labels for which they are defined; `class_precision` and `class_recall` have one value per label.
-
-    Example:
-        >>> metrics = score(store, stage)
-        >>> metrics["miou"], metrics["scored"]
-        (0.62, 1449)
-    """
-    labels, scored = len(data_split(stage).classes) + 1, 0
-    matrix = dense([], [], labels)
-
-    def read(shard: int) -> tuple[Any, Any, int]:
-        table = read_table(store, stage, shard, "scores", ["cells", "counts"])
-        cells, counts = (table[name].combine_chunks().flatten().to_numpy(zero_copy_only=False) for name in ("cells", "counts"))
-        return cells, counts, sum(len(row) > 0 for row in table["cells"])
-
-    with ThreadPoolExecutor(_READERS) as pool:
-        for cells, counts, images in pool.map(read, range(data_split(stage).num_shards)):
-            matrix += dense(cells, counts, labels)
-            scored += images
-    found = scores(matrix).to_dict()
-    means = {}
-    for name in ("precision", "recall"):
-        found[f"class_{name}"] = found.pop(name)
-        known = [value for value in found[f"class_{name}"] if value is not None]
-        means[name] = sum(known) / len(known) if known else None
-    return found | means | {"confusion": matrix.tolist(), "scored": scored}
 
 
 def missing_shards(store: RunStore, stage: Stage) -> list[int]:

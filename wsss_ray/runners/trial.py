@@ -197,15 +197,16 @@ def scores(plan: Plan, store: RunStore) -> dict[str, float]:
         store: Run store of its stages.
 
     Returns:
-        The mIoU in [0, 1] of each finished evaluate stage, by stage name.
+        By stage name, the mIoU of each finished evaluate stage and the mAP of each classify stage, in [0, 1].
 
     Example:
         >>> scores(plan, store)
         {'miou': 0.62}
     """
-    finished = Finished(store)
-    records = [(stage.name, finished.record(stage)) for stage in plan if stage.kind == "evaluate"]
-    return {name: record["metrics"]["miou"] for name, record in records if record and record["metrics"]["miou"] is not None}
+    keys, finished = {"evaluate": "miou", "classify": "map"}, Finished(store)
+    records = [(stage, finished.record(stage)) for stage in plan if stage.kind in keys]
+    found = {stage.name: record["metrics"][keys[stage.kind]] for stage, record in records if record}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def write_row(work: SweepRun, one: TrialJob, row: TrialRow) -> None:

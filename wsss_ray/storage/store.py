@@ -31,7 +31,7 @@ if TYPE_CHECKING:  # slow to import, and not needed to look for records in a loc
     import pyarrow.fs as pafs
 
 
-STAGE_ID = re.compile(r"(ingest|features|train|localize|saliency|seed|evaluate)-[0-9a-f]{8,64}")
+STAGE_ID = re.compile(r"(ingest|features|train|classify|localize|saliency|seed|evaluate)-[0-9a-f]{8,64}")
 
 
 class Identified(Protocol):

@@ -93,6 +93,8 @@ class Figures:
         if "iou" in metrics:
             names = ("background", *data_split(self.stage).classes)
             metrics["iou"] = dict(zip(names, metrics["iou"], strict=True))
+        if "ap" in metrics:
+            metrics["ap"] = dict(zip(data_split(self.stage).classes, metrics["ap"], strict=True))
         figures = {"seconds": seconds, "errors": counts["errors"], **metrics}
         if self.stage.kind != "train":
             figures["share"] = 1.0

@@ -105,8 +105,10 @@ class Facts:
 
 def results(facts: Facts) -> Section:
     """Show every score of the plan, models first."""
-    found = doubts(facts.plan.stages, facts.records)
-    return Section("results", "Results", render("results.html", facts=facts, stages=facts.scores(), doubts=found))
+    found = doubts([(stage.name, facts.records[stage.id]) for stage in facts.plan if stage.id in facts.records])
+    tags = [stage for stage in facts.plan if stage.kind == "classify"]
+    body = render("results.html", facts=facts, stages=facts.scores(), tags=tags, classes=facts.labels[1:], doubts=found)
+    return Section("results", "Results", body)
 
 
 def seed_quality(facts: Facts) -> Section:
