@@ -17,7 +17,7 @@ from wsss_ray.core.contracts import Classifier
 from wsss_ray.core.graph import Plan, until
 from wsss_ray.data.codecs import decode_gray, decode_rgb, encode_labels
 from wsss_ray.data.transforms import RandomCrop, Warp
-from wsss_ray.engine.checkpoints import load_model
+from wsss_ray.engine.networks import load_model
 from wsss_ray.engine.scoring import score_tags
 from wsss_ray.engine.workers import worker_class
 from wsss_ray.methods.cam import CamClassifier
