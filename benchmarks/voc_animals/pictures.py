@@ -1,10 +1,10 @@
-"""Draw what trained jobs make of photographs: image, saliency, localization map, seeds and prediction, side by side.
+r"""Draw what trained jobs make of photographs: image, saliency, localization map, seeds and prediction, side by side.
 
-    python -m benchmarks.voc_animals.pictures OUT.png --store runs --photo dog=dog.jpg --photo cat=kitten.jpg \\
+    python -m benchmarks.voc_animals.pictures OUT.png --store runs --photo dog=dog.jpg --photo cat=kitten.jpg \
         --job "benchmarks/voc_animals/cam.yaml:CAM, saliency and CRF" --set data.root=...
 
-A photograph is given with its tag. It need not be one of the data set: nothing of the data set is drawn. Give --job (with a trial,
-if it has several) once for a row with everything, or several times for the maps, seeds and predictions of each.
+A photograph is given with its tag. It need not be one of the data set: nothing of the data set is drawn. Give --job (with a
+trial, if it has several) once for a row with everything, or several times for the maps, seeds and predictions of each.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from wsss_ray.core.graph import Plan
 from wsss_ray.core.rules import Localizer, Metric, SaliencyNet, SeedRule
 from wsss_ray.core.values import IGNORE
 from wsss_ray.data.images import voc_palette
-from wsss_ray.engine.checkpoints import load_model
+from wsss_ray.engine.networks import load_model
 from wsss_ray.reporting.report.pictures import heat_over
 from wsss_ray.storage.store import RunStore
 

@@ -14,7 +14,7 @@ from tests.local import job_of, run_stage, stage_named
 from tests.shapes import tiny_job
 from wsss_ray.data.codecs import decode_gray, decode_rgb
 from wsss_ray.data.images import normalise_image, normalise_mask, normalise_saliency
-from wsss_ray.data.voc import read_annotation
+from wsss_ray.data.voc_xml import read_annotation
 from wsss_ray.storage.shards import read_shard
 from wsss_ray.storage.store import RunStore
 

@@ -42,9 +42,13 @@ def root(tmp_path):
     return make_set(tmp_path)
 
 
+def taken(source, split):
+    return list(source.taken(split))
+
+
 def test_defaults(root):
-    source = Coco(root=str(root))
-    weak, val = source.items("weak"), source.items("val")
+    source = Coco(root=str(root), untagged="drop")
+    weak, val = taken(source, "weak"), taken(source, "val")
     assert source.class_names() == ("person", "car", "toothbrush")
     assert source.splits() == ("weak", "val")
     assert [(item.image_id, item.tags) for item in weak] == [(TRAIN(9), (0, 2)), (TRAIN(25), (1,)), (TRAIN(30), (1,))]
@@ -74,12 +78,12 @@ def test_labels_of_cocos_own_categories(root):
 
 
 def test_crowds_are_left_out_or_ignored_under_the_objects(root):
-    source = Coco(root=str(root), crowd="ignore")
+    source = Coco(root=str(root), crowd="ignore", untagged="drop")
     want = np.array(LABELS[25])
     want[:2][want[:2] == 0] = 255
     assert mask_of(source, source.items("weak")[1]) == want.tolist()
     change(root, lambda content: annotation(content, 2500).update(iscrowd=1))
-    assert [item.image_id for item in source.items("weak")] == [TRAIN(9), TRAIN(30)]
+    assert [item.image_id for item in taken(source, "weak")] == [TRAIN(9), TRAIN(30)]
 
 
 @pytest.mark.parametrize(
@@ -95,7 +99,7 @@ def test_crowds_are_left_out_or_ignored_under_the_objects(root):
 def test_list_styles(root, lines):
     (root / "own.txt").write_text("\n".join(lines) + "\n")
     for given in ("own.txt", str(root / "own.txt")):
-        items = Coco(root=str(root), train=given).items("weak")
+        items = taken(Coco(root=str(root), train=given, untagged="drop"), "weak")
         assert [(item.image_id, item.tags) for item in items] == [(TRAIN(30), (1,)), (TRAIN(9), (0, 2))]
 
 
@@ -129,7 +133,7 @@ def test_saliency_follows_the_weak_images(root):
     (root / "maps").mkdir()
     for k in (9, 25, 30):
         Image.new("L", (W, H), k).save(root / "maps" / f"{TRAIN(k)}.png")
-    source = Coco(root=str(root), val_annotations=None, saliency="maps")
+    source = Coco(root=str(root), val_annotations=None, saliency="maps", untagged="drop")
     items = source.items("saliency")
     assert source.splits() == ("weak", "saliency")
     assert [item.path for item in items] == [str(root / "maps" / f"{TRAIN(k)}.png") for k in (9, 25, 30)]
@@ -141,24 +145,33 @@ def test_saliency_follows_the_weak_images(root):
 
 def test_ingest(root, tmp_path):
     change(root, lambda content: annotation(content, 2500)["segmentation"].append([1, 2, 3, 4]))
-    data = {"kind": "coco", "root": str(root), "shard_size": 2, "saliency": None}
+    data = {"kind": "coco", "root": str(root), "shard_size": 2, "saliency": None, "untagged": "drop"}
     plan, store = job_of(tiny_job(data=data)).plan(), RunStore(str(tmp_path / "runs"))
     found = {}
     for name in ("images-weak", "images-val"):
         stage = stage_named(plan, name)
         run_stage(store, stage)
         for row in read_all(store, stage, "images").to_pylist():
-            found[row["image_id"]] = (row["tags"], decode_gray(row["mask"]).tolist(), row["height"], row["width"])
+            mask = row["mask"] and decode_gray(row["mask"]).tolist()
+            found[row["image_id"]] = (row["tags"], mask, row["height"], row["width"])
     assert found == {
         TRAIN(9): ([0, 2], LABELS[9], H, W),
+        TRAIN(25): ([1], None, H, W),
         TRAIN(30): ([1], LABELS[30], H, W),
         VAL(42): ([1], LABELS[30], H, W),
         VAL(73): ([0, 2], LABELS[9], H, W),
     }
-    (error,) = read_all(store, stage_named(plan, "images-weak"), "errors", folder="errors").to_pylist()
-    assert error["image_id"] == TRAIN(25)
-    assert error["path"] == str(root / "train2014" / f"{TRAIN(25)}.jpg")
-    assert error["reason"] == "annotation 2500: polygon 3 has 4 numbers; expected x and y of three points or more"
+    assert_without_mask(store, stage_named(plan, "images-weak"), "annotation 2500: polygon 3 has 4 numbers; expected x and y")
+
+
+def assert_without_mask(store, stage, reason):
+    """One image of the stage has tags and no mask, for this reason."""
+    assert (store.record(stage)["counts"]["errors"], store.record(stage)["counts"]["without_mask"]) == (0, 1)
+    (note,) = read_all(store, stage, "errors", folder="notes").to_pylist()
+    assert note["path"] is None
+    assert note["reason"].startswith(reason)
+    (row,) = (row for row in read_all(store, stage, "images").to_pylist() if row["mask"] is None)
+    assert (row["image_id"], len(row["tags"]) > 0) == (note["image_id"], True)
 
 
 def test_annotations_of_another_size_than_their_image(root, tmp_path):
@@ -166,11 +179,9 @@ def test_annotations_of_another_size_than_their_image(root, tmp_path):
     data = {"kind": "coco", "root": str(root), "val_annotations": None}
     stage, store = job_of(tiny_job(data=data)).plan().stages[0], RunStore(str(tmp_path / "runs"))
     run_stage(store, stage)
-    (error,) = read_all(store, stage, "errors", folder="errors").to_pylist()
-    assert error["reason"] == f"the mask is {W + 1}x{H}, its image {W}x{H} (width x height); save it in the size of its image"
+    assert_without_mask(store, stage, f"the mask is {W + 1}x{H}, its image {W}x{H} (width x height); save it in the size of")
     source = Coco(root=str(root), max_pixels=50)
-    with pytest.raises(ValueError, match=r"^9x6 is more than 50 pixels; raise data\.max_pixels"):
-        source.load(source.items("weak")[0])
+    assert source.load(source.items("weak")[0]).no_mask == "9x6 is more than 50 pixels; raise data.max_pixels to take it"
 
 
 EDITS = {

@@ -8,9 +8,9 @@ import tracemalloc
 import pytest
 
 from wsss_ray.data import flat
+from wsss_ray.data.finder import FoundFiles
 from wsss_ray.data.flat import Places, Texts, in_order
-from wsss_ray.data.folder import FoundFiles
-from wsss_ray.data.tags import read_tag_table
+from wsss_ray.data.tables import read_tag_table
 
 ODD = ["", "a", "müll/é", "日本", "a\u0301", "\udcff broken", "\U0001f600", "\ufeff", "line\u2028break"]
 

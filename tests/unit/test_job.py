@@ -59,9 +59,9 @@ def test_partial_blocks_keep_the_methods_defaults(tmp_path):
         ("batch_size: 4", "trunk: {kind: vgg19}", 5, ["method.classifier.trunk", "'vgg19'", "vgg16"]),
         ("kind: folder", "kind: [folder]", 8, ["data", "['folder']", "allowed: ", "folder"]),
         ("  root: images", "  root: images\n  classes: dog", 10, ["data.classes", "write a list, such as [dog]"]),
-        ("run:\n  workers: 1", "run: &x\n  store: *x", None, ["refers to itself. Write a value in its place."]),
+        ("run:\n  workers: 1", "run: &x\n  store: *x", 11, ["refers to itself. Write a value in its place."]),
         (GOOD, GOOD.replace(GOOD[GOOD.index("method:"):GOOD.index("data:")], "method: ficklenet\n"), 2, ["{name: ficklenet}"]),
-        ("root: images", "root: ${NO_SUCH_VARIABLE}", None, ["NO_SUCH_VARIABLE", "not set"]),
+        ("root: images", "root: ${NO_SUCH_VARIABLE}", 9, ["data.root", "NO_SUCH_VARIABLE", "not set"]),
         (GOOD, "- a\n- b\n", 1, ["mapping"]),
         (GOOD, "name: [", 1, []),
     ],
@@ -72,7 +72,7 @@ def test_mistakes_name_line_field_and_mend(tmp_path, replace, by, line, parts):
         load_job(path)
     message = str(caught.value)
     assert len(message.splitlines()) == 1
-    assert message.startswith(f"{path}:{line}: " if line else f"{path}: ")
+    assert message.startswith(f"{path}:{line}: ")
     for part in parts:
         assert part in message
 

@@ -130,7 +130,9 @@ def test_trials_with_seeds(tmp_path, base):
     assert read_job(base).trials() == ()
     plans = [one.job.plan() for one in found]
     shared = {stage.id for stage in plans[0]} & {stage.id for stage in plans[2]}
-    assert [stage.name for stage in plans[0] if stage.id in shared] == ["images-weak", "images-val", "classifier", "maps"]
+    assert [stage.name for stage in plans[0] if stage.id in shared] == [
+        "images-weak", "images-val", "classifier", "tag_quality", "maps",
+    ]  # fmt: skip
 
 
 def test_a_place_in_a_list_is_a_number(base):

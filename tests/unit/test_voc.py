@@ -14,7 +14,8 @@ from PIL import Image
 from wsss_ray.data.codecs import decode_gray
 from wsss_ray.data.images import normalise_image, normalise_mask, voc_palette
 from wsss_ray.data.source import Raw, Source, describe
-from wsss_ray.data.voc import VOC_CLASSES, Voc, read_annotation
+from wsss_ray.data.voc import VOC_CLASSES, Voc
+from wsss_ray.data.voc_xml import read_annotation
 
 LABELME = Path("/usr/share/doc/labelme-examples/examples")
 IDS = ("2007_000032", "2007_000039", "2007_000063")

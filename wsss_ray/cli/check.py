@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from wsss_ray.cli.console import JobFile, Override, StoreUri, Until, check_loggers, fail, load, plan_here, say_data, table
+from wsss_ray.cli.own import Include, import_own
 from wsss_ray.cli.signals import unwound_by_sigterm
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ def check(
     until: Until = None,
     images: Images = 6,
     memory: Memory = None,
+    include: Include = None,
 ) -> None:
     """Run two batches of each stage and estimate the whole job.
 
@@ -46,7 +48,9 @@ def check(
     from wsss_ray.preflight.memory import free_memory
     from wsss_ray.preflight.survey.sizes import Machine
     from wsss_ray.reporting.progress import Display
+    from wsss_ray.storage.finished import Finished
 
+    import_own(include)
     job, plan, run_store = plan_here(load(job_file, override), store, until)
     check_loggers(job)
     say_data(plan)
@@ -73,7 +77,7 @@ def check(
         fail(f"the temporary store: {error.strerror or error}; TMPDIR names the folder for temporary files")
     except KeyboardInterrupt:
         fail("interrupted; nothing is left of it", code=130)
-    missing = {stage.name for stage in plan.missing(run_store.is_done)}
+    missing = {stage.name for stage in plan.missing(Finished(run_store).is_done)}
     found = estimate(plan, measures, job.run, resources, done={stage.name for stage in plan} - missing)
     _show(found)
     for line in advice(job, plan, found, gpu=resources.gpus > 0):
@@ -143,7 +147,12 @@ def _warnings(found: list[Estimate], store: RunStore) -> list[str]:
 
 
 def _say_failed(job_file: Path, measures: list[Measure], images: int, allowed: float) -> None:
-    """Name the images that failed. Exit if so many failures would end the run."""
+    """Name the images that failed, or that lack a usable mask. Exit if so many failures would end the run."""
+    for measure in measures:
+        if measure.bare.first is not None:
+            what, reason = measure.bare.first
+            tried = f"{measure.bare.count} of the images that were tried"
+            typer.echo(f"warning: {measure.stage.name}: {tried} are packed without a mask, such as {what}: {reason}")
     failed = [one for measure in measures for one in measure.failed]
     for one in failed[:_ENOUGH]:
         typer.echo(f"warning: {one.what}: {one.reason} (stage {one.stage})")

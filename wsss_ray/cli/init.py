@@ -32,10 +32,14 @@ def init(folder: FolderPath, out: Out = Path("job.yaml"), tags: Tags = None, mas
     """
     from wsss_ray.config.document import JobError
     from wsss_ray.preflight.survey.findings import findings
+    from wsss_ray.preflight.survey.jobtext import run_name
+    from wsss_ray.preflight.survey.naming import name_for
     from wsss_ray.preflight.survey.sizes import Machine
     from wsss_ray.preflight.survey.survey import survey
     from wsss_ray.preflight.survey.write import write_job
 
+    if not folder.is_dir():
+        fail(f"{folder}: {'is a file' if folder.exists() else 'there is no such folder'}; give the folder of the images")
     if out.exists() and not force:
         fail(f"{out}: is there already; replace it by --force, or write another file by --out")
     if not out.absolute().parent.is_dir():
@@ -46,6 +50,9 @@ def init(folder: FolderPath, out: Out = Path("job.yaml"), tags: Tags = None, mas
         for heading, text in findings(found):
             typer.echo(f"{heading:<9} {text}")
         typer.echo(f"{'machine':<9} {found.machine.words()}")
+        name, usual = name_for(folder, str(found.listing.fields["root"]), out), run_name(folder.absolute().name)
+        if name != usual:
+            typer.echo(f"{'name':<9} {name}: other data has a run or a job file named {usual}")
         paths = write_job(found, out, force=force)
     except JobError as error:
         fail(f"{folder}: {error}")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,9 +26,10 @@ from wsss_ray.cli.console import (
     open_store,
     plan_here,
     say_data,
-    score_table,
 )
 from wsss_ray.cli.guard import guard, join, parse_address_or_exit
+from wsss_ray.cli.own import Include, import_own
+from wsss_ray.cli.scores import say_scores
 from wsss_ray.cli.sweep import submit_sweep
 
 if TYPE_CHECKING:
@@ -47,10 +48,6 @@ Detach = Annotated[bool, typer.Option("--detach", help="With http://: return onc
 Force = Annotated[bool, typer.Option("--force", help="With http://: submit even if another attempt at the run is running.")]
 Python = Annotated[
     str | None, typer.Option("--python", metavar="PATH", help="With http://: interpreter on the cluster. Default: python.")
-]
-Include = Annotated[
-    list[Path] | None,
-    typer.Option("--include", metavar="PATH", help="Module or package with your own methods or data sources. Repeatable."),
 ]
 Exclude = Annotated[
     list[str] | None,
@@ -75,7 +72,7 @@ def submit(
     If the job has a sweep, runs its trials. Submit again to resume.
     """
     remote = _is_remote(address, detach=detach)
-    _import_includes(include, remote=remote)
+    import_own(include, remote=remote)
     if not remote:
         guard()
         _submit_here(load(job_file, override), store, until)
@@ -121,7 +118,7 @@ def resume(
     The store keeps that job with the run.
     """
     remote = _is_remote(address, detach=detach)
-    _import_includes(include, remote=remote)
+    import_own(include, remote=remote)
     if not remote:
         guard()
         _resume_here(run, store, until)
@@ -155,20 +152,18 @@ def _submit_here(loaded: LoadedJob, store: str | None, until: Until) -> None:
     if job.sweep is not None:
         submit_sweep(loaded, run_store, until, listed)
         return
-    from wsss_ray.reporting.doubts import doubts
     from wsss_ray.reporting.progress import Display
 
     display = Display()
     display.say(f"{job.name}: {len(plan.stages)} stages, {count_done(plan, run_store)} done, store {run_store.uri}")
     say_data(plan)
     from wsss_ray.runners.execute import execute
+    from wsss_ray.storage.finished import Finished
 
     with exit_on_stage_error(run_store):
         report = execute(job, plan, run_store, display)
-    records = {stage.id: record for stage in plan if (record := run_store.record(stage)) is not None}
-    score_table([(stage.name, records[stage.id]) for stage in plan if stage.kind == "evaluate" and stage.id in records])
-    for line in doubts(plan.stages, records):
-        typer.echo(f"warning: {line}")
+    finished = Finished(run_store)
+    say_scores([(stage.name, record) for stage in plan if (record := finished.record(stage)) is not None])
     typer.echo(f"report: {report}")
 
 
@@ -179,11 +174,13 @@ def _resume_here(run: str, store: str, until: Until) -> None:
 
     run_store = open_store(store, must_exist=True)
     is_sweep = run in run_store.names(run_store.path("runs")) and run_store.exists(run_store.run_path(run, "sweep.json"))
-    if not is_sweep:
-        known_run(run_store, run)
+    known = None if is_sweep else known_run(run_store, run).get("job")
     path = run_store.run_path(run, "job.yaml")
+    text = run_store.read(path)
+    if known not in (None, sha256(text).hexdigest()):
+        fail(f"{path}: is not the job that was submitted. Submit the job's own file.")
     try:
-        loaded = parse_job(run_store.read(path), path)
+        loaded = parse_job(text, path)
     except JobError as error:
         fail(str(error))
     _submit_here(loaded, store, until)
@@ -226,20 +223,6 @@ def _is_remote(address: str | None, *, detach: bool) -> bool:
     if cluster is not None:
         join(cluster)
     return False
-
-
-def _import_includes(includes: list[Path] | None, *, remote: bool) -> None:
-    """Import the user's own modules, so that the job can name their classes here and in the workers of a private Ray."""
-    if not includes:
-        return
-    if not remote and os.environ.get("RAY_ADDRESS"):
-        fail("--include: the machines of a running cluster have their own modules; install yours there, or submit by http://")
-    from wsss_ray.deploy.bundle import BundleError, import_includes
-
-    try:
-        import_includes(includes)
-    except BundleError as error:
-        fail(str(error))
 
 
 def _repeated(python: str | None, includes: list[Path] | None, excludes: list[str] | None) -> Sequence[str]:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import copy
-import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-Place = tuple[str, ...]
-_MOST_NODES = 100_000
+from wsss_ray.config.plain_yaml import MOST_BYTES, MOST_LEVELS, Place, YamlError, apart, parse_yaml
+from wsss_ray.core.environment import Filled, fill
+from wsss_ray.core.errors import shown
+
+_MOST_BASES = 20
 
 
 class JobError(ValueError):
@@ -31,13 +32,14 @@ class Document:
     def with_override(self, text: str) -> Document:
         """Return a copy with one override `a.b=value`, as `--set` takes it. The value is YAML. Raises JobError."""
         name, equals, value = text.partition("=")
+        where = f"--set {shown(text)}"
         if not equals:
-            raise JobError(f"--set {text}: write it as field.field=value")
+            raise JobError(f"{where}: write it as field.field=value")
         try:
-            parsed = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise JobError(f"--set {text}: the value is not YAML") from error
-        return self.with_value(name, parsed, where=f"--set {text}")
+            parsed = parse_yaml(value).values
+        except YamlError as error:
+            raise JobError(f"{where}: the value is not YAML of a job file: {error}") from error
+        return self.with_value(name, parsed, where=where)
 
     def with_value(self, name: str, value: Any, *, where: str) -> Document:
         """Return a copy in which the field `name` has another value.
@@ -51,9 +53,9 @@ class Document:
             JobError: if the path leads through a value that is no block, or to no position of a list.
         """
         path = tuple(name.strip().split("."))
-        if not all(path):
+        if not all(path) or not name.isprintable() or len(path) > MOST_LEVELS:
             raise JobError(f"{where}: write the field as field.field")
-        values = copy.deepcopy(self.values)
+        values = apart(self.values)
         made = [path]
         block: Any = values
         for depth, key in enumerate(path[:-1], start=1):
@@ -66,21 +68,47 @@ class Document:
             else:
                 block = block[key]
             if not isinstance(block, dict | list):
-                raise JobError(f"{where}: {'.'.join(path[:depth])} is {block!r}, which has no fields. Set it to a block first.")
+                found = f"{'.'.join(path[:depth])} is {shown(repr(block))}"
+                raise JobError(f"{where}: {found}, which has no fields. Set it to a block first.")
         if isinstance(block, list):
-            block[_index(block, path[-1], where)] = _apart(value)
+            block[_index(block, path[-1], where)] = apart(value)
         else:
-            block[path[-1]] = _apart(value)
+            block[path[-1]] = apart(value)
         kept = {place: source for place, source in self.sources.items() if place[: len(path)] != path}
         return Document(self.path, values, kept | dict.fromkeys(made, where))
 
     def expanded(self) -> dict[str, Any]:
         """Return the values with each ${NAME} replaced by the environment variable. Raises JobError if one is not set."""
-        try:
-            found: dict[str, Any] = _expand_environment(self.values)
-        except ValueError as error:
-            raise JobError(f"{self.path}: {error}") from error
+        found: dict[str, Any] = self._filled(self.values, (), _is_of_variant)
         return found
+
+    def filled_in(self, keep: Collection[Place]) -> dict[str, Any]:
+        """Return the values for a machine with another environment: variables are replaced, except at the places of `keep`.
+
+        Variants of a sweep that set a logger keep them too. Raises JobError if a variable is not set.
+        """
+        found = self._filled(self.values, (), lambda place: place in keep or _is_of_logger(place))
+        filled: dict[str, Any] = _as_text(found)
+        return filled
+
+    def _filled(self, value: Any, place: Place, keeps: Callable[[Place], bool]) -> Any:
+        """Fill in the variables of all texts but those at places that keep them."""
+        if isinstance(value, dict):
+            return {key: self._filled(part, (*place, key), keeps) for key, part in value.items()}
+        if isinstance(value, list):
+            return [self._filled(part, (*place, str(index)), keeps) for index, part in enumerate(value)]
+        if not isinstance(value, str) or keeps(place):
+            return value
+        try:
+            return fill(value)
+        except ValueError as error:
+            above = (place[:end] for end in range(len(place), 0, -1))
+            where = next((self.sources[one] for one in above if one in self.sources), self.path)
+            raise JobError(f"{where}: {'.'.join(place)}: {error}") from error
+
+    def written(self) -> dict[Place, str]:
+        """Return the texts that name environment variables, by their place. The name of the run is not among them."""
+        return {place: text for place, text in _written(self.values) if place != ("name",)}
 
 
 def read_document(path: str | Path, overrides: Sequence[str] = (), *, _above: tuple[Path, ...] = ()) -> Document:
@@ -93,15 +121,16 @@ def read_document(path: str | Path, overrides: Sequence[str] = (), *, _above: tu
     Raises:
         JobError: if the file cannot be read or is no YAML mapping. The message names file and line.
     """
-    file = Path(path)
+    file, name = Path(path), shown(str(path), 1000)
     try:
-        data = file.read_bytes()
-    except OSError as error:
-        raise JobError(f"{path}: cannot be read: {error.strerror}") from error
-    values, sources = _parse(data, str(path))
-    document = Document(str(path), values, sources)
+        with file.open("rb") as stream:
+            data = stream.read(MOST_BYTES + 1)
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        raise JobError(f"{name}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    values, sources = _parse(data, name)
+    document = Document(name, values, sources)
     if (base := document.values.pop("base", None)) is not None:
-        document = _over_base(document, base, file, (*_above, file.resolve()))
+        document = _over_base(document, base, file, (*_above, _real(file)))
     for override in overrides:
         document = document.with_override(override)
     return document
@@ -124,52 +153,51 @@ def to_yaml(values: Mapping[str, Any], *, width: int = 80) -> str:
         run:
           seed: 1
     """
-    text: str = yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=width)
+    text: str = yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=width)
     return text
+
+
+class _Dumper(yaml.SafeDumper):
+    """Write texts with `${NAME}`, never with what the environment has for it."""
+
+
+_Dumper.add_representer(Filled, lambda dumper, text: dumper.represent_str(text.written))
 
 
 def _parse(data: bytes, name: str) -> tuple[dict[str, Any], dict[Place, str]]:
     """Return the values of a YAML mapping, and the line that sets each field."""
+    if len(data) > MOST_BYTES:
+        raise JobError(f"{name}: has more than {MOST_BYTES} bytes. A job file is a short text.")
     try:
-        text = data.decode()
-        tree = yaml.compose(text)
-        if _size(tree, {}) > _MOST_NODES:
-            raise JobError(f"{name}: its aliases (*name) multiply to more than {_MOST_NODES} values. Use fewer aliases.")
-        values = _apart(yaml.safe_load(text))
-        sources = {where: f"{name}:{line}" for where, line in _lines(tree, ())}
+        parsed = parse_yaml(data.decode())
     except UnicodeDecodeError as error:
         raise JobError(f"{name}: is not UTF-8 text. Give a job file (YAML).") from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        problem = getattr(error, "problem", None) or "cannot be parsed"
-        tab = ". Indent with spaces, not tabs." if "\\t" in problem else ""
-        raise JobError(f"{name}:{mark.line + 1 if mark else 1}: invalid YAML: {problem}{tab}") from error
-    except RecursionError as error:
-        raise JobError(f"{name}: an alias (*name) refers to itself. Write a value in its place.") from error
-    if not isinstance(values, dict):
+    except YamlError as error:
+        raise JobError(f"{name}{f':{error.line}' if error.line else ''}: {error}") from error
+    if not isinstance(parsed.values, dict):
         raise JobError(f"{name}:1: is no mapping. A job file has the fields name, method, data and, if needed, run and sweep.")
-    duplicate = next(_duplicates(tree, ()), None)
-    if duplicate is not None:
-        raise JobError(f"{name}:{duplicate[1]}: {duplicate[0]}: is set twice. Remove one.")
-    return values, sources
+    return parsed.values, {where: f"{name}:{line}" for where, line in parsed.lines.items()}
 
 
 def _over_base(document: Document, base: Any, file: Path, above: tuple[Path, ...]) -> Document:
     where = document.sources.get(("base",), str(file))
-    if not isinstance(base, str):
+    if not isinstance(base, str) or not base or "\0" in base:
         raise JobError(f"{where}: base: must be the path of another job file, relative to this one")
     under = file.parent / base
-    if under.resolve() in above:
-        raise JobError(f"{where}: base: {base} leads back to this file. A file cannot be its own base.")
+    if _real(under) in above:
+        raise JobError(f"{where}: base: {shown(base)} leads back to this file. A file cannot be its own base.")
+    if len(above) > _MOST_BASES:
+        raise JobError(f"{where}: base: more than {_MOST_BASES} files lie under this job. Use fewer.")
     below = read_document(under, _above=above)
     return Document(document.path, _merge(below.values, document.values), below.sources | document.sources)
 
 
-def _apart(value: Any) -> Any:
-    """Copy a value so that blocks behind a YAML alias are separate. Then an override changes only one of them."""
-    if isinstance(value, dict):
-        return {key: _apart(part) for key, part in value.items()}
-    return [_apart(part) for part in value] if isinstance(value, list) else value
+def _real(path: Path) -> Path:
+    """Return a path without links. Links in a circle stay: they cannot be read."""
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError):
+        return path
 
 
 def _merge(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
@@ -188,58 +216,35 @@ def _same_kind(under: dict[str, Any], over: dict[str, Any]) -> bool:
 
 
 def _index(block: list[Any], key: str, where: str) -> int:
-    if not key.isdigit() or int(key) >= len(block):
-        raise JobError(f"{where}: {key} is no position in a list of {len(block)}. Positions count from 0.")
+    if not re.fullmatch("[0-9]{1,9}", key) or int(key) >= len(block):
+        raise JobError(f"{where}: {shown(key)} is no position in a list of {len(block)}. Positions count from 0.")
     return int(key)
 
 
-def _expand_environment(value: Any) -> Any:
-    """Replace ${NAME} in strings. Raises ValueError if a variable is not set."""
+def _is_of_variant(place: Place) -> bool:
+    """Return True for the values that a sweep sets: they keep ${NAME} until they are fields of a trial's own job."""
+    set_by_trial = place[:2] == ("sweep", "trials") and place[3:4] == ("set",)
+    return set_by_trial or (place[:2] == ("sweep", "space") and place[3:4] in (("grid",), ("choice",)))
+
+
+def _is_of_logger(place: Place) -> bool:
+    """Return True for the values of a sweep that set a field of a logger, such as the address of its server."""
+    return _is_of_variant(place) and any(name.startswith("run.loggers") for name in place)
+
+
+def _as_text(value: Any) -> Any:
+    """Return a value whose texts no longer tell how they were written."""
     if isinstance(value, dict):
-        return {key: _expand_environment(part) for key, part in value.items()}
+        return {key: _as_text(part) for key, part in value.items()}
     if isinstance(value, list):
-        return [_expand_environment(part) for part in value]
-    if not isinstance(value, str):
-        return value
-
-    def replace(match: re.Match[str]) -> str:
-        if match[1] not in os.environ:
-            raise ValueError(f"environment variable {match[1]} is not set (used as {match[0]})")
-        return os.environ[match[1]]
-
-    return re.sub(r"\$\{(\w+)\}", replace, value)
+        return [_as_text(part) for part in value]
+    return str(value) if isinstance(value, str) else value
 
 
-def _size(node: yaml.Node | None, known: dict[int, int]) -> int:
-    """Count the values of a document, and those behind an alias once per use. `known` caches counts by node id."""
-    if id(node) not in known:
-        below = node.value if isinstance(node, yaml.CollectionNode) else []
-        parts = [part for pair in below for part in (pair if isinstance(pair, tuple) else (pair,))]
-        known[id(node)] = 1 + sum(_size(part, known) for part in parts)
-    return known[id(node)]
-
-
-def _lines(node: yaml.Node | None, path: Place) -> Iterator[tuple[Place, int]]:
-    """Yield the path and the line of every key and list item."""
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            where = (*path, str(key.value))
-            yield where, key.start_mark.line + 1
-            yield from _lines(value, where)
-    elif isinstance(node, yaml.SequenceNode):
-        for index, value in enumerate(node.value):
-            where = (*path, str(index))
-            yield where, value.start_mark.line + 1
-            yield from _lines(value, where)
-
-
-def _duplicates(node: yaml.Node | None, path: Place) -> Iterator[tuple[str, int]]:
-    """Yield keys that one mapping sets twice, with their lines. YAML readers accept them silently."""
-    if isinstance(node, yaml.MappingNode):
-        seen: set[str] = set()
-        for key, value in node.value:
-            where = (*path, str(key.value))
-            if str(key.value) in seen:
-                yield ".".join(where), key.start_mark.line + 1
-            seen.add(str(key.value))
-            yield from _duplicates(value, where)
+def _written(value: Any, place: Place = ()) -> Iterator[tuple[Place, str]]:
+    """Yield the place of each text that names a variable, and the text."""
+    if isinstance(value, dict | list):
+        for key, part in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _written(part, (*place, str(key)))
+    elif isinstance(value, str) and "${" in value:
+        yield place, value

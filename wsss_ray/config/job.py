@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator
 
 from wsss_ray.config.document import Document, JobError, parse_document, read_document
+from wsss_ray.config.mistakes import LONGEST, explain
+from wsss_ray.config.plain_yaml import Place
 from wsss_ray.config.run import Execution
 from wsss_ray.config.sweep import Sweep, Trial, trial_name, trials_of
-from wsss_ray.core.component import Component, spec_of
+from wsss_ray.core.component import spec_of
 from wsss_ray.core.contracts import Learner, OnlineSegmenter
+from wsss_ray.core.environment import hidden, restore
+from wsss_ray.core.errors import shown
 from wsss_ray.core.features import with_features
 from wsss_ray.core.graph import Plan, reseed
 from wsss_ray.core.method import Method
@@ -36,6 +40,7 @@ class JobConfig(BaseModel):
     data: Source
     run: Execution = Execution()
     sweep: Sweep | None = Field(default=None, description="Variants of this job, run as trials.")
+    _written: dict[Place, str] = PrivateAttr(default_factory=dict)  # texts of the job file with ${NAME}
 
     @field_validator("method", "data", mode="before")
     @classmethod
@@ -52,6 +57,10 @@ class JobConfig(BaseModel):
     def _empty(cls, value: Any) -> Any:
         return {} if value is None else value
 
+    def __eq__(self, other: object) -> bool:
+        """Compare the fields, not how the job files wrote them."""
+        return isinstance(other, JobConfig) and dict(self) == dict(other)
+
     @property
     def method_as_run(self) -> Method:
         """Return the method with the fields that the `run` block sets in all its learners."""
@@ -65,7 +74,19 @@ class JobConfig(BaseModel):
         return Plan.of(with_features(targets) if self.run.features else targets)
 
     def spec(self) -> dict[str, Any]:
-        """Return the job as a job file would write it, with every default."""
+        """Return the job as a job file would write it, with every default, and `${NAME}` where the job file has it."""
+        spec = self._filled_spec()
+        for place, text in self._written.items():
+            if (found := _at(spec, place[:-1])) is not None and (value := _at(found, place[-1:])) is not None:
+                found[place[-1] if isinstance(found, dict) else int(place[-1])] = restore(value, text)
+        return spec
+
+    def kept(self) -> frozenset[Place]:
+        """Return the places of texts that are still as written, because the fields may hold secrets (`AsWritten`)."""
+        spec = self._filled_spec()
+        return frozenset(place for place, text in self._written.items() if _at(spec, place) == text)
+
+    def _filled_spec(self) -> dict[str, Any]:
         sweep = {"sweep": self.sweep.model_dump(mode="json", exclude_none=True)} if self.sweep else {}
         parts = {"name": self.name, "method": self.method.spec(), "data": self.data.spec()}
         return parts | {"run": {name: spec_of(value) for name, value in self.run}} | sweep
@@ -186,18 +207,27 @@ def _check_tags(plan: Plan) -> None:
 def validated(document: Document) -> JobConfig:
     """Validate a document. Raises JobError with one line per mistake."""
     register()
+    values = document.expanded()
     try:
-        return JobConfig.model_validate(document.expanded())
+        job = JobConfig.model_validate(values)
+        job._written = document.written()
+        return job
     except ValidationError as error:
-        found = error.errors(include_url=False)
-        inner = {problem["loc"][:end] for problem in found for end in range(len(problem["loc"]))}
-        kept = [problem for problem in found if not (problem["type"] == "too_short" and problem["loc"] in inner)]
-        problems = [_explain(problem, document.sources, document.path, document.values) for problem in kept]
-        raise JobError("\n".join(dict.fromkeys(problems))) from error
+        raise JobError("\n".join(explain(error, document, JobConfig))) from None  # pydantic's own text shows the values
     except JobError:
         raise
     except ValueError as error:
-        raise JobError(f"{document.path}: {error}") from error
+        raise JobError(f"{document.path}: {hidden(shown(str(error), LONGEST), values)}") from None
+
+
+def _at(spec: Any, place: Place) -> Any:
+    """Return what is at a place of a job's spec; None if nothing is."""
+    for key in place:
+        if isinstance(spec, list):
+            spec = spec[int(key)] if key.isdecimal() and int(key) < len(spec) else None
+        else:
+            spec = spec.get(key) if isinstance(spec, dict) else None
+    return spec
 
 
 def register() -> None:
@@ -209,75 +239,3 @@ def register() -> None:
         load_plugins()
     except ValueError as error:
         raise JobError(str(error)) from error
-
-
-def _explain(problem: Any, sources: dict[tuple[str, ...], str], file: str, document: Any) -> str:
-    """Describe one mistake as `file:line: dotted.path: what is wrong and what is allowed`."""
-    path = tuple(str(part) for part in problem["loc"])
-    known = next((path[:end] for end in range(len(path), 0, -1) if path[:end] in sources), None)
-    where = sources[known] if known else f"{file}:1"
-    message = problem["msg"].removeprefix("Value error, ")
-    for tag in ("kind", "name"):
-        if message.startswith(f"{tag} is "):
-            where = sources.get((*path, tag), where)
-    if problem["type"] == "extra_forbidden":
-        message = f"there is no such field; allowed: {', '.join(_allowed(path[:-1], document))}"
-    elif problem["type"] == "missing":
-        message = "is missing"
-    elif problem["type"] == "model_type":
-        fields = ", ".join(_allowed(path, document))
-        message = f"must be a block of fields{f' ({fields})' if fields else ''}"
-    elif problem["type"] == "string_pattern_mismatch" and path == ("name",):
-        rule = "at most 100 letters, digits, '.', '_' and '-', beginning with a letter or digit"
-        message = f"{problem['input']!r} cannot name a run. Use {rule}."
-    elif problem["type"] == "union_tag_invalid":
-        allowed = problem["ctx"]["expected_tags"].replace("'", "")
-        message = f"kind is {problem['ctx']['tag']!r}, allowed: {allowed}"
-    elif problem["type"] == "union_tag_not_found":
-        message = "kind is missing"
-    elif problem["type"] == "tuple_type":
-        message = f"write a list, such as [{problem['input']}]"
-    else:
-        message = message[0].lower() + message[1:]
-        given = problem.get("input")
-        if isinstance(given, str | int | float | bool) and repr(given) not in message and "credentials" not in message:
-            wrong, stop, mend = message.partition(". ")
-            message = f"{wrong}, got {given!r}{stop}{mend}"
-    return f"{where}: {'.'.join(path)}: {message}"
-
-
-def _allowed(path: tuple[str, ...], document: Any) -> list[str]:
-    """Return the fields of the block at `path`: those of the kind that the document names, or of the default."""
-    model: type[BaseModel] = JobConfig
-    role: type[BaseModel] = JobConfig
-    roles: list[type[BaseModel]] = []
-    for part in path:
-        default = None
-        if part in model.model_fields:
-            field = model.model_fields[part]
-            roles = list(_blocks_of(field.annotation))
-            role = roles[0]
-            default = None if field.is_required() else field.get_default(call_default_factory=True)
-            document = document.get(part, {}) if isinstance(document, dict) else {}
-        elif isinstance(document, list):  # a block of a list
-            document = document[int(part)]
-        elif isinstance(document, dict):  # a block of a mapping, or the kind of the block, which pydantic puts into its path
-            role = next((one for one in roles if part == document.get("kind") in _kinds_of(one)), role)
-            document = document.get(part, document)
-        given = document if isinstance(document, dict) else {}
-        named = role.kinds().get(str(given.get(role.tag))) if issubclass(role, Component) else None
-        model = named or (type(default) if isinstance(default, BaseModel) else role)
-    return list(model.model_fields)
-
-
-def _kinds_of(block: type[BaseModel]) -> tuple[Any, ...]:
-    """Return the values of a block's `kind` field, if it has one: those of a Literal."""
-    return get_args(block.model_fields["kind"].annotation) if "kind" in block.model_fields else ()
-
-
-def _blocks_of(annotation: Any) -> Iterator[type[BaseModel]]:
-    """Yield the block types in a field's annotation: the type itself, the types of a union, or of a list's items."""
-    if get_origin(annotation) is None and isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    for part in get_args(annotation):
-        yield from _blocks_of(part)

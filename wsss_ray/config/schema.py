@@ -83,10 +83,11 @@ def _field(model: type[BaseModel], name: str, definitions: dict[str, Any]) -> di
         return _plain(model, name)
     is_list = get_origin(field.annotation) is tuple
     default = None if is_list or field.is_required() else field.get_default(call_default_factory=True)
-    block = _role(role, definitions, role if is_list else type(default) if default is not None else None)
+    block = _role(role, definitions, role if is_list else type(default) if isinstance(default, Component) else None)
     has_text = role.from_text.__func__ is not Component.from_text.__func__  # type: ignore[attr-defined]
-    shorthand = [{"type": "string"}] if has_text else []
-    optional = [{"type": "null"}] if not is_list and type(None) in getattr(field.annotation, "__args__", ()) else []
+    others = () if is_list else getattr(field.annotation, "__args__", ())  # beside the block, such as str | SaliencyNet | None
+    shorthand = [{"type": "string"}] if has_text or str in others else []
+    optional = [{"type": name} for of, name in ((bool, "boolean"), (type(None), "null")) if of in others]
     found = {"anyOf": [block, *shorthand, *optional]} if shorthand or optional else block
     return {"type": "array", "items": found} if is_list else found
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from statistics import mean, stdev
 from typing import Any, Literal
@@ -18,6 +19,9 @@ from wsss_ray.core.component import canonical, digest
 from wsss_ray.core.graph import Plan
 from wsss_ray.core.names import shortest_ends
 from wsss_ray.core.randomness import random_key
+
+MOST_TRIALS = 10_000
+"""Most trials of a sweep: each is planned before the first one starts."""
 
 
 class Trial(BaseModel):
@@ -157,9 +161,16 @@ class Sweep(BaseModel):
         return self.search == "optuna" or isinstance(self.scheduler, Pbt)
 
     @model_validator(mode="after")
+    def _not_too_many(self) -> Sweep:
+        points = self.samples * math.prod(len(domain.grid) for domain in self.space.values() if domain.grid)
+        count = max(len(self.trials), points if self.space else 0) * max(1, len(self.seeds))
+        if count > MOST_TRIALS:
+            raise ValueError(f"{count} trials, more than {MOST_TRIALS}. Lower samples, or give fewer values or seeds.")
+        return self
+
+    @model_validator(mode="after")
     def _distinct(self) -> Sweep:
-        slugs = [slug(trial.name) for trial in self.trials]
-        twice = next((name for name in slugs if slugs.count(name) > 1), None)
+        twice = next((name for name, count in Counter(slug(trial.name) for trial in self.trials).items() if count > 1), None)
         if twice is not None:
             raise ValueError(f"trials: two are called {twice!r}. Give each its own name.")
         if len(set(self.seeds)) < len(self.seeds):
@@ -192,8 +203,9 @@ def drawn_trials(sweep: Sweep, seed: int) -> tuple[Trial, ...]:
             points.setdefault(canonical(point), point)
     trials = [trial_of(point) for point in points.values()]
     slugs = [slug(trial.name) for trial in trials]
+    uses = Counter(slugs)
     return tuple(
-        trial if slugs.count(name) == 1 else trial.model_copy(update={"name": f"{trial.name} {digest(trial.set)[:6]}"})
+        trial if uses[name] == 1 else trial.model_copy(update={"name": f"{trial.name} {digest(trial.set)[:6]}"})
         for trial, name in zip(trials, slugs, strict=True)
     )
 

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
+from wsss_ray.core.errors import in_one_line, shown
+
 _GLOBALS = {
     "numpy.core.multiarray _reconstruct": "reconstruct",
     "numpy._core.multiarray _reconstruct": "reconstruct",
@@ -30,6 +32,7 @@ _NUMBERS = ("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT")
 _TEXTS = ("BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "BINSTRING", "SHORT_BINSTRING")
 _LITERALS = frozenset((*_NUMBERS, *_TEXTS, "BINBYTES", "SHORT_BINBYTES", "BINBYTES8"))
 _MARK = object()
+_MOST_UNFOLDED = 32  # numbers or characters made of each byte of the file
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,19 @@ class _Symbol:
     """An allowed global of the pickle; only its name is kept."""
 
     name: str
+
+
+@dataclass
+class _Budget:
+    """What may still be made of a file: a short pickle can use one long vector many times."""
+
+    left: int
+
+    def spend(self, count: int) -> None:
+        """Take off the size of what is made now. Raises ValueError if too little is left."""
+        self.left -= count
+        if self.left < 0:
+            raise ValueError("its pickle unfolds to much more than the file; refused")
 
 
 @dataclass
@@ -67,14 +83,15 @@ def read_cls_labels(data: bytes) -> dict[str, tuple[int, ...]]:
         (0, 14)
     """
     start = _check_header(data)
+    budget = _Budget(_MOST_UNFOLDED * len(data))
     try:
-        top = _interpret(data[start:])
+        top = _interpret(data[start:], budget)
     except (IndexError, KeyError, TypeError, AttributeError, struct.error, OverflowError, UnicodeError) as err:
-        raise ValueError(f"not the pickle of a dict of tag vectors ({type(err).__name__}: {err})") from err
+        raise ValueError(f"not the pickle of a dict of tag vectors ({shown(in_one_line(err), 200)})") from err
     table = top.values[0] if isinstance(top, _Array) and top.ndim == 0 and len(top.values) == 1 else top
     if not isinstance(table, dict):
         raise ValueError("does not hold a dict; expected a dict from image id to a vector with 1 for every class in the image")
-    return {_image_id(key): _tags(key, value) for key, value in table.items()}
+    return {_image_id(key): _tags(key, value, budget) for key, value in table.items()}
 
 
 def _check_header(data: bytes) -> int:
@@ -102,14 +119,16 @@ def _image_id(key: Any) -> str:
     return f"{key // 1_000_000}_{key % 1_000_000:06d}"
 
 
-def _tags(key: Any, value: Any) -> tuple[int, ...]:
+def _tags(key: Any, value: Any, budget: _Budget) -> tuple[int, ...]:
     numbers = value.values if isinstance(value, _Array) and value.ndim == 1 else value
+    if isinstance(numbers, list | tuple):
+        budget.spend(len(numbers))
     if not isinstance(numbers, list | tuple) or not all(isinstance(number, int | float) for number in numbers):
-        raise ValueError(f"the entry of {key!r} is not a vector of numbers; expected 1 for every class in the image")
+        raise ValueError(f"the entry of {shown(repr(key))} is not a vector of numbers; expected 1 for every class in the image")
     return tuple(index for index, number in enumerate(numbers) if number)
 
 
-def _interpret(data: bytes) -> Any:
+def _interpret(data: bytes, budget: _Budget) -> Any:
     """Run the instructions of the pickle on plain values, and return the result."""
     stack: list[Any] = []
     memo: dict[Any, Any] = {}
@@ -132,7 +151,7 @@ def _interpret(data: bytes) -> Any:
         elif name == "GLOBAL":
             stack.append(_symbol(str(arg)))
         elif name in _ACTIONS:
-            _ACTIONS[name](stack)
+            _ACTIONS[name](stack, budget)
         else:
             raise ValueError(f"its pickle holds the instruction {name}, which a dict of tag vectors does not need; refused")
     if len(stack) != 1:
@@ -142,7 +161,7 @@ def _interpret(data: bytes) -> Any:
 
 def _symbol(name: str) -> _Symbol:
     if name not in _GLOBALS:
-        raise ValueError(f"its pickle names {name.replace(' ', '.')}, which a dict of tag vectors does not need; refused")
+        raise ValueError(f"its pickle names {shown(name.replace(' ', '.'))}, which a dict of tag vectors does not need; refused")
     return _Symbol(_GLOBALS[name])
 
 
@@ -178,33 +197,35 @@ def _set(stack: list[Any], items: list[Any]) -> None:
         stack[-1][key] = value
 
 
-def _reduce(stack: list[Any]) -> None:
+def _reduce(stack: list[Any], budget: _Budget) -> None:
     function, args = _take(stack, 2)
     name = function.name
     if name == "encode":
         text, encoding = args
         if encoding not in ("latin1", "latin-1"):
             raise TypeError("bytes in an odd encoding")
+        budget.spend(len(text))
         stack.append(text.encode("latin-1"))
     elif name == "dtype":
         stack.append(_Dtype(args[0]))
     elif name == "reconstruct":
         stack.append(_Array())
     elif name == "scalar":
-        (value,) = _numbers(*args)
+        dtype, content = args
+        (value,) = _numbers(dtype, content, budget)
         stack.append(value)
     else:
         raise TypeError(f"a call of {name}")
 
 
-def _build(stack: list[Any]) -> None:
+def _build(stack: list[Any], budget: _Budget) -> None:
     target, state = _take(stack, 2)
     if isinstance(target, _Dtype):
         target.order = state[1]
     elif isinstance(target, _Array):
         _, shape, dtype, _, content = state
         target.ndim = len(shape)
-        target.values = content if dtype.code in ("O", "O8") else _numbers(dtype, content)
+        target.values = content if dtype.code in ("O", "O8") else _numbers(dtype, content, budget)
         fits = isinstance(target.values, list | tuple) and all(type(side) is int for side in shape)
         if not fits or len(target.values) != prod(shape):
             raise TypeError("an array whose shape does not fit its content")
@@ -213,7 +234,8 @@ def _build(stack: list[Any]) -> None:
     stack.append(target)
 
 
-def _numbers(dtype: _Dtype, content: bytes | str) -> tuple[Any, ...]:
+def _numbers(dtype: _Dtype, content: bytes | str, budget: _Budget) -> tuple[Any, ...]:
+    budget.spend(len(content))
     raw = content.encode("latin-1") if isinstance(content, str) else content
     code = _CODES[dtype.code]
     size = struct.calcsize("<" + code)
@@ -221,18 +243,18 @@ def _numbers(dtype: _Dtype, content: bytes | str) -> tuple[Any, ...]:
     return struct.unpack(f"{order}{len(raw) // size}{code}", raw)
 
 
-_ACTIONS: dict[str, Callable[[list[Any]], None]] = {
-    "STACK_GLOBAL": lambda stack: stack.append(_symbol(" ".join(_take(stack, 2)))),
-    "EMPTY_LIST": lambda stack: stack.append([]),
-    "EMPTY_DICT": lambda stack: stack.append({}),
-    "TUPLE": lambda stack: stack.append(tuple(_pop_mark(stack))),
-    "TUPLE1": lambda stack: stack.append(tuple(_take(stack, 1))),
-    "TUPLE2": lambda stack: stack.append(tuple(_take(stack, 2))),
-    "TUPLE3": lambda stack: stack.append(tuple(_take(stack, 3))),
-    "APPEND": lambda stack: _append(stack, _take(stack, 1)),
-    "APPENDS": lambda stack: _append(stack, _pop_mark(stack)),
-    "SETITEM": lambda stack: _set(stack, _take(stack, 2)),
-    "SETITEMS": lambda stack: _set(stack, _pop_mark(stack)),
+_ACTIONS: dict[str, Callable[[list[Any], _Budget], None]] = {
+    "STACK_GLOBAL": lambda stack, _: stack.append(_symbol(" ".join(_take(stack, 2)))),
+    "EMPTY_LIST": lambda stack, _: stack.append([]),
+    "EMPTY_DICT": lambda stack, _: stack.append({}),
+    "TUPLE": lambda stack, _: stack.append(tuple(_pop_mark(stack))),
+    "TUPLE1": lambda stack, _: stack.append(tuple(_take(stack, 1))),
+    "TUPLE2": lambda stack, _: stack.append(tuple(_take(stack, 2))),
+    "TUPLE3": lambda stack, _: stack.append(tuple(_take(stack, 3))),
+    "APPEND": lambda stack, _: _append(stack, _take(stack, 1)),
+    "APPENDS": lambda stack, _: _append(stack, _pop_mark(stack)),
+    "SETITEM": lambda stack, _: _set(stack, _take(stack, 2)),
+    "SETITEMS": lambda stack, _: _set(stack, _pop_mark(stack)),
     "REDUCE": _reduce,
     "BUILD": _build,
 }

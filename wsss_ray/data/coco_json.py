@@ -11,52 +11,83 @@ import json
 import re
 import struct
 from array import array
-from collections.abc import Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from wsss_ray.core.component import canonical
+from wsss_ray.core.errors import shown
+from wsss_ray.data.finder import clean, home
+from wsss_ray.data.image_files import bare, nfc
+from wsss_ray.data.json_records import records_of
 
 _LISTS = ("images", "annotations", "categories")
-_SPACE = re.compile(r"[ \t\n\r]*")
-_BOM = "\xef\xbb\xbf"  # the byte order mark of UTF-8, read as Latin-1
+_SURROGATE = re.compile("[\ud800-\udfff]")  # JSON may have half of a pair, which no text and no file's name can hold
 
 Annotation = Mapping[str, Any]
+_Sized = tuple[str, int | None, int | None]  # file name, height, width
 
 
 @dataclass(frozen=True, slots=True)
 class CocoImage:
-    """One image of a file. `name` is the path of its image file without the extension.
+    """One image of a file.
 
-    `tags` are the classes of its objects without crowds, as sorted indices into the file's categories. `digest` covers the size
-    of the image, and the category, crowd flag and shape of its annotations in their order. `spans` holds where each annotation
-    begins and ends in the file.
+    Attributes:
+        image_id: Its number in the file.
+        name: `file_name` without the extension of an image.
+        file_name: The path of its image file below the folder of the images; see `finder`.
+        height: Pixels; None if the file does not say.
+        width: Pixels; None if the file does not say.
+        categories: The ids of the categories of its objects without crowds, sorted.
+        digest: Covers the size of the image, and the category, crowd flag and shape of its annotations in their order.
+        spans: Where each annotation begins and ends in the file.
+        shapeless: The categories of its objects without a shape that could be drawn, such as those with a box only, sorted.
     """
 
     image_id: int
     name: str
     file_name: str
-    height: int
-    width: int
-    tags: tuple[int, ...]
+    height: int | None
+    width: int | None
+    categories: tuple[int, ...]
     digest: str
     spans: array[int]
+    shapeless: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
 class Instances:
-    """The content of a file: category id -> name and image id -> image, both in the order of the ids, and name -> image id."""
+    """The content of a file.
+
+    Attributes:
+        path: The file.
+        categories: Category id -> name, in the order of the ids.
+        groups: The names of the categories that have no object and are the supercategory of others.
+        used: The ids of the categories that have an object or a crowd.
+        images: Image id -> image, in the order of the ids.
+        ids: Name -> image id.
+    """
 
     path: Path
     categories: dict[int, str]
+    groups: tuple[str, ...]
+    used: frozenset[int]
     images: dict[int, CocoImage]
     ids: dict[str, int]
 
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Return the names of the categories without a background that has no object: it is label 0 by itself."""
+        return tuple(
+            name for number, name in self.categories.items() if number in self.used or name.strip("_ ").lower() != "background"
+        )
+
     def find(self, word: str) -> CocoImage | None:
         """Look up an image by its name, or by its id in digits."""
-        image_id = self.ids.get(word)
+        image_id = self.ids.get(nfc(word))
         if image_id is None and re.fullmatch("[0-9]{1,18}", word):
             image_id = int(word)
         return None if image_id is None else self.images.get(image_id)
@@ -67,7 +98,7 @@ class Instances:
         with self.path.open("rb") as file:
             for start, end in zip(picture.spans[::2], picture.spans[1::2], strict=True):
                 file.seek(start)
-                found.append(json.loads(file.read(end - start)))
+                found.append(json.loads(file.read(end - start).decode("latin-1")))  # as when it was read first
         return found
 
 
@@ -88,9 +119,9 @@ def read_instances(path: Path, name: str) -> Instances:
     except UnicodeDecodeError as err:
         raise ValueError(f"data.{name}: {path} is not UTF-8 text; save it as UTF-8") from err
     except (json.JSONDecodeError, RecursionError) as err:
-        raise ValueError(f"data.{name}: {path}: not JSON: {err}") from err
+        raise ValueError(f"data.{name}: {path}: not JSON: {shown(str(err), 200)}") from err
     except ValueError as err:
-        raise ValueError(f"data.{name}: {path}: {err}") from err
+        raise ValueError(f"data.{name}: {path}: {shown(str(err), 1000)}") from err
 
 
 @dataclass
@@ -101,27 +132,31 @@ class _Found:
     categories: set[int] = field(default_factory=set)
     digest: bytes = b""
     spans: array[int] = field(default_factory=lambda: array("q"))
+    shapeless: set[int] = field(default_factory=set)
 
     def add(self, category: int, record: Mapping[str, Any], where: str) -> None:
-        crowd = record.get("iscrowd", 0)
+        crowd, shape = record.get("iscrowd") or 0, record.get("segmentation")
         if crowd not in (0, 1):
             raise ValueError(f"{where}.iscrowd is {_short(crowd)}; expected 0 or 1")
         if not crowd:
             self.categories.add(category)
+            if not is_shape(shape):
+                self.shapeless.add(category)
         head = canonical([category, int(crowd)]).encode()
-        self.digest = hashlib.sha256(self.digest + head + _packed(_of(record, "segmentation", where))).digest()
+        self.digest = hashlib.sha256(self.digest + head + _packed(shape)).digest()
 
 
 @lru_cache(maxsize=4)
 def _read(path: Path, mtime_ns: int, size: int) -> Instances:
     names: dict[int, str] = {}
-    sizes: dict[int, tuple[str, int, int]] = {}
+    above: dict[int, Any] = {}  # supercategories
+    sizes: dict[int, _Sized] = {}
     annotations: set[int] = set()
     found: dict[int, _Found] = {}
     first: dict[int, str] = {}  # where a category is first used
     known: dict[str, Any] = {"images": sizes, "annotations": annotations, "categories": names}
     text = path.read_bytes().decode("latin-1")  # one character per byte: offsets in the text are offsets in the file
-    for kind, place, record, start, end in _records(text):
+    for kind, place, record, start, end in records_of(text, _LISTS):
         where = f"{kind}[{place}]"
         number = _whole(record, "id", where)
         if number in known[kind]:
@@ -136,96 +171,48 @@ def _read(path: Path, mtime_ns: int, size: int) -> Instances:
             continue
         record = json.loads(text[start:end].encode("latin-1"))  # now as UTF-8, for the names
         if kind == "categories":
-            names[number] = _text(record, "name", where)
+            names[number], above[number] = _text(record, "name", where), record.get("supercategory")
         else:
-            sides = (_whole(record, "height", where, least=1), _whole(record, "width", where, least=1))
-            sizes[number] = (_text(record, "file_name", where), *sides)
+            file_name = clean(_text(record, "file_name", where))
+            sizes[number] = file_name, _side(record, "height", where), _side(record, "width", where)
     _check_known("category_id", first, names, "categories")
     _check_known("image_id", {image_id: image.where for image_id, image in found.items()}, sizes, "images")
-    categories = dict(sorted(names.items()))
-    pictures = _pictures(sizes, found, {category: tag for tag, category in enumerate(categories)})
+    pictures = _pictures(sizes, found)
     ids: dict[str, int] = {}
     for image_id, picture in pictures.items():
-        if (other := ids.setdefault(picture.name, image_id)) != image_id:
+        if (other := ids.setdefault(nfc(picture.name), image_id)) != image_id:
             raise ValueError(f"images {other} and {image_id} are both called {picture.name!r}; rename one of the files")
-    return Instances(path, categories, pictures, ids)
+    members: dict[str, set[int]] = defaultdict(set)
+    for number, group in above.items():
+        if isinstance(group, str):
+            members[group].add(number)
+    groups = [name for number, name in names.items() if number not in first and members.get(name, set()) - {number}]
+    return Instances(path, dict(sorted(names.items())), tuple(groups), frozenset(first), pictures, ids)
 
 
-def _pictures(
-    sizes: Mapping[int, tuple[str, int, int]], found: Mapping[int, _Found], tag_of: Mapping[int, int]
-) -> dict[int, CocoImage]:
+def _pictures(sizes: Mapping[int, _Sized], found: Mapping[int, _Found]) -> dict[int, CocoImage]:
     """Build the images from their records and annotations."""
-    pictures = {}
+    pictures, other = {}, home(file_name for file_name, _, _ in sizes.values())
     for image_id in sorted(sizes):
         file_name, height, width = sizes[image_id]
+        file_name = file_name.removeprefix(other)
         image = found.get(image_id) or _Found("")
-        path = PurePosixPath(file_name)
-        tags = tuple(sorted(tag_of[category] for category in image.categories))
         digest = hashlib.sha256(image.digest + canonical([height, width]).encode()).hexdigest()
-        name = str(path.parent / path.stem)
-        pictures[image_id] = CocoImage(image_id, name, file_name, height, width, tags, digest, image.spans)
+        categories, shapeless = tuple(sorted(image.categories)), tuple(sorted(image.shapeless))
+        pictures[image_id] = CocoImage(
+            image_id, bare(file_name), file_name, height, width, categories, digest, image.spans, shapeless
+        )
     return pictures
 
 
-class _Cursor:
-    """A position in a JSON text. Its methods raise JSONDecodeError if the text is not what they expect."""
-
-    def __init__(self, text: str) -> None:
-        self.text = text
-        self.at = len(_BOM) if text.startswith(_BOM) else 0
-        self._decode = json.JSONDecoder().raw_decode
-
-    def peek(self) -> str:
-        """Skip white space; return the next character, or an empty string at the end."""
-        space = _SPACE.match(self.text, self.at)
-        assert space is not None
-        self.at = space.end()
-        return self.text[self.at : self.at + 1]
-
-    def mark(self, allowed: str) -> str:
-        """Read one character, which must be in `allowed`."""
-        found = self.peek()
-        if not found or found not in allowed:
-            raise json.JSONDecodeError(f"Expecting {' or '.join(allowed)}", self.text, self.at)
-        self.at += 1
-        return found
-
-    def value(self) -> Any:
-        """Read a whole value."""
-        self.peek()
-        value, self.at = self._decode(self.text, self.at)
-        return value
-
-    def members(self, start: str, end: str) -> Iterator[None]:
-        """Yield before every member of an object or list; the caller must read the member."""
-        self.mark(start)
-        if self.peek() == end:
-            self.at += 1
-            return
-        while True:
-            yield
-            if self.mark("," + end) == end:
-                return
-
-
-def _records(text: str) -> Iterator[tuple[str, int, Any, int, int]]:
-    """Yield every record of the three lists: name of the list, index in it, the record, its start and its end in the text."""
-    cursor, missing = _Cursor(text), list(_LISTS)
-    for _ in cursor.members("{", "}"):
-        key = cursor.value()
-        cursor.mark(":")
-        if key not in missing:
-            cursor.value()
-            continue
-        missing.remove(key)
-        for place, _ in enumerate(cursor.members("[", "]")):
-            cursor.peek()
-            start = cursor.at
-            yield key, place, cursor.value(), start, cursor.at
-    if cursor.peek():
-        raise json.JSONDecodeError("Extra data", text, cursor.at)
-    if missing:
-        raise ValueError(f"there is no {missing[0]!r}; expected {', '.join(_LISTS)}, as in COCO's instances_*.json")
+def is_shape(shape: Any) -> bool:
+    """Return True if a value looks like polygons or run lengths. Whether they fit the image is checked when they are drawn."""
+    if isinstance(shape, dict):
+        return "counts" in shape and "size" in shape
+    if not isinstance(shape, list) or not shape:
+        return False
+    polygons = shape if isinstance(shape[0], list) else [shape]
+    return all(isinstance(polygon, list) and len(polygon) >= 6 and len(polygon) % 2 == 0 for polygon in polygons)
 
 
 def _packed(shape: Any) -> bytes:
@@ -244,16 +231,27 @@ def _of(record: Any, name: str, where: str) -> Any:
     return record[name]
 
 
-def _whole(record: Any, name: str, where: str, *, least: int | None = None) -> int:
+def _whole(record: Any, name: str, where: str) -> int:
     value = _of(record, name, where)
-    if not isinstance(value, int) or isinstance(value, bool) or (least is not None and value < least):
-        raise ValueError(f"{where}.{name} is {_short(value)}; expected a whole number{'' if least is None else f' from {least}'}")
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise ValueError(f"{where}.{name} is {_short(value)}; expected a whole number")
     return value
+
+
+def _side(record: Any, name: str, where: str) -> int | None:
+    """Return the height or width of an image in whole pixels; None if the file does not say."""
+    value = record.get(name)
+    if value is None:
+        return None
+    whole = int(value) if isinstance(value, float) and value.is_integer() else value
+    if not isinstance(whole, int) or isinstance(whole, bool) or whole < 1:
+        raise ValueError(f"{where}.{name} is {_short(value)}; expected a whole number from 1")
+    return whole
 
 
 def _text(record: Any, name: str, where: str) -> str:
     value = _of(record, name, where)
-    if not isinstance(value, str) or not value.strip():
+    if not isinstance(value, str) or not value.strip() or (not value.isascii() and _SURROGATE.search(value)):
         raise ValueError(f"{where}.{name} is {_short(value)}; expected a name")
     return value
 
@@ -265,5 +263,4 @@ def _check_known(name: str, used: Mapping[int, str], known: Mapping[int, Any], k
 
 
 def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:60]}..."
+    return shown(repr(value), 60)

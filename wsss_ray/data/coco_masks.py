@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal
 
+from wsss_ray.core.errors import shown
 from wsss_ray.core.values import IGNORE
 
 if TYPE_CHECKING:
@@ -29,7 +30,13 @@ def pycocotools(wanted_by: str = "data: drawing masks") -> Any:
 
 
 def draw_labels(
-    annotations: Sequence[Annotation], *, height: int, width: int, labels: Mapping[int, int], crowd: Crowd
+    annotations: Sequence[Annotation],
+    *,
+    height: int,
+    width: int,
+    labels: Mapping[int, int],
+    crowd: Crowd,
+    others: Crowd = "background",
 ) -> NDArray[np.uint8]:
     """Draw the annotations of an image as labels (H, W), with background 0.
 
@@ -39,21 +46,25 @@ def draw_labels(
         annotations: The annotations in the order of the file.
         height: Height of the image.
         width: Width of the image.
-        labels: Category id -> label.
+        labels: Category id -> label. Other categories are not used.
         crowd: "background" leaves crowds out; "ignore" labels them 255 where no object is.
+        others: The same for objects of categories that are not used.
 
     Raises:
-        ValueError: if a shape is invalid or does not fit the image. The message names the annotation.
+        ValueError: if a shape that is drawn is invalid or does not fit the image. The message names the annotation.
     """
     import numpy as np
 
     label_HW = np.zeros((height, width), dtype=np.uint8)
-    crowds = [annotation for annotation in annotations if annotation.get("iscrowd")]
-    for annotation in crowds if crowd == "ignore" else ():
-        label_HW[_inside(annotation, height, width)] = IGNORE
+    objects = []
     for annotation in annotations:
-        if not annotation.get("iscrowd"):
-            label_HW[_inside(annotation, height, width)] = labels[annotation["category_id"]]
+        label = labels.get(annotation["category_id"])
+        if not annotation.get("iscrowd") and label is not None:
+            objects.append((annotation, label))
+        elif (crowd if annotation.get("iscrowd") else others) == "ignore":
+            label_HW[_inside(annotation, height, width)] = IGNORE
+    for annotation, label in objects:
+        label_HW[_inside(annotation, height, width)] = label
     return label_HW
 
 
@@ -61,7 +72,7 @@ def _inside(annotation: Annotation, height: int, width: int) -> NDArray[np.bool_
     """Return the pixels of one annotation, (H, W)."""
     import numpy as np
 
-    shape = annotation["segmentation"]
+    shape = annotation.get("segmentation")
     try:
         runs = _polygon_runs(shape, height, width) if isinstance(shape, list) else _runs(shape, height, width)
     except ValueError as err:
@@ -72,9 +83,14 @@ def _inside(annotation: Annotation, height: int, width: int) -> NDArray[np.bool_
 
 
 def _polygon_runs(polygons: Sequence[Any], height: int, width: int) -> list[int]:
-    """Draw the union of polygons [x, y, x, y, ...]. They are checked first: pycocotools reads short lists as other formats."""
+    """Draw the union of polygons [x, y, x, y, ...]. They are checked first: pycocotools reads short lists as other formats.
+
+    A list of numbers is one polygon, as some programs write it.
+    """
     if not polygons:
         raise ValueError("it has no polygon; give one, or remove the annotation")
+    if all(_is_number(value) for value in polygons):
+        polygons = [polygons]
     side = max(height, width)
     for place, polygon in enumerate(polygons):
         if not isinstance(polygon, list) or not all(_is_number(value) for value in polygon):
@@ -93,7 +109,8 @@ def _runs(shape: Any, height: int, width: int) -> list[int]:
     if not isinstance(counts, list | str | bytes):
         raise ValueError("its segmentation is neither polygons nor run lengths (size and counts)")
     if shape.get("size") != [height, width]:
-        raise ValueError(f"its run lengths are for the size {shape.get('size')!r}, expected [{height}, {width}] (height, width)")
+        size = shown(repr(shape.get("size")))
+        raise ValueError(f"its run lengths are for the size {size}, expected [{height}, {width}] (height, width)")
     runs = counts if isinstance(counts, list) else _decoded(counts.encode() if isinstance(counts, str) else counts)
     if not all(_is_number(run) and isinstance(run, int) and run >= 0 for run in runs) or sum(runs) != height * width:
         raise ValueError(f"its run lengths are not whole numbers that add up to {height} * {width} pixels")

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import math
+import struct
+import zlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,7 +15,27 @@ from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
+from wsss_ray.core.errors import in_one_line, shown
 from wsss_ray.core.values import Axis, Maps
+from wsss_ray.data.strips import STRIP, strips
+
+DAMAGED = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    LookupError,
+    TypeError,
+    ArithmeticError,
+    AttributeError,
+    RuntimeError,
+    MemoryError,
+    AssertionError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+"""The exceptions that Pillow's decoders are known to raise on damaged files. A size that is not there may need any memory."""
 
 MOST_PIXELS = 1 << 30
 """Most pixels of an image or label map of the store. One whose header claims more is not decoded."""
@@ -43,10 +66,15 @@ def decode_gray(data: bytes, *, max_pixels: int = MOST_PIXELS) -> NDArray[np.uin
         max_pixels: Most pixels that are decoded.
 
     Raises:
-        ValueError: if the header claims more pixels.
-        OSError, SyntaxError: if the file is damaged or no PNG.
+        ValueError: if the header claims more pixels, or the file is damaged or no PNG of 8 bits.
     """
-    return np.array(_sized(PngImageFile(io.BytesIO(data)), max_pixels), dtype=np.uint8)
+    try:
+        image = _sized(PngImageFile(io.BytesIO(data)), max_pixels)
+        if image.mode not in ("L", "P", "1"):
+            raise ValueError(f"a label map of mode {image.mode}")
+        return np.array(image, dtype=np.uint8)
+    except DAMAGED as error:
+        raise _damaged(error) from error
 
 
 def as_saliency(gray_HW: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -60,18 +88,37 @@ def decode_rgb(data: bytes) -> NDArray[np.uint8]:
     `Image.open` is not used: its limit on pixels would refuse images that ingest accepted.
 
     Raises:
-        ValueError: if the header claims more than `MOST_PIXELS` pixels.
-        OSError, SyntaxError: if the file is damaged, or neither PNG nor JPEG.
+        ValueError: if the header claims more than `MOST_PIXELS` pixels, or the file is damaged, or neither PNG nor JPEG.
     """
     reader = PngImageFile if data.startswith(b"\x89PNG") else JpegImageFile
-    return np.array(_sized(reader(io.BytesIO(data)), MOST_PIXELS).convert("RGB"), dtype=np.uint8)
+    try:
+        image = _sized(reader(io.BytesIO(data)), MOST_PIXELS)
+        if image.width * image.height <= STRIP:
+            return np.array(image.convert("RGB"), dtype=np.uint8)
+        rgb_HWC = np.empty((image.height, image.width, 3), np.uint8)
+        for rows, strip in strips(image):
+            rgb_HWC[rows] = np.asarray(strip.convert("RGB"))
+        return rgb_HWC
+    except DAMAGED as error:
+        raise _damaged(error) from error
+
+
+class _TooLarge(ValueError):
+    """Raised for an image that claims too many pixels."""
 
 
 def _sized(image: Image.Image, max_pixels: int) -> Image.Image:
     """Return the image unless it is too large. Only its header has been read so far."""
     if image.width * image.height > max_pixels:
-        raise ValueError(f"{image.width}x{image.height} is more than {max_pixels} pixels; was the store edited by hand?")
+        raise _TooLarge(f"{image.width}x{image.height} is more than {max_pixels} pixels; was the store edited by hand?")
     return image
+
+
+def _damaged(error: BaseException) -> ValueError:
+    """Return the error about an image of the store."""
+    if isinstance(error, _TooLarge):
+        return ValueError(str(error))
+    return ValueError(f"an image of the store is damaged ({shown(in_one_line(error), 200)}); was the store edited by hand?")
 
 
 def encode_maps(maps: Maps) -> dict[str, Any]:
@@ -93,8 +140,13 @@ def encode_maps(maps: Maps) -> dict[str, Any]:
 
 
 def decode_maps(row: Mapping[str, Any]) -> Maps:
-    """Decode the localization maps of a `maps` row, as float32 (C, H, W). The reverse of `encode_maps`."""
-    shape = (len(row["classes"]), row["height"], row["width"])
+    """Decode the localization maps of a `maps` row, as float32 (C, H, W). The reverse of `encode_maps`.
+
+    Raises:
+        ValueError: if the sizes of the columns do not fit each other.
+    """
+    shape, grid = (len(row["classes"]), row["height"], row["width"]), row["grid"]
+    if min(shape) < 0 or len(grid) != 4 or any(len(row[key]) != 2 * math.prod(shape) for key in ("peak", "mean")):
+        raise ValueError(f"localization maps of the store are damaged: they are not {shape}; was the store edited by hand?")
     peak, mean = (np.frombuffer(row[key], "<f2").reshape(shape).astype(np.float32) for key in ("peak", "mean"))
-    grid = row["grid"]
     return Maps(tuple(row["classes"]), peak_CHW=peak, mean_CHW=mean, rows=Axis(*grid[:2]), columns=Axis(*grid[2:]))

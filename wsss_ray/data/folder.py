@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from wsss_ray.core.component import LocalPath, NotIdentity
+from wsss_ray.core.component import LocalPath, NotIdentity, SinceThen
+from wsss_ray.core.errors import shown
 from wsss_ray.core.rules import SaliencyNet
-from wsss_ray.data.flat import Places, in_order
-from wsss_ray.data.image_files import SUFFIXES, alike, bare, image_names, nfc, read_files
-from wsss_ray.data.source import Item, Raw, Source, Split, expand, file_state, once
-from wsss_ray.data.tags import Table, TagRow, check_classes, indices, read_tag_table
+from wsss_ray.data.finder import FoundFiles, beside, relative
+from wsss_ray.data.image_files import bare, image_names, nfc, read_files
+from wsss_ray.data.lookup import expand, file_state, once
+from wsss_ray.data.source import Item, Raw, Source, Split
+from wsss_ray.data.tables import read_tag_table
+from wsss_ray.data.tags import Table, TagRow, check_classes, check_spelling, indices
 
 
 class Folder(Source):
@@ -40,34 +44,51 @@ class Folder(Source):
         default=None, description="Folder of saliency maps, <image>.png; or the network that makes them, such as {kind: u2net}."
     )
     classes: Annotated[tuple[str, ...] | None, NotIdentity()] = Field(
-        default=None, description="Class names in label order; null: all names in tags, sorted."
+        default=None, description="Class names in label order; null: `labels`, or else all names in tags, sorted."
+    )
+    labels: Annotated[tuple[str, ...] | None, SinceThen()] = Field(
+        default=None, description="Names of the labels 1, 2, ... in the masks, if `classes` are others or only some of them."
+    )
+    strong: Annotated[str | None, LocalPath(unless=("masks",))] = Field(
+        default=None,
+        description="Images whose masks are used for training: `masks` for all training images with one, or a table.",
     )
 
     @model_validator(mode="after")
-    def _val_has_masks(self) -> Folder:
-        if self.val is not None and self.masks is None:
-            raise ValueError("val is set but masks is not; set masks to the folder of the masks, or val to null")
+    def _has_masks_for(self) -> Folder:
+        for field in ("val", "strong"):
+            if getattr(self, field) is not None and self.masks is None:
+                raise ValueError(f"{field} is set but masks is not; set masks to the folder of the masks, or {field} to null")
         return self
 
     def class_names(self) -> tuple[str, ...]:
         """Return the given classes, or all that the tags name."""
         if self.classes is not None:
             return check_classes(self.classes, "data.classes")
+        if self.labels is not None:
+            return check_classes(self.labels, "data.labels")
         if self.tags is not None:
-            return check_classes(_table(self.tags, "tags").names, f"data.tags: {self.tags}")
-        names = once(("classes", self.root), lambda: {tag for row in self._folder_rows() for tag in row.tags})
-        return check_classes(sorted(names), f"data.root: {self.root}")
+            where, names = f"data.tags: {self.tags}", set(_table(self.tags, "tags").names)
+        else:
+            where = f"data.root: {self.root}"
+            names = once(("classes", self.root), lambda: {tag for row in self._folder_rows() for tag in row.tags})
+        check_spelling(names, where)
+        return check_classes(sorted(names), where)
 
     def splits(self) -> tuple[Split, ...]:
-        """Return `weak`; `val` if there are masks and validation images; `saliency` if there is a folder of maps."""
+        """Return `weak`; `val` if there are masks and validation images; those of strong and saliency that are set."""
         found: list[Split] = ["weak"]
         if self.masks is not None and self._has_rows("val"):
             found.append("val")
+        if self.strong is not None:
+            found.append("strong")
         return (*found, "saliency") if self.saliency_folder is not None else tuple(found)
 
     def has_masks(self, split: Split) -> bool:
-        """Return True for val, and for weak if any image has a mask."""
-        return split == "val" or (split == "weak" and self.masks is not None and any(item.mask for item in self.listed("weak")))
+        """Return True for val and strong, and for weak if any image has a mask."""
+        if split == "weak":
+            return self.masks is not None and any(item.mask for item in self.listed("weak"))
+        return split != "saliency"
 
     def items(self, split: Split) -> list[Item]:
         """List a split in the order of its table, or sorted by name if subfolders are the tags."""
@@ -75,51 +96,64 @@ class Folder(Source):
 
     def listed(self, split: Split) -> Iterator[Item]:
         """Yield the items of `items` one by one."""
-        if split == "strong":
-            raise ValueError("data.strong: a folder has no such split; kinds voc and coco have it")
+        if split == "strong" and self.strong is None:
+            raise ValueError("data.strong: is null; set it to `masks`, or to a table of images with masks")
         classes, files = self.class_names(), self._scan()
-        root, rows = str(expand(self.root)), self._rows("weak" if split == "saliency" else split)
+        root, other = str(expand(self.root)), self._home(split)
         folder = self.saliency_folder if split == "saliency" else self.masks
         others = None if folder is None else str(expand(folder))
         first, masked, same = None, False, dict[tuple[str, ...], tuple[int, ...]]()
-        for row in rows:
-            name = _find(row, files, self.root)
+        for row in self._rows("weak" if split == "saliency" else split):
+            name = _find(row, files, self.root, other)
             image_id, tags = bare(name), same.get(row.tags)
             if tags is None:
-                tags = same[row.tags] = indices(row.tags, classes, row.where)
-            other = f"{others}/{image_id}.png"
-            found = None if others is None else file_state(other)
+                tags = same[row.tags] = indices(row.tags, classes, row.where, others=self.labels or ())
+            beside_it, found = ("", None) if others is None else beside(others, image_id)
             if split == "saliency":
                 if found is None:
-                    raise ValueError(f"data.saliency: {other} is missing; every image with tags needs a map")
-                yield Item(image_id, tags, other, None, found[0], changed=found[1])
+                    raise ValueError(f"data.saliency: {shown(beside_it, 1000)} is missing; every image with tags needs a map")
+                yield Item(image_id, tags, beside_it, None, found[0], changed=found[1])
                 continue
-            if split == "val" and others is not None and found is None:
-                raise ValueError(f"{row.where}: mask {other} is missing; every validation image needs one")
+            if others is not None and found is None and split != "weak":
+                if self.strong == "masks" and split == "strong":
+                    continue
+                what = "validation image" if split == "val" else "image of data.strong"
+                raise ValueError(f"{row.where}: mask {shown(beside_it, 1000)} is missing; every {what} needs one")
             path = f"{root}/{name}"
             state = file_state(path)
             if state is None:
-                raise ValueError(f"{row.where}: image {path} is gone; restore it, or remove its row")
+                raise ValueError(f"{row.where}: image {shown(path, 1000)} is gone; restore it, or remove its row")
             size, changed = state
             first, masked = first or image_id, masked or found is not None
             if found is None:
                 yield Item(image_id, tags, path, None, size, changed=changed)
             else:
-                yield Item(image_id, tags, path, other, size + found[0], changed=max(changed, found[1]))
+                yield Item(image_id, tags, path, beside_it, size + found[0], changed=max(changed, found[1]))
         if first is not None and not masked and split == "weak" and others is not None and not self._has_rows("val"):
-            raise ValueError(f"data.masks: no image has a mask in {others}; that of {first!r} would be {first}.png")
+            named = f"that of {shown(repr(first), 300)} would be {shown(first, 300)}.png"
+            raise ValueError(f"data.masks: no image has a mask in {others}; {named}")
 
     def load(self, item: Item) -> Raw:
         """Read the image, and the mask if there is one."""
-        return read_files(item)
+        return replace(read_files(item), labels=self.labels)
+
+    def _home(self, split: Split) -> str:
+        """Return the folder of another machine in which the names of a split's table lie."""
+        path, field = (self.val, "val") if split == "val" and self.val is not None else (self.tags, "tags")
+        if split == "strong" and self.strong != "masks":
+            path, field = self.strong, "strong"
+        return "" if path is None else _table(path, field).home
 
     def _rows(self, split: Split) -> Iterator[TagRow]:
         listed = _table(self.val, "val").rows if self.val is not None else ()
+        if split == "strong":
+            yield from self._rows("weak") if self.strong in (None, "masks") else _table(self.strong, "strong").rows
+            return
         if self.tags is not None:
             yield from _table(self.tags, "tags").rows.of_split(split)
         elif split != "val":
-            scored = {bare(row.image) for row in listed}
-            yield from (row for row in self._folder_rows() if bare(row.image) not in scored)
+            scored = {nfc(bare(row.image)) for row in listed}
+            yield from (row for row in self._folder_rows() if nfc(bare(row.image)) not in scored)
         if split == "val":
             yield from listed
 
@@ -131,12 +165,13 @@ class Folder(Source):
         for name in self._scan().names:
             first, slash, _ = name.partition("/")
             if not slash:
-                raise ValueError(f"data.root: {name} is not in a class folder; move it into one, or set data.tags to a table")
+                found = f"{shown(name, 300)} is not in a class folder"
+                raise ValueError(f"data.root: {found}; move it into one, or set data.tags to a table")
             yield TagRow(name, (first,), "weak")
 
     def _scan(self) -> FoundFiles:
         """Find all images below the root."""
-        return once((self.root, self.masks, self.saliency), self._find_files)
+        return once((self.root, self.masks, self.saliency_folder), self._find_files)
 
     def _find_files(self) -> FoundFiles:
         root = expand(self.root)
@@ -148,38 +183,13 @@ class Folder(Source):
         return FoundFiles(image_names(str(root), skip=others))
 
 
-class FoundFiles:
-    """The images below a folder, `names` in order, and found by a name that may lack the extension. About 30 bytes and a name."""
-
-    def __init__(self, names: Iterable[str]) -> None:
-        self.names, self._places = in_order(names), Places()
-        for name in self.names:
-            self._places.add(_key(name))
-
-    def named(self, image: str) -> list[str]:
-        """Return the files that a name may mean: accents in any spelling, any extension."""
-        key = _key(image)
-        found = (self.names[place] for place in self._places.find(key))
-        return [name for name in found if name == image or _key(name) == key]
-
-
-def _key(name: str) -> str:
-    return nfc(bare(name))
-
-
 def _table(path: str, field: str) -> Table:
     return once((path, field), lambda: read_tag_table(expand(path), field))
 
 
-def _find(row: TagRow, files: FoundFiles, root: str) -> str:
-    named = files.named(row.image)
-    same = [name for name in named if nfc(name) == nfc(row.image)]
-    if same:
-        return same[0]
-    if not named or row.image != bare(row.image):
-        near = next((name for name in files.names if alike(name) == alike(row.image)), None)
-        remedy = f"did you mean {near!r}?" if near is not None else f"add it or remove the row; formats: {' '.join(SUFFIXES)}"
-        raise ValueError(f"{row.where}: image {row.image!r} is not in {root}; {remedy}")
-    if len(named) > 1:
-        raise ValueError(f"{row.where}: image {row.image!r} may be {' or '.join(sorted(named))}; give the extension")
-    return named[0]
+def _find(row: TagRow, files: FoundFiles, root: str, other: str) -> str:
+    image = relative(row.image, root, other)
+    found = files.meant(image, where=row.where)
+    if found is None:
+        raise ValueError(f"{row.where}: image {shown(repr(row.image), 300)} is not in {root}; {files.remedy(image)}")
+    return found

@@ -4,63 +4,90 @@ from __future__ import annotations
 
 import os
 import unicodedata
-from collections.abc import Container, Iterator
+from collections.abc import Callable, Container, Iterator
 from pathlib import Path, PurePosixPath
+from typing import Literal
 
 from wsss_ray.data.source import Item, Raw
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".tif", ".tiff", ".bmp")
+SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".gif", ".tif", ".tiff", ".bmp", ".dib"),
+    *(".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".jpx", ".jpf", ".j2c", ".jpc", ".avif"),
+)
+"""Endings of image files, in lower case."""
+
+UNREAD = (
+    *(".heic", ".heif", ".jxl", ".raw", ".cr2", ".cr3", ".nef", ".arw", ".dng", ".orf", ".rw2", ".psd", ".xcf", ".svg", ".pdf"),
+    *(".tga", ".ico", ".exr", ".hdr", ".dcm", ".mp4", ".mov", ".avi", ".mkv", ".webm"),
+)
+"""Endings of pictures and films that are not read."""
+
+Entry = tuple[str, Literal["image", "file", "hidden", "loop", "dangling", "skipped", "unreadable"]]
+"""A relative path with forward slashes, and what is there: an image, another file, a hidden file or folder, a link to a folder
+that holds the link, a link that leads nowhere, a folder to skip, or an unreadable `lost+found`."""
 
 
-def walk_folder(folder: str | Path) -> Iterator[tuple[str, list[str], list[str]]]:
-    """Walk a folder like `os.walk`, but raise an OSError that names a folder if it cannot be read.
-
-    An unreadable `lost+found` is skipped: file systems create it for their own use.
-    """
-    return os.walk(folder, onerror=_unless_lost_and_found)
-
-
-def _unless_lost_and_found(error: OSError) -> None:
-    if PurePosixPath(str(error.filename)).name != "lost+found":
-        raise error
-
-
-def image_names(folder: str, skip: Container[str] = ()) -> Iterator[str]:
-    """Yield the images below a folder one by one, as relative paths with forward slashes, in no fixed order.
+def walk(folder: str | Path, skip: Container[str] = ()) -> Iterator[Entry]:
+    """Yield every file below a folder one by one, in no fixed order. Links to folders are followed.
 
     Args:
-        folder: The folder. Hidden files and folders, and links to folders, are left out.
-        skip: Real paths of folders to leave out.
+        folder: The folder.
+        skip: Real paths of folders that are not entered.
 
     Raises:
-        OSError: that names a folder if it cannot be read. An unreadable `lost+found` is skipped, as `walk_folder` does.
+        OSError: that names a folder if it cannot be read. An unreadable `lost+found` is yielded instead: file systems create it.
+
+    Example:
+        >>> sorted(walk("photos"))
+        [('cat/1.jpg', 'image'), ('notes.txt', 'file')]
     """
-    todo = [""]
+    todo: list[tuple[str, str, tuple[str, ...]]] = [("", os.path.realpath(folder), ())]
     while todo:
-        inside = todo.pop()
+        inside, real, left = todo.pop()
         prefix = f"{inside}/" if inside else ""
         try:
             with os.scandir(os.path.join(folder, inside) if inside else folder) as entries:
                 for entry in entries:
-                    if not _is_folder(entry):
-                        if is_image_name(entry.name):
-                            yield prefix + entry.name
-                    elif not entry.name.startswith(".") and not entry.is_symlink() and os.path.realpath(entry) not in skip:
-                        todo.append(prefix + entry.name)
+                    name, link = prefix + entry.name, entry.is_symlink()
+                    if entry.name.startswith("."):
+                        yield name, "hidden"
+                    elif not _is(entry.is_dir):
+                        whole = _is(entry.is_file)
+                        yield name, "image" if whole and is_image_name(name) else "file" if whole or not link else "dangling"
+                    else:
+                        target = os.path.realpath(entry) if link else os.path.join(real, entry.name)
+                        if target in skip:
+                            yield name, "skipped"
+                        elif link and any(_holds(target, other) for other in (*left, real)):
+                            yield name, "loop"
+                        else:
+                            todo.append((name, target, (*left, real) if link else left))
         except OSError as error:
-            _unless_lost_and_found(error)
+            if PurePosixPath(str(error.filename)).name != "lost+found":
+                raise
+            yield inside, "unreadable"
 
 
-def _is_folder(entry: os.DirEntry[str]) -> bool:
+def _holds(folder: str, path: str) -> bool:
+    """Return True if a real path is a folder or lies below it."""
+    return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
+
+
+def image_names(folder: str | Path, skip: Container[str] = ()) -> Iterator[str]:
+    """Yield the images below a folder as `walk` does. Hidden files and folders are left out."""
+    return (name for name, what in walk(folder, skip) if what == "image")
+
+
+def _is(kind: Callable[[], bool]) -> bool:
     try:
-        return entry.is_dir()
+        return kind()
     except OSError:
         return False
 
 
 def is_image_name(name: str) -> bool:
-    """Return True if a file name, without folder, has the extension of an image and is not hidden."""
-    return name.lower().endswith(SUFFIXES) and not name.startswith(".")
+    """Return True if a file has the extension of an image and is not hidden."""
+    return name.lower().endswith(SUFFIXES) and not name.rpartition("/")[2].startswith(".")
 
 
 def bare(name: str) -> str:

@@ -1,57 +1,27 @@
 """Convert image, mask and saliency files of any origin to the formats of the store. The bytes are not trusted.
 
 All functions are pure functions of bytes. A file that cannot be read raises ValueError with one line that says why; ingest
-records it for that image and goes on. The first bytes of a file tell its format, and only the formats in `_READERS` are tried.
+records it for that image and goes on. The first bytes of a file tell its format (`formats.py`).
 """
 
 from __future__ import annotations
 
 import io
-import struct
-import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFile, ImageOps
-from PIL.BmpImagePlugin import BmpImageFile
-from PIL.GifImagePlugin import GifImageFile
-from PIL.JpegImagePlugin import JpegImageFile
-from PIL.PngImagePlugin import PngImageFile
-from PIL.TiffImagePlugin import TiffImageFile
-from PIL.WebPImagePlugin import WebPImageFile
+from PIL import Image, ImageFile
 
 from wsss_ray.core.values import IGNORE
-from wsss_ray.data.codecs import decode_gray, decode_rgb, encode_gray, encode_labels
-
-_READERS: tuple[tuple[str, bytes, type[ImageFile.ImageFile]], ...] = (
-    ("JPEG", b"\xff\xd8\xff", JpegImageFile),
-    ("PNG", b"\x89PNG\r\n\x1a\n", PngImageFile),
-    ("WEBP", b"RIFF", WebPImageFile),
-    ("GIF", b"GIF8", GifImageFile),
-    ("TIFF", b"II", TiffImageFile),
-    ("TIFF", b"MM", TiffImageFile),
-    ("BMP", b"BM", BmpImageFile),
-)
-_BROKEN = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    LookupError,
-    TypeError,
-    ArithmeticError,
-    AttributeError,
-    RuntimeError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-)
-"""The exceptions that Pillow's decoders are known to raise on damaged files."""
+from wsss_ray.data.codecs import DAMAGED, decode_gray, decode_rgb, encode_gray, encode_labels
+from wsss_ray.data.formats import START, reader_of
+from wsss_ray.data.strips import strips, turned
 
 _ORIENTATION = 0x0112
+_EXIF = ("exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif")  # of a PNG; without one, Pillow decodes it to look further
 _MASK_PIXELS = 1 << 31  # the size of masks and saliency maps is compared with their image instead
 _GRAY_16 = ("I;16", "I;16L", "I;16B", "I;16N", "I")
 
@@ -67,7 +37,17 @@ class Decoded:
 
 @dataclass(frozen=True)
 class Header:
-    """The header of an image file. `depth` is in bits per channel, if known; `turned` says that EXIF rotates or flips it."""
+    """The header of an image file.
+
+    Attributes:
+        kind: The format, such as "JPEG".
+        width: Pixels as they are stored.
+        height: Pixels as they are stored.
+        mode: The mode of Pillow, such as "RGB".
+        depth: Bits per channel.
+        animated: True if there are several frames.
+        orientation: The orientation in EXIF: 1 is upright, 2 to 4 are mirrored or upside down, 5 to 8 swap height and width.
+    """
 
     kind: str
     width: int
@@ -75,22 +55,33 @@ class Header:
     mode: str
     depth: int
     animated: bool
-    turned: bool
+    orientation: int
+
+    @property
+    def turned(self) -> bool:
+        """Return True if EXIF rotates or flips the image."""
+        return self.orientation != 1
+
+    @property
+    def upright(self) -> tuple[int, int]:
+        """Return (height, width) after turning the image upright."""
+        return (self.width, self.height) if self.orientation >= 5 else (self.height, self.width)
 
 
 def read_header(file: BinaryIO) -> Header:
     """Read the header of an image file, not its pixels. Raises ValueError as `normalise_image` does, or OSError."""
-    start = file.read(32)
+    start = file.read(START)
     file.seek(0)
-    kind, reader = _reader(start)
+    kind, reader = reader_of(start)
     try:
         image = reader(file)
         animated = bool(getattr(image, "is_animated", False))
-    except _BROKEN as err:
+    except DAMAGED as err:
         raise ValueError(f"{kind} file with a damaged header: {_line(err)}") from err
     deep = (kind == "PNG" and start[24] == 16) or image.mode in _GRAY_16
     depth = 32 if image.mode == "F" else 16 if deep else 8
-    return Header(kind, image.width, image.height, image.mode, depth, animated, _orientation(image) != 1)
+    orientation = _orientation(image) if kind != "PNG" or any(name in image.info for name in _EXIF) else 1
+    return Header(kind, image.width, image.height, image.mode, depth, animated, orientation)
 
 
 def normalise_image(data: bytes, *, max_pixels: int) -> Decoded:
@@ -108,6 +99,7 @@ def normalise_image(data: bytes, *, max_pixels: int) -> Decoded:
     if plain and _orientation(image) == 1:
         return Decoded(data, image.height, image.width)
     rgb_HWC = _rgb(image)
+    image.close()  # frees its pixels
     buffer = io.BytesIO()
     Image.fromarray(rgb_HWC).save(buffer, format="PNG", compress_level=3)
     return Decoded(buffer.getvalue(), *rgb_HWC.shape[:2])
@@ -143,12 +135,17 @@ def normalise_mask(
         raise ValueError("the mask is a JPEG, whose compression changes labels; save masks as PNG")
     if kind == "PNG" and image.mode == "L" and data[24] < 8:
         raise ValueError(f"the mask is a gray PNG with {data[24]} bits a pixel, whose values are ambiguous; save it with 8 bits")
-    label_HW = _mask_values(image, palette)
-    wrong = label_HW[(label_HW != IGNORE) & ((label_HW < 0) | (label_HW >= num_labels))]
-    if wrong.size:
-        found = f"the mask holds the label {int(wrong[0])} ({wrong.size} pixels)"
+    label_HW, first, count = np.empty((height, width), np.uint8), None, 0
+    for rows, strip in strips(image):
+        found_HW = _mask_values(strip, palette)
+        wrong = found_HW[(found_HW != IGNORE) & ((found_HW < 0) | (found_HW >= num_labels))]
+        if wrong.size:
+            first, count = int(wrong[0]) if first is None else first, count + wrong.size
+        label_HW[rows] = found_HW.astype(np.uint8)
+    if first is not None:
+        found = f"the mask holds the label {first} ({count} pixels)"
         raise ValueError(f"{found}; allowed: 0 to {num_labels - 1}, and {IGNORE} for ignore")
-    return encode_labels(label_HW.astype(np.uint8))
+    return encode_labels(label_HW)
 
 
 def normalise_saliency(
@@ -161,7 +158,7 @@ def normalise_saliency(
     """
     size = (width, height) if max_side is None else None
     _, image = _open(data, max_pixels, size=size, what="saliency map")
-    gray = Image.fromarray(_rgb(image)).convert("L")
+    gray = Image.fromarray(_upright(image, lambda strip: np.array(Image.fromarray(_convert(strip)).convert("L"))))
     if fitted(gray.height, gray.width, max_side) != (height, width):
         sizes = f"the saliency map is {image.width}x{image.height}, its image when shrunk {width}x{height}"
         raise ValueError(f"{sizes}; save it in the size of its image")
@@ -207,10 +204,10 @@ def _open(
     data: bytes, max_pixels: int, size: tuple[int, int] | None = None, what: str = "image"
 ) -> tuple[str, ImageFile.ImageFile]:
     """Decode an image; return its format and the image. Check its size first, if given also against `size` (width, height)."""
-    kind, reader = _reader(data)
+    kind, reader = reader_of(data[:START])
     try:
         image = reader(io.BytesIO(data))  # not Image.open: the limit is ours, and warnings of a second limit would only confuse
-    except _BROKEN as err:
+    except DAMAGED as err:
         raise ValueError(f"{kind} file with a damaged header: {_line(err)}") from err
     if size is not None and image.size != size:
         sizes = f"the {what} is {image.width}x{image.height}, its image {size[0]}x{size[1]} (width x height)"
@@ -219,36 +216,37 @@ def _open(
         raise ValueError(f"{image.width}x{image.height} is more than {max_pixels} pixels; raise data.max_pixels to take it")
     try:
         image.load()
-    except _BROKEN as err:
+    except DAMAGED as err:
         raise ValueError(f"truncated or damaged {kind} file: {_line(err)}") from err
     return kind, image
-
-
-def _reader(start: bytes) -> tuple[str, type[ImageFile.ImageFile]]:
-    """Find the format of an image by its first bytes; return its name and Pillow's reader."""
-    if not start:
-        raise ValueError("the file is empty (0 bytes); copy it again")
-    found = next(((name, reader) for name, mark, reader in _READERS if start.startswith(mark)), None)
-    if found is None:
-        raise ValueError(f"not an image in a format that is read here ({', '.join(dict.fromkeys(n for n, _, _ in _READERS))})")
-    return found
 
 
 def _orientation(image: Image.Image) -> int:
     """Read the EXIF orientation; 1 (upright) if there is none or it is invalid."""
     try:
         value = image.getexif().get(_ORIENTATION, 1)
-    except _BROKEN:
+    except DAMAGED:
         return 1  # a damaged EXIF block says nothing about the pixels
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
 def _rgb(image: Image.Image) -> NDArray[np.uint8]:
     """Convert an image of any mode to an upright RGB array (H, W, 3)."""
+    return _upright(image, _convert)
+
+
+def _upright(image: Image.Image, convert: Callable[[Image.Image], NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    """Convert an image strip by strip, and turn it as its EXIF block says."""
     try:
-        upright = ImageOps.exif_transpose(image) if _orientation(image) != 1 else image
-        return _convert(upright)
-    except _BROKEN as err:
+        orientation, whole = _orientation(image), None
+        for rows, strip in strips(image):
+            part = convert(strip)
+            if whole is None:
+                whole = np.empty((image.height, *part.shape[1:]), np.uint8)
+            whole[rows] = part
+        assert whole is not None
+        return turned(whole, orientation)
+    except DAMAGED as err:
         raise ValueError(f"an image of mode {image.mode} cannot be turned into RGB: {_line(err)}") from err
 
 

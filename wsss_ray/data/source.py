@@ -3,31 +3,27 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
-import stat
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
-from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
-from wsss_ray.core.component import Component, LocalPath, NotIdentity, canonical
+from wsss_ray.core.component import Component, LocalPath, NotIdentity, SinceThen, canonical
+from wsss_ray.core.errors import shown
+from wsss_ray.core.plugins import load_plugins
 from wsss_ray.core.rules import SaliencyNet
+from wsss_ray.data import load_sources
 from wsss_ray.data.flat import Places
 
-T = TypeVar("T")
 Split = Literal["weak", "val", "strong", "saliency"]
 
 MAX_PIXELS = 80_000_000
-_ID = re.compile(r"[^/\\\x00-\x1f\x7f]+(/[^/\\\x00-\x1f\x7f]+)*")
+_ID = re.compile(r"[^/\\\x00-\x1f\x7f\ud800-\udfff]+(/[^/\\\x00-\x1f\x7f\ud800-\udfff]+)*")  # no names that are not UTF-8
 _DIGESTED = 1000  # items hashed at a time
-_looked_up: ContextVar[dict[Any, Any] | None] = ContextVar("looked_up", default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +37,8 @@ class Item:
         mask: The mask file; None if there is none, or the source makes the mask.
         size: Number of bytes in both files. It is part of the data's identity.
         annotation: Digest of what the mask is drawn from, if it is drawn. It is part of the data's identity too.
-        changed: When the newer of the files was last written, in seconds since the epoch; 0 if the source did not look.
+        drawable: False if it is known before the image is read that its mask cannot be drawn.
+        changed: When the newer of the files changed last, in seconds since the epoch; 0 if the source did not look.
     """
 
     image_id: str
@@ -51,14 +48,24 @@ class Item:
     size: int = 0
     annotation: str | None = None
     changed: float = field(default=0.0, compare=False)
+    drawable: bool = field(default=True, compare=False)
 
 
 @dataclass(frozen=True)
 class Raw:
-    """The bytes of one item: an image file, and a mask, either an image file or a label map that is encoded already."""
+    """The bytes of one item.
+
+    Attributes:
+        image: An image file.
+        mask: A mask, either an image file or a label map that is encoded already.
+        labels: The names of the labels 1, 2, ... in the mask; None if they are the classes of the source in their order.
+        no_mask: Why a mask that was listed cannot be made. Training images then go without a mask.
+    """
 
     image: bytes
     mask: bytes | None = None
+    labels: tuple[str, ...] | None = None
+    no_mask: str | None = None
 
 
 class Source(Component):
@@ -88,6 +95,18 @@ class Source(Component):
     max_side: int | None = Field(
         default=None, ge=16, description="Shrink images and masks whose longer side has more pixels; null: keep them."
     )
+    untagged: Annotated[Literal["keep", "drop"], NotIdentity()] = Field(
+        default="keep", description="Images without tags: `keep` takes them as images that show no class, `drop` leaves them out."
+    )
+    others: Annotated[Literal["background", "ignore"], SinceThen()] = Field(
+        default="background", description="What pixels of classes that are not used become in masks: background, or 255."
+    )
+    masks_on: Annotated[Literal["upright", "stored"], SinceThen()] = Field(
+        default="upright",
+        description="Pixels on which masks and shapes are drawn, where EXIF turns an image: `upright` as viewers show it, or "
+        "`stored` as the file holds it, so that masks are turned too.",
+    )
+
     saliency: Annotated[str | SaliencyNet | None, LocalPath()] = Field(
         default=None, description="Network that makes the saliency maps, such as {kind: u2net}; or the folder of the maps."
     )
@@ -102,6 +121,13 @@ class Source(Component):
     def saliency_folder(self) -> str | None:
         """Return the folder of saliency maps, or None if there is none or a network makes them."""
         return self.saliency if isinstance(self.saliency, str) else None
+
+    @classmethod
+    def by_kind(cls) -> dict[str, list[type[Component]]]:
+        """See `Component.by_kind`. The sources of the package and of plug-ins are imported first, so that none is missing."""
+        load_sources()
+        load_plugins()
+        return super().by_kind()
 
     @abstractmethod
     def class_names(self) -> tuple[str, ...]:
@@ -125,6 +151,10 @@ class Source(Component):
     def listed(self, split: Split) -> Iterator[Item]:
         """Yield the items of `items` one by one. Override it if `items` returns a list that the source need not hold."""
         yield from self.items(split)
+
+    def taken(self, split: Split) -> Iterator[Item]:
+        """Yield the items of a split that take part: without `untagged` ones if they are to be dropped."""
+        return (item for item in self.listed(split) if item.tags or self.untagged == "keep")
 
     @abstractmethod
     def load(self, item: Item) -> Raw:
@@ -190,7 +220,7 @@ def describe(source: Source, split: Split, classes: tuple[str, ...] | None = Non
         hashed.add(item)
         for tag in item.tags:
             tagged[tag] += 1
-        masks += item.mask is not None
+        masks += item.mask is not None or (item.annotation is not None and item.drawable)
         untagged += not item.tags
         size += item.size
         newest, looked = max(newest, item.changed), looked and (item.changed > 0 or item.path is None)
@@ -242,54 +272,19 @@ class ListingDigest:
 def checked(source: Source, split: Split, num_classes: int) -> Iterator[Item]:
     """Yield the items of a split. Raises ValueError on an empty split, a duplicate or invalid id, or a tag out of range."""
     seen = Places()
-    for item in source.listed(split):
+    for item in source.taken(split):
         image_id = item.image_id
         if seen.add(image_id):  # or another id has the same hash
             both = [*islice((other.path for other in source.listed(split) if other.image_id == image_id), 2)]
             if len(both) > 1:
-                places = " and ".join(dict.fromkeys(map(str, both)))
-                raise ValueError(f"data: {split}: image {image_id!r} is listed twice ({places}); remove one, or rename its file")
+                where = f"{shown(repr(image_id))} is listed twice ({shown(' and '.join(dict.fromkeys(map(str, both))), 500)})"
+                raise ValueError(f"data: {split}: image {where}; remove one, or rename its file")
         if not _ID.fullmatch(image_id) or (".." in image_id and ".." in image_id.split("/")):
-            wrong = "it may hold no control character, backslash or '..'; rename the file"
-            raise ValueError(f"data: {split}: image id {image_id!r} is not usable: {wrong}")
+            wrong = "it must be UTF-8 and may hold no control character, backslash or '..'; rename the file"
+            raise ValueError(f"data: {split}: image id {shown(repr(image_id), 300)} is not usable: {wrong}")
         for tag in item.tags:
             if not 0 <= tag < num_classes:
                 raise ValueError(f"data: {split}: image {image_id}: tag is {tag}; allowed: 0 to {num_classes - 1}")
         yield item
     if not seen:
         raise ValueError(f"data: {split}: the list is empty; list at least one image")
-
-
-@contextmanager
-def looked_up_once() -> Iterator[None]:
-    """Cache the results of `once` within the block, because a listing asks for its folders and tables several times."""
-    token = _looked_up.set({})
-    try:
-        yield
-    finally:
-        _looked_up.reset(token)
-
-
-def once(key: Any, look: Callable[[], T]) -> T:
-    """Return what `look` finds; within `looked_up_once`, call it once per key and return its cached result later."""
-    known = _looked_up.get()
-    if known is None:
-        return look()
-    if key not in known:
-        known[key] = look()
-    found: T = known[key]
-    return found
-
-
-def file_state(path: str) -> tuple[int, float] | None:
-    """Return the size of a file in bytes, and when it was last written in seconds since the epoch; None if it is missing."""
-    try:
-        state = os.stat(path)
-    except OSError:
-        return None
-    return (state.st_size, state.st_mtime) if stat.S_ISREG(state.st_mode) else None
-
-
-def expand(path: str) -> Path:
-    """Expand a path of a job file: `~` is the home folder. A relative path starts at the current folder."""
-    return Path(path).expanduser()

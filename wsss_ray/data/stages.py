@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from wsss_ray.core.plan import Data, ingest, salient
 from wsss_ray.core.rules import SaliencyNet
-from wsss_ray.data.source import Source, describe, looked_up_once
+from wsss_ray.data.lookup import looked_up_once
+from wsss_ray.data.source import Source, describe
 
 
 def stages_of(source: Source) -> Data:

@@ -1,33 +1,22 @@
-"""Read lists of images and their tags as people write them: text, CSV, JSON, JSONL and Parquet. Errors name file and line."""
+"""Hold the rows of tables of tags, read lists line by line, and check the names of classes. Errors name file and line."""
 
 from __future__ import annotations
 
-import csv
-import json
 import re
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple, overload
+from typing import NamedTuple, overload
 
+from wsss_ray.core.errors import shown
 from wsss_ray.data.flat import Texts
+from wsss_ray.data.image_files import nfc
 from wsss_ray.data.list_lines import of_line
 
-_SPLITS = {
-    **dict.fromkeys(("", "train", "training", "weak"), "weak"),
-    **dict.fromkeys(("val", "valid", "validation"), "val"),
-    "test": "test",
-}
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _SPLIT_NAMES = ("weak", "val", "test")
-_KNOWN = ("image", "tags", "split")
-_BITS = {"": False, "0": False, "0.0": False, "false": False, "1": True, "1.0": True, "true": True}
-
-
-Records = Iterator[tuple[int, dict[str, Any]]]
-"""The rows of a file as (line, row), which a reader yields after the words for such a place."""
 
 
 class TagRow(NamedTuple):
@@ -46,7 +35,7 @@ class TagRow(NamedTuple):
     @property
     def where(self) -> str:
         """Return file and line, for messages."""
-        return self.file + self.place.format(line=self.line, image=self.image)
+        return self.file + self.place.format(line=self.line, image=shown(self.image))
 
 
 class TagRows(Sequence[TagRow]):
@@ -98,10 +87,11 @@ class TagRows(Sequence[TagRow]):
 
 @dataclass(frozen=True)
 class Table:
-    """The rows of a table of tags, and all class names that it mentions, sorted."""
+    """The rows of a table of tags, all class names that it mentions, sorted, and the folder of its images on another machine."""
 
     rows: TagRows
     names: tuple[str, ...]
+    home: str = ""
 
 
 def read_text(path: Path, field: str) -> str:
@@ -144,153 +134,35 @@ def check_classes(names: Sequence[str], where: str) -> tuple[str, ...]:
         if not name.strip():
             raise ValueError(f"{where}: class {place} has no name; give it one")
         if name in names[:place]:
-            raise ValueError(f"{where}: class {name!r} is listed twice; remove one")
+            raise ValueError(f"{where}: class {shown(repr(name))} is listed twice; remove one")
+        if _SURROGATE.search(name):
+            raise ValueError(f"{where}: class {shown(repr(name))} is no text in UTF-8; correct its name")
         if name.strip("_").lower() == "background":
-            raise ValueError(f"{where}: leave {name!r} out; background is label 0 by itself")
+            raise ValueError(f"{where}: leave {shown(repr(name))} out; background is label 0 by itself")
     return tuple(names)
 
 
-def indices(tags: Sequence[str], classes: Sequence[str], where: str) -> tuple[int, ...]:
-    """Convert class names to sorted 0-based indices. Raises ValueError that lists the allowed names."""
+def check_spelling(names: Iterable[str], where: str, field: str = "data.classes") -> None:
+    """Check that no two class names differ only in case, spaces or the spelling of accents. Raises ValueError that names two."""
+    alike: dict[str, list[str]] = defaultdict(list)
+    for name in sorted(names):
+        alike[" ".join(nfc(name).casefold().replace("_", " ").split())].append(name)
+    for group in alike.values():
+        if len(group) > 1:
+            both = shown(" and ".join(map(repr, group)), 300)
+            raise ValueError(f"{where}: {both} are spelled alike; use one spelling, or list each in {field} to keep them apart")
+
+
+def indices(tags: Sequence[str], classes: Sequence[str], where: str, others: Sequence[str] = ()) -> tuple[int, ...]:
+    """Convert class names to sorted 0-based indices. Raises ValueError that lists the allowed names.
+
+    Args:
+        tags: The names.
+        classes: The names that have an index.
+        where: The place of the names, for the message.
+        others: Names that are left out.
+    """
     for tag in tags:
-        if tag not in classes:
-            raise ValueError(f"{where}: unknown class {tag!r}; allowed: {', '.join(classes)}")
-    return tuple(sorted({classes.index(tag) for tag in tags}))
-
-
-def read_tag_table(path: Path, field: str) -> Table:
-    """Read a .csv, .json, .jsonl or .parquet table of images and their tags. Raises ValueError that names file and line."""
-    readers: dict[str, Callable[[Path, str], tuple[str, Records]]]
-    readers = {".csv": _from_csv, ".json": _from_json, ".jsonl": _from_jsonl, ".parquet": _from_parquet}
-    reader = readers.get(path.suffix.lower())
-    if reader is None:
-        raise ValueError(f"data.{field}: {path} has an unknown format; save it as one of {', '.join(readers)}")
-    place, records = reader(path, field)
-    rows, columns = TagRows(str(path), place), None
-    for line, record in records:
-        if columns is None:
-            columns = _class_columns(record)
-        try:
-            _append(rows, record, columns, line)
-        except ValueError as err:
-            raise ValueError(f"{path}{place.format(line=line, image=record.get('image'))}: {err}") from err
-    if not rows:
-        raise ValueError(f"data.{field}: {path} holds no images; list at least one")
-    return Table(rows, tuple(sorted(rows.names | set(columns or ()))))
-
-
-def _class_columns(first: dict[str, Any]) -> tuple[str, ...]:
-    """Return the names of the 0/1 columns of a table without a column `tags`."""
-    if "tags" in first:
-        return ()
-    return tuple(name for name in first if name not in _KNOWN and not name.startswith("__index_level"))
-
-
-def _append(rows: TagRows, record: dict[str, Any], columns: Sequence[str], line: int) -> None:
-    """Append a record of a file. Raises ValueError that does not say where it is."""
-    image = record.get("image")
-    if not isinstance(image, str) or not image.strip():
-        raise ValueError(f"no image is named; the column must be called 'image' (found: {', '.join(map(str, record))})")
-    if columns and "tags" not in record:
-        tags = tuple(name for name in columns if _bit(record.get(name), name))
-    elif not columns and "tags" in record:
-        tags = _names(record["tags"])
-    else:
-        raise ValueError("no tags; give a column 'tags' (names with ; between), or one 0/1 column for every class")
-    split = str(record.get("split") or "").strip().lower()
-    if split not in _SPLITS:
-        raise ValueError(f"split is {split!r}; allowed: train, val, or test (which is left out)")
-    rows.append(image.strip().replace("\\", "/").removeprefix("./"), tags, _SPLITS[split], line)
-
-
-def _names(value: Any) -> tuple[str, ...]:
-    if value is None:
-        return ()
-    if isinstance(value, str):
-        return _split(value)
-    if not isinstance(value, list) or not all(isinstance(part, str) for part in value):
-        raise ValueError(f"tags are {value!r}; expected names")
-    return _different(value)
-
-
-@lru_cache(maxsize=1 << 14)
-def _split(text: str) -> tuple[str, ...]:
-    return _different(re.split(r"[;,|]", text))
-
-
-def _different(parts: list[str]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(part.strip() for part in parts if part.strip()))
-
-
-def _bit(value: Any, column: str) -> bool:
-    bit = _BITS.get("" if value is None else str(value).strip().lower())
-    if bit is None:
-        raise ValueError(f"column {column!r} holds {value!r}; expected 0 or 1")
-    return bit
-
-
-def _from_csv(path: Path, field: str) -> tuple[str, Records]:
-    return ":{line}", _csv_records(path, field)
-
-
-def _csv_records(path: Path, field: str) -> Records:
-    lines = lines_of(path, field)
-    header = next(lines, "")
-    delimiter = next((mark for mark in ",;\t" if mark in header), ",")  # spreadsheets write ; in languages with a decimal comma
-    reader = csv.DictReader(chain([header], lines), delimiter=delimiter, skipinitialspace=True, strict=True)
-    try:
-        reader.fieldnames = [_column(name) for name in reader.fieldnames or ()]
-        for record in reader:
-            if None in record or None in record.values():
-                count = "more" if None in record else "fewer"
-                mend = f"give one per column, and quote any {delimiter!r}"
-                raise ValueError(f"{path}:{reader.line_num}: {count} cells than the header has; {mend}")
-            yield reader.line_num, record
-    except csv.Error as err:
-        raise ValueError(f"{path}:{reader.line_num}: {err}") from err
-
-
-def _column(name: str) -> str:
-    """Strip the name of a column, and put it in lower case if it is a known one."""
-    name = name.strip()
-    return name.lower() if name.lower() in _KNOWN else name
-
-
-def _from_jsonl(path: Path, field: str) -> tuple[str, Records]:
-    lines = ((number, line.rstrip("\n")) for number, line in enumerate(lines_of(path, field), start=1) if line.strip())
-    return ":{line}", ((number, _record(_parse(line, f"{path}:{number}"), f"{path}:{number}")) for number, line in lines)
-
-
-def _from_json(path: Path, field: str) -> tuple[str, Records]:
-    value = _parse(read_text(path, field), str(path))
-    if isinstance(value, dict):
-        return ": {image}", ((0, {"image": image, "tags": tags}) for image, tags in value.items())
-    records = enumerate(value if isinstance(value, list) else [value])
-    return "[{line}]", ((place, _record(record, f"{path}[{place}]")) for place, record in records)
-
-
-def _from_parquet(path: Path, field: str) -> tuple[str, Records]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    from wsss_ray.storage.schemas import check_plain
-
-    try:
-        table = pq.read_table(path)
-        check_plain(table.schema, f"data.{field}: {path}")
-    except (pa.ArrowException, OSError) as err:
-        raise ValueError(f"data.{field}: {path} is not a readable Parquet file: {' '.join(str(err).split())[:200]}") from err
-    return " row {line}", enumerate(record for batch in table.to_batches(max_chunksize=1024) for record in batch.to_pylist())
-
-
-def _parse(text: str, where: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as err:
-        raise ValueError(f"{where}: not JSON: {err}") from err
-
-
-def _record(value: Any, where: str) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise ValueError(f"{where}: expected an object with 'image' and 'tags'")
-    return value
+        if tag not in classes and tag not in others:
+            raise ValueError(f"{where}: unknown class {shown(repr(tag))}; allowed: {shown(', '.join(classes), 1000)}")
+    return tuple(sorted({classes.index(tag) for tag in tags if tag in classes}))

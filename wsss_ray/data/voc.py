@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import Annotated
-from xml.etree import ElementTree
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from wsss_ray.core.component import LocalPath, NotIdentity
+from wsss_ray.core.component import LocalPath, NotIdentity, SinceThen
+from wsss_ray.core.errors import shown
 from wsss_ray.core.rules import SaliencyNet
 from wsss_ray.data.cls_labels import read_cls_labels
+from wsss_ray.data.finder import Finder, beside
 from wsss_ray.data.image_files import read_files
+from wsss_ray.data.lookup import expand, once
 from wsss_ray.data.remembered import Remembered
-from wsss_ray.data.source import Item, Raw, Source, Split, expand, file_state, once
+from wsss_ray.data.source import Item, Raw, Source, Split
 from wsss_ray.data.tags import check_classes, indices, numbered_lines
+from wsss_ray.data.voc_lists import Entry, Lines
+from wsss_ray.data.voc_xml import read_annotation
 
 VOC_CLASSES = (
     *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
@@ -27,25 +30,15 @@ VOC_CLASSES = (
 _MASKS = "SegmentationClassAug"
 _SUFFIXES = (".jpg", ".jpeg", ".png")
 
-Tagger = Callable[["Entry"], tuple[int, ...]]
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One line of a list: the image id, its place for messages, and the files and tags that the line gives."""
-
-    image_id: str
-    where: str
-    image: str | None = None
-    mask: str | None = None
-    tags: tuple[int, ...] | None = None
+Tagger = Callable[[Entry], tuple[int, ...]]
 
 
 class Voc(Source):
     """Pascal VOC's folders of images, XML annotations, masks and lists.
 
     The lines of a list have the form of PSA (`/JPEGImages/x.jpg /SegmentationClassAug/x.png`), of IRN (`x`) or of OAA (`x 0 14`,
-    with 0-based class indices). All paths are absolute or relative to `root`.
+    with 0-based class indices). Names may hold spaces: a line is read in the form in which its image exists, and is an error if
+    that is so for two forms. All paths are absolute or relative to `root`.
     """
 
     root: Annotated[str, LocalPath()] = Field(description="Folder of the set, such as VOCdevkit/VOC2012.")
@@ -78,12 +71,25 @@ class Voc(Source):
         default=False, description="Leave out objects marked difficult in the XML, unless the image has no others."
     )
     classes: Annotated[tuple[str, ...] | None, NotIdentity()] = Field(
-        default=None, description="Class names in label order; null: classes.txt in root if it exists, else VOC's twenty."
+        default=None,
+        description="Class names in label order; null: classes.txt in root if it exists, else VOC's twenty. A part of the "
+        "classes of the set needs `labels`.",
+    )
+    labels: Annotated[Literal["set"] | tuple[str, ...] | None, SinceThen()] = Field(
+        default=None,
+        description="Names of the labels 1, 2, ... in masks and of the numbers in lists, if `classes` are a part of them, or in "
+        "another order: the names, or `set` for those of classes.txt or VOC's twenty; null: `classes`.",
     )
 
     def class_names(self) -> tuple[str, ...]:
-        """Return the given classes, or those of `classes.txt` in the root, or VOC's."""
-        if self.classes is not None:
+        """Return the given classes, or the names of the labels."""
+        return self._label_names() if self.classes is None else check_classes(self.classes, "data.classes")
+
+    def _label_names(self) -> tuple[str, ...]:
+        """Return the names of the labels in the masks: those given, or those of `classes.txt` in the root, or VOC's."""
+        if self.labels is not None and self.labels != "set":
+            return check_classes(self.labels, "data.labels")
+        if self.labels is None and self.classes is not None:
             return check_classes(self.classes, "data.classes")
         path = self._path("classes.txt", "root")
         if not path.is_file():
@@ -101,7 +107,7 @@ class Voc(Source):
         if split != "weak":
             return split != "saliency"
         root, folder = self._root(), self._folder(self.masks)
-        return any(file_state(_mask(entry, root, folder)) for entry in self._entries(self.train, "train"))
+        return any(_mask(entry, root, folder)[1] is not None for entry in self._entries(self.train, "train"))
 
     def items(self, split: Split) -> list[Item]:
         """List a split from its text file. Saliency maps have the order of the weak images."""
@@ -113,30 +119,27 @@ class Voc(Source):
         if listed is None:
             raise ValueError(f"data.{split}: is null; set it to a list of images")
         field = "train" if split in ("weak", "saliency") else split
-        root, images, maps = self._root(), self._folder(self.images), self._folder(self.saliency_folder)
+        root, images, maps = self._root(), self._images(), self._folder(self.saliency_folder)
         folder = self._folder((self.val_masks if split == "val" else None) or self.masks)
         with self._tagger(split) as tags_of:
             for entry in self._entries(listed, field):
                 if split == "saliency":
-                    path = f"{maps}/{entry.image_id}.png"
-                    state = file_state(path)
+                    path, state = beside(maps or root, entry.image_id)
                     if state is None:
-                        raise ValueError(f"data.saliency: {path} is missing; every tagged image needs one")
+                        raise ValueError(f"data.saliency: {shown(path, 1000)} is missing; every tagged image needs one")
                     size, changed = state
                     yield Item(entry.image_id, tags_of(entry), path, None, size, changed=changed)
                     continue
-                path, size, changed = _image(entry, root, images or root)
-                mask: str | None = _mask(entry, root, folder)
-                found = file_state(mask or "")
+                path, size, changed = _image(entry, root, images)
+                mask, found = _mask(entry, root, folder)
                 if found is None and split != "weak":
-                    raise ValueError(f"{entry.where}: mask {mask} is missing; every image of data.{split} needs one")
-                if found is None:
-                    mask, found = None, (0, 0.0)
-                yield Item(entry.image_id, tags_of(entry), path, mask, size + found[0], changed=max(changed, found[1]))
+                    raise ValueError(f"{entry.where}: mask {shown(mask, 1000)} is missing; every image of data.{split} needs one")
+                kept, found = (None, (0, 0.0)) if found is None else (mask, found)
+                yield Item(entry.image_id, tags_of(entry), path, kept, size + found[0], changed=max(changed, found[1]))
 
     def load(self, item: Item) -> Raw:
         """Read the image, and the mask if there is one."""
-        return read_files(item)
+        return replace(read_files(item), labels=None if self.labels is None else self._label_names())
 
     def _path(self, name: str, field: str) -> Path:
         root = expand(self.root)
@@ -146,8 +149,12 @@ class Voc(Source):
 
     def _entries(self, listed: str, field: str) -> Iterator[Entry]:
         path = self._path(listed, field)
+        lines = Lines(self._root(), self._images())
         for number, line in numbered_lines(path, field):
-            yield _entry(line, f"{path}:{number}")
+            yield lines.entry(line, f"{path}:{number}")
+
+    def _images(self) -> Finder:
+        return Finder(self._folder(self.images) or self._root(), suffixes=_SUFFIXES)
 
     def _root(self) -> str:
         return str(expand(self.root))
@@ -159,9 +166,10 @@ class Voc(Source):
     @contextmanager
     def _tagger(self, split: Split) -> Iterator[Tagger]:
         """Choose where tags come from. A tag file need not hold the validation images: they are only scored."""
-        classes = self.class_names()
+        classes, labels = self.class_names(), self._label_names()
+        place_of = {place: classes.index(name) for place, name in enumerate(labels) if name in classes}
         if self.tags != "auto":
-            yield self._from_tag_file(self._path(self.tags, "tags"), classes, split)
+            yield self._from_tag_file(self._path(self.tags, "tags"), len(labels), place_of, split)
             return
         folder, drop = self._folder(self.annotations), self.drop_difficult
         known = once((folder, drop), lambda: Remembered("VOC XML", folder, drop))
@@ -169,14 +177,15 @@ class Voc(Source):
 
         def look_up(entry: Entry) -> tuple[int, ...]:
             if entry.tags is not None:
-                return _fit(entry.tags, classes, entry.where)
+                return _fit(entry.tags, len(labels), place_of, entry.where)
             path = f"{folder}/{entry.image_id}.xml"
             try:
                 names = tuple(known.words(entry.image_id, path, lambda data: read_annotation(data, path, drop_difficult=drop)))
             except OSError as err:
-                raise ValueError(f"{entry.where}: no tags in the list, and annotation {path}: {err.strerror}") from err
+                annotation = shown(path, 1000)
+                raise ValueError(f"{entry.where}: no tags in the list, and annotation {annotation}: {err.strerror}") from err
             if names not in same:
-                same[names] = indices(names, classes, path)
+                same[names] = indices(names, classes, path, others=labels)
             return same[names]
 
         try:
@@ -184,13 +193,14 @@ class Voc(Source):
         finally:
             known.keep()
 
-    def _from_tag_file(self, path: Path, classes: tuple[str, ...], split: Split) -> Tagger:
+    def _from_tag_file(self, path: Path, count: int, place_of: dict[int, int], split: Split) -> Tagger:
         table = once(path, lambda: self._tag_file(path))
 
         def look_up(entry: Entry) -> tuple[int, ...]:
             if entry.image_id not in table and split != "val":
-                raise ValueError(f"{entry.where}: image {entry.image_id} has no tags in {path}; add them, or remove this line")
-            return _fit(table.get(entry.image_id, ()), classes, f"data.tags: {path}: {entry.image_id}")
+                image = shown(entry.image_id)
+                raise ValueError(f"{entry.where}: image {image} has no tags in {path}; add them, or remove this line")
+            return _fit(table.get(entry.image_id, ()), count, place_of, f"data.tags: {path}: {shown(entry.image_id)}")
 
         return look_up
 
@@ -202,71 +212,32 @@ class Voc(Source):
                 raise ValueError(f"data.tags: cannot read {path}: {err.strerror}") from err
             except ValueError as err:
                 raise ValueError(f"data.tags: {path}: {err}") from err
-        entries = (_entry(line, f"{path}:{number}") for number, line in numbered_lines(path, "tags"))
+        lines = Lines(self._root(), self._images())
+        entries = (lines.entry(line, f"{path}:{number}") for number, line in numbered_lines(path, "tags"))
         same: dict[tuple[int, ...], tuple[int, ...]] = {}
         tags = ((entry.image_id, entry.tags or ()) for entry in entries)
         return {image_id: same.setdefault(some, some) for image_id, some in tags}
 
 
-def read_annotation(data: bytes, where: str, *, drop_difficult: bool = False) -> tuple[str, ...]:
-    """Read the class names of the objects in a VOC annotation, each once. Raises ValueError that names the file (`where`)."""
-    try:
-        top = ElementTree.fromstring(data, ElementTree.XMLParser(target=_Plain()))
-    except _DocumentType as err:
-        raise ValueError(f"{where}: a document type is not expected in an annotation; remove it") from err
-    except (ElementTree.ParseError, LookupError, ValueError) as err:
-        raise ValueError(f"{where}: not XML: {err}") from err
-    objects = top.findall("object")
-    easy = [found for found in objects if (found.findtext("difficult") or "0").strip() != "1"]
-    kept = easy if drop_difficult and easy else objects
-    names = [(found.findtext("name") or "").strip() for found in kept]
-    return tuple(dict.fromkeys(names))
+def _fit(tags: tuple[int, ...], count: int, place_of: dict[int, int], where: str) -> tuple[int, ...]:
+    """Turn numbers of labels, from 0, into indices of classes. Labels of other classes are left out."""
+    if tags and tags[-1] >= count:
+        raise ValueError(f"{where}: tag {tags[-1]} is not one of the {count} classes (0 to {count - 1})")
+    return tuple(sorted(place_of[tag] for tag in tags if tag in place_of))
 
 
-class _DocumentType(Exception):
-    """Raised if an annotation has a document type, which may define entities that expand or name other files."""
-
-
-class _Plain(ElementTree.TreeBuilder):
-    """Build elements and text, but refuse a document type."""
-
-    def doctype(self, *_: object) -> None:
-        """Refuse the document type before anything in it is read."""
-        raise _DocumentType
-
-
-def _entry(line: str, where: str) -> Entry:
-    """Parse a line in any of the three forms."""
-    head, *rest = line.split()
-    if not rest and "/" not in head and "." not in head:
-        return Entry(head, where)
-    tags = tuple(sorted({int(word) for word in rest})) if rest and all(re.fullmatch(r"\d{1,6}", word) for word in rest) else None
-    path = PurePosixPath(head)
-    is_path = path.suffix.lower() in _SUFFIXES
-    mask = rest[0].lstrip("/") if is_path and len(rest) == 1 and rest[0].lower().endswith(".png") else None
-    if rest and tags is None and mask is None:
-        raise ValueError(f"{where}: {line!r} is not understood; expected `id`, `id 0 14` or `/folder/image.jpg /folder/mask.png`")
-    return Entry(path.stem, where, head.lstrip("/"), mask, tags) if is_path else Entry(head, where, tags=tags)
-
-
-def _fit(tags: tuple[int, ...], classes: tuple[str, ...], where: str) -> tuple[int, ...]:
-    if tags and tags[-1] >= len(classes):
-        raise ValueError(f"{where}: tag {tags[-1]} is not one of the {len(classes)} classes (0 to {len(classes) - 1})")
-    return tags
-
-
-def _image(entry: Entry, root: str, folder: str) -> tuple[str, int, float]:
+def _image(entry: Entry, root: str, images: Finder) -> tuple[str, int, float]:
     """Return the file of an image, its size, and when it was last written."""
-    paths = [f"{root}/{entry.image}"] if entry.image else [f"{folder}/{entry.image_id}{suffix}" for suffix in _SUFFIXES]
-    for path in paths:
-        state = file_state(path)
-        if state is not None:
-            return path, *state
-    raise ValueError(f"{entry.where}: image {paths[0]} is missing; add it, or remove this line")
+    finder, name = (Finder(root), entry.image) if entry.image else (images, entry.image_id)
+    found = finder.find(name, where=entry.where)
+    if found is None:
+        path = f"{finder.folder}/{name}{'' if entry.image else _SUFFIXES[0]}"
+        raise ValueError(f"{entry.where}: image {shown(path, 1000)} is missing; add it, or remove this line")
+    return found
 
 
-def _mask(entry: Entry, root: str, folder: str | None) -> str:
-    """Return the path at which the mask of an image is expected."""
+def _mask(entry: Entry, root: str, folder: str | None) -> tuple[str, tuple[int, float] | None]:
+    """Return the path at which the mask of an image is expected, with its size and time; None if it is missing."""
     if folder is None and entry.mask:
-        return f"{root}/{entry.mask}"
-    return f"{folder or f'{root}/{_MASKS}'}/{entry.image_id}.png"
+        return beside(root, entry.mask, "")
+    return beside(folder or f"{root}/{_MASKS}", entry.image_id)

@@ -24,7 +24,7 @@ from wsss_ray.config.job import JobConfig, LoadedJob, read_job
 from wsss_ray.config.paths import local_paths
 from wsss_ray.core.plugins import PLUGINS
 from wsss_ray.core.version import PACKAGE
-from wsss_ray.data.image_files import walk_folder
+from wsss_ray.data.image_files import walk
 
 MAX_BYTES = 100 * 1024**2
 JOB_FILE = "job.yaml"
@@ -37,7 +37,8 @@ class BundleError(ValueError):
 def resolve(path: Path, overrides: Sequence[str]) -> tuple[LoadedJob, str]:
     """Read a job, and compose the job file to ship: base merged, overrides and environment variables filled in.
 
-    The data is not listed, so it need not be on this machine.
+    Fields that may hold a secret keep `${NAME}`: the cluster's own environment must have it. The data is not listed, so it need
+    not be on this machine.
 
     Args:
         path: The job file.
@@ -54,7 +55,7 @@ def resolve(path: Path, overrides: Sequence[str]) -> tuple[LoadedJob, str]:
     problems = relative_paths([loaded.job, *(one.job for one in loaded.trials())])
     if problems:
         raise BundleError("\n".join(problems))
-    return loaded, to_yaml(loaded.document.expanded())
+    return loaded, to_yaml(loaded.document.filled_in(loaded.job.kept()))
 
 
 def gather(includes: Sequence[Path] = (), excludes: Sequence[str] = ()) -> dict[str, Path]:
@@ -192,12 +193,9 @@ def _files(top: Path) -> Iterator[tuple[str, Path]]:
     if top.is_file():
         yield top.name, top
         return
-    for folder, below, names in walk_folder(top):
-        below[:] = sorted(name for name in below if not _is_left(name))
-        for name in sorted(names):
-            file = Path(folder, name)
-            if not _is_left(name) and file.is_file():
-                yield file.relative_to(top.parent).as_posix(), file
+    for name, what in sorted(walk(top)):
+        if what in ("image", "file") and not any(map(_is_left, name.split("/"))):
+            yield f"{top.name}/{name}", top / name
 
 
 def _is_left(name: str) -> bool:

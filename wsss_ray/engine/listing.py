@@ -14,7 +14,8 @@ from itertools import islice
 from typing import Any
 
 from wsss_ray.core.plan import Stage
-from wsss_ray.data.source import DataSplit, Item, ListingDigest, looked_up_once
+from wsss_ray.data.lookup import looked_up_once
+from wsss_ray.data.source import DataSplit, Item, ListingDigest
 from wsss_ray.storage.shards import read_shard, write_shard
 from wsss_ray.storage.store import RunStore
 
@@ -82,7 +83,7 @@ class StoredListing:
     def _listed(self) -> Iterator[Item]:
         split, digest, count = self.split, ListingDigest(), 0
         with looked_up_once():
-            for item in split.source.listed(split.split):
+            for item in split.source.taken(split.split):
                 digest.add(item)
                 count += 1
                 yield item

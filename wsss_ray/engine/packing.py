@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 
 from wsss_ray.data.image_files import file_of
-from wsss_ray.data.images import normalise_image, normalise_mask, normalise_saliency, shrink
-from wsss_ray.data.source import DataSplit, Item
-from wsss_ray.engine.batches import Row
+from wsss_ray.data.images import Decoded, normalise_image, normalise_saliency, shrink
+from wsss_ray.data.label_maps import mask_of
+from wsss_ray.data.source import DataSplit, Item, Raw
+from wsss_ray.engine.batches import Row, reason_of
 from wsss_ray.engine.listing import StoredListing
 from wsss_ray.engine.shard_worker import ShardWorker
 from wsss_ray.storage.shards import read_shard
@@ -43,11 +44,7 @@ class IngestWorker(ShardWorker):
         if item.size and size != item.size:
             raise ValueError(f"the files have {size} bytes, the plan saw {item.size}: they changed; submit again")
         image = normalise_image(raw.image, max_pixels=self.split.source.max_pixels)
-        mask = None
-        if raw.mask is not None:
-            labels = len(self.split.classes) + 1
-            mask = normalise_mask(raw.mask, height=image.height, width=image.width, num_labels=labels)
-        packed, mask = shrink(image, mask, self.split.source.max_side)
+        packed, mask = shrink(image, self._mask(item, raw, image), self.split.source.max_side)
         return {
             "tags": list(item.tags),
             "height": packed.height,
@@ -59,6 +56,17 @@ class IngestWorker(ShardWorker):
             "file_height": image.height,
             "file_width": image.width,
         }
+
+    def _mask(self, item: Item, raw: Raw, image: Decoded) -> bytes | None:
+        """Make the mask of an image. A training image whose mask cannot be used goes without one, which is noted."""
+        split = self.split
+        try:
+            return mask_of(raw, height=image.height, width=image.width, source=split.source, classes=split.classes)
+        except ValueError as error:
+            if split.split != "weak":
+                raise
+            self.notes.append({"image_id": item.image_id, "path": item.mask, "reason": reason_of(error)})
+            return None
 
     def failed(self, image_id: str) -> list[Row]:
         """Return no row: an image that cannot be read is left out of the data."""

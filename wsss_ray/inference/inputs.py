@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from wsss_ray.data.image_files import SUFFIXES, bare, is_image_name, walk_folder
+from wsss_ray.data.image_files import SUFFIXES, bare, image_names
 
 _BAD = re.compile(r"[\\\x00-\x1f\x7f\ud800-\udfff]")
 
@@ -54,9 +54,9 @@ class InputImages:
 def list_images(patterns: Sequence[str], *, out: Path) -> InputImages:
     """List every image that the patterns name, once.
 
-    A folder names all images below it, except hidden ones and those below `out`. A pattern (`photos/**/*.jpg`) names the images
-    that match it. A file names itself, with any extension. Names are relative to the folder that all patterns have in common:
-    `photos` gives names below it, `a/x.jpg b/x.jpg` gives a/x and b/x.
+    A folder names all images below it and behind links in it, except hidden ones and those below `out`. A pattern
+    (`photos/**/*.jpg`) names the images that match it. A file names itself, with any extension. Names are relative to the folder
+    that all patterns have in common: `photos` gives names below it, `a/x.jpg b/x.jpg` gives a/x and b/x.
 
     Args:
         patterns: Files, folders and patterns.
@@ -105,16 +105,27 @@ def _expand(pattern: str, beyond: str) -> tuple[str, list[str]]:
     if not glob.has_magic(pattern):
         raise ValueError(f"{pattern}: there is no such file or folder; correct the path")
     base = os.path.abspath(path[: re.search(r"[*?\[]", path).start()].rpartition(os.sep)[0] or os.sep)  # type: ignore[union-attr]
-    files = [file for file in glob.glob(path, recursive=True) if _is_image(file) and not _is_below(file, beyond)]
+    found = (file for file in glob.glob(path, recursive=True) if _is_image(file) and not _is_below(file, beyond))
+    files = [file for file in found if not _is_round(file, base)]
     if not files:
         raise ValueError(f"{pattern}: matches no image; formats: {' '.join(SUFFIXES)}")
     return base, files
 
 
 def _walk(folder: str, beyond: str) -> Iterator[str]:
-    for at, below, files in walk_folder(folder):
-        below[:] = [name for name in below if name[0] != "." and not _is_below(os.path.join(at, name), beyond)]
-        yield from (path for name in files if is_image_name(name) and os.path.isfile(path := os.path.join(at, name)))
+    """Yield the images below a folder, also behind links, but not those below `beyond`."""
+    return (os.path.join(folder, name) for name in image_names(folder, skip={os.path.realpath(beyond)}))
+
+
+def _is_round(path: str, base: str) -> bool:
+    """Return True if a path leads through a link to a folder that holds the link."""
+    folder, left = base, list[str]()
+    for part in os.path.relpath(os.path.dirname(path), base).split(os.sep) if os.path.realpath(path) != path else ():
+        left.append(os.path.realpath(folder))
+        folder = os.path.join(folder, part)
+        if os.path.islink(folder) and any(_is_below(one, os.path.realpath(folder)) for one in left):
+            return True
+    return False
 
 
 def _is_image(path: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from pydantic import Field, field_validator, model_validator
 
 from wsss_ray.core.component import Component, LocalPath
+from wsss_ray.core.errors import in_one_line, shown
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -132,7 +134,7 @@ def copy_weights(net: nn.Module, state: Mapping[str, Tensor], *, ignore: Sequenc
     except RuntimeError as error:
         first, *others = [line.strip() for line in str(error).splitlines()[1:]] or [str(error)]
         more = f" And {len(others)} more like it." if others else ""
-        advice = f"Give weights of the same network. {first[:300]}{more}"
+        advice = f"Give weights of the same network. {shown(first, 300)}{more}"
         raise ValueError(f"weights.source: does not fit the network. {advice}") from error
 
 
@@ -171,11 +173,7 @@ def _sha256(path: str, _size: int, _mtime_ns: int) -> str:
 
 def _read(path: str) -> dict[str, Tensor]:
     """Read a state dict from a file."""
-    import pickle
-
     import torch
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
 
     if not Path(path).is_file():
         raise ValueError(f"weights.source: there is no file {path} on this machine. Put it where every worker can read it.")
@@ -187,15 +185,50 @@ def _read(path: str) -> dict[str, Tensor]:
         from wsss_ray.nets.onnx_weights import read_initializers
 
         return read_initializers(path)
-    try:
-        state = load_file(path) if path.endswith(".safetensors") else torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        why = "it is damaged, or it holds objects other than tensors, which are never unpickled"
-        raise ValueError(f"weights.source: {path} is not a readable file of tensors: {why}. Save net.state_dict().") from error
-    except (RuntimeError, EOFError, SafetensorError) as error:
-        raise ValueError(f"weights.source: {path} is not a readable file of tensors. Save it again. {error}") from error
+    state = _load(path)
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+    if not isinstance(state, dict) or not all(isinstance(part, torch.Tensor) for part in state.values()):
         raise ValueError(f"weights.source: {path} is not a state dict (names to tensors). Save net.state_dict().")
+    odd = next((name for name, part in state.items() if not (isinstance(name, str) and _is_plain(part))), None)
+    if odd is not None:
+        what = "is not a plain tensor on a CPU with a name"
+        raise ValueError(f"weights.source: {path}: {shown(repr(odd))} {what}. Save net.cpu().state_dict().")
     return state
+
+
+def _load(path: str) -> Any:
+    """Load a file of tensors without unpickling other objects. Raises ValueError for any file that torch cannot load."""
+    import pickle
+
+    import torch
+    from safetensors.torch import load_file
+
+    try:
+        if path.endswith(".safetensors"):
+            return load_file(path)
+        _check_unfolded(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, UnicodeDecodeError) as error:
+        why = "it is damaged, or it holds objects other than tensors, which are never unpickled"
+        raise ValueError(f"weights.source: {path} is not a readable file of tensors: {why}. Save net.state_dict().") from error
+    except Exception as error:  # what torch raises for a damaged file: nearly anything
+        said = shown(in_one_line(error), 300)
+        raise ValueError(f"weights.source: {path} is not a readable file of tensors. Save it again. {said}") from error
+
+
+def _check_unfolded(path: str) -> None:
+    """Raise ValueError if a zip file, which torch.save writes without compression, unfolds to much more than it is."""
+    with open(path, "rb") as file:
+        if file.read(4) != b"PK\x03\x04":
+            return
+        with zipfile.ZipFile(file) as archive:
+            unfolded = sum(entry.file_size for entry in archive.infolist())
+        if unfolded > 2 * file.seek(0, 2) + (1 << 20):
+            raise ValueError(f"it unfolds to {unfolded} bytes")
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    import torch
+
+    return tensor.layout == torch.strided and not tensor.is_quantized and tensor.device.type == "cpu"

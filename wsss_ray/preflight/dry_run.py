@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.error import URLError
 
 import pyarrow.parquet as pq
@@ -23,7 +23,8 @@ from wsss_ray.core.plan import Stage
 from wsss_ray.data.source import DataSplit
 from wsss_ray.data.stages import stages_of
 from wsss_ray.engine.checkpoints import latest_path
-from wsss_ray.engine.records import commit_shards, make_record, missing_shards
+from wsss_ray.engine.notes import WithoutMask, without_mask
+from wsss_ray.engine.records import StageError, commit_shards, make_record, missing_shards
 from wsss_ray.engine.shard_worker import data_split, needs_model
 from wsss_ray.engine.training import run_training
 from wsss_ray.engine.training_log import read_log
@@ -31,6 +32,7 @@ from wsss_ray.engine.workers import worker_class
 from wsss_ray.preflight.lower import what_to_lower
 from wsss_ray.preflight.memory import Peak, at_most, ran_out
 from wsss_ray.preflight.sample import TIMED, FewImages, short_plan
+from wsss_ray.storage.finished import WEIGHTS
 from wsss_ray.storage.shards import count_rows, list_shards, read_shard, shard_path
 from wsss_ray.storage.store import RunStore
 
@@ -67,6 +69,7 @@ class Measure:
         num_bytes: Bytes of one image's artifacts, or of one checkpoint.
         kept: Bytes of the trained model.
         failed: The images that the stage failed on.
+        bare: The images that are packed without a mask, because theirs cannot be used.
     """
 
     stage: Stage
@@ -79,6 +82,7 @@ class Measure:
     num_bytes: float
     kept: float = 0.0
     failed: tuple[Failed, ...] = ()
+    bare: WithoutMask = field(default_factory=WithoutMask)
 
 
 def try_job(
@@ -161,7 +165,10 @@ def _try_shards(store: RunStore, stage: Stage, batch: int | None, *, gpu: bool) 
         failed = _errors(store, stage, [shard]) if stage.kind == "ingest" else []  # other stages write rows of nulls
         took = time.perf_counter() - start
         times.append((max(took - commit, _LEAST_WORK * took), images + len(failed)))
-    commit_shards(store, stage, started=began, finished=time.time(), max_bad_fraction=1.0)
+    try:
+        commit_shards(store, stage, started=began, finished=time.time(), max_bad_fraction=1.0)
+    except StageError as error:
+        raise CheckError(error.what) from error
     errors = _errors(store, stage, list_shards(store, stage, "errors"))
     if stage.kind == "ingest" and sum(count_rows(store, stage, shard) for shard in list_shards(store, stage)) == 0:
         raise CheckError(f"stage {stage.name}: none of {len(errors)} images can be used; {errors[0].what}: {errors[0].reason}")
@@ -169,7 +176,8 @@ def _try_shards(store: RunStore, stage: Stage, batch: int | None, *, gpu: bool) 
     each = sum(seconds for seconds, _ in timed) / max(1, sum(images for _, images in timed))
     start = max(0.0, times[0][0] - each * times[0][1])
     size = _artifact_bytes(store, stage)
-    return Measure(stage, each, 0.0, 0.0, start, peak.resident(), peak.on_gpu(), size, failed=tuple(errors))
+    sizes = (peak.resident(), peak.on_gpu(), size)
+    return Measure(stage, each, 0.0, 0.0, start, *sizes, failed=tuple(errors), bare=without_mask(store, stage))
 
 
 def _commit_seconds(store: RunStore) -> float:
@@ -225,7 +233,8 @@ def _try_training(store: RunStore, stage: Stage, micro_batch: int, threads: int,
     steps = sum(learner.batch_size / one["images_per_s"] for one in lines if one["images_per_s"])
     last = latest_path(store, stage)
     assert last is not None
-    sizes = [store.fs.get_file_info(path).size for path in (last, store.stage_path(stage, "model.safetensors"))]
+    there = store.sizes(store.stage_path(stage))
+    sizes = [there[last.removeprefix(f"{store.stage_path(stage)}/")], there[WEIGHTS]]
     return Measure(
         stage,
         seconds,

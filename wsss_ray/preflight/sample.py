@@ -31,7 +31,7 @@ class FewImages(Source):
 
         `counts` are the images of the splits that are known from a plan. The images of others are counted first.
         """
-        shared = {name: getattr(source, name) for name in ("version", "max_pixels", "max_side", "saliency")}
+        shared = {name: getattr(source, name) for name in Source.model_fields if name != "shard_size"}
         return cls.model_construct(inner=source, most=most, shard_size=shard_size, counts=dict(counts or {}), **shared)
 
     def class_names(self) -> tuple[str, ...]:
@@ -48,11 +48,11 @@ class FewImages(Source):
 
     def items(self, split: Split) -> list[Item]:
         """Return every n-th item. If only some items have masks, include one that has, to try the code for masks too."""
-        listed = self.inner.listed(split)
+        listed = self.inner.taken(split)
         if split == "saliency":
             kept = {item.image_id for item in self.items("weak")}
             return [item for item in listed if item.image_id in kept]
-        count = self.counts[split] if split in self.counts else sum(1 for _ in self.inner.listed(split))
+        count = self.counts[split] if split in self.counts else sum(1 for _ in self.inner.taken(split))
         places, found, masked = set(evenly_spaced(range(count), self.most)), dict[int, Item](), dict[int, Item]()
         for place, item in enumerate(listed):
             if place in places:

@@ -111,7 +111,7 @@ class CrfSeeds(SeedRule):
         object_CHW = peak_CHW
         if self.salient_objects:
             assert saliency_HW is not None
-            object_CHW = (peak_CHW + saliency_HW) / 2
+            object_CHW = (peak_CHW + saliency_HW) * np.float32(0.5)
         score_CHW = np.concatenate([self.background.score(peak_CHW, saliency_HW)[None], object_CHW])
         if self.crf is not None:
             score_CHW = self.crf.refine(image_HWC, score_CHW)

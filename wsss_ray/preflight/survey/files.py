@@ -38,6 +38,7 @@ class Look:
         num_bytes: The size of the file.
         width: Pixels, after turning the image upright.
         height: Pixels, after turning the image upright.
+        turned: True if EXIF rotates or flips the image.
         odd: Properties that ingest converts, such as CMYK.
         broken: Why ingest cannot pack the image, or None.
     """
@@ -45,6 +46,7 @@ class Look:
     num_bytes: int
     width: int = 0
     height: int = 0
+    turned: bool = False
     odd: tuple[str, ...] = ()
     broken: str | None = None
 
@@ -115,7 +117,7 @@ def _look(path: str, max_pixels: int) -> Look:
             header = read_header(file)
     except (OSError, ValueError) as error:
         return Look(num_bytes, broken=_said(error))
-    height, width = (header.width, header.height) if header.turned else (header.height, header.width)
+    height, width = header.upright
     broken = None
     if header.width * header.height > max_pixels:
         broken = f"more than {max_pixels} pixels (data.max_pixels)"
@@ -127,7 +129,7 @@ def _look(path: str, max_pixels: int) -> Look:
         "16-bit": header.depth == 16,
         "turned by EXIF": header.turned,
     }
-    return Look(num_bytes, width, height, tuple(name for name, found in marks.items() if found), broken)
+    return Look(num_bytes, width, height, header.turned, tuple(name for name, found in marks.items() if found), broken)
 
 
 def _said(error: OSError | ValueError) -> str:

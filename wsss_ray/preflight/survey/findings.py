@@ -11,10 +11,11 @@ from wsss_ray.core.values import IGNORE
 from wsss_ray.preflight.survey.files import SAMPLE
 from wsss_ray.preflight.survey.masks import MaskLook
 from wsss_ray.preflight.survey.survey import Survey
+from wsss_ray.reporting.doubts import FEW
 
 _NAMED = 3  # names in a line
-_FEW = 20  # warn of a class with fewer images
 _MANY_TIMES = 10  # warn of a class with so many times fewer images than the largest
+_WITHOUT = "these images are trained on by their tags, and are not scored"
 _ALWAYS = 0.95  # warn of a tag on a larger share of the images
 
 Line = tuple[str, str]
@@ -27,15 +28,18 @@ def findings(found: Survey) -> Iterator[Line]:
     yield "layout", listing.what
     yield "images", _images(found)
     yield "classes", _classes(found)
-    if found.masks is not None or listing.drawn:
+    if found.masks is not None:
         yield from _masks(found)
+        yield from _turned(found)
+    shapeless = sum(one.item is not None and one.item.annotation is not None and not one.drawn for one in listing.pictures)
+    if shapeless and found.no_masks is None:
+        only = "they are trained on by their tags, and cannot be scored"
+        yield "note", f"{shapeless} images have objects without a shape that can be drawn, such as boxes: {only}"
     for text in listing.notes:
         yield "note", text
     for reason, names in listing.left_out.items():
         if names:
-            yield "left out", f"{len(names)} {reason}: {_some(names)}"
-    for ending, count in listing.unread.items():
-        yield "left out", f"{count} {ending} files, which are not read; save them as JPEG to use them"
+            yield "left out", f"{len(names)} {reason}: {_some(_names(found, names))}"
     yield from _odd(found)
     yield from _same(found)
     yield from _balance(found)
@@ -63,22 +67,40 @@ def _classes(found: Survey) -> str:
 
 def _masks(found: Survey) -> Iterator[Line]:
     listing, look = found.listing, found.masks
-    if look is None:
-        yield "masks", "drawn from the annotations"
-    elif found.no_masks is not None:
-        yield "warning", f"masks are not used: {found.no_masks}"
-    else:
-        yield "masks", f"{look.found}; labels in {look.looked} of them: {_labels(look, listing.classes)}"
-        yield from _mask_warnings(look, listing.classes)
+    assert look is not None
     if found.no_masks is not None:
+        yield "warning", f"masks are not used: {found.no_masks}"
         return
+    drawn = ", drawn from the annotations" if listing.drawn else ""
+    yield "masks", f"{look.found}{drawn}; labels in {look.looked} of them: {_labels(look, listing.classes)}"
+    yield from _mask_warnings(look, listing.classes)
     val = sum(picture.split == "val" for picture in listing.pictures)
     if found.held_out:
-        yield "split", f"{found.num_train} for training, {val} held out for validation (about every fifth image with a mask)"
+        text = f"{found.num_train} for training, {val} held out for validation (about every fifth image with a mask)"
     elif val:
-        yield "split", f"{found.num_train} for training, {val} for validation, as given"
+        text = f"{found.num_train} for training, {val} for validation, as given"
     else:
-        yield "split", f"all {found.num_train} for training: too few masks to hold images out, so only the seeds are scored"
+        text = f"all {found.num_train} for training: too few masks to hold images out, so only the seeds are scored"
+    yield "split", text
+    if found.strong:
+        few = f"{len(found.strong)} of the {found.num_train} training images have a mask"
+        yield "strong", f"{few}: the segmenters are trained on these masks too (data.strong); null trains on tags alone"
+
+
+def _turned(found: Survey) -> Iterator[Line]:
+    turned = found.turned
+    if not turned.count or found.no_masks is not None:
+        return
+    what = f"EXIF turns {turned.count} images that have masks"
+    if turned.upright and turned.stored:
+        mixed = f"{turned.upright} masks have the size of the upright image, {turned.stored} that of the stored pixels"
+        yield "warning", f"{what}: {mixed}; save all in one way, and set data.masks_on"
+    elif turned.upright or turned.stored:
+        size = "stored pixels" if turned.stored else "upright image"
+        yield "note", f"{what}: by their sizes, the masks are drawn on the {size} (data.masks_on: {turned.masks_on})"
+    else:
+        known = "the sizes do not tell whether masks are drawn on the upright image or on the stored pixels"
+        yield "warning", f"{what}: {known}; they are taken as upright. If not, set data.masks_on to stored"
 
 
 def _labels(look: MaskLook, classes: tuple[str, ...]) -> str:
@@ -89,7 +111,7 @@ def _labels(look: MaskLook, classes: tuple[str, ...]) -> str:
 def _mask_warnings(look: MaskLook, classes: tuple[str, ...]) -> Iterator[Line]:
     if look.unusable:
         path, reason = next(iter(look.unusable.items()))
-        yield "warning", f"{len(look.unusable)} of {look.looked} masks cannot be used, such as {path}: {reason}"
+        yield "warning", f"{len(look.unusable)} of {look.looked} masks cannot be used, such as {path}: {reason}; {_WITHOUT}"
     for ids, what in ((look.beyond_tags, "show classes that their images are not tagged with"),
                       (look.absent_tags, "lack a class that their images are tagged with")):  # fmt: skip
         if 5 * len(ids) > look.looked:
@@ -140,14 +162,14 @@ def _balance(found: Survey) -> Iterator[Line]:
     counts = Counter(tag for picture in pictures for tag in picture.tags)
     most = max(counts.values(), default=0)
     none = [name for name in found.listing.classes if not counts[name]]
-    few = [name for name in found.listing.classes if 0 < counts[name] < _FEW]
+    few = [name for name in found.listing.classes if 0 < counts[name] < FEW]
     rare = [name for name in found.listing.classes if 0 < counts[name] * _MANY_TIMES < most and name not in few]
     always = [name for name, count in counts.items() if count > _ALWAYS * len(pictures)]
     if none:
         yield "warning", f"no training image is tagged {_some(none)}: the networks cannot learn it"
     if few:
         named = _some([f"{name} ({counts[name]})" for name in few])
-        yield "warning", f"fewer than {_FEW} images of {named}: hardly enough to learn from"
+        yield "warning", f"fewer than {FEW} images of {named}: hardly enough to learn from"
     if rare:
         yield "warning", f"imbalance: {_some(rare)} are {_MANY_TIMES} times rarer than the most frequent class"
     for name in always:

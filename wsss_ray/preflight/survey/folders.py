@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
-from wsss_ray.data.image_files import alike, bare, is_image_name, nfc, walk_folder
-from wsss_ray.data.tags import TagRow, read_tag_table
+from wsss_ray.core.errors import shown
+from wsss_ray.data.finder import beside, relative
+from wsss_ray.data.image_files import alike, bare, nfc
+from wsss_ray.data.tables import read_tag_table
+from wsss_ray.data.tags import Table, TagRow, check_spelling
 from wsss_ray.preflight.survey.listing import FolderListing, ListedImage, inside
+from wsss_ray.preflight.survey.tree import Tree, scan
 
 TABLES = (".csv", ".json", ".jsonl", ".parquet")
 OWN_TABLE = ".tags.jsonl"
@@ -25,49 +27,16 @@ _SPLITS: dict[str, Literal["weak", "val"] | None] = {
     **dict.fromkeys(("val", "valid", "validation"), "val"),
     "test": None,
 }
-_UNREAD = (".heic", ".heif", ".avif", ".jp2", ".jxl", ".raw", ".cr2", ".cr3", ".nef", ".arw", ".dng", ".psd", ".svg", ".pdf",
-           ".mp4", ".mov", ".avi")  # fmt: skip
 _LARGEST_TABLE = 1 << 28
 
 
-@dataclass(frozen=True)
-class Tree:
-    """The image files below `root`: sorted relative paths with forward slashes. `unread` counts files of other formats."""
-
-    root: Path
-    names: tuple[str, ...]
-    unread: dict[str, int]
-
-    def without(self, folder: Path | None) -> Tree:
-        """Return the tree without the files of one folder below the root."""
-        if folder is None or not folder.is_relative_to(self.root) or folder == self.root:
-            return self
-        start = folder.relative_to(self.root).as_posix() + "/"
-        return Tree(self.root, tuple(name for name in self.names if not name.startswith(start)), self.unread)
-
-    def below(self, name: str) -> Tree:
-        """Return the tree of one subfolder."""
-        start = f"{name}/"
-        return Tree(self.root / name, tuple(one[len(start) :] for one in self.names if one.startswith(start)), self.unread)
-
-
-def scan(root: Path) -> Tree:
-    """List the image files of a folder as the data source `Folder` does: by extension, without hidden files."""
-    names, unread = [], defaultdict[str, int](int)
-    for folder, subfolders, files in walk_folder(root):
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        start = os.path.relpath(folder, root).replace(os.sep, "/")
-        for file in files:
-            ending = os.path.splitext(file)[1].lower()
-            if is_image_name(file):
-                names.append(file if start == "." else f"{start}/{file}")
-            elif ending in _UNREAD and not file.startswith("."):
-                unread[ending] += 1
-    return Tree(root, tuple(sorted(names)), dict(unread))
-
-
-def read_folder(folder: Path, *, tags: Path | None, masks: Path | None) -> FolderListing | None:
+def read_folder(tree: Tree, *, tags: Path | None, masks: Path | None) -> FolderListing | None:
     """List a folder that has a table of tags, or one subfolder per class.
+
+    Args:
+        tree: Everything below the folder.
+        tags: A table of tags. None looks for one in the folder and beside it.
+        masks: A folder of masks. None looks for one in the folder and beside it.
 
     Returns:
         The listing, or None if the folder has neither.
@@ -75,8 +44,7 @@ def read_folder(folder: Path, *, tags: Path | None, masks: Path | None) -> Folde
     Raises:
         ValueError: if `tags` or `masks` do not fit the folder, if several tables fit, or if none can be read.
     """
-    tree = scan(folder)
-    problems: list[str] = []
+    folder, problems = tree.root, list[str]()
     table, tree = _with_table(folder, tree, tags, problems)
     found_masks = _masks(folder, tree, masks)
     tree = tree.without(found_masks)
@@ -85,10 +53,9 @@ def read_folder(folder: Path, *, tags: Path | None, masks: Path | None) -> Folde
         if problems:
             raise ValueError("\n".join(problems))
         return None
-    listing.unread.update(tree.unread)
     if found_masks is not None:
         listing.fields["masks"] = str(found_masks)
-        listing.has_masks = True
+    listing.notes += [f"not used as a table of tags: {problem}" for problem in problems]
     _settle(listing, found_masks)
     return listing
 
@@ -96,21 +63,22 @@ def read_folder(folder: Path, *, tags: Path | None, masks: Path | None) -> Folde
 def _with_table(folder: Path, tree: Tree, given: Path | None, problems: list[str]) -> tuple[Path | None, Tree]:
     """Choose the table of tags, and the tree that its names refer to. Append mistakes in tables to `problems`."""
     if given is not None:
-        rows = read_tag_table(given, "tags").rows
-        best = _best_root(folder, tree, rows)
+        table = read_tag_table(given, "tags")
+        rows, best = table.rows, _best_root(tree, table)
         if best is None:
-            raise ValueError(f"--tags {given}: none of its {len(rows)} images is in {folder}; the first is {rows[0].image!r}")
+            first = shown(repr(rows[0].image), 300)
+            raise ValueError(f"--tags {given}: none of its {len(rows)} images is in {folder}; the first is {first}")
         return given, best
     fitting = []
     for path in _tables(folder):
         try:
-            rows = read_tag_table(path, "tags").rows
+            table = read_tag_table(path, "tags")
         except ValueError as error:
             problems.append(str(error))
             continue
-        best = _best_root(folder, tree, rows)
+        best = _best_root(tree, table)
         if best is not None:
-            fitting.append((len(_resolved(rows, best)), path, best))
+            fitting.append((len(_resolved(table.rows, best, table.home)), path, best))
     if not fitting:
         return None, tree
     most = max(count for count, _, _ in fitting)
@@ -123,7 +91,7 @@ def _with_table(folder: Path, tree: Tree, given: Path | None, problems: list[str
 
 def _tables(folder: Path) -> list[Path]:
     """List tables that may hold the tags: all in the folder, and those beside it with the folder's or a usual name."""
-    beside = {folder.name.lower(), "tags", "labels", "classes", f"{folder.name}_tags".lower(), f"{folder.name}_labels".lower()}
+    usual = {folder.name.lower(), "tags", "labels", "classes", f"{folder.name}_tags".lower(), f"{folder.name}_labels".lower()}
     found = []
     for place, all_names in ((folder, True), (folder.parent, False)):
         try:
@@ -133,24 +101,25 @@ def _tables(folder: Path) -> list[Path]:
         for path in entries:
             if path.suffix.lower() not in TABLES or path.name.endswith(OWN_TABLE) or path.name.startswith("."):
                 continue
-            if (all_names or path.stem.lower() in beside) and path.is_file() and path.stat().st_size <= _LARGEST_TABLE:
+            if (all_names or path.stem.lower() in usual) and path.is_file() and path.stat().st_size <= _LARGEST_TABLE:
                 found.append(path)
     return found
 
 
-def _best_root(folder: Path, tree: Tree, rows: Sequence[TagRow]) -> Tree | None:
+def _best_root(tree: Tree, table: Table) -> Tree | None:
     """Return the tree that holds at least half of a table's images: that of the folder or of an image subfolder, or None."""
-    some = rows[:: max(1, len(rows) // 1000)]
+    some = table.rows[:: max(1, len(table.rows) // 1000)]
     subs = sorted({name.partition("/")[0] for name in tree.names if "/" in name})
     for candidate in (tree, *(tree.below(name) for name in subs if name.lower() in _IMAGES)):
-        if 2 * len(_resolved(some, candidate)) >= len(some) and _resolved(some, candidate):
+        hits = len(_resolved(some, candidate, table.home))
+        if hits and 2 * hits >= len(some):
             return candidate
     return None
 
 
-def _resolved(rows: Iterable[TagRow], tree: Tree) -> list[str]:
-    names = Names(tree)
-    return [found for row in rows if (found := names.find(row.image)) is not None]
+def _resolved(rows: Iterable[TagRow], tree: Tree, home: str) -> list[str]:
+    names, root = Names(tree), str(tree.root)
+    return [found for row in rows if (found := names.find(relative(row.image, root, home))) is not None]
 
 
 class Names:
@@ -183,18 +152,21 @@ def _of_table(tree: Tree, path: Path) -> FolderListing:
     names = Names(tree)
     tags: dict[str, tuple[str, ...]] = {}
     splits: dict[str, Literal["weak", "val"]] = {}
+    check_spelling(table.names, str(path))
     fields = {"root": str(tree.root), "tags": str(path)}
-    listing = FolderListing("folder", f"a folder with a table of tags, {path}", fields, (), [])
+    listing = FolderListing("folder", f"a folder with a table of tags, {path}", fields, (), [], {str(path)})
     missing = listing.left_out[f"named in {path.name} and missing in the folder"]
     for row in table.rows:
         if row.split == "test":
-            listing.left_out["marked test"].append(row.image)
+            here = names.find(relative(row.image, str(tree.root), table.home))
+            listing.left_out["marked test"].append(row.image if here is None else str(tree.root / here))
             continue
-        name = names.find(row.image)
+        image = relative(row.image, str(tree.root), table.home)
+        name = names.find(image)
         if name is None:
             missing.append(row.image)
             continue
-        if not names.strictly(row.image):
+        if not names.strictly(image):
             _say(listing.own, f"{path.name} and the files differ in folders, extensions or case")
         if name in tags:
             _say(listing.own, f"{path.name} names images several times; their tags are joined")
@@ -205,7 +177,7 @@ def _of_table(tree: Tree, path: Path) -> FolderListing:
     listing.classes = table.names
     listing.pictures = [_picture(tree.root, name, tags[name], splits[name]) for name in tags]
     listing.left_out["not in the table (images without tags are no use to a classifier)"] += [
-        name for name in tree.names if name not in tags
+        str(tree.root / name) for name in tree.names if name not in tags
     ]
     return listing
 
@@ -219,6 +191,7 @@ def _of_folders(tree: Tree) -> FolderListing | None:
     inner = [name for name in tree.names if name.count("/") >= depth]
     loose = [name for name in tree.names if name.count("/") < depth]
     classes = sorted({name.split("/")[depth - 1] for name in inner})
+    check_spelling(classes, str(tree.root))
     if len(loose) > len(inner) or not inner or (len(classes) == 1 and classes[0].lower() in (*_IMAGES, *_SPLITS)):
         return None
     fields: dict[str, Any] = {"root": str(tree.root), "tags": None}
@@ -227,7 +200,7 @@ def _of_folders(tree: Tree) -> FolderListing | None:
         listing.what = "folders train, val or test, with one subfolder for each class"
         listing.own.append("the class folders lie one level down")
     if loose:
-        listing.left_out["in no class folder"] += loose
+        listing.left_out["in no class folder"] += [str(tree.root / name) for name in loose]
         listing.own.append("some images lie in no class folder")
     plain = [name for name in classes if name.strip("_").lower() != "background"]
     if len(plain) < len(classes):
@@ -236,7 +209,7 @@ def _of_folders(tree: Tree) -> FolderListing | None:
         first, tag = name.split("/")[0], name.split("/")[depth - 1]
         split = _SPLITS[first.lower()] if by_split else "weak"
         if split is None:
-            listing.left_out["in a test folder"].append(name)
+            listing.left_out["in a test folder"].append(str(tree.root / name))
         else:
             listing.pictures.append(_picture(tree.root, name, (tag,) if tag in plain else (), split))
     listing.classes = tuple(plain)
@@ -248,19 +221,22 @@ def _picture(root: Path, name: str, tags: tuple[str, ...], split: Literal["weak"
 
 
 def _masks(folder: Path, tree: Tree, given: Path | None) -> Path | None:
-    """Choose the folder of masks: the given one, or one with a usual name whose PNG files are named like the images."""
-    candidates = [given] if given is not None else [*inside(folder, _MASKS), *inside(tree.root, _MASKS)]
+    """Choose the folder of masks: the given one, or one in or beside the folder whose PNG files are named like the images."""
+    usual = (*_MASKS, *(f"{folder.name}{mark}masks".lower() for mark in "_-"))
+    near = [*inside(folder, _MASKS), *inside(tree.root, _MASKS), *inside(folder.parent, usual)]
+    candidates = [given] if given is not None else [path for path in near if path not in (folder, tree.root)]
     for path in dict.fromkeys(candidates):
         if not path.is_dir():
             raise ValueError(f"--masks {path}: is no folder; give the folder of the PNG masks")
-        ids = {bare(name) for name in tree.without(path).names}
-        masks = {bare(name) for name in scan(path).names if name.endswith(".png")}
+        ids = {nfc(bare(name)) for name in tree.without(path).names}
+        masks = {nfc(bare(name)) for name in scan(path).names if name.endswith(".png")}
         hits = len(ids & masks)
         if hits and (given is not None or 2 * hits >= len(masks)):
             return path
         if given is not None:
             first = next(iter(sorted(ids)), "dog/001")
-            raise ValueError(f"--masks {path}: no image has a mask in it; the mask of {first!r} would be {path / first}.png")
+            expected = f"the mask of {shown(repr(first), 300)} would be {shown(str(path / first), 1000)}.png"
+            raise ValueError(f"--masks {path}: no image has a mask in it; {expected}")
     return None
 
 
@@ -272,11 +248,11 @@ def _settle(listing: FolderListing, masks: Path | None) -> None:
         if picture.image_id in kept:
             reason = "named like another image except for the extension"
         if reason is not None:
-            listing.left_out[reason].append(picture.name)
+            listing.left_out[reason].append(picture.path)
             _say(listing.own, "some names cannot be used")
             continue
-        mask = None if masks is None else masks / f"{picture.image_id}.png"
-        found = str(mask) if mask is not None and mask.is_file() else None
+        mask, state = ("", None) if masks is None else beside(str(masks), picture.image_id)
+        found = None if state is None else mask
         kept[picture.image_id] = ListedImage(picture.image_id, picture.name, picture.path, picture.tags, picture.split, found)
     listing.pictures = list(kept.values())
 

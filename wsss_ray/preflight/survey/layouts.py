@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from wsss_ray.preflight.survey.folders import read_folder, scan
+from wsss_ray.preflight.survey.coco_sets import read_coco
+from wsss_ray.preflight.survey.folders import read_folder
 from wsss_ray.preflight.survey.listing import FolderListing
-from wsss_ray.preflight.survey.sets import read_coco, read_voc
+from wsss_ray.preflight.survey.tree import Tree, scan
+from wsss_ray.preflight.survey.voc_sets import read_voc
 
 LAYOUTS = """\
   one subfolder per class             FOLDER/cat/1.jpg  FOLDER/dog/2.jpg
@@ -16,16 +18,16 @@ LAYOUTS = """\
   Pascal VOC                          FOLDER/JPEGImages/1.jpg  FOLDER/Annotations/1.xml"""
 
 
-def recognise_layout(folder: Path, *, tags: Path | None = None, masks: Path | None = None) -> FolderListing:
+def recognise_layout(folder: Path, *, tags: Path | None = None, masks: Path | None = None) -> tuple[FolderListing, Tree]:
     """Recognise the layout of a folder, and list its images.
 
     Args:
         folder: The folder.
         tags: A table of tags. None looks for one in the folder and beside it.
-        masks: A folder of masks. None looks for one in the folder.
+        masks: A folder of masks. None looks for one in the folder and beside it.
 
     Returns:
-        The listing.
+        The listing, and everything below the folder.
 
     Raises:
         ValueError: if the layout has a mistake, or if it is none of the known ones.
@@ -35,16 +37,15 @@ def recognise_layout(folder: Path, *, tags: Path | None = None, masks: Path | No
         raise ValueError(f"{folder}: {what}; give the folder of the images")
     folder = folder.absolute()
     tags, masks = (None if path is None else path.absolute() for path in (tags, masks))
-    listing = None
+    tree, listing = scan(folder), None
     if tags is None and masks is None:
-        listing = read_voc(folder) or read_coco(folder)
-    listing = listing or read_folder(folder, tags=tags, masks=masks)
+        listing = read_voc(folder) or read_coco(tree)
+    listing = listing or read_folder(tree, tags=tags, masks=masks)
     if listing is None:
-        tree = scan(folder)
         found = f"{len(tree.names)} images, and nothing that gives them tags" if tree.names else "no images"
         unread = ", ".join(f"{count} {ending}" for ending, count in tree.unread.items())
         others = f" ({unread} cannot be read: save them as JPEG)" if unread else ""
         raise ValueError(f"{folder}: {found}{others}; init reads these layouts\n{LAYOUTS}")
     if not any(picture.split == "weak" for picture in listing.pictures):
         raise ValueError(f"{folder}: {listing.what}: no image is left to train on; put some into the training split")
-    return listing
+    return listing, tree

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import io
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from wsss_ray.core.values import IGNORE
 from wsss_ray.data.codecs import decode_gray
-from wsss_ray.data.images import normalise_mask, read_header
+from wsss_ray.data.images import read_header
+from wsss_ray.data.label_maps import mask_of
+from wsss_ray.data.source import Raw, Source
 from wsss_ray.ops.spacing import evenly_spaced
-from wsss_ray.preflight.survey.files import SAMPLE
-from wsss_ray.preflight.survey.listing import ListedImage
+from wsss_ray.preflight.survey.files import SAMPLE, Look
+from wsss_ray.preflight.survey.listing import FolderListing, ListedImage
 
 _BEARABLE = 0.05  # the max_bad_fraction of the job, as an image fails if its mask cannot be used
-_ANY = 255  # accepts every label that 8 bits hold
+_ANY = tuple(map(str, range(254)))  # classes for every label that 8 bits hold
 
 
 @dataclass
@@ -55,34 +59,29 @@ class MaskLook:
         return f"the sampled masks hold only {held}; use 0 for background, {wanted}, ..., and 255 for pixels to ignore"
 
 
-def look_at_masks(pictures: Sequence[ListedImage], classes: Sequence[str]) -> MaskLook:
-    """Decode a sample of the masks.
-
-    Args:
-        pictures: The images, with or without masks.
-        classes: The names of the labels 1, 2, ...
-    """
-    with_masks = [picture for picture in pictures if picture.mask is not None]
+def look_at_masks(listing: FolderListing, *, most: int = SAMPLE) -> MaskLook:
+    """Decode or draw a sample of at most `most` masks of a listing, as ingest would."""
+    source, classes = listing.source(), listing.classes
+    with_masks = [picture for picture in listing.pictures if picture.masked]
     look = MaskLook(len(with_masks))
-    for picture in evenly_spaced(with_masks, SAMPLE):
-        assert picture.mask is not None
+    for picture in evenly_spaced(with_masks, most):
         try:
-            with open(picture.path, "rb") as file:
-                header = read_header(file)
+            raw = _raw(source, picture)
+            height, width = read_header(io.BytesIO(raw.image)).upright
         except (OSError, ValueError):
             continue  # `look_at` reports the image
         look.looked += 1
-        height, width = (header.width, header.height) if header.turned else (header.height, header.width)
+        where = picture.mask or picture.path
         try:
-            png = normalise_mask(Path(picture.mask).read_bytes(), height=height, width=width, num_labels=_ANY)
+            png = mask_of(raw, height=height, width=width, source=source, classes=_ANY)
         except (OSError, ValueError) as error:
-            look.unusable[picture.mask] = " ".join(str(error).split())
+            look.unusable[where] = " ".join(str(error).split())
             continue
-        labels = {int(label) for label in np.unique(decode_gray(png))}
+        labels = {int(label) for label in np.unique(decode_gray(png or b""))}
         look.labels.update(labels)
         objects = labels - {0, IGNORE}
         if objects and max(objects) > len(classes):
-            look.unusable[picture.mask] = f"it holds the label {max(objects)}, and there are {len(classes)} classes"
+            look.unusable[where] = f"it holds the label {max(objects)}, and there are {len(classes)} classes"
             continue
         named = {classes[label - 1] for label in objects}
         if named - set(picture.tags):
@@ -90,3 +89,47 @@ def look_at_masks(pictures: Sequence[ListedImage], classes: Sequence[str]) -> Ma
         if set(picture.tags) - named:
             look.absent_tags.append(picture.image_id)
     return look
+
+
+@dataclass(frozen=True)
+class TurnedMasks:
+    """Images that EXIF turns and that have masks.
+
+    Attributes:
+        count: The number of these images.
+        upright: How many of a sample have a mask of the size of the upright image, and not of the stored pixels.
+        stored: How many of the sample have it the other way round. The size of the others fits both.
+    """
+
+    count: int = 0
+    upright: int = 0
+    stored: int = 0
+
+    @property
+    def masks_on(self) -> Literal["upright", "stored"]:
+        """Return the value of `data.masks_on` that fits."""
+        return "stored" if self.stored > self.upright else "upright"
+
+
+def turned_masks(listing: FolderListing, looks: Mapping[str, Look]) -> TurnedMasks:
+    """Compare the sizes of masks with those of their images, where EXIF turns the image."""
+    source = listing.source()
+    turned = [picture for picture in listing.pictures if picture.masked and looks[picture.path].turned]
+    votes: Counter[str] = Counter()
+    for picture in evenly_spaced(turned, SAMPLE):
+        try:
+            raw = _raw(source, picture)
+            image, mask = read_header(io.BytesIO(raw.image)), read_header(io.BytesIO(raw.mask or b""))
+        except (OSError, ValueError):
+            continue
+        sizes = [(mask.height, mask.width) == size for size in (image.upright, (image.height, image.width))]
+        if sizes[0] != sizes[1]:
+            votes["upright" if sizes[0] else "stored"] += 1
+    return TurnedMasks(len(turned), votes["upright"], votes["stored"])
+
+
+def _raw(source: Source, picture: ListedImage) -> Raw:
+    if picture.item is not None:
+        return source.load(picture.item)
+    assert picture.mask is not None
+    return Raw(Path(picture.path).read_bytes(), Path(picture.mask).read_bytes())

@@ -28,7 +28,7 @@ def held_out(pictures: Sequence[ListedImage], twins: Mapping[str, str]) -> set[s
         The ids of the chosen images.
     """
     masked = sorted(
-        (picture for picture in pictures if picture.mask is not None and picture.path not in twins),
+        (picture for picture in pictures if picture.masked and picture.path not in twins),
         key=lambda picture: (sorted(picture.tags), digest(picture.image_id)),
     )
     if len(masked) < LEAST:

@@ -9,11 +9,13 @@ from typing import Any
 
 from wsss_ray.config.job import load_job
 from wsss_ray.data.coco_json import read_instances
+from wsss_ray.data.image_files import nfc
 from wsss_ray.data.source import Source
 from wsss_ray.nets.u2net import packaged
 from wsss_ray.preflight.survey.folders import OWN_TABLE
-from wsss_ray.preflight.survey.jobtext import job_text, run_name
+from wsss_ray.preflight.survey.jobtext import job_text
 from wsss_ray.preflight.survey.listing import FolderListing
+from wsss_ray.preflight.survey.naming import name_for
 from wsss_ray.preflight.survey.survey import Survey
 from wsss_ray.storage.atomic import replacing
 
@@ -71,7 +73,7 @@ def _data(found: Survey, fields: dict[str, Any]) -> dict[str, Any]:
 
 def _text(found: Survey, out: Path, fields: dict[str, Any]) -> str:
     return job_text(
-        name=run_name(found.folder.absolute().name),
+        name=name_for(found.folder, str(found.listing.fields["root"]), out),
         heading=_heading(found, out),
         kind=found.listing.kind,
         data=_data(found, fields),
@@ -97,23 +99,26 @@ def _own_files(found: Survey, out: Path) -> tuple[dict[Path, str], dict[str, Any
         fields["tags"] = str(table)
         return {table: "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)}, fields
     own = {}
-    for split, name in (("weak", "train"), ("val", "val")):
-        ids = [picture.image_id for picture in listing.pictures if picture.split == split]
-        if ids:
+    ids = {part: [picture.image_id for picture in listing.pictures if picture.split == part] for part in ("weak", "val")}
+    for name, listed in (("train", ids["weak"]), ("val", ids["val"]), ("strong", found.strong)):
+        if listed:
             path = stem.with_name(f"{stem.name}.{name}.txt")
             fields[name] = str(path)
-            own[path] = "".join(f"{_in_list(listing, one)}\n" for one in ids)
+            own[path] = "".join(f"{_in_list(listing, one)}\n" for one in listed)
     if listing.kind == "coco" and found.held_out:
         fields |= {"val_annotations": fields["train_annotations"], "val_images": fields["train_images"]}
     return own, fields
 
 
 def _in_list(listing: FolderListing, image_id: str) -> str:
-    """Name an image in a list: by COCO's number if the name holds #, which begins a comment there, or spaces at its ends."""
-    if listing.kind == "coco" and ("#" in image_id or image_id != image_id.strip()):
+    """Name an image in a list so that the line can mean nothing else: names with a space or # by COCO's number or VOC's path."""
+    if "#" not in image_id and image_id.split() == [image_id]:
+        return image_id
+    if listing.kind == "coco":
         path = Path(str(listing.fields["root"])) / str(listing.fields["train_annotations"])
-        return str(read_instances(path, "train_annotations").ids[image_id])
-    return image_id
+        return str(read_instances(path, "train_annotations").ids[nfc(image_id)])
+    path = next(Path(picture.path) for picture in listing.pictures if picture.image_id == image_id)
+    return f"/{path.relative_to(str(listing.fields['root'])).as_posix()}"
 
 
 def _heading(found: Survey, out: Path) -> list[str]:
@@ -138,6 +143,10 @@ def _why(found: Survey) -> dict[str, str]:
         "val": "the validation set",
         "masks": f"not used: {found.no_masks}" if found.no_masks else "PNG files named like the images, for scoring",
         "val_annotations": "the validation set; null: none",
+        "train_masks": f"not used: {found.no_masks}" if found.no_masks else "",
+        "strong": f"trained on the masks of {len(found.strong)} images too; null: on tags alone",
+        "masks_on": "EXIF turns images whose masks have the size of the stored pixels",
+        "classes": "in the order of the labels 1, 2, ...",
         "max_side": "larger images are shrunk to it when they are packed",
         "shard_size": "images per shard, the unit of work for parallel workers",
     }

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from contextlib import suppress
-from typing import Any
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Annotated, Any
+from urllib.parse import quote
 
 from pydantic import Field, field_validator
 
+from wsss_ray.core.environment import AsWritten, Filled, as_written, fill, hidden
 from wsss_ray.reporting.loggers.logger import Logger, Run, RunState, Sink, StepFigures, plain
 
+_USER = re.compile(r"(?<=://)(\$\{\w+\}:?){1,2}@")  # a user and a password that the environment has
 _PARAMS, _METRICS, _LENGTH = 100, 1000, 500  # limits of a request, and of a parameter's text on any server
 _STATUS = {"finished": "FINISHED", "failed": "FAILED", "stopped": "KILLED"}
 _ENVIRONMENT = {
@@ -26,27 +30,34 @@ class Mlflow(Logger):
 
     needs = "mlflow"
     experiment: str = Field(default="wsss-ray", min_length=1, description="Name of the experiment, created if it does not exist.")
-    tracking_uri: str | None = Field(default=None, description="Address of the server. null: the value of MLFLOW_TRACKING_URI.")
+    tracking_uri: Annotated[str | None, AsWritten] = Field(
+        default=None, description="Address of the server, which may hold ${NAME}. null: the value of MLFLOW_TRACKING_URI."
+    )
 
     @field_validator("tracking_uri")
     @classmethod
     def _without_credentials(cls, value: str | None) -> str | None:
         return value and _without_credentials(value)
 
+    @property
+    def _uri(self) -> str | None:
+        """Return the address with its variables filled in. Raises ValueError if one is not set."""
+        return self.tracking_uri and fill(self.tracking_uri)
+
     def check(self) -> None:
         """See `Logger.check`."""
         super().check()
         name = "tracking_uri" if self.tracking_uri else "MLFLOW_TRACKING_URI"
-        uri = self.tracking_uri or os.environ.get(name)
+        uri = self._uri or os.environ.get(name)
         if not uri:
             raise ValueError("run.loggers: mlflow has no server. Set its tracking_uri or MLFLOW_TRACKING_URI.")
         try:
-            _without_credentials(uri)
+            _without_credentials(as_written(uri))
         except ValueError as error:
             raise ValueError(f"run.loggers: mlflow: {name}: {error}") from error
         if _is_relative(uri):
             mend = "trials run in other folders. Write the whole path, such as sqlite:////home/me/mlflow.db."
-            raise ValueError(f"run.loggers: mlflow: {name}: {uri} is a path from this folder, and {mend}")
+            raise ValueError(f"run.loggers: mlflow: {name}: {as_written(uri)} is a path from this folder, and {mend}")
 
     def open(self, run: Run) -> Sink:
         """See `Logger.open`."""
@@ -54,16 +65,35 @@ class Mlflow(Logger):
             os.environ.setdefault(name, value)
         from mlflow import MlflowClient
 
-        return _MlflowRun(MlflowClient(self.tracking_uri), self.experiment, run)
+        with _hiding(self._uri):
+            return _MlflowRun(MlflowClient(self._uri), self.experiment, run, self._uri)
 
 
 def _without_credentials(uri: str) -> str:
-    """Return the URI. Raise ValueError if it holds credentials; the message does not show them."""
+    """Return the URI. Raise ValueError if it holds credentials itself, not as ${NAME}; the message does not show them."""
     from wsss_ray.storage.filesystems import CREDENTIALS, holds_credentials
 
-    if holds_credentials(uri):
+    bare = _USER.sub("", uri)
+    place = bare.partition("://")[2].partition("/")[0]
+    if holds_credentials(bare) or (bare.startswith("http") and "@" in place):
         raise ValueError(CREDENTIALS.replace("AWS_ACCESS_KEY_ID", "MLFLOW_TRACKING_USERNAME"))
     return uri
+
+
+@contextmanager
+def _hiding(uri: str | None) -> Iterator[None]:
+    """Raise errors of the block again without what the environment has for ${NAME} in the address of the server."""
+    try:
+        yield
+    except Exception as error:
+        if not isinstance(uri, Filled):
+            raise
+        said = hidden(str(error), uri)
+        for name in re.findall(r"\$\{(\w+)\}", uri.written):
+            secret = os.environ.get(name, "")
+            for text in (secret, quote(secret, safe="")) if secret else ():
+                said = said.replace(text, f"${{{name}}}")
+        raise RuntimeError(f"{type(error).__name__}: {said}") from None
 
 
 def _is_relative(uri: str) -> bool:
@@ -77,11 +107,11 @@ def _is_relative(uri: str) -> bool:
 
 
 class _MlflowRun(Sink):
-    def __init__(self, client: Any, experiment: str, run: Run) -> None:
+    def __init__(self, client: Any, experiment: str, run: Run, uri: str | None) -> None:
         from mlflow.entities import Param
         from mlflow.exceptions import MlflowException
 
-        self.client = client
+        self.client, self._uri = client, uri
         self._params = [Param(plain(name, also="/ "), str(value)[:_LENGTH]) for name, value in run.fields().items()]
         self.id = self._go_on(run.before) or self._begin(experiment, run)
         with suppress(MlflowException):  # an error here would start another run; `write` sends the parameters again
@@ -121,20 +151,22 @@ class _MlflowRun(Sink):
         """See `Sink.write`. MLflow stores a figure only once if it is sent again with the same step and time."""
         from mlflow.entities import Metric
 
-        self._send_params()
         metrics = [
             Metric(plain(f"{row.stage}/{name}", also="/ "), value, int(1000 * row.time), row.step)
             for row in rows
             for name, value in row.figures.items()
         ]
-        for first in range(0, len(metrics), _METRICS):
-            self.client.log_batch(self.id, metrics=metrics[first : first + _METRICS])
+        with _hiding(self._uri):
+            self._send_params()
+            for first in range(0, len(metrics), _METRICS):
+                self.client.log_batch(self.id, metrics=metrics[first : first + _METRICS])
 
     def close(self, state: RunState, report: str | None) -> None:
         """See `Sink.close`."""
-        try:
-            self._send_params()
-            if report is not None:
-                self.client.log_text(self.id, report, "report.html")
-        finally:
-            self.client.set_terminated(self.id, status=_STATUS[state])
+        with _hiding(self._uri):
+            try:
+                self._send_params()
+                if report is not None:
+                    self.client.log_text(self.id, report, "report.html")
+            finally:
+                self.client.set_terminated(self.id, status=_STATUS[state])
