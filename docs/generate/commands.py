@@ -20,7 +20,7 @@ def markdown() -> str:
 
 def _command(name: str, command: click.Command, parent: click.Context) -> str:
     with click.Context(command, info_name=name, parent=parent) as context:
-        usage = " ".join(["wsss-ray", name, *command.collect_usage_pieces(context)])
+        usage = " ".join(["wsss-ray", name, *(piece.strip("{}") for piece in command.collect_usage_pieces(context))])
         lines = [f"### {name}", "", inspect.cleandoc(command.help or ""), "", "```text", usage, "```", ""]
         rows = [_row(param, context) for param in command.params if not getattr(param, "hidden", False)]
     if rows:
@@ -43,4 +43,4 @@ def flat(text: str) -> str:
 
 def cell(text: str) -> str:
     """Return text for a cell of a table."""
-    return flat(text).replace("|", "\\|").replace("<", "&lt;")
+    return re.sub(r"([|*])", r"\\\1", flat(text)).replace("<", "&lt;")
