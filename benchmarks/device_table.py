@@ -22,8 +22,8 @@ from benchmarks.made import picture, smooth_prob
 from wsss_ray.core.contracts import Learner, Trunk
 from wsss_ray.core.values import IGNORE, Batch
 from wsss_ray.data.transforms import RandomCrop
-from wsss_ray.engine.checkpoints import use_bfloat16
 from wsss_ray.engine.loop import fit
+from wsss_ray.engine.networks import use_bfloat16
 from wsss_ray.methods.deeplab import DeeplabSegmenter
 from wsss_ray.methods.ficklenet import StochasticClassifier, StochasticGradCam
 from wsss_ray.methods.rrm import RrmSegmenter

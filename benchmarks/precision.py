@@ -19,7 +19,7 @@ from torch import nn
 from benchmarks.measure import Row, Timing
 from tests.local import job_of, run_plan
 from tests.shapes import tiny_job
-from wsss_ray.engine.checkpoints import use_bfloat16
+from wsss_ray.engine.networks import use_bfloat16
 from wsss_ray.nets.small import SmallNet
 from wsss_ray.nets.vgg16 import Vgg16
 from wsss_ray.nets.weights import Weights

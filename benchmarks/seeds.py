@@ -191,7 +191,7 @@ class _Operators:
         import torch
 
         from wsss_ray.config.job import JobConfig, register
-        from wsss_ray.engine.checkpoints import load_model
+        from wsss_ray.engine.networks import load_model
         from wsss_ray.storage.store import RunStore
 
         torch.set_num_threads(threads)

@@ -31,8 +31,8 @@ from wsss_ray.core.component import NotIdentity
 from wsss_ray.core.contracts import Learner
 from wsss_ray.core.plan import Stage
 from wsss_ray.core.values import Batch
-from wsss_ray.engine.checkpoints import build_model
 from wsss_ray.engine.loader import ShardedImages, image_places, micro_batches
+from wsss_ray.engine.networks import build_model
 from wsss_ray.methods.ficklenet import StochasticClassifier
 from wsss_ray.reporting.progress import Display
 from wsss_ray.storage.shards import list_shards, read_shard

@@ -25,9 +25,9 @@ from wsss_ray.core.contracts import Learner, OnlineSegmenter
 from wsss_ray.core.graph import Plan
 from wsss_ray.core.plan import Stage
 from wsss_ray.data.codecs import decode_gray, decode_maps
-from wsss_ray.engine.checkpoints import build_model
 from wsss_ray.engine.loader import ShardedImages, micro_batches
 from wsss_ray.engine.loop import fit
+from wsss_ray.engine.networks import build_model
 from wsss_ray.engine.online_labels import LabelMakers, OnlineBatches
 from wsss_ray.engine.shard_worker import needs_model
 from wsss_ray.engine.training import run_training
@@ -35,7 +35,7 @@ from wsss_ray.engine.workers import worker_class
 from wsss_ray.storage.shards import read_shard
 from wsss_ray.storage.store import RunStore
 
-SCHEMAS = {"localize": "maps", "seed": "seeds", "evaluate": "scores"}
+SCHEMAS = {"localize": "maps", "seed": "seeds", "classify": "tag_scores", "evaluate": "scores"}
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,10 @@ LOCALIZE = Limit(uploads=4, waits=2)
 
 LABEL = Limit(uploads=8, waits=8)
 """An image at two scales; the CRF's image, probabilities and labels; its two lattices."""
+
+
+TAGS = Limit(uploads=1, waits=1)
+"""An image goes to the device, its scores come back."""
 
 
 def plan_of(name: str) -> Plan:
@@ -154,7 +158,7 @@ def check_rows(name: str, folder: str, watched: bool, device: str, near: float, 
     store, plan = made(name, folder)
     for stage in (stage for stage in plan if stage.kind in SCHEMAS and needs_model(stage)):
         worker = worker_class(stage)(store, stage, device)
-        limit = LOCALIZE if stage.kind == "localize" else LABEL
+        limit = {"localize": LOCALIZE, "classify": TAGS}.get(stage.kind, LABEL)
         with Watch() if watched else nullcontext() as watch:
             _ = worker.model
             if watch is not None:
@@ -168,13 +172,17 @@ def check_rows(name: str, folder: str, watched: bool, device: str, near: float, 
 
 
 def check_row(row: dict[str, Any], other: dict[str, Any], what: str, *, near: float, equal: float) -> None:
-    """Hold a row of maps, seeds or scores against another."""
+    """Hold a row of maps, seeds, scores of tags or scores against another."""
     assert row.keys() == other.keys(), what
     if "peak" in row:
         ours, theirs = decode_maps(row), decode_maps(other)
         assert ours.classes == theirs.classes, what
         np.testing.assert_allclose(ours.peak_CHW, theirs.peak_CHW, atol=near, err_msg=what)
         np.testing.assert_allclose(ours.mean_CHW, theirs.mean_CHW, atol=near, err_msg=what)
+        return
+    if "scores" in row:
+        assert row["tags"] == other["tags"], what
+        np.testing.assert_allclose(row["scores"], other["scores"], atol=near, err_msg=what)
         return
     picture = "seed" if "seed" in row else "prediction"
     same = float(np.mean(decode_gray(row[picture]) == decode_gray(other[picture])))

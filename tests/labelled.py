@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from tests.local import job_of, run_plan, stage_named
+from tests.local import commit, job_of, run_plan, stage_named
 from tests.shapes import tiny_job
 from wsss_ray.data.codecs import encode_labels
 from wsss_ray.storage.shards import list_shards, read_shard, write_shard
@@ -67,5 +67,5 @@ def make_labelled(folder: Path) -> tuple[Path, RunStore, Any, dict[str, np.ndarr
             rows.append({"image_id": row["image_id"], "seed": encode_labels(label_HW)})
             labels[row["file"]] = nearest(label_HW, *full_size(row["file"]))
         write_shard(store, seeds, shard, "seeds", rows)
-    store.commit(seeds, {"kind": "seed", "inputs": [[role, stage.id] for role, stage in seeds.inputs]})
+    commit(store, seeds)
     return folder, store, plan, labels

@@ -7,6 +7,7 @@ test_loggers.py), code of one's own that fails (tests/contract/test_plugins.py).
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from collections.abc import Callable
@@ -150,6 +151,21 @@ def stage_folder(root: Path, name: str) -> Path:
     raise AssertionError(f"no stage {name}")
 
 
+def linked(name: str) -> Change:
+    """A link in the store to a folder outside of it."""
+
+    def change(root: Path) -> None:
+        (root / "elsewhere").mkdir()
+        (root / name).symlink_to(root / "elsewhere")
+
+    return change
+
+
+def flipped_model(root: Path) -> None:
+    """One bit of a trained network."""
+    of_stage("retrain", "model.safetensors", lambda data: data[:-9] + bytes([data[-9] ^ 4]) + data[-8:])(root)
+
+
 def of_stage(name: str, file: str, how: Callable[[bytes], bytes]) -> Change:
     """A file of a finished stage changed."""
 
@@ -166,6 +182,18 @@ def of_version_9(data: bytes) -> bytes:
     sink = pa.BufferOutputStream()
     pq.write_table(table.replace_schema_metadata({**table.schema.metadata, b"wsss_ray.version": b"9"}), sink)
     return sink.getvalue().to_pybytes()
+
+
+def of_later_version(root: Path) -> None:
+    """Shards of a later version, under a record without digests, which no later one would leave."""
+    of_stage("miou", "shards/part-*", of_version_9)(root)
+    of_stage("miou", "record.json", without_digests)(root)
+
+
+def without_digests(data: bytes) -> bytes:
+    """A record as an earlier version wrote it."""
+    rest = ("files", "made_from", "digest")
+    return json.dumps({name: value for name, value in json.loads(data).items() if name not in rest}, indent=2).encode()
 
 
 def set_(text: str) -> str:
@@ -351,22 +379,41 @@ STORE = [
     Mistake("nothing may be written", "submit job.yaml --store /proc/runs", ("store /proc/runs: cannot be read or written",)),
     Mistake(
         "a record cut off",
-        "submit job.yaml",
-        ("record.json: is damaged (not JSON); delete it",),
+        "export pets --format voc --out labels",
+        ("record.json: is damaged (not JSON). Submit the job again",),
         of_stage("miou", "record.json", lambda data: data[:40]),
     ),
     Mistake(
         "a shard cut off",
         "export pets --format voc --split val --out labels",
-        ("part-", "is not a Parquet file", "delete its stage's folder"),
+        ("shards/part-", "has 60 bytes, not", "Submit the job again"),
         of_stage("miou", "shards/part-*", lambda data: data[:60]),
     ),
     Mistake(
         "shards of a newer version",
         "export pets --format voc --split val --out labels",
         ("part-", "has schema version 9, but this wsss-ray reads version"),
-        of_stage("miou", "shards/part-*", of_version_9),
+        of_later_version,
     ),
+    Mistake(
+        "a bit of a shard changed",
+        "export pets --format voc --split val --out labels",
+        ("shards/part-", "is damaged (other bytes than were written)", "verify RUN --repair"),
+        of_stage("miou", "shards/part-*", lambda data: data[:300] + bytes([data[300] ^ 1]) + data[301:]),
+    ),
+    Mistake(
+        "a run in a linked folder",
+        "submit job.yaml --set name=linked",
+        ("runs/linked: is a link, and a store follows none",),
+        linked("runs/runs/linked"),
+    ),
+    Mistake(
+        "a job that was changed in the store",
+        "resume pets",
+        ("runs/pets/job.yaml: is not the job that was submitted", "Submit the job's own file"),
+        lambda root: (root / "runs/runs/pets/job.yaml").write_text(JOB),
+    ),
+    Mistake("a bit of a model changed", "verify pets", ("1 of its files or stages are damaged", "--repair"), flipped_model),
     Mistake(
         "a checkpoint cut off",
         "predict pets images --out labels",

@@ -118,7 +118,7 @@ def _train_wrong(folder: str, wrong: type[CamClassifier]) -> None:
 
 def _localize_wrong(folder: str, wrong: type[CamLocalizer]) -> None:
     """Localize one image with another localizer, under the limits."""
-    from wsss_ray.engine.checkpoints import load_model
+    from wsss_ray.engine.networks import load_model
 
     store, plan = made("cam", folder)
     (stage,) = (stage for stage in plan if stage.name == "classifier")

@@ -163,7 +163,7 @@ def test_a_new_theta_changes_the_seeds_and_nothing_before():
     job["method"]["seed_rule"]["theta"] = 0.2
     after = job_of(job).plan()
     same = {stage.name for stage in before} & {a.name for a, b in zip(before, after, strict=True) if a.id == b.id}
-    assert same == {"images-weak", "classifier", "maps", "images-val"}
+    assert same == {"images-weak", "classifier", "tag_quality", "maps", "images-val"}
 
 
 @pytest.mark.parametrize(

@@ -11,11 +11,11 @@ import torch
 
 from tests.local import job_of, run_plan, stage_named, train_stage
 from tests.tiny import tiny_job_of, tiny_method
-from wsss_ray.core.contracts import Learner, OnlineSegmenter, Segmenter
+from wsss_ray.core.contracts import Classifier, Learner, OnlineSegmenter, Segmenter
 from wsss_ray.core.values import IGNORE
 from wsss_ray.data.codecs import decode_gray, decode_maps
-from wsss_ray.engine.checkpoints import build_model
 from wsss_ray.engine.loader import ShardedImages, micro_batches
+from wsss_ray.engine.networks import build_model
 from wsss_ray.methods import methods
 from wsss_ray.nets.modules import set_dropout_keys
 from wsss_ray.storage.shards import read_all
@@ -139,6 +139,29 @@ def test_its_model_predicts_at_the_size_of_the_image(made):
             assert logits.shape == (2, 4, 33, 27)
             again = store.read(store.stage_path(stage, "model.safetensors"))
             assert len(again) > 1000
+
+
+def test_its_tags_are_scored_one_image_at_a_time_and_not_at_random(made):
+    _, plan, _ = made
+    for stage in stages(plan, "train"):
+        if isinstance(stage.component, Classifier):
+            net = build_model(stage).eval()
+            image_BCHW = torch.rand(3, 3, 33, 27) * 255
+            with torch.inference_mode():
+                scores_BK, again_BK = (stage.component.tag_scores(net, image_BCHW) for _ in range(2))
+                alone_BK = stage.component.tag_scores(net, image_BCHW[1:2])
+            assert scores_BK.shape == (3, 3)
+            assert ((scores_BK > 0) & (scores_BK < 1)).all()
+            assert torch.equal(scores_BK, again_BK)
+            torch.testing.assert_close(alone_BK, scores_BK[1:2], rtol=1e-4, atol=1e-6)
+
+
+def test_the_tags_of_its_classifiers_are_scored(made):
+    _, plan, store = made
+    scored = {stage.input("model").id for stage in stages(plan, "classify")}
+    assert scored == {stage.id for stage in stages(plan, "train") if isinstance(stage.component, Classifier)}
+    for stage in stages(plan, "classify"):
+        assert 0 <= store.record(stage)["metrics"]["map"] <= 1
 
 
 def test_it_resumes_at_its_step_and_ends_in_the_same_bytes(made, tmp_path):

@@ -11,6 +11,7 @@ import yaml
 from tests.head import running_head
 from tests.plugged import environment, otsu_job
 from wsss_ray.runners.admission import _ask_machines
+from wsss_ray.storage.documents import RUN
 from wsss_ray.storage.store import RunStore
 
 pytestmark = pytest.mark.ray
@@ -29,7 +30,7 @@ def test_its_job_is_submitted(site, job, tmp_path):
     done = subprocess.run(command, env=environment(site), capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     store = RunStore(str(tmp_path / "runs"))
-    (seeds,) = [one["id"] for one in store.read_json(store.run_path("otsu", "run.json"))["stages"] if one["name"] == "seeds"]
+    (seeds,) = [one["id"] for one in store.read_json(store.run_path("otsu", "run.json"), RUN)["stages"] if one["name"] == "seeds"]
     record = store.record_by_id(seeds)
     assert record["counts"] == {"images": 8, "errors": 0, "shards": 1}
     assert record["versions"]["wsss-ray-otsu"] == "0.1"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -197,7 +198,7 @@ def again(store: RunStore, stage, schema: str, folder: Path, **worker) -> list[d
     other = RunStore(str(folder))
     (folder / "stages").mkdir(exist_ok=True)
     for _, needed in stage.inputs:
-        (folder / "stages" / needed.id).symlink_to(store.stage_path(needed))
+        shutil.copytree(store.stage_path(needed), folder / "stages" / needed.id)
     make = worker_class(stage)(other, stage, **worker)
     for shard in range(len(list(Path(store.stage_path(stage.input("data")), "shards").iterdir()))):
         make(shard)
@@ -260,7 +261,7 @@ def test_a_damaged_image_of_a_batch_is_recorded(made, tmp_path):
     other = RunStore(str(tmp_path))
     images = read_shard(store, data, 0, "images")
     write_shard(other, data, 0, "images", [row | {"image": b"short"} if k == 3 else row for k, row in enumerate(images)])
-    (tmp_path / "stages" / stage.input("model").id).symlink_to(store.stage_path(stage.input("model")))
+    shutil.copytree(store.stage_path(stage.input("model")), tmp_path / "stages" / stage.input("model").id)
     worker = worker_class(stage)(other, stage, batch=4)
     assert worker(0) == 8
     assert worker.image is None

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.local import job_of
+from tests.local import commit, job_of
 from tests.shapes import tiny_job
 from wsss_ray.storage import claims
 from wsss_ray.storage.claims import Claims
@@ -110,7 +110,7 @@ def test_claims_on_what_is_done_are_swept(store, stages):
     for stage in (done, open_one):
         claim = {"attempt": "killed", "machine": "x", "pid": 1, "started": "1"}
         store.write_json(store.path("claims", f"{stage.id}.json"), claim)
-    store.commit(done, {"id": done.id})
+    commit(store, done)
     with Claims(store, "one") as one:
         one.remove_stale()
     assert store.names(store.path("claims")) == [f"{open_one.id}.json"]

@@ -13,8 +13,9 @@ import pytest
 import torch
 from torch import nn
 
-from tests.local import job_of, run_plan, run_stage, stage_named, whole_run
+from tests.local import job_of, recommit, run_plan, run_stage, stage_named, whole_run
 from tests.unit.test_frozen import job
+from wsss_ray.core.errors import DamagedFile
 from wsss_ray.core.graph import Plan
 from wsss_ray.engine.features import FeaturesWorker
 from wsss_ray.inference.predictor import Predictor
@@ -67,18 +68,25 @@ def _spoil(path: Path) -> None:
     path.write_bytes(data)
 
 
-@pytest.mark.parametrize("damage", [_cut, _spoil, Path.unlink])
 @pytest.mark.parametrize("name", ["maps", "classifier"])
-def test_a_damaged_shard_of_features_is_no_images_fault(damage, name: str, begun: tuple[RunStore, Plan]) -> None:
+def test_a_damaged_shard_of_features_is_no_images_fault(name: str, begun: tuple[RunStore, Plan]) -> None:
     store, plan = begun
     features, stage = stage_named(plan, "features"), stage_named(plan, name)
     path = shard_path(store, features, 0)
-    damage(Path(path))
-    store.delete_folder(store.stage_path(stage, "checkpoints"))
-    mend = f"Delete {store.stage_path(features)} to make it again, or leave it out by run.features: false."
-    with pytest.raises(ValueError, match=rf"^{re.escape(path)}: cannot be read: .*\. {re.escape(mend)}$"):
+    _spoil(Path(path))
+    store.delete_folder(store.stage_path(stage))
+    with pytest.raises(DamagedFile, match=rf"^{re.escape(path)}: is damaged.*wsss-ray verify RUN --repair"):
         run_stage(store, stage)
     assert list_shards(store, stage, "errors") == []
+
+
+@pytest.mark.parametrize("damage", [_cut, Path.unlink])
+def test_features_that_are_not_whole_are_not_done_and_not_read(damage, begun: tuple[RunStore, Plan]) -> None:
+    store, plan = begun
+    damage(Path(shard_path(store, stage_named(plan, "features"), 0)))
+    assert [stage.name for stage in plan.missing(store.is_done)] == ["features", "maps"]
+    run_stage(store, stage_named(plan, "maps"))
+    assert plan.missing(store.is_done) == []
 
 
 def test_an_image_without_kept_features_is_computed_and_fails_once(begun: tuple[RunStore, Plan]) -> None:
@@ -86,6 +94,7 @@ def test_an_image_without_kept_features_is_computed_and_fails_once(begun: tuple[
     features, maps = stage_named(plan, "features"), stage_named(plan, "maps")
     rows = read_shard(store, features, 0, "features")
     write_shard(store, features, 0, "features", [rows[0] | FeaturesWorker.nulls, *rows[1:]])
+    recommit(store, features)
     run_stage(store, maps)
     shards = {shard: store.read(shard_path(store, maps, shard)) for shard in list_shards(store, maps)}
     assert list_shards(store, maps, "errors") == []

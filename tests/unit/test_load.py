@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 import wsss_ray
-from tests.local import stage_named
+from tests.local import recommit, stage_named
 from tests.masked import masked_job
 from tests.pictures import unpack
 from tests.unit.test_security import Evil
@@ -25,7 +25,7 @@ from wsss_ray.config.job import register
 from wsss_ray.core.contracts import Learner, Segmenter
 from wsss_ray.core.rules import Metric
 from wsss_ray.data.codecs import decode_gray
-from wsss_ray.engine.checkpoints import load_model
+from wsss_ray.engine.networks import load_model
 from wsss_ray.inference.trained import component_of, find_trained
 from wsss_ray.methods import methods
 from wsss_ray.methods.deeplab import DeeplabSegmenter
@@ -142,7 +142,7 @@ def test_files_that_a_network_started_from_are_not_needed(tmp_path):
 def broken(store, plan, change):
     record = store.record(stage_named(plan, "retrain"))
     change(record)
-    store.write_json(store.stage_path(stage_named(plan, "retrain"), "record.json"), record)
+    store.commit(stage_named(plan, "retrain"), record)
     with pytest.raises(ValueError, match=r"\S") as raised:
         find_trained("tiny", store.uri)
     assert "\n" not in str(raised.value)
@@ -174,6 +174,9 @@ def test_weights_that_do_not_fit_are_one_line(copied, tmp_path):
         (b"", "is damaged or no safetensors file"),
     ]:
         path.write_bytes(data)
+        with pytest.raises(ValueError, match=r"run 'tiny': model 'retrain' .* is damaged \(other bytes"):
+            wsss_ray.load("tiny", store.uri)
+        recommit(store, stage_named(plan, "retrain"))  # the bytes that were written are no weights
         with pytest.raises(ValueError, match=said) as raised:
             wsss_ray.load("tiny", store.uri)
         assert "\n" not in str(raised.value)
@@ -181,6 +184,7 @@ def test_weights_that_do_not_fit_are_one_line(copied, tmp_path):
     from safetensors.torch import load, save
 
     path.write_bytes(save({name: tensor for name, tensor in load(whole).items() if "head" not in name}))
+    recommit(store, stage_named(plan, "retrain"))
     with pytest.raises(ValueError, match=r"run 'tiny': model 'retrain' .* does not fit its network: Missing key"):
         wsss_ray.load("tiny", store.uri)
     path.unlink()

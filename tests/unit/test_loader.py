@@ -9,6 +9,7 @@ import pytest
 
 from tests.local import job_of, run_plan, stage_named
 from tests.shapes import tiny_job
+from wsss_ray.core.errors import DamagedFile
 from wsss_ray.engine.loader import ShardedImages, automatic_processes, image_places, micro_batches
 from wsss_ray.storage.shards import list_shards, open_shard, read_shard, shard_path, write_shard
 from wsss_ray.storage.store import RunStore
@@ -53,7 +54,7 @@ def test_batches_ahead_end_with_their_reader_and_tell_what_failed(packed):
     images = ShardedImages(store, stage, stage.component.augment, 3)
     for shard in list_shards(store, data):
         store.write(shard_path(store, data, shard), b"no parquet")
-    with pytest.raises(ValueError, match="Parquet"):
+    with pytest.raises(DamagedFile, match="Parquet"):
         next(micro_batches(images, **call))
 
 

@@ -25,6 +25,7 @@ from wsss_ray.reporting.progress import Display
 from wsss_ray.runners import follow as follow_module
 from wsss_ray.runners.follow import Follower, logged
 from wsss_ray.storage.claims import Claims
+from wsss_ray.storage.documents import LOGGER
 from wsss_ray.storage.shards import list_shards, shard_path
 from wsss_ray.storage.store import RunStore
 
@@ -164,7 +165,7 @@ def test_notes_that_cannot_be_read_end_nothing(copy, notes):
     job, plan = job_with(**MEMORY)
     follow(copy, job, plan)
     path = copy.run_path("tiny", "loggers", "memory.json")
-    copy.write(path, notes.replace(b"%s", json.dumps(copy.read_json(path)["job"]).encode()))
+    copy.write(path, notes.replace(b"%s", json.dumps(copy.read_json(path, LOGGER)["job"]).encode()))
     assert follow(copy, job, plan) == [f"warning: {path}: cannot be read; memory gets all figures anew"]
     assert [run.before for run in memory_logger.RUNS] == [None, None]
     assert steps_of("retrain", memory_logger.ROWS["number 2"]) == list(range(1, 41))
@@ -286,6 +287,6 @@ def test_event_files_hold_what_the_store_says_each_point_once(copy):
     assert first["miou"]["miou"] == [(1, pytest.approx(metrics["miou"]))]
     assert first["miou"]["iou/disc"] == [(1, pytest.approx(metrics["iou"][2]))]
     notes = copy.run_path("tiny", "loggers", "tensorboard.json")
-    copy.write_json(notes, copy.read_json(notes) | {"state": "running"})  # as if it had been killed
+    copy.write_json(notes, copy.read_json(notes, LOGGER) | {"state": "running"})  # as if it had been killed
     follow(copy, job, plan)
     assert {stage.name: read(stage.name) for stage in plan} == first

@@ -25,6 +25,7 @@ from wsss_ray.reporting.loggers import Mlflow
 from wsss_ray.reporting.loggers.logger import Run, StepFigures
 from wsss_ray.reporting.progress import Display
 from wsss_ray.runners.follow import logged
+from wsss_ray.storage.documents import LOGGER
 from wsss_ray.storage.store import RunStore
 
 pytest.importorskip("mlflow", reason="needs wsss-ray[mlflow]")
@@ -164,7 +165,8 @@ def test_a_run_that_failed_and_goes_on_is_the_same_run(copy, server):
     assert (again["info"]["run_id"], again["info"]["status"]) == (run["info"]["run_id"], "FINISHED")
     assert [step for step, _, _ in server.history(again, "retrain/loss")] == list(range(1, 41))
     notes = copy.run_path("tiny", "loggers", "mlflow.json")
-    copy.write_json(notes, copy.read_json(notes) | {"steps": {}, "done": [], "state": "running"})  # killed before it was noted
+    killed = copy.read_json(notes, LOGGER) | {"steps": {}, "done": [], "state": "running"}  # before it was noted
+    copy.write_json(notes, killed)
     with logged(job, plan, copy, display()):
         pass
     assert [step for step, _, _ in server.history(again, "retrain/loss")] == list(range(1, 41)), "none is there twice"
@@ -179,7 +181,7 @@ def test_a_run_that_the_server_has_not_is_begun_again(copy, server):
     requests.post(f"{server.uri}/api/2.0/mlflow/runs/delete", json=deleted, timeout=30).raise_for_status()
     notes = copy.run_path("tiny", "loggers", "mlflow.json")
     for known in (run["info"]["run_id"], "0" * 32):
-        copy.write_json(notes, copy.read_json(notes) | {"id": known, "state": "running"})
+        copy.write_json(notes, copy.read_json(notes, LOGGER) | {"id": known, "state": "running"})
         with logged(job, plan, copy, display()):
             pass
     assert len(server.runs("forgotten")) == 2

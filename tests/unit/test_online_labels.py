@@ -11,8 +11,9 @@ import torch
 from tests.local import job_of, run_plan, stage_named, train_stage
 from tests.tiny import tiny_job_of
 from wsss_ray.core.values import IGNORE, Batch
-from wsss_ray.engine.checkpoints import build_model, load_checkpoint
+from wsss_ray.engine.checkpoints import load_checkpoint
 from wsss_ray.engine.loader import ShardedImages, micro_batches
+from wsss_ray.engine.networks import build_model
 from wsss_ray.engine.online_labels import OnlineBatches, gather, label_makers
 from wsss_ray.storage.store import RunStore
 

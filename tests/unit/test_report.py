@@ -101,7 +101,7 @@ def spoil(mask: np.ndarray, index: int, step: int) -> np.ndarray:
 def record(stage: Stage, store: RunStore, *, seconds: float = 1.5, metrics: dict | None = None, **counts: int) -> None:
     value = {"id": stage.id, "name": stage.name, "kind": stage.kind, "identity": stage.identity(), "inputs": []}
     value |= {"started": "2025-03-01T10:00:00+00:00", "finished": "2025-03-01T12:34:56+00:00", "seconds": seconds}
-    value |= {"counts": {"errors": 0, "shards": 3} | counts, "metrics": metrics or {}, "git": "0123abc"}
+    value |= {"counts": {"errors": 0, "shards": 3} | counts, "metrics": {"scored": 10} | (metrics or {}), "git": "0123abc"}
     store.commit(stage, value | {"versions": {"torch": "2.11.0", "ray": "2.55.0"}, "machine": {"gpu": "H200", "cpus": 16}})
 
 

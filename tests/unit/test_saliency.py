@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from tests.local import job_of, run_plan, run_stage, stage_named
+from tests.local import job_of, recommit, run_plan, run_stage, stage_named
 from tests.photos import class_folders
 from tests.shapes import tiny_job
 from wsss_ray.config.job import plans_of
@@ -90,6 +90,7 @@ def test_an_image_that_fails_keeps_its_row_and_has_no_seed(tmp_path):
     saliency, seeds, data = (stage_named(plan, name) for name in ("saliency", "seeds", "images-weak"))
     rows = read_shard(store, data, 1, "images")
     write_shard(store, data, 1, "images", [row | {"image": b"no image"} if k == 2 else row for k, row in enumerate(rows)])
+    recommit(store, data)
     run_stage(store, saliency)
     assert store.record(saliency)["counts"]["errors"] == 1
     assert [row["saliency"] is None for row in read_shard(store, saliency, 1, "saliency")] == [k == 2 for k in range(8)]

@@ -17,6 +17,7 @@ from wsss_ray.engine.records import StageError
 from wsss_ray.engine.workers import worker_class
 from wsss_ray.reporting.status import quality, run_status, sweep_status
 from wsss_ray.storage.claims import Claims
+from wsss_ray.storage.documents import CLAIM
 from wsss_ray.storage.shards import shard_path, write_shard
 from wsss_ray.storage.store import RunStore
 
@@ -56,7 +57,7 @@ def held(store, stage, attempt="attempt-7"):
     claims = Claims(store, attempt)
     assert claims.take(stage.id) is None
     path = store.path("claims", f"{stage.id}.json")
-    return path, store.read_json(path)["since"]
+    return path, store.read_json(path, CLAIM)["since"]
 
 
 def logged(store, stage, *lines):
@@ -68,7 +69,7 @@ def logged(store, stage, *lines):
 def test_a_run_that_nobody_makes_is_interrupted(halfway):
     store, plan = halfway
     found = run_status(store, "tiny")
-    assert (found.state, found.done, len(found.stages), found.now.name) == ("interrupted", 4, len(plan.stages), "seeds")
+    assert (found.state, found.done, len(found.stages), found.now.name) == ("interrupted", 5, len(plan.stages), "seeds")
     assert (found.now.state, found.now.made, found.now.work, found.now.unit) == ("waiting", 0, 3, "shards")
     assert found.errors == 2, "the two that could not be packed"
     assert run_status(store, "another") is None
@@ -95,7 +96,7 @@ def test_a_training_shows_its_maker_pace_and_time_left(halfway):
     logged(store, segmenter, (1, since - 2), (2, since - 1))
     assert run_status(store, "tiny").now.rate is None, "of an earlier attempt, perhaps on another machine"
 
-    claim = store.read_json(path)
+    claim = store.read_json(path, CLAIM)
     store.write_json(path, claim | {"pid": 2**22 + 1})
     dead = run_status(store, "tiny")
     assert dead.state == "interrupted", "its process is dead"
@@ -153,7 +154,7 @@ def test_the_tables(halfway, capsys):
     row = rows(said(capsys, "--store", store.uri))["tiny"]
     assert row.pop("sign of life").endswith("s ago")
     assert row == {
-        "run": "tiny", "state": "running", "stages": f"4/{len(plan.stages)}", "stage": "segmenter", "progress": "2/6 steps",
+        "run": "tiny", "state": "running", "stages": f"5/{len(plan.stages)}", "stage": "segmenter", "progress": "2/6 steps",
         "rate": "0.5 steps/s", "left": "0:00:08", "errors": "2", "by": "attempt-7",
     }  # fmt: skip
     stages = rows(said(capsys, "tiny", "--store", store.uri))

@@ -53,7 +53,7 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path):
 def test_a_stage_is_done_when_its_record_is_there(made):
     store, plan = made
     done = [stage.name for stage in plan if store.record(stage) is not None]
-    assert done == ["images-weak", "images-val", "classifier", "maps", "seeds"]
+    assert done == ["images-weak", "images-val", "classifier", "tag_quality", "maps", "seeds"]
     record = store.record(stage_named(plan, "seeds"))
     assert record["identity"] == stage_named(plan, "seeds").identity()
     assert record["counts"] == {"images": 24, "errors": 0, "shards": 3}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import signal
 import subprocess
 import sys
@@ -81,10 +82,37 @@ def test_what_killed_writers_left_is_swept_when_the_stage_is_done(tmp_path):
     ]
     for path in left:
         path.write_bytes(b"half")
-    store.commit(STAGE, {})
+    store.commit(STAGE, {"kind": "seed", "inputs": [], "counts": {"shards": 1}})
     assert [path.exists() for path in left] == [False, False, False, True], "y is not done"
     assert store.exists(store.path("stages", "x", "shards", "part-00000.parquet"))
     assert store.remove_unfinished(STAGE) == 0
+
+
+def test_a_record_appears_after_its_files_and_their_folders_are_on_the_disk(tmp_path, monkeypatch):
+    """A power failure must not leave a record whose shards are only in memory."""
+    store, events = RunStore(str(tmp_path)), []
+    sync, rename = os.fsync, os.replace
+
+    def synced(number):
+        events.append(("on disk", os.path.relpath(os.readlink(f"/proc/self/fd/{number}"), tmp_path)))
+        sync(number)
+
+    def renamed(source, target):
+        events.append(("named", os.path.relpath(target, tmp_path)))
+        rename(source, target)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "replace", renamed)
+    for folder in ("shards", "errors"):
+        store.write(store.path("stages", "x", folder, "part-00000.parquet"), b"1")
+    store.commit(STAGE, {"kind": "seed", "inputs": [], "counts": {"shards": 1}})
+    record = events.index(("named", "stages/x/record.json"))
+    for folder in ("shards", "errors"):
+        named = events.index(("named", f"stages/x/{folder}/part-00000.parquet"))
+        assert events[named - 1][0] == "on disk", "its content"
+        assert named < events.index(("on disk", f"stages/x/{folder}")) < record
+    assert ("on disk", "stages/x") in events[:record]
+    assert ("on disk", "stages") in events[:record]
 
 
 @pytest.mark.parametrize(

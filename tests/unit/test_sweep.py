@@ -130,7 +130,9 @@ def test_trials_with_seeds(tmp_path, base):
     assert read_job(base).trials() == ()
     plans = [one.job.plan() for one in found]
     shared = {stage.id for stage in plans[0]} & {stage.id for stage in plans[2]}
-    assert [stage.name for stage in plans[0] if stage.id in shared] == ["images-weak", "images-val", "classifier", "maps"]
+    assert [stage.name for stage in plans[0] if stage.id in shared] == [
+        "images-weak", "images-val", "classifier", "tag_quality", "maps",
+    ]  # fmt: skip
 
 
 def test_a_place_in_a_list_is_a_number(base):
@@ -196,7 +198,7 @@ def test_scores_of_a_plan_by_name(tmp_path):
 
     plan, store = job_of(tiny_job_of("cam")).plan(), RunStore(str(tmp_path))
     run_plan(store, plan, last="seed_quality")
-    assert scores(plan, store).keys() == {"seed_quality"}
+    assert scores(plan, store).keys() == {"tag_quality", "seed_quality"}
 
 
 def work_of(tmp_path, base, sweep, name="job.yaml", **changes):

@@ -14,9 +14,9 @@ from safetensors.torch import load
 from tests.local import job_of, run_plan, run_stage, stage_named, train_stage
 from tests.shapes import tiny_job
 from wsss_ray.core.optim import Sgd
-from wsss_ray.engine.checkpoints import build_model, load_model
 from wsss_ray.engine.loader import ShardedImages, global_batch, micro_batches
 from wsss_ray.engine.loop import _Totals, fit
+from wsss_ray.engine.networks import build_model, load_model
 from wsss_ray.engine.training import BackgroundWriter, TrainingError, _agree_on_start
 from wsss_ray.engine.training_log import MetricsLog
 from wsss_ray.storage.store import RunStore
@@ -188,7 +188,7 @@ def test_strong_images_train_on_their_masks(seeded, tmp_path):
 
 
 def load_or_build(store, stage):
-    from wsss_ray.engine.checkpoints import build_model
+    from wsss_ray.engine.networks import build_model
 
     return build_model(stage)
 

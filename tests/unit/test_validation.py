@@ -17,7 +17,7 @@ from wsss_ray.core.graph import Plan, until
 from wsss_ray.core.randomness import random_key
 from wsss_ray.core.values import IGNORE
 from wsss_ray.data.codecs import decode_gray, decode_rgb
-from wsss_ray.engine.checkpoints import load_model
+from wsss_ray.engine.networks import load_model
 from wsss_ray.engine.training import run_training
 from wsss_ray.engine.validation import Validation, Validator, validation_of
 from wsss_ray.storage.shards import read_all, read_shard, write_shard

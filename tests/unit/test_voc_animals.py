@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -83,3 +84,10 @@ def test_the_list_is_that_of_the_built_set():
     for entry in entries()[::50]:
         with Image.open(FOLDER / "images" / f"{entry.image_id}.jpg") as image:
             assert image.size == (entry.width, entry.height)
+
+
+@pytest.mark.parametrize("name", ["accuracy", "stamps.table", "voc_animals.table", "voc_animals.pictures", "voc_animals.saliency"])
+def test_scripts_that_no_other_test_runs_can_be_imported(name):
+    """They import the package's internals, which move."""
+    module = import_module(f"benchmarks.{name}")
+    assert module.__doc__

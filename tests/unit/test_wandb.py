@@ -18,6 +18,7 @@ from tests.local import job_of, stage_named
 from tests.masked import masked_job
 from wsss_ray.reporting.progress import Display
 from wsss_ray.runners.follow import logged
+from wsss_ray.storage.documents import LOGGER
 from wsss_ray.storage.store import RunStore
 
 pytest.importorskip("wandb", reason="needs wsss-ray[wandb]")
@@ -53,7 +54,7 @@ def test_an_offline_run_has_fields_and_figures_and_goes_on_under_its_id(trained_
     (file,) = (tmp_path / "copy" / "runs" / "tiny" / "wandb").glob("offline-run-*/run-*.wandb")
     found = records(file)
     run = next(record.run for record in found if record.HasField("run"))
-    notes = store.read_json(store.run_path("tiny", "loggers", "wandb.json"))
+    notes = store.read_json(store.run_path("tiny", "loggers", "wandb.json"), LOGGER)
     assert (run.run_id, run.project, run.display_name) == (notes["id"], "tests", "tiny")
     config = {"/".join(one.nested_key) or one.key: json.loads(one.value_json) for one in run.config.update}
     assert config["method.retrain.optimizer.lr"] == 0.01

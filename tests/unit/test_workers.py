@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import time
 from datetime import datetime
 
@@ -11,13 +12,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.local import job_of, run_plan, run_stage, stage_named
+from tests.local import job_of, recommit, run_plan, run_stage, stage_named
 from tests.shapes import Shapes, tiny_job
 from wsss_ray.core.graph import Plan
 from wsss_ray.core.values import IGNORE
 from wsss_ray.data.codecs import decode_gray, decode_rgb
-from wsss_ray.engine.checkpoints import load_model
-from wsss_ray.engine.records import StageError, check_unchanged, commit_shards
+from wsss_ray.data.folder import Folder
+from wsss_ray.engine.networks import load_model
+from wsss_ray.engine.records import StageError, commit_shards
+from wsss_ray.engine.unchanged import check_unchanged
 from wsss_ray.engine.workers import worker_class
 from wsss_ray.ops.selection import closed_form
 from wsss_ray.storage.shards import list_shards, read_all, read_shard, shard_path, write_shard
@@ -48,6 +51,7 @@ def test_what_fails_in_a_stage_is_recorded_and_keeps_its_row(tmp_path, monkeypat
     seeds, maps = stage_named(plan, "seeds"), stage_named(plan, "maps")
     rows = read_shard(store, maps, 1, "maps")
     write_shard(store, maps, 1, "maps", [row | {"peak": b"short"} if k == 2 else row for k, row in enumerate(rows)])
+    recommit(store, maps)
     run_stage(store, seeds)
     record = store.record(seeds)
     assert record["counts"] == {"images": 24, "errors": 1, "shards": 3}
@@ -184,7 +188,7 @@ def packing(data):
     return job_of(tiny_job(data=data)).plan().stages[0]
 
 
-@pytest.mark.parametrize("seconds", [0, 60], ids=["in the second of the ingest", "later"])
+@pytest.mark.parametrize("seconds", [0, 60, -3600], ids=["at the ingest", "later", "with an old time, as by rsync -t"])
 def test_a_file_that_changed_under_its_name_and_size_is_noticed(tmp_path, seconds):
     data, store = folder_data(tmp_path), RunStore(str(tmp_path / "runs"))
     stage = packing(data)
@@ -198,6 +202,27 @@ def test_a_file_that_changed_under_its_name_and_size_is_noticed(tmp_path, second
     with pytest.raises(StageError, match=r"images-weak: .*b\.bmp or its mask has changed .*raise data\.version"):
         check_unchanged(store, packing(data))
     assert packing(data | {"version": 2}).id != stage.id
+
+
+def test_a_copied_data_set_is_compared_once(tmp_path, monkeypatch):
+    """Its files are newer than the ingest by their change times, which no copy can set back."""
+    data, store, read = folder_data(tmp_path), RunStore(str(tmp_path / "runs")), []
+    stage = packing(data)
+    run_stage(store, stage)
+    for path in (tmp_path / "images").iterdir():
+        copy = path.with_suffix(".copy")
+        shutil.copy2(path, copy)
+        copy.replace(path)
+    load, now = Folder.load, time.time()
+    monkeypatch.setattr(Folder, "load", lambda self, item: read.append(item.image_id) or load(self, item))
+    monkeypatch.setattr(time, "time", lambda: now + 10)
+    check_unchanged(store, packing(data))
+    assert sorted(read) == ["a", "b"]
+    check_unchanged(store, packing(data))
+    assert len(read) == 2
+    put(tmp_path / "images" / "b.bmp", 21, at=now - 7200)
+    with pytest.raises(StageError, match=r"b\.bmp or its mask has changed"):
+        check_unchanged(store, packing(data))
 
 
 def test_a_file_that_changed_between_two_attempts_at_its_ingest_is_noticed(tmp_path):

@@ -21,6 +21,7 @@ from wsss_ray.cli import (
     signals,
     status,
     submit,
+    verify,
 )
 
 app = typer.Typer(no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -28,7 +29,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=True, pretty_exceptions_e
 for command in (
     *(init.init, check.check),
     *(submit.submit, submit.resume, attempts.ps, attempts.logs, attempts.stop),
-    *(show.plan, show.validate, show.methods, show.schema, status.status, show.show, render.render),
+    *(show.plan, show.validate, show.methods, show.schema, status.status, show.show, verify.verify, render.render),
     *(export.export, import_masks.import_masks, predict.predict, augment.augment_voc),
 ):
     app.command()(command)

@@ -48,6 +48,7 @@ def check(
     from wsss_ray.preflight.memory import free_memory
     from wsss_ray.preflight.survey.sizes import Machine
     from wsss_ray.reporting.progress import Display
+    from wsss_ray.storage.finished import Finished
 
     import_own(include)
     job, plan, run_store = plan_here(load(job_file, override), store, until)
@@ -76,7 +77,7 @@ def check(
         fail(f"the temporary store: {error.strerror or error}; TMPDIR names the folder for temporary files")
     except KeyboardInterrupt:
         fail("interrupted; nothing is left of it", code=130)
-    missing = {stage.name for stage in plan.missing(run_store.is_done)}
+    missing = {stage.name for stage in plan.missing(Finished(run_store).is_done)}
     found = estimate(plan, measures, job.run, resources, done={stage.name for stage in plan} - missing)
     _show(found)
     for line in advice(job, plan, found, gpu=resources.gpus > 0):

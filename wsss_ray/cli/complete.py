@@ -11,7 +11,7 @@ from typing import Any
 
 import typer
 
-_SKIPPED = (OSError, ValueError, LookupError, TypeError)  # completion prints no messages
+_SKIPPED = (OSError, ValueError, LookupError, TypeError, RecursionError)  # completion prints no messages
 
 
 def run_names(ctx: typer.Context, incomplete: str) -> list[str]:

@@ -37,6 +37,7 @@ Model = Annotated[
 Until = Annotated[Literal["localize", "seed", "train"] | None, typer.Option(help="Stop after the last stage of this kind.")]
 
 INTERRUPTED = "interrupted; what was done is kept, submit again to go on"
+TERMINATED = "ended by SIGTERM; what was done is kept, submit again to go on"
 
 
 def load(job_file: Path, override: list[str] | None) -> LoadedJob:
@@ -177,46 +178,48 @@ def exit_on_stage_error(store: RunStore) -> Iterator[None]:
     """Exit with one clear message if a stage, the store or the cluster fails in this block, or if the user interrupts it.
 
     Raises:
-        SystemExit: with code 2 after a failure, 130 after an interrupt.
+        SystemExit: with code 2 after a failure, 130 after an interrupt, 143 after SIGTERM.
 
     Example:
         >>> with exit_on_stage_error(store):
         ...     report = execute(job, plan, store, Display())
     """
+    from wsss_ray.cli.signals import Ended, unwound_by_sigterm
+    from wsss_ray.core.errors import DamagedFile
     from wsss_ray.engine.records import StageError
 
     try:
-        yield
+        with unwound_by_sigterm():
+            yield
     except StageError as error:
         fail(str(error))
     except ConnectionError as error:
         refused = f"the cluster at {os.environ.get('RAY_ADDRESS')} refused the connection"
         fail(f"RAY_ADDRESS: {refused}: {str(error).strip().splitlines()[0]}. Check the versions and the token.")
+    except DamagedFile as error:
+        fail(str(error))
     except OSError as error:
         fail(f"store {store.uri}: {'cannot be read or written: ' if error.errno else ''}{error}")
     except KeyboardInterrupt:
         fail(INTERRUPTED, code=130)
+    except Ended as end:
+        fail(TERMINATED, code=int(end.code or 0))
 
 
 def known_run(store: RunStore, run: str) -> dict[str, Any]:
-    """Return the content of a run's `run.json`.
-
-    Args:
-        store: The store of the run.
-        run: Name of the run.
-
-    Raises:
-        SystemExit: if the store has no such run.
+    """Return the content of a run's `run.json`. Exit if the store has no such run.
 
     Example:
         >>> [stage["name"] for stage in known_run(store, "pets")["stages"]][-1]
         'miou'
     """
+    from wsss_ray.storage.documents import RUN
+
     names = store.names(store.path("runs"))
     path = store.run_path(run, "run.json")
     if run not in names or not store.exists(path):
         fail(f"no run {run!r} in {store.uri}; `wsss-ray status --store {store.uri}` lists them")
-    about: dict[str, Any] = store.read_json(path)
+    about: dict[str, Any] = store.read_json(path, RUN)
     return about
 
 
@@ -231,25 +234,11 @@ def say_data(plan: Plan) -> None:
 
 def count_done(plan: Plan, store: RunStore) -> int:
     """Count the stages of a plan that are done."""
-    return sum(map(store.is_done, plan))
+    from wsss_ray.storage.finished import Finished
 
-
-def score_table(scores: list[tuple[str, Any]]) -> None:
-    """Print a table of scores.
-
-    Args:
-        scores: Names and records of evaluate stages. Without any, nothing is printed.
-
-    Example:
-        >>> score_table([(stage.name, store.record(stage)) for stage in plan if stage.kind == "evaluate"])
-        score  images  mIoU   precision  recall  coverage
-        miou   8       0.872  0.993      0.879   1.000
-    """
-    if not scores:
-        return
-    names = ("miou", "precision", "recall", "coverage")
-    rows = [[name, str(r["metrics"]["scored"]), *(figure(r["metrics"][key]) for key in names)] for name, r in scores]
-    table(["score", "images", "mIoU", "precision", "recall", "coverage"], rows)
+    finished = Finished(store)
+    finished.look_at(plan)
+    return sum(map(finished.is_done, plan))
 
 
 def figure(value: float | None) -> str:

@@ -22,15 +22,16 @@ from wsss_ray.cli.console import (
     plan_here,
     plan_trials,
     say_data,
-    score_table,
     table,
 )
 from wsss_ray.cli.own import Include, import_own
+from wsss_ray.cli.scores import say_scores
 from wsss_ray.cli.sweep import say_trials
 
 if TYPE_CHECKING:
     from wsss_ray.config.job import Listed
     from wsss_ray.core.method import Method
+    from wsss_ray.storage.finished import StageState
 
 
 def plan(
@@ -40,7 +41,8 @@ def plan(
 
     If the job has a sweep, shows its trials. Starts nothing.
     """
-    from wsss_ray.storage.shards import list_shards
+    from wsss_ray.storage.finished import Finished
+    from wsss_ray.storage.shards import present_shards
 
     import_own(include)
     loaded = load(job_file, override)
@@ -50,15 +52,22 @@ def plan(
     if loaded.job.sweep is not None:
         say_trials(loaded.sweep, plan_trials(loaded, until, listed), run_store)
         return
-    rows, missing = [], {stage.id for stage in stages.missing(run_store.is_done)}
+    finished, damage = Finished(run_store), list[str]()
+    finished.look_at(stages)
+    rows, missing = [], {stage.id for stage in stages.missing(finished.is_done)}
     for stage in stages:
-        made = len(list_shards(run_store, stage)) if stage.id in missing else 0
-        state = f"{made} shards" if made else "missing" if stage.id in missing else "done"
-        if state == "done" and not run_store.is_done(stage):
+        found = finished.state(stage.id)
+        made = len(present_shards(run_store, stage)) if stage.id in missing and found.problem is None else 0
+        state = f"{made} shards" if made else _state(found)
+        if stage.id not in missing and not found.is_done:
             state = "not needed"
+        elif found.problem is not None:
+            damage.append(f"{stage.name}: {found.problem}")
         reads = ", ".join(source.name for source in (*(source for _, source in stage.inputs), *stage.features))
         rows.append([stage.name, stage.kind, stage.id, state, reads])
     table(["stage", "kind", "id", "state", "reads"], rows)
+    for line in damage:
+        typer.echo(line)
 
 
 def validate(job_file: JobFile, override: Override = None, include: Include = None) -> None:
@@ -100,30 +109,38 @@ def schema() -> None:
 
 
 def show(run: RunName, store: OpenStore = "runs") -> None:
-    """Show the stages, times and scores of a run."""
+    """Show the stages, times and scores of a run, and warnings about suspicious scores."""
     from wsss_ray.reporting.status import quality
+    from wsss_ray.storage.finished import Finished, StageId
 
     run_store = open_store(store, must_exist=True)
-    rows, scores, validated, bare = [], [], list[str](), list[str]()
-    for stage in known_run(run_store, run)["stages"]:
-        record_path = run_store.path("stages", stage["id"], "record.json")
-        record = run_store.read_json(record_path) if run_store.exists(record_path) else None
+    rows, found, validated, damage, bare = [], [], list[str](), list[str](), list[str]()
+    finished, stages = Finished(run_store), known_run(run_store, run)["stages"]
+    finished.look_at([StageId(stage["id"]) for stage in stages])
+    for stage in stages:
+        state = finished.state(stage["id"])
+        record = state.record if state.is_done else None
+        damage += [f"{stage['name']}: {state.problem}"] if state.problem is not None else []
         counts = record["counts"] if record else {}
         made = f"{counts['steps']} steps" if "steps" in counts else f"{counts['images']} images" if counts else ""
         seconds = f"{record['seconds']:.1f} s" if record else ""
-        rows.append([stage["name"], stage["id"], "done" if record else "missing", made, seconds, str(counts.get("errors", ""))])
+        rows.append([stage["name"], stage["id"], _state(state), made, seconds, str(counts.get("errors", ""))])
         if without := counts.get("without_mask"):
             bare.append(f"{stage['name']}: {without} images are packed without a mask, as theirs cannot be used (see notes/)")
-        if record and record["kind"] == "evaluate":
-            scores.append((stage["name"], record))
+        if record:
+            found.append((stage["name"], record))
         if stage["kind"] == "train":
             validated += quality(run_store, stage["name"], stage["id"])
     table(["stage", "id", "state", "made", "time", "errors"], rows)
-    for line in (*bare, *validated):
+    for line in (*damage, *bare, *validated):
         typer.echo(line)
-    score_table(scores)
+    say_scores(found)
     if run_store.exists(run_store.run_path(run, "report.html")):
         typer.echo(f"report: {run_store.run_path(run, 'report.html')}")
+
+
+def _state(state: StageState) -> str:
+    return "done" if state.is_done else "damaged" if state.problem is not None else "missing"
 
 
 def _register() -> None:

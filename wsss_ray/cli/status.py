@@ -26,7 +26,8 @@ def status(run: AnyRun = None, store: OpenStore = "runs", as_json: AsJson = Fals
 
     Shows rate, time left, failures, and which process works on it.
     """
-    from wsss_ray.reporting.status import Seen, run_status, sweep_status
+    from wsss_ray.core.errors import DamagedFile
+    from wsss_ray.reporting.status import RunStatus, Seen, SweepStatus, run_status, sweep_status
 
     run_store = open_store(store, must_exist=True)
     names = run_store.names(run_store.path("runs"))
@@ -36,10 +37,19 @@ def status(run: AnyRun = None, store: OpenStore = "runs", as_json: AsJson = Fals
         is_sweep = run_store.exists(run_store.run_path(run, "sweep.json"))
         names = [name for name in names if name == run or (is_sweep and name.startswith(f"{run}."))]
     seen: Seen = {}
-    sweeps = [one for one in (sweep_status(run_store, name) for name in names) if one is not None]
-    runs = [one for one in (run_status(run_store, name, seen) for name in names) if one is not None]
+    damage: dict[str, str] = {}
+    sweeps, runs = list[SweepStatus](), list[RunStatus]()
+    for name in names:
+        try:
+            sweeps += filter(None, [sweep_status(run_store, name)])
+            runs += filter(None, [run_status(run_store, name, seen)])
+        except DamagedFile as error:
+            if name == run:
+                raise
+            damage[name] = str(error)
     if as_json:
-        all_of_it = {"store": run_store.uri, "sweeps": list(map(asdict, sweeps)), "runs": list(map(_json, runs))}
+        found = {"sweeps": list(map(asdict, sweeps)), "runs": list(map(_json, runs))}
+        all_of_it = {"store": run_store.uri, **found, "damage": damage}
         typer.echo(json.dumps(all_of_it, indent=2))
         return
     if run is not None and not sweeps:
@@ -49,10 +59,13 @@ def status(run: AnyRun = None, store: OpenStore = "runs", as_json: AsJson = Fals
     header = ["run", "state", "stages", "stage", "progress", "rate", "left", "errors", "by", "sign of life"]
     rows = [[one.name, "sweep", *at(one), "", "", ""] for one in sweeps]
     rows += [[one.name, one.state, *at(one), _count(one.errors), *_maker(one.now)] for one in runs]
+    rows += [[name, "damaged", *[""] * (len(header) - 2)] for name in damage]
     table(header, sorted(rows, key=lambda row: row[0]))
     for one in runs:
-        if one.state == "failed" and one.now is not None:
-            typer.echo(f"{one.name}: failed: {one.now.error}\n  logs: {one.now.logs}")
+        if one.now is not None and one.now.error is not None and one.state == one.now.state:
+            typer.echo(f"{one.name}: {_why(one.now)}")
+    for name, what in damage.items():
+        typer.echo(f"{name}: damaged: {what}")
 
 
 def at(found: RunStatus | SweepStatus) -> list[str]:
@@ -82,7 +95,12 @@ def _say_stages(run: RunStatus) -> None:
     table(header, rows)
     for stage in run.stages:
         if stage.error is not None:
-            typer.echo(f"failed: {stage.error}\n  logs: {stage.logs}")
+            typer.echo(_why(stage))
+
+
+def _why(stage: StageStatus) -> str:
+    """Say why a stage failed, with the place of the logs, or what of it is damaged."""
+    return f"{stage.state}: {stage.error}" + (f"\n  logs: {stage.logs}" if stage.state == "failed" else "")
 
 
 def _progress(stage: StageStatus) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -25,10 +26,10 @@ from wsss_ray.cli.console import (
     open_store,
     plan_here,
     say_data,
-    score_table,
 )
 from wsss_ray.cli.guard import guard, join, parse_address_or_exit
 from wsss_ray.cli.own import Include, import_own
+from wsss_ray.cli.scores import say_scores
 from wsss_ray.cli.sweep import submit_sweep
 
 if TYPE_CHECKING:
@@ -151,20 +152,18 @@ def _submit_here(loaded: LoadedJob, store: str | None, until: Until) -> None:
     if job.sweep is not None:
         submit_sweep(loaded, run_store, until, listed)
         return
-    from wsss_ray.reporting.doubts import doubts
     from wsss_ray.reporting.progress import Display
 
     display = Display()
     display.say(f"{job.name}: {len(plan.stages)} stages, {count_done(plan, run_store)} done, store {run_store.uri}")
     say_data(plan)
     from wsss_ray.runners.execute import execute
+    from wsss_ray.storage.finished import Finished
 
     with exit_on_stage_error(run_store):
         report = execute(job, plan, run_store, display)
-    records = {stage.id: record for stage in plan if (record := run_store.record(stage)) is not None}
-    score_table([(stage.name, records[stage.id]) for stage in plan if stage.kind == "evaluate" and stage.id in records])
-    for line in doubts(plan.stages, records):
-        typer.echo(f"warning: {line}")
+    finished = Finished(run_store)
+    say_scores([(stage.name, record) for stage in plan if (record := finished.record(stage)) is not None])
     typer.echo(f"report: {report}")
 
 
@@ -175,11 +174,13 @@ def _resume_here(run: str, store: str, until: Until) -> None:
 
     run_store = open_store(store, must_exist=True)
     is_sweep = run in run_store.names(run_store.path("runs")) and run_store.exists(run_store.run_path(run, "sweep.json"))
-    if not is_sweep:
-        known_run(run_store, run)
+    known = None if is_sweep else known_run(run_store, run).get("job")
     path = run_store.run_path(run, "job.yaml")
+    text = run_store.read(path)
+    if known not in (None, sha256(text).hexdigest()):
+        fail(f"{path}: is not the job that was submitted. Submit the job's own file.")
     try:
-        loaded = parse_job(run_store.read(path), path)
+        loaded = parse_job(text, path)
     except JobError as error:
         fail(str(error))
     _submit_here(loaded, store, until)

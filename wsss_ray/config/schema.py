@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, get_origin
+from typing import Any, get_origin
 
-from pydantic import BaseModel, TypeAdapter
+from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from wsss_ray.config.job import JobConfig, register
@@ -85,10 +85,9 @@ def _field(model: type[BaseModel], name: str, definitions: dict[str, Any]) -> di
     default = None if is_list or field.is_required() else field.get_default(call_default_factory=True)
     block = _role(role, definitions, role if is_list else type(default) if isinstance(default, Component) else None)
     has_text = role.from_text.__func__ is not Component.from_text.__func__  # type: ignore[attr-defined]
-    options = () if is_list else getattr(field.annotation, "__args__", ())
-    plain = [option for option in options if option in (bool, int, float, str) and not (has_text and option is str)]
-    shorthand = [*([{"type": "string"}] if has_text else []), *(TypeAdapter(option).json_schema() for option in plain)]
-    optional = [{"type": "null"}] if not is_list and type(None) in getattr(field.annotation, "__args__", ()) else []
+    others = () if is_list else getattr(field.annotation, "__args__", ())  # beside the block, such as str | SaliencyNet | None
+    shorthand = [{"type": "string"}] if has_text or str in others else []
+    optional = [{"type": name} for of, name in ((bool, "boolean"), (type(None), "null")) if of in others]
     found = {"anyOf": [block, *shorthand, *optional]} if shorthand or optional else block
     return {"type": "array", "items": found} if is_list else found
 
@@ -102,9 +101,13 @@ def _role_of(field: FieldInfo) -> type[Component] | None:
 
 def _plain(model: type[Any], name: str) -> dict[str, Any]:
     """Describe a field that is no component."""
+    from pydantic import TypeAdapter
+
     field = model.model_fields[name]
     kind: Any = field.annotation
     for mark in field.metadata:
+        from typing import Annotated
+
         kind = Annotated[kind, mark]
     found = TypeAdapter(kind).json_schema()
     if field.description:

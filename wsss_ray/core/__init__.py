@@ -16,14 +16,27 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from wsss_ray.core.component import Component, LocalPath, NotIdentity, SinceThen
-from wsss_ray.core.contracts import Augment, Learner, OnlineSegmenter, Precision, Segmenter, Trunk
+from wsss_ray.core.contracts import Augment, Classifier, Learner, OnlineSegmenter, Precision, Segmenter, Trunk
 from wsss_ray.core.environment import AsWritten, fill
 from wsss_ray.core.graph import Plan
 from wsss_ray.core.method import Method
 from wsss_ray.core.optim import Adam, Constant, Decay, OneCycle, Optimizer, Piecewise, Poly, Schedule, Sgd
-from wsss_ray.core.plan import Data, Stage, evaluate, evaluate_seeds, ingest, localize, relabel, salient, seed, spoil, train
+from wsss_ray.core.plan import (
+    Data,
+    Stage,
+    evaluate,
+    evaluate_seeds,
+    evaluate_tags,
+    ingest,
+    localize,
+    relabel,
+    salient,
+    seed,
+    spoil,
+    train,
+)
 from wsss_ray.core.randomness import random_key
-from wsss_ray.core.rules import Localizer, MaskNoise, Metric, Relabel, SaliencyNet, SeedRule, SeedScore
+from wsss_ray.core.rules import Localizer, MaskNoise, Metric, Relabel, SaliencyNet, SeedRule, SeedScore, TagScore
 from wsss_ray.core.threshold import Recipe, Threshold
 from wsss_ray.core.values import IGNORE, Axis, Batch, Evidence, Maps
 
@@ -39,6 +52,7 @@ __all__ = [
     "Augment",
     "Axis",
     "Batch",
+    "Classifier",
     "Component",
     "Constant",
     "Data",
@@ -69,10 +83,12 @@ __all__ = [
     "Sgd",
     "SinceThen",
     "Stage",
+    "TagScore",
     "Threshold",
     "Trunk",
     "evaluate",
     "evaluate_seeds",
+    "evaluate_tags",
     "fill",
     "ingest",
     "localize",

@@ -100,6 +100,15 @@ class Augment(Component):
                 return (image_HWC[:, ::-1], seeds_EHW[..., ::-1]) if rng.random() < 0.5 else (image_HWC, seeds_EHW)
         """
 
+    def whole(self, image_HWC: ImageArray) -> ImageArray:
+        """Return a whole image as the network scores its tags: as it is, unless the rule resizes whole images.
+
+        Example:
+            >>> Warp(size=321).whole(np.zeros((375, 500, 3), np.uint8)).shape
+            (321, 321, 3)
+        """
+        return image_HWC
+
 
 class Learner(Component):
     """A network, its loss, its optimiser and the length of its training.
@@ -186,6 +195,23 @@ class Learner(Component):
                 return [{"params": net.trunk.parameters()}, {"params": net.head.parameters(), "lr_scale": 10.0}]
         """
         return [{"params": [p for p in net.parameters() if p.requires_grad]}]
+
+
+class Classifier(Learner):
+    """A learner whose network also scores the tags of whole images. Other learners are not scored on held-out tags."""
+
+    @abstractmethod
+    def tag_scores(self, net: nn.Module, image_BCHW: Tensor) -> Tensor:
+        """Return the probability that an image has a tag, for each image and class, (B, K). No score may be random.
+
+        Args:
+            net: the network of `build`, in evaluation mode.
+            image_BCHW: whole images of one size (RGB, 0..255).
+
+        Example:
+            def tag_scores(self, net, image_BCHW):
+                return net(image_BCHW).sigmoid()
+        """
 
 
 class Segmenter(Learner):

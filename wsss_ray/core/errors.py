@@ -7,12 +7,15 @@ import errno
 _OF_A_FILE = (errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.EACCES)
 _OUT_OF_MEMORY = ("OutOfMemoryError", "ArrowMemoryError")  # of torch and of Arrow
 
+REPAIR = "Run `wsss-ray verify RUN --repair` with the name of the run, then submit again."
+"""What a user does about a damaged file of a finished stage."""
 
-class DamagedStage(ValueError):
-    """Raised if a file of a finished stage is damaged or lost, so that no image is to blame.
+
+class DamagedFile(OSError):
+    """Raised if a file of the store is damaged or lost, or is no file of ours, so that no image is to blame.
 
     Example:
-        >>> is_machine_failure(DamagedStage("runs/pets/part-00000.parquet: is damaged. Delete its stage's folder."))
+        >>> is_machine_failure(DamagedFile("runs/stages/seed-0/shards/part-00000.parquet: is damaged. Delete it."))
         True
     """
 
@@ -50,6 +53,6 @@ def is_machine_failure(error: BaseException) -> bool:
         >>> is_machine_failure(MemoryError()), is_machine_failure(FileNotFoundError(2, "no such file"))
         (True, False)
     """
-    if isinstance(error, OSError):
+    if isinstance(error, OSError) and not isinstance(error, DamagedFile):
         return error.errno is not None and error.errno not in _OF_A_FILE
-    return is_out_of_memory(error) or isinstance(error, DamagedStage) or type(error).__name__ == "AcceleratorError"
+    return is_out_of_memory(error) or isinstance(error, DamagedFile) or type(error).__name__ == "AcceleratorError"

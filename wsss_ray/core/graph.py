@@ -60,14 +60,15 @@ def until(targets: Iterable[Stage], kind: Until) -> tuple[Stage, ...]:
     Args:
         targets: the stages of the whole plan.
         kind: `localize` and `seed` stop after the last stage of this kind, where `seed` keeps the scores of seeds and leaves out
-            pseudo-labels from a segmenter. `train` leaves out only the scores of models.
+            pseudo-labels from a segmenter. `train` leaves out only the scores of models and of
+            their tags.
 
     Raises:
         ValueError: if the plan has no stage of this kind.
     """
     stages = walk(targets)
     if kind == "train":
-        return tuple(s for s in stages if not (s.kind == "evaluate" and s.optional("model")))
+        return tuple(s for s in stages if not (s.kind in ("classify", "evaluate") and s.optional("model")))
     wanted = [s for s in stages if s.kind == kind and not (kind == "seed" and s.optional("model"))]
     if not wanted:
         raise ValueError(f"--until {kind}: this method has no such stage. Choose another, or leave the option out.")
@@ -78,7 +79,7 @@ def until(targets: Iterable[Stage], kind: Until) -> tuple[Stage, ...]:
 
 def one_pipeline(before: Stage, stage: Stage) -> bool:
     """Return True if two neighbouring stages run as one pipeline: per-image stages of the same data, shard by shard."""
-    kinds = ("localize", "saliency", "seed", "evaluate")
+    kinds = ("localize", "saliency", "seed", "classify", "evaluate")
     return before.kind in kinds and stage.kind in kinds and before.input("data").id == stage.input("data").id
 
 

@@ -13,10 +13,10 @@ from functools import cached_property
 from typing import Any, Literal
 
 from wsss_ray.core.component import Component, digest
-from wsss_ray.core.contracts import Learner, Segmenter
+from wsss_ray.core.contracts import Classifier, Learner, Segmenter
 from wsss_ray.core.rules import Localizer, MaskNoise, Metric, Relabel, SaliencyNet, SeedRule
 
-Kind = Literal["ingest", "features", "train", "localize", "saliency", "seed", "evaluate"]
+Kind = Literal["ingest", "features", "train", "localize", "saliency", "seed", "classify", "evaluate"]
 
 
 @dataclass(frozen=True)
@@ -222,6 +222,16 @@ def evaluate_seeds(metric: Component, seeds: Stage, data: Stage, *, name: str = 
         >>> quality = evaluate_seeds(SeedScore(), seeds, data.weak)
     """
     return Stage("evaluate", name, metric, _inputs(data=data, seeds=seeds))
+
+
+def evaluate_tags(metric: Component, classifier: Stage, data: Stage, *, name: str = "tag_quality") -> Stage:
+    """Plan the tags that `classifier`, a train stage, gives to the images of `data`, and their score. `metric` is a `TagScore`.
+
+    Example:
+        >>> quality = evaluate_tags(TagScore(), classifier, data.val)
+    """
+    assert isinstance(classifier.component, Classifier)
+    return Stage("classify", name, metric, _inputs(model=classifier, data=data))  # in this order, training images stand first
 
 
 def _inputs(**roles: Stage | None) -> tuple[tuple[str, Stage], ...]:

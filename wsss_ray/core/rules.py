@@ -210,3 +210,7 @@ class Metric(Component):
 
 class SeedScore(Component):
     """Score label maps as they are. An undecided pixel counts as a miss of its true class. It has no settings."""
+
+
+class TagScore(Component):
+    """Score the tags that a classifier gives to images that it has not seen. It has no settings."""

@@ -37,12 +37,13 @@ def once(key: Any, look: Callable[[], T]) -> T:
 
 
 def file_state(path: str) -> tuple[int, float] | None:
-    """Return the size of a file in bytes, and when it was last written in seconds since the epoch; None if it is missing."""
+    """Return the size of a file in bytes, and when it changed last in seconds since the epoch; None if it is missing."""
     try:
         state = os.stat(path)
     except (OSError, ValueError):  # ValueError: a NUL in the path, or half of a surrogate pair
         return None
-    return (state.st_size, state.st_mtime) if stat.S_ISREG(state.st_mode) else None
+    changed = max(state.st_mtime, state.st_ctime)  # a modification time may be set back, a change time not
+    return (state.st_size, changed) if stat.S_ISREG(state.st_mode) else None
 
 
 def expand(path: str) -> Path:

@@ -38,7 +38,7 @@ class Item:
         size: Number of bytes in both files. It is part of the data's identity.
         annotation: Digest of what the mask is drawn from, if it is drawn. It is part of the data's identity too.
         drawable: False if it is known before the image is read that its mask cannot be drawn.
-        changed: When the newer of the files was last written, in seconds since the epoch; 0 if the source did not look.
+        changed: When the newer of the files changed last, in seconds since the epoch; 0 if the source did not look.
     """
 
     image_id: str

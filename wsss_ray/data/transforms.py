@@ -36,6 +36,12 @@ class Warp(Augment):
         image, seeds = _resize(image_HWC, seeds_EHW, self.size, self.size)
         return _mirror(image, seeds) if self.flip and rng.random() < 0.5 else (image, seeds)
 
+    def whole(self, image_HWC: ImageArray) -> ImageArray:
+        """Return the square, not mirrored. See `Augment.whole`."""
+        import numpy as np
+
+        return _resize(image_HWC, np.zeros((0, *image_HWC.shape[:2]), np.uint8), self.size, self.size)[0]
+
 
 class RandomCrop(Augment):
     """Scale by a random factor, cut a square at a random place, and mirror with probability 0.5.

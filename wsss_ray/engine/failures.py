@@ -7,7 +7,9 @@ from contextlib import suppress
 from datetime import datetime, timezone
 from typing import Any
 
+from wsss_ray.core.errors import DamagedFile
 from wsss_ray.engine.records import StageError
+from wsss_ray.storage.documents import FAILURE
 from wsss_ray.storage.store import Identified, RunStore
 
 
@@ -68,9 +70,11 @@ def failure_of(store: RunStore, stage_id: str) -> dict[str, Any] | None:
         'stage seed: the disk is full'
     """
     try:
-        found: dict[str, Any] = store.read_json(_path(store, stage_id))
+        found: dict[str, Any] = store.read_json(_path(store, stage_id), FAILURE)
     except FileNotFoundError:
         return None
+    except DamagedFile as error:
+        found = {"error": str(error), "logs": None, "attempt": None, "time": ""}
     return found
 
 

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from wsss_ray.core.errors import DamagedStage, is_machine_failure
+from wsss_ray.core.errors import REPAIR, DamagedFile
 from wsss_ray.core.plan import Stage
-from wsss_ray.storage.shards import OpenShards, shard_path
+from wsss_ray.storage.open_shards import OpenShards
+from wsss_ray.storage.shards import shard_path
 from wsss_ray.storage.store import RunStore
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ class KnownFeatures:
             key: The key of the sample, of `FrozenTrunk.key` or `view_key`.
 
         Raises:
-            DamagedStage: if a shard of the features is damaged or lost.
+            DamagedFile: if a shard of the features is damaged or lost.
         """
         import torch
 
@@ -85,13 +86,9 @@ class KnownFeatures:
 
     @contextmanager
     def _reading(self, stage: Stage, shard: int) -> Iterator[None]:
-        """Raise DamagedStage for what is wrong with a file, which would otherwise count as the failure of an image."""
+        """Name a shard that is lost, which would otherwise count as the failure of an image."""
         try:
             yield
-        except (ValueError, OSError) as error:
-            if is_machine_failure(error):
-                raise
-            store, path = self.files.store, shard_path(self.files.store, stage, shard)
-            why = str(error).removeprefix(f"{path}: ").partition(";")[0]
-            mend = f"Delete {store.stage_path(stage)} to make it again, or leave it out by run.features: false."
-            raise DamagedStage(f"{path}: cannot be read: {why}. {mend}") from error
+        except FileNotFoundError as error:
+            path = shard_path(self.files.store, stage, shard)
+            raise DamagedFile(f"{path}: is missing. {REPAIR} run.features: false does without it.") from error

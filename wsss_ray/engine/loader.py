@@ -31,7 +31,8 @@ from wsss_ray.data.codecs import decode_gray, decode_rgb
 from wsss_ray.engine.batches import reason_of
 from wsss_ray.engine.known_features import KnownFeatures
 from wsss_ray.nets.frozen import view_key
-from wsss_ray.storage.shards import OpenShards, list_shards, open_shard
+from wsss_ray.storage.open_shards import OpenShards
+from wsss_ray.storage.shards import list_shards, open_shard
 from wsss_ray.storage.store import RunStore
 
 _READERS = 16

@@ -17,14 +17,12 @@ from typing import Any
 from wsss_ray.core.plan import Stage
 from wsss_ray.core.plugins import installed
 from wsss_ray.core.version import PACKAGE, __version__
-from wsss_ray.data.source import Item
 from wsss_ray.engine.listing import StoredListing
 from wsss_ray.engine.notes import without_mask
-from wsss_ray.engine.packing import IngestWorker
+from wsss_ray.engine.scoring import metrics_of
 from wsss_ray.engine.shard_worker import NOTES, data_split
-from wsss_ray.engine.workers import worker_class
-from wsss_ray.ops.confusion import dense, scores
-from wsss_ray.storage.shards import count_rows, first_written, list_shards, read_shard, read_table, shard_path
+from wsss_ray.storage.finished import FileDigest
+from wsss_ray.storage.shards import count_rows, present_shards, read_shard, shard_path
 from wsss_ray.storage.store import RunStore
 
 _READERS = 8  # files read at a time: each takes a while to come from an object store
@@ -96,6 +94,7 @@ def commit_shards(
     max_bad_fraction: float,
     readers: Sequence[Stage] = (),
     made: Mapping[int, int] | None = None,
+    known: Mapping[str, FileDigest] | None = None,
 ) -> None:
     """Commit a per-image stage whose shards all exist.
 
@@ -107,19 +106,23 @@ def commit_shards(
         max_bad_fraction: Largest allowed share of failed images.
         readers: Later stages of the same pipeline that are not committed yet.
         made: Number of images by shard, as far as known. The footers of other shards are read.
+        known: Digests of the stage's files, by their path in its folder, as far as known. Other files are read.
 
     Raises:
-        StageError: if more images failed, or most mask files are wrong. The shards with failures are then deleted, first those of
-            `readers`, so that the next submit makes them again.
+        StageError: if a shard is missing, if more images failed, or if most mask files are wrong. The shards with failures are
+            then deleted, first those of `readers`, so that the next submit makes them again.
 
     Example:
         >>> commit_shards(store, stage, started=began, finished=time.time(), max_bad_fraction=0.01)
         >>> store.is_done(stage)
         True
     """
-    shards, failed, known = list_shards(store, stage), list_shards(store, stage, "errors"), made or {}
+    shards, failed = list(range(data_split(stage).num_shards)), present_shards(store, stage, "errors")
+    counted, lost = made or {}, missing_shards(store, stage)
+    if lost:
+        raise StageError(f"stage {stage.name}: shard {lost[0]} was lost while the stage was made. Submit again.", [stage.id])
     with ThreadPoolExecutor(_READERS) as pool:
-        images = sum(pool.map(lambda shard: known.get(shard) or count_rows(store, stage, shard), shards))
+        images = sum(pool.map(lambda shard: counted.get(shard) or count_rows(store, stage, shard), shards))
         errors = sum(pool.map(lambda shard: count_rows(store, stage, shard, "errors"), failed))
     seen = images + (errors if stage.kind == "ingest" else 0)
     bare, message = without_mask(store, stage), None
@@ -130,16 +133,16 @@ def commit_shards(
     if message is not None:
         for reader in (*reversed(readers), stage):
             for folder in ("errors", NOTES, "shards"):
-                for shard in set(failed) & set(list_shards(store, reader, folder)):
+                for shard in set(failed) & set(present_shards(store, reader, folder)):
                     store.delete(shard_path(store, reader, shard, folder))
         raise StageError(message)
     counts = {"images": images, "errors": errors, "shards": len(shards)}
     if bare.count:
         counts["without_mask"] = bare.count
-    metrics = score(store, stage) if stage.kind == "evaluate" else {}
+    metrics = metrics_of(store, stage)
     if stage.kind == "ingest":
         StoredListing(store, stage).remove()
-    store.commit(stage, make_record(stage, started=started, finished=finished, counts=counts, metrics=metrics))
+    store.commit(stage, make_record(stage, started=started, finished=finished, counts=counts, metrics=metrics), known)
 
 
 def _describe_failures(store: RunStore, stage: Stage, failed: Sequence[int], seen: int, max_bad_fraction: float) -> str:
@@ -158,86 +161,6 @@ def _describe_failures(store: RunStore, stage: Stage, failed: Sequence[int], see
     )
 
 
-def check_unchanged(store: RunStore, stage: Stage) -> None:
-    """Check that the files of a finished ingest stage have not changed since they were packed.
-
-    Only files newer than the start of the ingest, or than its oldest shard, are read. If the plan saw no newer file, the data is
-    not listed again.
-
-    Args:
-        store: The store of the stage.
-        stage: The stage. One that is not done, or that packs no images, passes.
-
-    Raises:
-        StageError: if a file has new content, but the same name, tags and size.
-        ValueError: if the data is listed again and its listing differs from the planned one.
-
-    Example:
-        >>> for stage in plan:
-        ...     if stage.kind == "ingest":
-        ...         check_unchanged(store, stage)
-    """
-    record, worker = store.record(stage), worker_class(stage)(store, stage)
-    if record is None or type(worker) is not IngestWorker:
-        return
-    began, newest = datetime.fromisoformat(record["started"]).timestamp(), worker.split.newest
-    # The record has the start of the last attempt; an earlier one may have written shards. File times may be whole seconds.
-    began = min(began, first_written(store, stage) - 1)
-    if newest is not None and newest < began:
-        return
-    made = set(list_shards(store, stage))
-    for shard, items in worker.listing.by_shard():
-        newer = {item.image_id: item for item in items if shard in made and _changed_at(item) >= began}
-        rows = read_shard(store, stage, shard, worker.schema) if newer else []
-        for row in rows:
-            item = newer.get(row["image_id"])
-            if item is not None and {"image_id": item.image_id} | worker.row(item) != row:
-                raise StageError(
-                    f"stage {stage.name}: {item.path} or its mask has changed since it was packed; restore the file, or "
-                    "raise data.version to make all that depends on it again"
-                )
-
-
-def _changed_at(item: Item) -> float:
-    """Return when the newer of an item's files was last written, in seconds since the epoch; 0 for an item without files."""
-    return item.changed or max((os.stat(path).st_mtime for path in (item.path, item.mask) if path), default=0.0)
-
-
-def score(store: RunStore, stage: Stage) -> dict[str, Any]:
-    """Sum the confusion matrices of an evaluate stage and score the sum.
-
-    Args:
-        store: The store of the stage.
-        stage: The evaluate stage, whose shards all exist.
-
-    Returns:
-        The metrics of the stage's record. `scored` is the number of images with a mask. `precision` and `recall` are means over
-        the labels for which they are defined; `class_precision` and `class_recall` have one value per label.
-
-    Example:
-        >>> metrics = score(store, stage)
-        >>> metrics["miou"], metrics["scored"]
-        (0.62, 1449)
-    """
-    labels, scored = len(data_split(stage).classes) + 1, 0
-    matrix = dense([], [], labels)
-
-    def read(shard: int) -> tuple[Any, Any, int]:
-        table = read_table(store, stage, shard, "scores", ["cells", "counts"])
-        cells, counts = (table[name].combine_chunks().flatten().to_numpy(zero_copy_only=False) for name in ("cells", "counts"))
-        return cells, counts, sum(len(row) > 0 for row in table["cells"])
-
-    with ThreadPoolExecutor(_READERS) as pool:
-        for cells, counts, images in pool.map(read, list_shards(store, stage)):
-            matrix += dense(cells, counts, labels)
-            scored += images
-    found = scores(matrix).to_dict()
-    means = {}
-    for name in ("precision", "recall"):
-        found[f"class_{name}"] = found.pop(name)
-        known = [value for value in found[f"class_{name}"] if value is not None]
-        means[name] = sum(known) / len(known) if known else None
-    return found | means | {"confusion": matrix.tolist(), "scored": scored}
 
 
 def missing_shards(store: RunStore, stage: Stage) -> list[int]:
@@ -254,7 +177,7 @@ def missing_shards(store: RunStore, stage: Stage) -> list[int]:
         >>> for shard in missing_shards(store, stage):
         ...     worker_class(stage)(store, stage)(shard)
     """
-    return sorted(set(range(data_split(stage).num_shards)) - set(list_shards(store, stage)))
+    return sorted(set(range(data_split(stage).num_shards)) - set(present_shards(store, stage)))
 
 
 @lru_cache

@@ -7,17 +7,18 @@ aligned, and a row in the stage's errors. It does not end the run: `commit_shard
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from typing import Any, ClassVar
 
 from wsss_ray.core.contracts import Learner
-from wsss_ray.core.errors import is_machine_failure
+from wsss_ray.core.errors import REPAIR, DamagedFile, is_machine_failure
 from wsss_ray.core.plan import Stage
 from wsss_ray.data.source import DataSplit
 from wsss_ray.engine.batches import BatchRunner, NetworkRow, Row, reason_of
 from wsss_ray.engine.known_features import KnownFeatures
-from wsss_ray.storage.shards import read_shard, shard_path, write_shard
+from wsss_ray.storage.finished import FileDigest
+from wsss_ray.storage.shards import digests_of, read_shard, shard_path, write_shard
 from wsss_ray.storage.store import RunStore
 
 NOTES = "notes"
@@ -54,9 +55,12 @@ class ShardWorker:
         self.notes: list[Row] = []  # images of the shard whose masks cannot be used, with the reason
         self.image: str | None = None  # the image whose row is being made, or the images of the batch
         self.shard, self.places = 0, [0]  # their shard and rows
+        self.written: list[FileDigest] = []  # the files of the last shard
+        self._digests: dict[str, Mapping[str, FileDigest]] = {}  # of the files of inputs, by the input's id
 
     def __call__(self, shard: int) -> int:
-        """Make one shard. Return the number of its images, or 0 if the shard exists already."""
+        """Make one shard. Return the number of its images, or 0 if the shard exists already. `written` has the new files."""
+        self.written = []
         if self.store.exists(shard_path(self.store, self.stage, shard)):
             return 0
         if needs_model(self.stage):
@@ -75,10 +79,10 @@ class ShardWorker:
         for folder, found_here in (("errors", errors), (NOTES, self.notes)):
             path = shard_path(self.store, self.stage, shard, folder)
             if found_here:
-                write_shard(self.store, self.stage, shard, "errors", found_here, folder=folder)
+                self.written.append(write_shard(self.store, self.stage, shard, "errors", found_here, folder=folder))
             elif self.store.exists(path):  # left by an attempt that died before it wrote the shard
                 self.store.delete(path)
-        write_shard(self.store, self.stage, shard, self.schema, rows)
+        self.written.append(write_shard(self.store, self.stage, shard, self.schema, rows))
         return len(rows)
 
     def _made(self, tasks: Sequence[Task]) -> Iterator[Row | str]:
@@ -129,18 +133,29 @@ class ShardWorker:
 
     def joined(self, shard: int, **inputs: str) -> list[tuple[Row, ...]]:
         """Zip the rows of the data shard with those of other inputs (role=schema): the same images in the same order."""
-        tables = [read_shard(self.store, self.stage.input("data"), shard, "images")]
-        tables += [read_shard(self.store, self.stage.input(role), shard, schema) for role, schema in inputs.items()]
-        for table in tables[1:]:
-            assert [row["image_id"] for row in table] == [row["image_id"] for row in tables[0]], "shards are not aligned"
+        roles = {"data": "images", **inputs}
+        tables = [
+            read_shard(self.store, source, shard, schema, digests=self.digests(source))
+            for source, schema in ((self.stage.input(role), schema) for role, schema in roles.items())
+        ]
+        for role, table in zip(roles, tables, strict=True):
+            if [row["image_id"] for row in table] != [row["image_id"] for row in tables[0]]:
+                path = shard_path(self.store, self.stage.input(role), shard)
+                raise DamagedFile(f"{path}: holds other images than its data. {REPAIR}")
         return list(zip(*tables, strict=True))
+
+    def digests(self, source: Stage) -> Mapping[str, FileDigest]:
+        """Return the digests of the files of an input, which is not made in the meantime. Its record is read once."""
+        if source.id not in self._digests:
+            self._digests[source.id] = digests_of(self.store, source)
+        return self._digests[source.id]
 
     @cached_property
     def model(self) -> Any:
         """Load the trained network of the stage's `model` input, an `nn.Module`, for inference."""
         import torch
 
-        from wsss_ray.engine.checkpoints import for_inference, load_model
+        from wsss_ray.engine.networks import for_inference, load_model
 
         torch.set_num_threads(1)
         training = self.stage.input("model")

@@ -11,24 +11,18 @@ import torch
 from torch import nn
 
 from wsss_ray.core.contracts import Learner, OnlineSegmenter
+from wsss_ray.core.errors import DamagedFile
 from wsss_ray.core.plan import Stage
 from wsss_ray.core.values import Batch
 from wsss_ray.data.source import DataSplit
-from wsss_ray.engine.checkpoints import (
-    build_model,
-    freeze_trunk,
-    latest_step,
-    load_checkpoint,
-    save_model,
-    start_from,
-    take_checkpoint,
-    use_bfloat16,
-)
+from wsss_ray.engine.checkpoints import latest_step, load_checkpoint, take_checkpoint
 from wsss_ray.engine.loader import ShardedImages, micro_batches
 from wsss_ray.engine.loop import fit, is_distributed
+from wsss_ray.engine.networks import build_model, freeze_trunk, save_model, start_from, use_bfloat16
 from wsss_ray.engine.online_labels import Labels, OnlineBatches, gather, label_makers
 from wsss_ray.engine.training_log import MetricsLog
 from wsss_ray.engine.validation import Validation, Validator
+from wsss_ray.storage.finished import FileDigest
 from wsss_ray.storage.store import RunStore
 
 
@@ -71,7 +65,7 @@ def run_training(
 
     Returns:
         The metrics of the stage on rank 0, an empty dictionary on other ranks. `sample_s` is the processor time of one sample, if
-        threads make them.
+        threads make them; `files` has the digests of the checkpoints and weights that were written.
 
     Raises:
         TrainingError: if the training cannot start, on all workers alike.
@@ -82,9 +76,10 @@ def run_training(
     ready, problem = None, None
     try:
         ready = _prepare(store, stage, device, world)
-    except (ValueError, FileNotFoundError) as error:
-        problem = str(error)
-    start = _agree_on_start(problem, _first_step(store, stage) if rank == 0 else 0)
+        first = _first_step(store, stage) if rank == 0 else 0
+    except (ValueError, FileNotFoundError, DamagedFile) as error:
+        problem, first = str(error), 0
+    start = _agree_on_start(problem, first)
     assert ready is not None
     images, net, optimizer = ready
     total = learner.total_steps(len(images))
@@ -94,6 +89,7 @@ def run_training(
         net.load_state_dict(saved.net)
         optimizer.load_state_dict(saved.optimizer)
         made = {step: label_BHW[rank::world] for step, label_BHW in saved.labels.items()}
+    written: dict[str, FileDigest] = {}
     log = MetricsLog(store, stage, start, every=log_every) if rank == 0 else None
     validator = Validator(validation, store, stage, rank=rank, world=world) if validation is not None else None
     loaded = micro_batches(
@@ -124,21 +120,26 @@ def run_training(
                 continue
             log.add(step, learner.batch_size, flush=keep, miou=miou)
             if keep:
-                checkpoint = take_checkpoint(store, stage, net, optimizer, step.step, labels=labels)
+                checkpoint = take_checkpoint(store, stage, net, optimizer, step.step, labels=labels, written=written)
                 writer.begin(log.take(), checkpoint)
             elif log.due() and not writer.busy():
                 writer.begin(log.take())
     if log is not None:
-        save_model(store, stage, net)
+        files = [*written.values(), save_model(store, stage, net)]  # the log is small, and read when the stage is committed
         each = images.seconds / max(1, images.made)
-        return {"final_loss": log.loss, "steps": total, "images": len(images), "sample_s": each}
+        return {"final_loss": log.loss, "steps": total, "images": len(images), "sample_s": each, "files": files}
     return {}
 
 
 def _first_step(store: RunStore, stage: Stage) -> int:
     """Return the step of the stage's last checkpoint, else of the last one of the stage that it resumes, else 0."""
-    before = stage.optional("resume")
-    return latest_step(store, stage) or (latest_step(store, before) if before is not None else 0)
+    before, own = stage.optional("resume"), latest_step(store, stage)
+    if before is None or own:
+        return own
+    first = latest_step(store, before)
+    if not first:
+        raise ValueError(f"{store.stage_path(before)}: has no checkpoint to go on from. Delete this folder to train it again.")
+    return first
 
 
 def _stage_with_checkpoint(store: RunStore, stage: Stage, start: int) -> Stage:

@@ -12,13 +12,14 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from wsss_ray.storage.finished import LOG
 from wsss_ray.storage.store import Identified, RunStore
 from wsss_ray.storage.tail import LineTail
+from wsss_ray.storage.wholeness import whole_lines
 
 if TYPE_CHECKING:  # it imports torch, and readers must start fast
     from wsss_ray.engine.loop import Step
 
-FILE = "metrics.jsonl"
 _LAST = 16_384  # bytes that `last_rows` reads
 
 Row = dict[str, Any]
@@ -35,7 +36,7 @@ def log_path(store: RunStore, stage_id: str) -> str:
         >>> log_path(RunStore("/nfs/runs"), "train-0123456789abcdef")
         '/nfs/runs/stages/train-0123456789abcdef/metrics.jsonl'
     """
-    return store.path("stages", stage_id, FILE)
+    return store.path("stages", stage_id, LOG)
 
 
 def read_log(store: RunStore, stage_id: str) -> list[Row]:
@@ -62,9 +63,9 @@ def parse_log(data: bytes) -> list[Row]:
     for line in data.decode(errors="replace").splitlines():
         try:
             row = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
-        if isinstance(row, dict) and isinstance(row.get("step"), int):
+        if isinstance(row, dict) and type(row.get("step")) is int and isinstance(row.get("time", 0), int | float):
             rows[row["step"]] = row
     return [rows[step] for step in sorted(rows)]
 
@@ -87,7 +88,7 @@ def last_rows(store: RunStore, stage_id: str, count: int) -> list[Row]:
     path = log_path(store, stage_id)
     if not store.exists(path):
         return []
-    with store.fs.open_input_file(path) as file:
+    with store.open(path) as file:
         file.seek(max(0, file.size() - _LAST))
         text: bytes = file.read()
     return parse_log(text if len(text) < _LAST else text.partition(b"\n")[2])[-count:]
@@ -117,7 +118,7 @@ class LogTail:
         Raises:
             OSError: if the log cannot be read.
         """
-        return [json.loads(line) for line in self._tail.lines()]
+        return [json.loads(line) for line in whole_lines(b"".join(self._tail.lines())).splitlines()]
 
 
 class MetricsLog:
@@ -141,7 +142,7 @@ class MetricsLog:
     def __init__(self, store: RunStore, stage: Identified, start: int, *, every: int) -> None:
         self.store, self.path, self.every = store, log_path(store, stage.id), every
         text = store.read(self.path) if store.exists(self.path) else b""
-        lines = [line for line in text.splitlines(keepends=True) if json.loads(line)["step"] <= start]
+        lines = [line for line in whole_lines(text).splitlines(keepends=True) if json.loads(line)["step"] <= start]
         logged = [loss for line in reversed(lines) if (loss := json.loads(line).get("loss")) is not None]
         self.loss: float | None = logged[0] if logged else None
         self._text = bytearray(b"".join(lines))

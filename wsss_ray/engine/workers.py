@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from wsss_ray.core.contracts import Segmenter
+from wsss_ray.core.contracts import Classifier, Segmenter
 from wsss_ray.core.plan import Stage
 from wsss_ray.core.randomness import random_key
 from wsss_ray.core.rules import Localizer, MaskNoise, Metric, Relabel, SaliencyNet, SeedRule
@@ -22,7 +22,7 @@ from wsss_ray.engine.shard_worker import ShardWorker, Task
 from wsss_ray.ops.confusion import confusion, sparse
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from wsss_ray.core.values import ImageArray, LabelArray, MapArray, Maps
 
@@ -150,6 +150,53 @@ class SeedWorker(ShardWorker):
         return noise.spoil(decode_gray(image["mask"]), np.random.default_rng(key))
 
 
+class ClassifyWorker(ShardWorker):
+    """Score the tags of every image with a classifier, on the whole image."""
+
+    schema = "tag_scores"
+    nulls = {"scores": None, "tags": []}
+
+    @property
+    def classifier(self) -> Classifier:
+        """Return the learner of the network."""
+        learner = self.stage.input("model").component
+        assert isinstance(learner, Classifier)
+        return learner
+
+    def images(self, shard: int) -> Sequence[Task]:
+        """See `ShardWorker.images`."""
+        return [self.by_network(row) for (row,) in self.joined(shard)]
+
+    def decoded(self, image: Row) -> tuple[ImageArray, list[int]]:
+        """Read an image and its tags; those of its mask if the data has none for it."""
+        tags = image["tags"]
+        if not tags and image["mask"] is not None:
+            tags = [int(label) - 1 for label in np.unique(decode_gray(image["mask"])) if label not in (0, IGNORE)]
+        return self.classifier.augment.whole(decode_rgb(image["image"])), tags
+
+    def run(self, items: Sequence[tuple[ImageArray, list[int]]]) -> list[Tensor]:
+        """Score several images, with images of equal size in one batch."""
+        import torch
+
+        from wsss_ray.ops.multiscale import run_inputs
+
+        images = [image_HWC for image_HWC, _ in items]
+        sizes, device = [[image_HWC.shape[:2]] for image_HWC in images], next(self.model.parameters()).device
+        with torch.inference_mode():
+            found = run_inputs(
+                lambda image: self.classifier.tag_scores(self.model, image), images, sizes=sizes, flip=False, device=device
+            )
+            scores = {place: score_1K[0].float().cpu() for place, _, score_1K, _ in found}
+        return [scores[place] for place in range(len(images))]
+
+    def encoded(self, item: tuple[ImageArray, list[int]], score_K: Tensor) -> Row:
+        """Make the row of an image: its scores and its tags."""
+        scores = score_K.tolist()
+        if not np.isfinite(scores).all():
+            raise ValueError("the scores of the tags are not finite")
+        return {"scores": scores, "tags": item[1]}
+
+
 class EvaluateWorker(ShardWorker):
     """Make the confusion matrix of every image that has a mask, and store the prediction if a model made it."""
 
@@ -204,6 +251,7 @@ def worker_class(stage: Stage) -> type[ShardWorker]:
         "localize": LocalizeWorker,
         "saliency": SaliencyWorker,
         "seed": SeedWorker,
+        "classify": ClassifyWorker,
         "evaluate": EvaluateWorker,
     }
     return workers[stage.kind]

@@ -21,7 +21,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import pyarrow.parquet as pq
 import torch
 from torch import Tensor, nn
 
@@ -32,7 +31,8 @@ from wsss_ray.inference.model_code import labels_of_code, metadata, write_code
 from wsss_ray.inference.predictor import Predictor, shrunk
 from wsss_ray.inference.trained import CONFIG, WEIGHTS, Trained, config_of, find_trained
 from wsss_ray.storage.atomic import replacing
-from wsss_ray.storage.schemas import check_schema
+from wsss_ray.storage.finished import StageId
+from wsss_ray.storage.shards import count_rows, present_shards, read_rows
 from wsss_ray.storage.store import RunStore
 
 if TYPE_CHECKING:
@@ -109,13 +109,10 @@ def example_image(store: RunStore, trained: Trained, image: Path | None = None) 
         return shrunk(decode_rgb(data), trained.max_side)
     for record in (trained.scored, store.record_by_id(trained.id)):
         data_id = dict(record["inputs"])["data"] if record else None
-        folder = store.path("stages", data_id, "shards") if data_id else ""
-        for name in store.names(folder) if folder else ():
-            with store.fs.open_input_file(f"{folder}/{name}") as stream:
-                file = pq.ParquetFile(stream)
-                check_schema(file.schema_arrow, "images", name)
-                for batch in file.iter_batches(batch_size=1, columns=["image"]):
-                    return decode_rgb(batch.to_pylist()[0]["image"])
+        split = StageId(data_id or "")
+        for shard in present_shards(store, split) if data_id else ():
+            if count_rows(store, split, shard):
+                return decode_rgb(read_rows(store, split, shard, "images", [0], ["image"])[0]["image"])
     raise ValueError(f"{trained.title}: the images of the run are no longer in the store; give one by --image FILE")
 
 

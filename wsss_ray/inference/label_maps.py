@@ -19,7 +19,9 @@ from wsss_ray.core.values import IGNORE
 from wsss_ray.data.codecs import decode_gray
 from wsss_ray.data.label_files import enlarged
 from wsss_ray.data.source import MAX_PIXELS
-from wsss_ray.storage.shards import list_shards, open_shard, read_table
+from wsss_ray.storage.finished import StageId, missing_files
+from wsss_ray.storage.parquet import damage_named
+from wsss_ray.storage.shards import digests_of, list_shards, open_shard, read_table, shard_path
 from wsss_ray.storage.store import RunStore
 
 if TYPE_CHECKING:
@@ -27,13 +29,6 @@ if TYPE_CHECKING:
 
 Part = Literal["train", "val"]
 _FILE = ["image_id", "tags", "height", "width", "file", "file_height", "file_width"]
-
-
-@dataclass(frozen=True)
-class StageId:
-    """A stage of which only the id is known."""
-
-    id: str
 
 
 @dataclass(frozen=True)
@@ -119,7 +114,7 @@ def find_labels(store: RunStore, run: Mapping[str, Any], stage: str | None = Non
             undone = records.get(stage, {}) is None
             why = "the run has no such stage" if not known else "it is not done" if undone else "it has no label maps"
             raise ValueError(f"stage {stage!r}: {why}; stages with label maps: {there}")
-        return found[stage]
+        return _checked(store, records, found[stage])
     if part is None:
         part = "train" if any(one["kind"] == "seed" for one in planned) else "val"
     name = next((name for name, maps in reversed(found.items()) if maps.part == part), None)
@@ -127,21 +122,33 @@ def find_labels(store: RunStore, run: Mapping[str, Any], stage: str | None = Non
         what = "no pseudo-labels of its training images" if part == "train" else "no predictions of validation images"
         mend = "choose by --stage, or wait for a stage" if found else "wait for a seed stage or a scored model"
         raise ValueError(f"run {run['name']!r} has {what} yet; stages with label maps: {there}; {mend}")
-    return found[name]
+    return _checked(store, records, found[name])
+
+
+def _checked(store: RunStore, records: Mapping[str, Any], maps: LabelMaps) -> LabelMaps:
+    """Return the label maps. Raises ValueError if a shard is lost."""
+    damage = missing_files(store, maps.id, records[maps.stage], below="shards/")
+    if damage is not None:
+        raise ValueError(f"stage {maps.stage!r}: {damage}")
+    return maps
 
 
 def read_labels(store: RunStore, maps: LabelMaps) -> Iterator[Labelled]:
     """Yield every image with its label map, in the order of the data.
 
     Raises:
+        DamagedFile: if a shard is damaged.
         ValueError: if a label map cannot be read, does not fit its image, or holds other labels than those of the classes.
     """
+    digests = digests_of(store, maps)
     for shard in list_shards(store, maps):
         images = {row["image_id"]: row for row in read_table(store, maps.data, shard, "images", _FILE).to_pylist()}
-        file = open_shard(store, maps, shard, maps.schema)
+        file = open_shard(store, maps, shard, maps.schema, digests=digests)
         try:
-            for batch in file.iter_batches(batch_size=8, columns=["image_id", maps.column]):
-                for row in batch.to_pylist():
+            for group in range(file.num_row_groups):
+                with damage_named(shard_path(store, maps, shard)):
+                    rows = file.read_row_group(group, columns=["image_id", maps.column]).to_pylist()
+                for row in rows:
                     image = images.get(row["image_id"])
                     if image is None:
                         raise ValueError(f"{_where(maps, row['image_id'])} is not in its data; was the store edited by hand?")

@@ -15,10 +15,10 @@ from wsss_ray.config.paths import local_paths
 from wsss_ray.core.method import Method
 from wsss_ray.data.source import Source
 from wsss_ray.engine.records import versions
-from wsss_ray.inference.label_maps import StageId
 from wsss_ray.inference.model_code import differs, steps_of
 from wsss_ray.inference.trained import Trained, job_yaml
 from wsss_ray.storage.atomic import replacing
+from wsss_ray.storage.finished import StageId
 from wsss_ray.storage.shards import read_all
 from wsss_ray.storage.store import RunStore
 

@@ -20,7 +20,7 @@ from wsss_ray.core.contracts import Inference
 from wsss_ray.data.codecs import decode_rgb
 from wsss_ray.data.images import Decoded, fitted, normalise_image, pixels, shrink
 from wsss_ray.data.label_files import enlarged
-from wsss_ray.engine.checkpoints import for_inference
+from wsss_ray.engine.networks import for_inference
 from wsss_ray.inference.trained import Trained
 
 if TYPE_CHECKING:

@@ -20,10 +20,14 @@ from wsss_ray.config.document import JobError, parse_document
 from wsss_ray.config.job import register
 from wsss_ray.core.component import Component
 from wsss_ray.core.contracts import Learner, Segmenter
+from wsss_ray.core.errors import DamagedFile
 from wsss_ray.core.method import Method
 from wsss_ray.core.rules import Metric
 from wsss_ray.data.source import MAX_PIXELS
 from wsss_ray.methods.common.segmentation import MultiScale
+from wsss_ray.storage.documents import RUN
+from wsss_ray.storage.finished import StageId, compare
+from wsss_ray.storage.shards import digests_of
 from wsss_ray.storage.store import STAGE_ID, RunStore
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -64,13 +68,18 @@ class Trained:
     scored: Mapping[str, Any] | None = None
 
     def weights(self) -> bytes:
-        """Read the weights, as safetensors. Raises ValueError if they are missing."""
+        """Read the weights, as safetensors. Raises ValueError if they are missing or damaged."""
         store = RunStore(self.place)
+        path, mend = store.path(self.file), "restore the file, or give a folder of export --format safetensors"
         try:
-            return store.read(store.path(self.file))
+            data = store.read(path)
+            if self.file != WEIGHTS:  # an exported folder has no record
+                compare(digests_of(store, StageId(self.id)).get(WEIGHTS), data, path)
         except FileNotFoundError as error:
-            mend = "restore the file, or give a folder of export --format safetensors"
-            raise ValueError(f"{self.title}: its weights are not there ({store.path(self.file)}); {mend}") from error
+            raise ValueError(f"{self.title}: its weights are not there ({path}); {mend}") from error
+        except DamagedFile as error:
+            raise ValueError(f"{self.title}: {error}") from error
+        return data
 
     @property
     def title(self) -> str:
@@ -123,7 +132,7 @@ def _about(store: RunStore, run: str) -> dict[str, Any]:
         if _RUN.fullmatch(run) and store.exists(store.run_path(run, "sweep.json")):
             raise ValueError(f"run {run!r} is a sweep; give one of its trials: {store.run_path(run, 'trials.parquet')} has them")
         raise ValueError(f"no run {run!r} in {store.uri}; `wsss-ray status --store {store.uri}` lists them")
-    about: dict[str, Any] = store.read_json(path)
+    about: dict[str, Any] = store.read_json(path, RUN)
     return about
 
 
@@ -132,7 +141,7 @@ def _run_of_stage(store: RunStore, stage_id: str) -> dict[str, Any]:
     for name in store.names(store.path("runs")):
         path = store.run_path(name, "run.json")
         if store.exists(path):
-            about: dict[str, Any] = store.read_json(path)
+            about: dict[str, Any] = store.read_json(path, RUN)
             if stage_id in [stage["id"] for stage in about["stages"]]:
                 return about
     raise ValueError(f"no run in {store.uri} has the stage {stage_id}; `wsss-ray show RUN` prints the stages' ids")
@@ -142,8 +151,7 @@ def _of_run(store: RunStore, about: Mapping[str, Any], model: str | None) -> Tra
     run = about["name"]
     stages = {one["id"]: one for one in about["stages"]}
     found: dict[str, tuple[Mapping[str, Any], Segmenter]] = {}
-    missing = []
-    others = Learner.kinds().keys() - Segmenter.kinds().keys()
+    missing, others = list[str](), Learner.kinds().keys() - Segmenter.kinds().keys()
     for one in (one for one in stages.values() if one["kind"] == "train"):
         record = store.record_by_id(one["id"])
         if record is None:
@@ -161,8 +169,7 @@ def _of_run(store: RunStore, about: Mapping[str, Any], model: str | None) -> Tra
     record = store.record_by_id(stage_id)
     data = store.record_by_id(dict(record["inputs"])["data"]) if record else None
     if data is None:
-        lost = f"the store has no record of the data of {one['name']}, which names the classes"
-        raise ValueError(f"run {run!r}: {lost}; submit the job again")
+        raise ValueError(f"run {run!r}: the store has no record of {one['name']}'s data, with the classes; submit the job again")
     split = data["identity"]["component"]
     metric, scored = _metric(store, run, stages, stage_id)
     return Trained(

@@ -8,6 +8,8 @@ import pkgutil
 from wsss_ray.core import Data, Method, SeedScore, Stage
 from wsss_ray.core.graph import walk
 
+_NO_PARTS = ("ingest", "classify", "evaluate")  # kinds of stages that are data or scores
+
 
 def methods() -> dict[str, type[Method]]:
     """Import all methods of this folder and return them by name. A job file can then mix the parts of several papers."""
@@ -32,6 +34,6 @@ def outline(method: Method) -> list[str]:
     """
     weak, val, saliency = (Stage("ingest", name, SeedScore(), seed=k) for k, name in enumerate(("weak", "val", "saliency")))
     data = Data(classes=("object",), weak=weak, val=val, saliency=saliency, weak_has_masks=True)
-    names = [stage.name.partition("-")[0] for stage in walk(method.plan(data)) if stage.kind not in ("ingest", "evaluate")]
+    names = [stage.name.partition("-")[0] for stage in walk(method.plan(data)) if stage.kind not in _NO_PARTS]
     counts = {name: names.count(name) for name in names}
     return [name if count == 1 else f"{name} x {count}" for name, count in counts.items()]

@@ -17,6 +17,7 @@ from pydantic import Field
 from wsss_ray.core import (
     Augment,
     Batch,
+    Classifier,
     Data,
     Learner,
     Localizer,
@@ -52,7 +53,7 @@ if TYPE_CHECKING:
 Over = Literal["mean", "sum"]
 
 
-class CamClassifier(Learner):
+class CamClassifier(Classifier):
     """A trunk with one or more convolutional blocks, each followed by global average pooling and a class layer.
 
     One block is the usual CAM network. Several blocks with dilations are the classifier of MDC. The loss is the sigmoid
@@ -118,6 +119,11 @@ class CamClassifier(Learner):
         blocks = [multilabel_bce(logits_BK, batch.tags_BK, over=self.over_classes) for logits_BK in logits_BGK.unbind(dim=1)]
         total_B = sum(blocks[1:], start=blocks[0])
         return {"classification": total_B if self.over_blocks == "sum" else total_B / len(blocks)}
+
+    def tag_scores(self, net: nn.Module, image_BCHW: Tensor) -> Tensor:
+        """Return the mean probability over the blocks, each of which is a classifier. See `Classifier.tag_scores`."""
+        scores_BK: Tensor = net(image_BCHW).sigmoid().mean(dim=1)
+        return scores_BK
 
     def param_groups(self, net: nn.Module) -> list[dict[str, object]]:
         """Group the parameters: new layers and biases learn faster than the trunk, and biases have no weight decay."""

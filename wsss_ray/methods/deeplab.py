@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field, field_validator
 
 from wsss_ray.core import Batch, Data, Decay, Learner, Method, Metric, Segmenter, Stage, evaluate, train
+from wsss_ray.methods.common.chain import tag_quality
 from wsss_ray.methods.common.segmentation import MultiScale, SegNetLearner, begins_with_one
 from wsss_ray.nets.deeplab import LargeFov, build_segmenter
 from wsss_ray.ops.crf import DenseCrf
@@ -34,10 +35,7 @@ class DeeplabSegmenter(SegNetLearner):
         default=(1.0,), min_length=1, description="Relative sizes of the inputs; DeepLab v2 uses 1, 0.75 and 0.5."
     )
 
-    @field_validator("input_scales")
-    @classmethod
-    def _from_one(cls, value: tuple[float, ...]) -> tuple[float, ...]:
-        return begins_with_one(value)
+    _from_one = field_validator("input_scales")(begins_with_one)
 
     def build(self, num_classes: int) -> nn.Module:
         """Build the network. See `Learner.build`."""
@@ -83,4 +81,4 @@ class DeepLab(Method):
             raise ValueError(f"method.masks: the {self.masks} split has no masks. Give data.masks or choose the other split.")
         classifier = train(self.classifier, data.weak, name="classifier") if self.classifier else None
         segmenter = train(self.segmenter, split, strong=split, init=classifier, name="segmenter")
-        return (evaluate(self.metric, segmenter, data.val) if data.val else segmenter,)
+        return (*tag_quality(classifier, data), evaluate(self.metric, segmenter, data.val) if data.val else segmenter)

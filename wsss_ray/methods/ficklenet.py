@@ -26,6 +26,7 @@ from wsss_ray.core import (
     Adam,
     Augment,
     Batch,
+    Classifier,
     Data,
     Decay,
     Learner,
@@ -60,7 +61,7 @@ if TYPE_CHECKING:
 Selection = Literal["stochastic", "general_dropout", "deterministic"]
 
 
-class StochasticClassifier(Learner):
+class StochasticClassifier(Classifier):
     """The classifier of section 3.1: its scores come from randomly selected hidden units; sigmoid cross-entropy."""
 
     revision: ClassVar[int] = 2  # since 2, masks are drawn by counter
@@ -105,6 +106,11 @@ class StochasticClassifier(Learner):
 
         set_dropout_keys(net, batch.keys_B)
         return {"classification": multilabel_bce(net(batch.image_BCHW, batch.keys_B), batch.tags_BK)}
+
+    def tag_scores(self, net: nn.Module, image_BCHW: Tensor) -> Tensor:
+        """Return the probabilities of the mean logits over all selections. See `Classifier.tag_scores`."""
+        classifier: SelectionClassifier = net  # type: ignore[assignment]
+        return classifier.mean_logits(image_BCHW).sigmoid()
 
     def param_groups(self, net: nn.Module) -> list[dict[str, object]]:
         """Group the parameters: the trunk, and the class kernels with their own learning rate."""

@@ -50,6 +50,7 @@ from wsss_ray.core import (
 )
 from wsss_ray.data.transforms import RandomCrop
 from wsss_ray.methods.cam import CamClassifier, CamLocalizer
+from wsss_ray.methods.common.chain import tag_quality
 from wsss_ray.methods.common.seed_rules import CrfSeeds
 from wsss_ray.methods.common.segmentation import MultiScale, SegNetLearner
 from wsss_ray.methods.mdc import RegionSeeds
@@ -132,17 +133,18 @@ class MultiEstimations(Method):
         """Plan classifiers, their maps, all seeds, one training and its score. Raise ValueError if there is no seed at all."""
         of_each = [*(Estimates.model_construct(classifier=one, localizers=self.localizers, seed_rules=self.seed_rules)
                      for one in self.classifiers), *self.extra]  # fmt: skip
-        seeds = []
+        seeds: list[Stage] = []
+        wanted: list[Stage] = []
         for a, estimates in enumerate(of_each, start=1):
             classifier = train(estimates.classifier, data.weak, name=f"classifier-{a}")
+            wanted += tag_quality(classifier, data, name=f"tag_quality-{a}")
             for b, localizer in enumerate(estimates.localizers, start=1):
                 maps = localize(localizer, classifier, data.weak, name=f"maps-{a}.{b}")
                 for c, rule in enumerate(estimates.seed_rules, start=1):
                     seeds.append(seed(rule, maps, data.weak, saliency=data.saliency, name=f"seeds-{a}.{b}.{c}"))
+                    if data.weak_has_masks:
+                        wanted.append(evaluate_seeds(SeedScore(), seeds[-1], data.weak, name=f"quality-{a}.{b}.{c}"))
         if not seeds:
             raise ValueError("method: it makes no seeds. Give classifiers with localizers and seed_rules, or extra.")
-        wanted = []
-        if data.weak_has_masks:
-            wanted = [evaluate_seeds(SeedScore(), one, data.weak, name=one.name.replace("seeds", "quality")) for one in seeds]
         segmenter = train(self.segmenter, data.weak, seeds=seeds, strong=data.strong, name="segmenter")
         return (*wanted, evaluate(self.metric, segmenter, data.val) if data.val else segmenter)

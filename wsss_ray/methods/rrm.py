@@ -32,6 +32,7 @@ from pydantic import Field, field_validator
 from wsss_ray.core import (
     Augment,
     Batch,
+    Classifier,
     Component,
     Data,
     Evidence,
@@ -57,6 +58,7 @@ from wsss_ray.core import (
     train,
 )
 from wsss_ray.data.transforms import RandomCrop
+from wsss_ray.methods.common.chain import tag_quality
 from wsss_ray.methods.common.segmentation import MultiScale, PredictedLabels, SegNetLearner, begins_with_one
 from wsss_ray.nets.deeplab import DilatedPair, Head
 from wsss_ray.nets.resnet38 import ResNet38
@@ -147,7 +149,7 @@ class JointSegmenter(SegNetLearner):
         return joint_terms(logits_BLHW, label_BEHW[:, 0], batch.image_BCHW, batch.valid_BHW, self.energy)
 
 
-class RrmSegmenter(SegNetLearner, OnlineSegmenter):
+class RrmSegmenter(SegNetLearner, OnlineSegmenter, Classifier):
     """Both branches in one network: cross-entropy on the tags, and the joint loss on labels that are made during training."""
 
     trunk: Trunk = ResNet38(frozen="none")
@@ -164,10 +166,7 @@ class RrmSegmenter(SegNetLearner, OnlineSegmenter):
     schedule: Schedule = Poly(power=0.9)
     loss_at: Literal["image"] = "image"
 
-    @field_validator("scales")
-    @classmethod
-    def _from_one(cls, value: tuple[float, ...]) -> tuple[float, ...]:
-        return begins_with_one(value)
+    _from_one = field_validator("scales")(begins_with_one)
 
     @field_validator("labels")
     @classmethod
@@ -224,6 +223,10 @@ class RrmSegmenter(SegNetLearner, OnlineSegmenter):
         """Return the logits of the segmentation branch. See `Segmenter.predict`."""
         rrm: RrmNet = net  # type: ignore[assignment]
         return rrm.enlarge(rrm.segment(image_BCHW), *image_BCHW.shape[-2:])
+
+    def tag_scores(self, net: nn.Module, image_BCHW: Tensor) -> Tensor:
+        """Return the probabilities of the classification branch. See `Classifier.tag_scores`."""
+        return net.cams(image_BCHW).mean(dim=(-2, -1)).sigmoid()  # type: ignore[operator, no-any-return]
 
     def param_groups(self, net: nn.Module) -> list[dict[str, object]]:
         """Group the parameters: new layers and biases learn faster than pretrained weights, and biases have no weight decay."""
@@ -286,7 +289,7 @@ class Rrm(Method):
         """Plan one training and its score; with a second step also its pseudo-labels, the training on them and its score."""
         classifier = train(self.classifier, data.weak, name="classifier") if self.classifier else None
         final = train(self.segmenter, data.weak, strong=data.strong, init=classifier, name="segmenter")
-        wanted: list[Stage] = []
+        wanted = [*tag_quality(classifier, data), *tag_quality(final, data, name="joint_tag_quality")]
         if self.second is not None:
             labels = relabel(self.relabel, final, data.weak)
             if data.val:

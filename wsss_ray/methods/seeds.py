@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from wsss_ray.core import Data, Learner, Localizer, Method, SeedRule, SeedScore, Stage, evaluate_seeds, localize, seed, train
+from wsss_ray.methods.common.chain import tag_quality
 from wsss_ray.methods.common.seed_rules import ThresholdSeeds
 from wsss_ray.methods.ficklenet import StochasticClassifier, StochasticGradCam
 
@@ -25,4 +26,5 @@ class Seeds(Method):
         classifier = train(self.classifier, data.weak, name="classifier")
         maps = localize(self.localizer, classifier, data.weak)
         seeds = seed(self.seed_rule, maps, data.weak, saliency=data.saliency)
-        return (evaluate_seeds(SeedScore(), seeds, data.weak),) if data.weak_has_masks else (seeds,)
+        score = evaluate_seeds(SeedScore(), seeds, data.weak) if data.weak_has_masks else seeds
+        return (*tag_quality(classifier, data), score)

@@ -78,3 +78,16 @@ class SelectionClassifier(nn.Module):
             for key in keys
         ]
         return closed_form.selection_logits(x_BKHW, self.weight, torch.cat(keep))
+
+    def mean_logits(self, image_BCHW: Tensor) -> Tensor:
+        """Return the mean of the logits over all selections, (B, K).
+
+        The logits are linear in the keep mask, so their mean is that of the mask: 1 - rate, and 1 for what is always kept.
+        """
+        x_BKHW, size = self.trunk(image_BCHW), self.weight.shape[-1]
+        mean_SS = torch.full((size, size), 1.0 if self.mode == "deterministic" else 1.0 - self.rate, device=self.weight.device)
+        if self.mode == "stochastic":
+            mean_SS[size // 2, size // 2] = 1.0
+        batch, _, height, width = x_BKHW.shape
+        keep = closed_form.keep_all(n=batch, kernel_size=size, height=height, width=width, device=x_BKHW.device)
+        return closed_form.selection_logits(x_BKHW, self.weight * mean_SS, keep)

@@ -32,6 +32,7 @@ from wsss_ray.engine.workers import worker_class
 from wsss_ray.preflight.lower import what_to_lower
 from wsss_ray.preflight.memory import Peak, at_most, ran_out
 from wsss_ray.preflight.sample import TIMED, FewImages, short_plan
+from wsss_ray.storage.finished import WEIGHTS
 from wsss_ray.storage.shards import count_rows, list_shards, read_shard, shard_path
 from wsss_ray.storage.store import RunStore
 
@@ -232,7 +233,8 @@ def _try_training(store: RunStore, stage: Stage, micro_batch: int, threads: int,
     steps = sum(learner.batch_size / one["images_per_s"] for one in lines if one["images_per_s"])
     last = latest_path(store, stage)
     assert last is not None
-    sizes = [store.fs.get_file_info(path).size for path in (last, store.stage_path(stage, "model.safetensors"))]
+    there = store.sizes(store.stage_path(stage))
+    sizes = [there[last.removeprefix(f"{store.stage_path(stage)}/")], there[WEIGHTS]]
     return Measure(
         stage,
         seconds,

@@ -1,43 +1,87 @@
-"""Find scores of a run that say that something went wrong, although no stage failed."""
+"""Find scores and counts of a run that say that something went wrong, although no stage failed. Records are all that is read."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from wsss_ray.core.plan import Stage
-from wsss_ray.data.source import DataSplit
+Record = Mapping[str, Any]
+Named = tuple[str, Record]
+"""The name of a stage in a run, and its record."""
 
+FEW = math.ceil(math.log(1 / 20) / math.log(6 / 7))
+"""A class with fewer training images is too small: 20.
+
+If every seventh image of a class shows a view of it (from behind, lying, in part), a training set of n images lacks this view
+with the probability (6/7) ** n. With 20 images, this is less than 1 in 20.
+"""
+
+_LUCK = 2.0  # standard deviations above chance that count as luck: a classifier that knows nothing exceeds them in 1 of 40 runs
 _NO_BETTER = 0.01  # mIoU above the one of calling every pixel background
 _NEVER = 0.01  # IoU below which a class counts as never found
 _SHRUNK = 0.6  # share of the foreground that relabelling has to keep
-
-Records = Mapping[str, Mapping[str, Any]]
-"""Records of finished stages, by stage id."""
+_LISTED = 10  # classes in a line
 
 
-def doubts(stages: Sequence[Stage], records: Records) -> list[str]:
-    """Return a line for each score that is no better than a trivial one, and for each relabelling that loses foreground.
+def doubts(stages: Sequence[Named]) -> list[str]:
+    """Return a line for each score that is no better than a trivial one, and for whatever else the records show to be wrong.
+
+    These are scores like those of background everywhere or of tags given by chance, classes that are never found or have few
+    training images, and relabelling that loses foreground.
 
     Args:
-        stages: the plan of the run.
-        records: records of its finished stages.
+        stages: names and records of the finished stages of a run, in the order of its plan.
 
     Returns:
         One line for each doubt, with what to do; none if nothing is suspicious.
 
     Example:
-        >>> doubts(plan.stages, {stage.id: record})
+        >>> doubts([(stage.name, record) for stage in plan if (record := store.record(stage)) is not None])
         ['miou: 5 of 6 classes are never found: cat, cow, dog, horse, sheep. Look at ...']
     """
-    lines = []
-    for stage in stages:
-        matrix = _confusion(records.get(stage.id))
-        if stage.kind != "evaluate" or matrix is None:
-            continue
-        labels = _labels(stage)
-        lines += [f"{stage.name}: {text}" for text in (_trivial(matrix, labels), _shrunk(stage, stages, records)) if text]
-    return lines
+    records = {record["id"]: record for _, record in stages}
+    trained = {source for _, record in stages if record["kind"] == "train" for source in _inputs(record, "data")}
+    return [f"{name}: {text}" for name, record in stages for text in _of(record, records, trained) if text]
+
+
+def _of(record: Record, records: Mapping[str, Record], trained: set[str]) -> Iterator[str | None]:
+    """Yield the doubts about one stage. `trained` has the ids of the ingest stages that trainings read."""
+    if record["kind"] == "ingest" and record["id"] in trained:
+        yield _few(record)
+    if record["kind"] == "classify":
+        yield _lucky(record)
+    if record["kind"] == "evaluate" and (matrix := _confusion(record)) is not None:
+        yield _trivial(matrix, _labels(record, records))
+        yield _shrunk(record, records)
+
+
+def _few(ingest: Record) -> str | None:
+    """Say that classes have too few training images."""
+    tagged = ingest["metrics"].get("tagged") or ()  # stores of earlier versions do not have it
+    few = [f"{name} {count}" for name, count in zip(_classes(ingest), tagged, strict=False) if count < FEW]
+    if not few:
+        return None
+    listed = ", ".join([*few[:_LISTED], *([f"and {len(few) - _LISTED} more"] if len(few) > _LISTED else [])])
+    return (
+        f"{len(few)} of {len(tagged)} classes {'has' if len(few) == 1 else 'have'} fewer than {FEW} images: {listed}. A view "
+        "that every seventh image of a class shows may be in none of them. Give more images."
+    )
+
+
+def _lucky(record: Record) -> str | None:
+    """Say that the tags of a classifier are no better than chance."""
+    metrics = record["metrics"]
+    if metrics["map"] is None:
+        return None
+    luck = metrics["chance"] + _LUCK * metrics["chance_deviation"]
+    if metrics["map"] > luck or luck >= 1:  # with very few images, not even perfect tags could be told from luck
+        return None
+    return (
+        f"mAP {metrics['map']:.3f} of the tags is no better than chance ({metrics['chance']:.3f}, and by luck up to {luck:.3f} "
+        f"with {metrics['scored']} images). Maps and seeds mean nothing then. Look at the loss of the classifier; train it "
+        "longer or with another learning rate, or give more images."
+    )
 
 
 def _trivial(matrix: Sequence[Sequence[int]], labels: Sequence[str]) -> str | None:
@@ -67,13 +111,15 @@ def _trivial(matrix: Sequence[Sequence[int]], labels: Sequence[str]) -> str | No
     )
 
 
-def _shrunk(stage: Stage, stages: Sequence[Stage], records: Records) -> str | None:
+def _shrunk(record: Record, records: Mapping[str, Record]) -> str | None:
     """Say that pseudo-labels of a segmenter have much less foreground than the labels that it learned from."""
-    labels = stage.optional("seeds")
-    training = labels.optional("model") if labels is not None else None
-    before = {source.id for source in training.all("seeds")} if training is not None else set()
-    scored = [one for one in stages if one.kind == "evaluate" and (seeds := one.optional("seeds")) and seeds.id in before]
-    shares = [_foreground(_confusion(records.get(one.id))) for one in (stage, *scored)]
+
+    def above(ids: Sequence[str], role: str) -> list[str]:
+        return [source for one in ids if one in records for source in _inputs(records[one], role)]
+
+    before = above(above(_inputs(record, "seeds"), "model"), "seeds")
+    scored = [one for one in records.values() if one["kind"] == "evaluate" and set(_inputs(one, "seeds")) & set(before)]
+    shares = [_foreground(_confusion(one)) for one in (record, *scored)]
     if len(shares) < 2 or shares[0] is None or shares[1] is None or shares[0] >= _SHRUNK * shares[1]:
         return None
     return (
@@ -94,13 +140,22 @@ def _foreground(matrix: Sequence[Sequence[int]] | None) -> float | None:
     return sum(sum(row[1 : len(matrix)]) for row in matrix) / total
 
 
-def _confusion(record: Mapping[str, Any] | None) -> list[list[int]] | None:
-    metrics = record.get("metrics") if record else None
-    found = metrics.get("confusion") if isinstance(metrics, Mapping) else None
-    return found if isinstance(found, list) and found else None
+def _confusion(record: Record) -> list[list[int]] | None:
+    found: list[list[int]] | None = record["metrics"].get("confusion")
+    return found or None
 
 
-def _labels(stage: Stage) -> tuple[str, ...]:
-    split = stage.input("data").component
-    assert isinstance(split, DataSplit)
-    return ("background", *split.classes)
+def _inputs(record: Record, role: str) -> list[str]:
+    """Return the ids of the stages that a stage reads in a role."""
+    return [source for name, source in record["inputs"] if name == role]
+
+
+def _classes(ingest: Record) -> list[str]:
+    found: list[str] = ingest["identity"]["component"].get("classes", [])
+    return found
+
+
+def _labels(record: Record, records: Mapping[str, Record]) -> list[str]:
+    """Name the labels of an evaluate stage, background first; by numbers if the record of its data is missing."""
+    found = [name for source in _inputs(record, "data") if source in records for name in _classes(records[source])]
+    return ["background", *(found or [str(label) for label in range(1, len(record["metrics"]["confusion"]))])]

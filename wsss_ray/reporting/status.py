@@ -11,10 +11,12 @@ from wsss_ray.engine.failures import failure_of
 from wsss_ray.engine.training_log import last_rows, read_log
 from wsss_ray.reporting.progress import Pace
 from wsss_ray.storage.claims import STALE_S, is_dead, read_claim
-from wsss_ray.storage.shards import count_rows, list_shards
+from wsss_ray.storage.documents import RUN, SWEEP
+from wsss_ray.storage.finished import Finished, StageId
+from wsss_ray.storage.shards import count_rows, present_shards
 from wsss_ray.storage.store import RunStore
 
-StageState = Literal["done", "running", "failed", "interrupted", "waiting"]
+StageState = Literal["done", "running", "failed", "damaged", "interrupted", "waiting"]
 
 _LINES = 10  # of a training's log; they give its rate
 _READERS = 8
@@ -28,7 +30,8 @@ class StageStatus:
         name: name of the stage.
         id: id of the stage.
         kind: kind of the stage.
-        state: its state; `interrupted` if it has begun, has not failed, and nobody is running it.
+        state: its state; `interrupted` if it has begun, has not failed, and nobody is running it; `damaged` if it has a record
+            and is not done (see `storage/finished.py`).
         made: number of finished units.
         work: number of all units.
         unit: "steps" for a training, "shards" for any other stage.
@@ -38,7 +41,7 @@ class StageStatus:
         left_s: estimate of the seconds left.
         holder: the attempt that is running it, or that ran it last.
         silent_s: seconds since the last sign of life.
-        error: why it failed.
+        error: why it failed, or what is damaged.
         logs: where the logs of the failure are.
     """
 
@@ -87,20 +90,21 @@ class RunStatus:
     def now(self) -> StageStatus | None:
         """Return the stage to look at; None if all are done, except features that no stage is left to read.
 
-        It is the first stage that is running. If none is, the first that failed, then the first that is not done.
+        It is the first stage that is running. If none is, the first that failed, then the first that is damaged, then the first
+        that is not done.
         """
         open_ones = [stage for stage in self.stages if stage.state != "done"]
         if all(stage.kind == "features" and stage.state != "running" for stage in open_ones):
             return None
-        order: tuple[StageState, ...] = ("running", "failed", "interrupted", "waiting")
+        order: tuple[StageState, ...] = ("running", "failed", "damaged", "interrupted", "waiting")
         return min(open_ones, key=lambda stage: order.index(stage.state), default=None)
 
     @property
     def state(self) -> StageState:
-        """Return the state of the whole run: done, running, failed or interrupted."""
+        """Return the state of the whole run: done, running, failed, damaged or interrupted."""
         if self.now is None:
             return "done"
-        return self.now.state if self.now.state in ("running", "failed") else "interrupted"
+        return self.now.state if self.now.state in ("running", "failed", "damaged") else "interrupted"
 
     @property
     def errors(self) -> int:
@@ -137,6 +141,9 @@ def run_status(store: RunStore, name: str, seen: Seen | None = None) -> RunStatu
         name: name of the run.
         seen: statuses of stages that were read before; those that are read now are added to it.
 
+    Raises:
+        DamagedFile: if the plan is damaged.
+
     Returns:
         The status. None if the store does not have the plan of the run: it is just being submitted, or was killed at that point.
 
@@ -147,10 +154,12 @@ def run_status(store: RunStore, name: str, seen: Seen | None = None) -> RunStatu
     path = store.run_path(name, "run.json")
     if not store.exists(path):
         return None
-    about, seen = store.read_json(path), {} if seen is None else seen
+    about, seen = store.read_json(path, RUN), {} if seen is None else seen
+    finished = Finished(store)
+    finished.look_at([StageId(stage["id"]) for stage in about["stages"] if stage["id"] not in seen])
     for stage in about["stages"]:
         if stage["id"] not in seen:
-            seen[stage["id"]] = _stage_status(store, stage)
+            seen[stage["id"]] = _stage_status(store, stage, finished)
     stages = tuple(replace(seen[stage["id"]], name=stage["name"]) for stage in about["stages"])
     return RunStatus(name, about.get("attempt"), stages)
 
@@ -172,18 +181,18 @@ def sweep_status(store: RunStore, name: str) -> SweepStatus | None:
     path = store.run_path(name, "sweep.json")
     if not store.exists(path):
         return None
-    about, ended = store.read_json(path), len(store.names(store.run_path(name, "trials")))
+    about, ended = store.read_json(path, SWEEP), len(store.names(store.run_path(name, "trials")))
     return SweepStatus(name, about.get("attempt"), ended, max(ended, about["total"]))
 
 
-def _stage_status(store: RunStore, about: dict[str, Any]) -> StageStatus:
+def _stage_status(store: RunStore, about: dict[str, Any], finished: Finished) -> StageStatus:
     """Read the status of a stage that a run.json lists."""
     trains = about["kind"] == "train"
     unit = "steps" if trains else "shards"
     stage = StageStatus(about["name"], about["id"], about["kind"], "done", 0, about.get("work"), unit, errors=0)
-    record = store.record(stage)
-    if record is not None:
-        counts = record["counts"]
+    found = finished.state(stage.id)
+    if found.record is not None and found.is_done:
+        record, counts = found.record, found.record["counts"]
         return replace(stage, made=counts[unit], work=counts[unit], errors=counts["errors"], seconds=record["seconds"])
     claim = read_claim(store, stage.id)
     holder, silent = (claim.holder, claim.silent_s) if claim is not None else (None, None)
@@ -191,6 +200,8 @@ def _stage_status(store: RunStore, about: dict[str, Any]) -> StageStatus:
     made, rate = _steps(store, stage, since) if trains else _shards(store, stage, since)
     stage = replace(stage, made=made, errors=_errors(store, stage), silent_s=silent)
     if holder is None or is_dead(holder):
+        if found.problem is not None:
+            return replace(stage, state="damaged", error=found.problem)
         failure = failure_of(store, stage.id) or {}
         state: StageState = "failed" if failure else "interrupted" if made or holder else "waiting"
         who = holder["attempt"] if holder is not None else None
@@ -212,10 +223,7 @@ def _steps(store: RunStore, stage: StageStatus, since: float | None) -> tuple[in
 
 def _shards(store: RunStore, stage: StageStatus, since: float | None) -> tuple[int, float | None]:
     """Count the shards of a stage, and take the shards per second since the running attempt claimed it from their file times."""
-    from pyarrow.fs import FileSelector
-
-    files = store.fs.get_file_info(FileSelector(store.stage_path(stage, "shards"), allow_not_found=True))
-    times = sorted(info.mtime.timestamp() for info in files if info.base_name.startswith("part-"))
+    times = sorted(one.written for one in store.files(store.stage_path(stage, "shards")) if one.name.startswith("part-"))
     if since is None:
         return len(times), None
     pace = Pace(since)
@@ -233,7 +241,7 @@ def _errors(store: RunStore, stage: StageStatus) -> int:
         return 0
 
     with ThreadPoolExecutor(_READERS, thread_name_prefix="errors") as pool:
-        return sum(pool.map(count, list_shards(store, stage, "errors")))
+        return sum(pool.map(count, present_shards(store, stage, "errors")))
 
 
 def quality(store: RunStore, name: str, stage_id: str) -> list[str]:

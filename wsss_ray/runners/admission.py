@@ -23,6 +23,7 @@ from wsss_ray.engine.records import StageError, missing_shards
 from wsss_ray.engine.shard_worker import data_split
 from wsss_ray.preflight.estimate import free_disk
 from wsss_ray.runners.cluster import resources
+from wsss_ray.storage.documents import PROBE
 from wsss_ray.storage.store import RunStore
 
 _ANSWER_S = 120.0
@@ -113,7 +114,7 @@ def estimate_bytes(store: RunStore, stages: Sequence[Stage]) -> float:
 def look_from_here(store: RunStore, probe: str, submitted: float, ingests: Sequence[Stage]) -> str | None:
     """Return what is wrong with the store or the data as this machine sees them, or None."""
     try:
-        seen = store.read_json(probe)["submitted"]
+        seen = store.read_json(probe, PROBE)["submitted"]
     except OSError:
         seen = 0.0
     if seen < submitted:
@@ -140,7 +141,7 @@ def _check_disk(store: RunStore, stages: Sequence[Stage]) -> None:
 
 def _check_machines(store: RunStore, probe: str, stages: Sequence[Stage], nodes: Sequence[Node]) -> None:
     """Make every machine read the probe, look for some images and compare versions. Raises ValueError with the first problem."""
-    submitted, ingests = store.read_json(probe)["submitted"], [stage for stage in stages if stage.kind == "ingest"]
+    submitted, ingests = store.read_json(probe, PROBE)["submitted"], [stage for stage in stages if stage.kind == "ingest"]
     problems = {"this machine": look_from_here(store, probe, submitted, ingests)}
     if len(nodes) > 1:
         needed = {name: plugin.version for name, plugin in behind(stage.component for stage in stages).items()}

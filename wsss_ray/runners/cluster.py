@@ -6,17 +6,19 @@ import logging
 import os
 import secrets
 import shutil
+import signal
 import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from wsss_ray.config.resources import Node, Resources
+from wsss_ray.runners.reaper import agents_end_with_us
 from wsss_ray.storage.store import RunStore
 
 T = TypeVar("T")
@@ -69,6 +71,7 @@ def ray_session(*, needs_cpus: float = 0) -> Iterator[Resources]:
     if ray.is_initialized():
         yield resources()
         return
+    handler = signal.getsignal(signal.SIGTERM)
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
     with _hushed():
         if previous:
@@ -81,15 +84,25 @@ def ray_session(*, needs_cpus: float = 0) -> Iterator[Resources]:
             cpus = int(max(cores, needs_cpus)) + 1
             ray.init(address="local", num_cpus=cpus, include_dashboard=False, object_store_memory=256 * 1024**2, **quiet)
     os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address  # for the clients that Ray Train starts
+    _take_sigterm_back(handler)
     try:
-        _quiet()
-        yield resources()
+        with nullcontext() if previous else agents_end_with_us():
+            try:
+                _quiet()
+                yield resources()
+            finally:
+                ray.shutdown()
     finally:
-        ray.shutdown()
         for name, value in before.items():
             os.environ.pop(name, None)
             if value is not None:
                 os.environ[name] = value
+
+
+def _take_sigterm_back(before: Any) -> None:
+    """Install the handler of SIGTERM that this process had. Ray installs two, of which one prints a C++ stack and dies."""
+    with suppress(ValueError):  # not in the main thread
+        signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM) if before in (signal.SIG_DFL, None) else before)
 
 
 @lru_cache(maxsize=1)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 
 from wsss_ray.config.document import to_yaml
@@ -15,8 +16,9 @@ from wsss_ray.core.contracts import Learner
 from wsss_ray.core.graph import Plan, one_pipeline
 from wsss_ray.core.plan import Stage
 from wsss_ray.engine.failures import Failures
-from wsss_ray.engine.records import StageError, check_unchanged, git_commit, versions
+from wsss_ray.engine.records import StageError, git_commit, versions
 from wsss_ray.engine.shard_worker import data_split
+from wsss_ray.engine.unchanged import check_unchanged
 from wsss_ray.reporting.progress import Display
 from wsss_ray.reporting.report import build
 from wsss_ray.runners.admission import admit
@@ -24,7 +26,9 @@ from wsss_ray.runners.causes import Cause, cause
 from wsss_ray.runners.cluster import keep_logs, logs_of, ray_session, resources
 from wsss_ray.runners.follow import logged
 from wsss_ray.storage.claims import Claims, attempt
+from wsss_ray.storage.finished import Finished
 from wsss_ray.storage.store import RunStore
+from wsss_ray.storage.wholeness import reopen
 
 
 def execute(
@@ -62,7 +66,7 @@ def execute(
                     check_unchanged(store, stage)
                 except ValueError as error:
                     raise StageError(f"stage {stage.name}: {error}", [stage.id]) from error
-        if missing := plan.missing(store.is_done):
+        if missing := missing_of(plan, store):
             needs = job.run.worker_range[1] * (job.run.cpus_per_worker or 1)
             found = nullcontext(have) if have is not None else ray_session(needs_cpus=needs)
             with found as there, Claims(store, attempt()) as claims, display.meters():
@@ -71,22 +75,24 @@ def execute(
                 here = _Here(job, plan, store, display, enough, claims, logs or logs_of(store, job.name), failures)
                 claims.remove_stale()
                 try:
-                    while groups := pending(missing, store):
+                    while groups := pending(plan, store):  # anew, as an input that is made again may be as it was
                         here.make_claimed(groups[0])
-                        missing = [stage for group in groups for stage in group]
                 finally:
                     if store.is_local and have is None:
-                        keep_logs(Path(here.logs))
-        write_report(job, plan, store)
+                        keep_logs(Path(store.guarded(here.logs)))
+        for line in write_report(job, plan, store):
+            display.say(f"warning: {line}")
     return store.run_path(job.name, "report.html")
 
 
 def begin_run(job: JobConfig, plan: Plan, store: RunStore) -> None:
     """Write `job.yaml` and `run.json` of a run before it starts."""
-    store.write(store.run_path(job.name, "job.yaml"), to_yaml(job.spec()).encode())
+    text = to_yaml(job.spec()).encode()
+    store.write(store.run_path(job.name, "job.yaml"), text)
     stages = [{"id": stage.id, "name": stage.name, "kind": stage.kind, "work": _work(stage)} for stage in plan]
     about = {
         "name": job.name,
+        "job": sha256(text).hexdigest(),
         "stages": stages,
         "submitted": time.time(),
         "attempt": attempt(),
@@ -104,18 +110,31 @@ def _work(stage: Stage) -> int:
     return stage.component.total_steps(data_split(stage).num_images)
 
 
-def write_report(job: JobConfig, plan: Plan, store: RunStore) -> None:
-    """Write the report of the stages that are done so far."""
+def write_report(job: JobConfig, plan: Plan, store: RunStore) -> list[str]:
+    """Write the report of the stages that are done so far. Return a line for everything in the store that is damaged."""
     text = store.read(store.run_path(job.name, "job.yaml")).decode()
-    store.write(store.run_path(job.name, "report.html"), build(store, job.name, plan, text))
+    damage: list[str] = []
+    store.write(store.run_path(job.name, "report.html"), build(store, job.name, plan, text, damage=damage))
+    return damage
 
 
-def pending(stages: Iterable[Stage], store: RunStore) -> list[list[Stage]]:
-    """Group the stages that are not done: each training alone, neighbouring per-image stages of the same data together."""
+def missing_of(plan: Plan, store: RunStore) -> list[Stage]:
+    """Return the stages of a plan that are not done and that something needs, in order."""
+    finished = Finished(store)
+    finished.look_at(plan)
+    return plan.missing(finished.is_done)
+
+
+def pending(plan: Plan, store: RunStore) -> list[list[Stage]]:
+    """Group the stages that are not done: each training alone, neighbouring per-image stages of the same data together.
+
+    A stage that waits for a damaged input is left out: when that is made again with the same bytes, the stage is done.
+    """
     groups: list[list[Stage]] = []
-    for stage in stages:
-        if store.is_done(stage):
-            continue
+    finished = Finished(store)
+    finished.look_at(plan)
+    ready = plan.missing(lambda stage: finished.is_done(stage) or finished.state(stage.id).waits is not None)
+    for stage in ready or plan.missing(finished.is_done):  # a record may name inputs that no plan makes
         last = groups[-1] if groups else []
         if last and one_pipeline(last[-1], stage):
             last.append(stage)
@@ -165,12 +184,19 @@ class _Here:
 
     def _try(self, group: Sequence[Stage]) -> None:
         self.failures.forget(group)
+        for stage in group:
+            self._reopen(stage)
         try:
             self.make(group)
         except StageError as error:
             if not self.display.stopped:
                 self.failures.note(error)
             raise
+
+    def _reopen(self, stage: Stage) -> None:
+        """Remove what is damaged of a stage that has a record, and say so."""
+        for line in reopen(self.store, stage, Finished(self.store).state(stage.id)):
+            self.display.say(f"{stage.name:<16} {line}")
 
     def _wait_for(self, stage: Stage, who: str) -> None:
         self.display.say(f"{stage.name:<16} {stage.id}  waiting: {who} is making it")

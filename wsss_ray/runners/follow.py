@@ -20,6 +20,7 @@ from wsss_ray.reporting.loggers.figures import Figures
 from wsss_ray.reporting.loggers.logger import Logger, Run, RunState, Sink, StepFigures
 from wsss_ray.reporting.progress import Display
 from wsss_ray.storage.claims import Claims, attempt
+from wsss_ray.storage.documents import LOGGER
 from wsss_ray.storage.store import RunStore
 
 _LOOK_S = 5.0
@@ -146,7 +147,7 @@ class Follower(threading.Thread):
         self._done: set[str] = set()
         self._state = ""
         try:
-            found = self.store.read_json(self._notes) if self.store.exists(self._notes) else {}
+            found = self.store.read_json(self._notes, LOGGER) if self.store.exists(self._notes) else {}
             if found.get("job") == self._what:  # otherwise another job had this name
                 self._steps, self._done = dict(found["steps"]), set(found["done"])
                 self._id, self._state = found["id"], found["state"]

@@ -8,9 +8,10 @@ through Ray's object store, so memory does not grow with the number of images.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import ray
@@ -26,7 +27,9 @@ from wsss_ray.engine.shard_worker import data_split, needs_model
 from wsss_ray.engine.workers import worker_class
 from wsss_ray.reporting.progress import Display
 from wsss_ray.runners.causes import WorkerError
-from wsss_ray.storage.shards import list_shards
+from wsss_ray.storage.begun import Begun
+from wsss_ray.storage.finished import FileDigest
+from wsss_ray.storage.shards import present_shards
 from wsss_ray.storage.store import RunStore
 
 
@@ -55,12 +58,19 @@ class ShardOperator:
             except Exception as error:
                 image = f", image {worker.image}" if worker.image is not None else ""
                 raise WorkerError.of(error, f"stage {worker.stage.name}, shard {row['shard']}{image}") from error
-            row |= {f"{key}.images": images, f"{key}.began": began, f"{key}.ended": time.time()}
+            files = json.dumps([asdict(one) for one in worker.written])  # a column of text, whatever the number of files
+            row |= {f"{key}.images": images, f"{key}.files": files, f"{key}.began": began, f"{key}.ended": time.time()}
         return row
 
 
 def run_shards(store: RunStore, stages: Sequence[Stage], run: Execution, have: Resources, display: Display) -> None:
     """Run and commit stages of the same shards in one pipeline. Raises StageError, or Ray's own errors."""
+    begun: dict[str, Begun] = {}
+    for stage in stages:
+        sources = [source.id for _, source in stage.inputs]
+        begun[stage.id] = Begun(store, stage, sources, anew=any(one in begun and begun[one].anew for one in sources))
+        for line in begun[stage.id].lines:
+            display.say(f"{stage.name:<16} {line}")
     todo = sorted({shard for stage in stages for shard in missing_shards(store, stage)})
     split = data_split(stages[0])
     began = {stage.id: time.time() for stage in stages}
@@ -83,6 +93,7 @@ def run_shards(store: RunStore, stages: Sequence[Stage], run: Execution, have: R
                 ended[stage.id] = max(ended[stage.id], row[f"{stage.id}.ended"])
                 meters[stage.id].add(row[f"{stage.id}.images"])
                 made[stage.id][row["shard"]] = row[f"{stage.id}.images"]
+                begun[stage.id].add([FileDigest(**one) for one in json.loads(row[f"{stage.id}.files"])])
         began = first
     for place, stage in enumerate(stages):
         commit_shards(
@@ -93,6 +104,7 @@ def run_shards(store: RunStore, stages: Sequence[Stage], run: Execution, have: R
             max_bad_fraction=run.max_bad_fraction,
             readers=stages[place + 1 :],
             made=made[stage.id],
+            known=begun[stage.id].known,
         )
         meters[stage.id].end()
 
@@ -156,4 +168,4 @@ def _with_operator(
 
 def _already(store: RunStore, stage: Stage) -> int:
     """Count the images of shards that an earlier attempt has written."""
-    return min(len(list_shards(store, stage)) * data_split(stage).source.shard_size, data_split(stage).num_images)
+    return min(len(present_shards(store, stage)) * data_split(stage).source.shard_size, data_split(stage).num_images)

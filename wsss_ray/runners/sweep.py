@@ -21,6 +21,7 @@ from wsss_ray.config.job import TrialJob
 from wsss_ray.config.population import first_generation, next_generation, trial_of_member
 from wsss_ray.config.resources import Resources
 from wsss_ray.config.sweep import Asha, Pbt
+from wsss_ray.core.errors import DamagedFile
 from wsss_ray.core.graph import Plan
 from wsss_ray.engine.records import StageError
 from wsss_ray.reporting.loggers import Logger
@@ -31,6 +32,7 @@ from wsss_ray.runners.execute import begin_run, pending, write_report
 from wsss_ray.runners.follow import logged
 from wsss_ray.runners.trial import SweepRun, row_path, trial_row
 from wsss_ray.storage.claims import Claims
+from wsss_ray.storage.documents import TRIAL
 from wsss_ray.storage.store import RunStore
 from wsss_ray.storage.trials import TrialRow, ranking, to_table
 
@@ -110,7 +112,7 @@ class _Session:
             if any(job.run.gpu is not False for job in jobs) and 0 < there.gpus < at_once:
                 raise ValueError(f"sweep.max_concurrent is {at_once} and there are {there.gpus} GPUs; lower it")
             if work.store.is_local:
-                self.stack.callback(keep_logs, Path(work.logs))
+                self.stack.callback(keep_logs, Path(work.store.guarded(work.logs)))
             self.stack.enter_context(self.display.meters())
             self.have = replace(there, at_once=at_once)
         from wsss_ray.runners.tuning import tune_trials  # imports Ray, which must be started first
@@ -180,12 +182,12 @@ def _known(work: SweepRun) -> list[TrialRow]:
 
 
 def _read(store: RunStore, path: str, plan: Plan | None = None) -> TrialRow | None:
-    """Read a trial's row. Return None if it is missing, of another version, or of another plan, as after an edit of the job."""
+    """Read a trial's row. Return None if it is missing, damaged, or of another version or plan, as after an edit of the job."""
     if not store.exists(path):
         return None
     try:
-        row = TrialRow(**store.read_json(path))
-    except TypeError:
+        row = TrialRow(**store.read_json(path, TRIAL))
+    except (TypeError, DamagedFile):
         return None
     return row if plan is None or row.stages == [stage.id for stage in plan] else None
 

@@ -36,6 +36,7 @@ from wsss_ray.engine.validation import Validation
 from wsss_ray.reporting.progress import Display, Meter
 from wsss_ray.runners.causes import WorkerError, own_log
 from wsss_ray.runners.cluster import in_a_thread, resources
+from wsss_ray.storage.begun import Begun
 from wsss_ray.storage.store import RunStore
 
 _PATIENCE_S = 600.0
@@ -87,6 +88,8 @@ def run_train(
             failure_config=FailureConfig(max_failures=run.max_failures, controller_failure_limit=limit),
         ),
     )
+    for line in Begun(store, stage, [source.id for _, source in stage.inputs]).lines:
+        display.say(f"{stage.name:<16} {line}")
     total = learner.total_steps(record["counts"]["images"])
     started = time.time()
     try:
@@ -109,6 +112,7 @@ def run_train(
     store.commit(
         stage,
         make_record(stage, started=started, finished=time.time(), counts=counts, metrics=metrics, execution=execution),
+        {one.name: one for one in outcome["files"]},
     )
 
 

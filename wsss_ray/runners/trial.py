@@ -21,6 +21,7 @@ from wsss_ray.engine.records import StageError
 from wsss_ray.reporting.progress import Display, Meter
 from wsss_ray.runners.cluster import logs_of, prepare
 from wsss_ray.runners.execute import execute
+from wsss_ray.storage.finished import Finished
 from wsss_ray.storage.store import RunStore
 from wsss_ray.storage.trials import TrialRow, TrialState
 
@@ -196,14 +197,16 @@ def scores(plan: Plan, store: RunStore) -> dict[str, float]:
         store: Run store of its stages.
 
     Returns:
-        The mIoU in [0, 1] of each finished evaluate stage, by stage name.
+        By stage name, the mIoU of each finished evaluate stage and the mAP of each classify stage, in [0, 1].
 
     Example:
         >>> scores(plan, store)
         {'miou': 0.62}
     """
-    records = [(stage.name, store.record(stage)) for stage in plan if stage.kind == "evaluate"]
-    return {name: record["metrics"]["miou"] for name, record in records if record and record["metrics"]["miou"] is not None}
+    keys, finished = {"evaluate": "miou", "classify": "map"}, Finished(store)
+    records = [(stage, finished.record(stage)) for stage in plan if stage.kind in keys]
+    found = {stage.name: record["metrics"][keys[stage.kind]] for stage, record in records if record}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def write_row(work: SweepRun, one: TrialJob, row: TrialRow) -> None:

@@ -5,6 +5,9 @@ who holds the claim, and has a beat, a counter that the holder raises every `BEA
 process is known to be dead; otherwise it is stale when its beat has not changed for `STALE_S` seconds. Each waiting process
 measures that time with its own clock, so clocks of different machines are never compared.
 
+On a local path, one process creates a claim's file, whatever happens at once. So does S3, where its server compares (see
+conditional.py). On other object stores, the claim that was written last counts.
+
 Claims save work but protect nothing. Every write of a stage is atomic and repeatable. A long pause of one holder may lead to two
 holders; both then write the same bytes.
 """
@@ -20,18 +23,24 @@ import uuid
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from wsss_ray.core.errors import DamagedFile
 from wsss_ray.storage.atomic import TEMPORARY
+from wsss_ray.storage.conditional import Conditional
+from wsss_ray.storage.documents import CLAIM, parse
+from wsss_ray.storage.finished import Finished
 from wsss_ray.storage.store import RunStore
 
 BEAT_S = 5.0
 STALE_S = 40.0
 _ABANDONED_S = 60.0  # age from which a temporary file counts as left by a killed process
 _POLL_S = 1.0
-_SETTLE_S = 0.5  # wait after writing a claim to an object store; the claim that was written last counts
+_LARGEST_PID = 2**31
+_SETTLE_S = 0.5  # shortest wait after writing a claim to an object store that cannot compare
 
 
 class Claims:
@@ -103,22 +112,22 @@ class Claims:
 
     def remove_stale(self) -> None:
         """Remove claims on finished stages, left by holders that died after writing the record, and old temporary files."""
+        finished = Finished(self.store)
         for file_name in self.store.names(self.store.path("claims")):
             name = file_name.removesuffix(".json")
-            done = self.store.exists(self.store.path("stages", name, "record.json"))
-            if done and name not in self._held:
+            if name not in self._held and finished.state(name).is_done:
                 with suppress(FileNotFoundError):
                     self.store.delete(self._path(name))
         if self.store.is_local:
             for left in Path(self.store.path("claims")).glob(f"{TEMPORARY}*"):  # of processes killed inside `take`
                 with suppress(OSError):
-                    if time.time() - left.stat().st_mtime > _ABANDONED_S:
+                    if time.time() - left.lstat().st_mtime > _ABANDONED_S:
                         left.unlink()
 
     def _is_stale(self, name: str, data: bytes) -> bool:
         if is_dead(_holder(data)):
             return True
-        before, since = self._seen.get(name, (b"", 0.0))
+        before, since = self._seen.get(name, (None, 0.0))
         if before != data:
             self._seen[name] = (data, time.monotonic())
             return False
@@ -144,12 +153,8 @@ class Claims:
     def _create(self, path: str, data: bytes) -> bool:
         """Write a file unless it exists. If two processes try at once, one succeeds."""
         if not self.store.is_local:
-            if self.store.exists(path):
-                return False
-            self.store.write(path, data)
-            time.sleep(_SETTLE_S)
-            return self._read(path) == data
-        self.store.fs.create_dir(path.rpartition("/")[0], recursive=True)
+            return self._create_object(path, data)
+        os.makedirs(os.path.dirname(self.store.guarded(path)), exist_ok=True)
         temporary = Path(f"{path.rpartition('/')[0]}/{TEMPORARY}{uuid.uuid4().hex}")
         try:
             temporary.write_bytes(data)
@@ -160,9 +165,33 @@ class Claims:
             temporary.unlink(missing_ok=True)
         return True
 
+    def _create_object(self, path: str, data: bytes) -> bool:
+        """Write an object unless it exists. A store that cannot tell keeps the last of several that were written at once.
+
+        Whose object that is shows after a while, during which slower writes may end: as long as this one took, and as long again.
+        """
+        if self.store.exists(path):
+            return False
+        created = self._conditional.create(path.partition("/")[2], data) if self._conditional is not None else None
+        if created is not None:
+            return created
+        began = time.monotonic()
+        self.store.write(path, data)
+        time.sleep(max(_SETTLE_S, 2 * (time.monotonic() - began)))
+        return self._read(path) == data
+
+    @cached_property
+    def _conditional(self) -> Conditional | None:
+        """The store's bucket, if its server creates objects only where there is none."""
+        bucket = Conditional.of(self.store.uri)
+        probe = self.store.path("claims", f"{TEMPORARY}probe").partition("/")[2]
+        return bucket if bucket is not None and bucket.is_heard(probe) else None
+
     def _remove(self, path: str, data: bytes) -> bool:
         """Remove a stale claim. If the file holds another claim by now, put it back and return False."""
         if not self.store.is_local:
+            if self._read(path) != data:
+                return False
             with suppress(FileNotFoundError):
                 self.store.delete(path)
             return True
@@ -207,11 +236,11 @@ def read_claim(store: RunStore, name: str) -> Claim | None:
     The silence compares the clock of the file system with that of this machine.
     """
     path = _path(store, name)
-    info = store.fs.get_file_info(path)
-    if not info.is_file:
+    info = store.info(path)
+    if info is None:
         return None
     try:
-        return Claim(store.read_json(path), max(0.0, time.time() - info.mtime.timestamp()))
+        return Claim(store.read_json(path, CLAIM), max(0.0, time.time() - info.written))
     except OSError:  # the claim is being freed or written at this moment
         return None
 
@@ -223,14 +252,17 @@ def attempt() -> str:
 
 def is_dead(holder: dict[str, Any]) -> bool:
     """Return True if the process of a claim is known to be dead. Only the machine of that process can tell."""
-    return holder.get("machine") == _machine() and _started(holder["pid"]) not in (holder["started"], "unknown")
+    pid = holder.get("pid", 0)
+    if holder.get("machine") != _machine() or not 0 < pid < _LARGEST_PID:
+        return False
+    return _started(pid) not in (holder.get("started"), "unknown")
 
 
 def _holder(data: bytes) -> dict[str, Any]:
     """Parse the holder of a claim from the content of its file."""
     try:
-        found: dict[str, Any] = json.loads(data)
-    except ValueError:  # being written at this moment
+        found: dict[str, Any] = parse(data, "claim", CLAIM)
+    except DamagedFile:  # being written at this moment, or damaged: then it never beats, and is taken over
         found = {"attempt": "another"}
     return found
 

@@ -67,6 +67,13 @@ SCORES = pa.schema(
         pa.field("counts", pa.list_(pa.int64()), nullable=False),  # pixels in each of these cells of the confusion matrix
     ]
 )
+TAG_SCORES = pa.schema(
+    [
+        _ID,
+        pa.field("scores", pa.list_(pa.float32())),  # probability of each class; null on error
+        pa.field("tags", _CLASSES, nullable=False),  # of the data; of the mask if the data has none for the image
+    ]
+)
 ERRORS = pa.schema([_ID, pa.field("path", pa.string()), pa.field("reason", pa.string(), nullable=False)])
 LISTING = pa.schema(  # of a split, while it is ingested; see engine/listing.py
     [
@@ -113,6 +120,7 @@ ARTIFACTS = {
     "maps": Artifact(MAPS),
     "seeds": Artifact(SEEDS, by_row=True),
     "scores": Artifact(SCORES),
+    "tag_scores": Artifact(TAG_SCORES),
     "errors": Artifact(ERRORS),
     "listing": Artifact(LISTING, statistics=("image_id", "mask")),
     "predictions": Artifact(PREDICTIONS),

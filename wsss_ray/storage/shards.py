@@ -1,24 +1,28 @@
 """Read and write the Parquet shards of a stage. A shard is written whole, and read by row, by column, or all at once.
 
-Shard k of a stage is `STORE/stages/<stage id>/shards/part-0000k.parquet`. The same name in `errors/` lists its failed images.
+Shard k of a stage is `STORE/stages/<stage id>/shards/part-0000k.parquet`. The same name in `errors/` lists its failed images. The
+pages of a shard have checksums, which every reader compares. Readers of whole shards also compare the SHA-256 in the record.
 """
 
 from __future__ import annotations
 
 import io
 import math
-import threading
-from collections import OrderedDict
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from wsss_ray.core.errors import DamagedFile
+from wsss_ray.storage.finished import FileDigest, compare, files_of
+from wsss_ray.storage.parquet import damage_named, parquet_file
 from wsss_ray.storage.store import Identified, RunStore
 
 if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-_OPEN_FILES = 64
+_SHARD = re.compile(r"part-(\d{5,})\.parquet")
 
 
 def shard_path(store: RunStore, stage: Identified, shard: int, folder: str = "shards") -> str:
@@ -34,32 +38,57 @@ def shard_path(store: RunStore, stage: Identified, shard: int, folder: str = "sh
 
 
 def list_shards(store: RunStore, stage: Identified, folder: str = "shards") -> list[int]:
-    """List the numbers of the existing shards, sorted.
+    """List the numbers of a stage's shards, sorted: those of its record, or those that exist of a stage without one.
+
+    Files with other names, such as copies, are no shards. So a shard of a finished stage that is lost is listed, and reading it
+    fails, which is better than the rest alone.
 
     Args:
         store: The store of the stage.
         stage: The stage.
         folder: `shards`, or `errors` for the list of failed images.
 
+    Raises:
+        DamagedFile: if the stage's record is damaged.
+
     Example:
         >>> list_shards(store, stage)
         [0, 1, 2]
     """
+    record = store.record(stage)
+    if record is None or "files" not in record:
+        return present_shards(store, stage, folder)
+    parts = (one.name.partition("/") for one in files_of(record))
+    return sorted(int(found[1]) for of, _, name in parts if of == folder and (found := _SHARD.fullmatch(name)))
+
+
+def present_shards(store: RunStore, stage: Identified, folder: str = "shards") -> list[int]:
+    """List the numbers of the shards that exist, whatever the stage's record says. The arguments are those of `list_shards`."""
     names = store.names(store.stage_path(stage, folder))
-    return [int(name.removeprefix("part-").removesuffix(".parquet")) for name in names if name.startswith("part-")]
+    return sorted(int(found[1]) for name in names if (found := _SHARD.fullmatch(name)))
+
+
+def readable_shards(store: RunStore, stage: Identified, folder: str = "shards") -> list[int]:
+    """List the shards of a stage that exist, for a reader that says elsewhere what is lost or damaged."""
+    there = present_shards(store, stage, folder)
+    with suppress(DamagedFile):
+        return sorted(set(list_shards(store, stage, folder)) & set(there))
+    return there
+
+
+def digests_of(store: RunStore, stage: Identified) -> dict[str, FileDigest]:
+    """Return the digests of a finished stage's files, by their path in its folder. Empty for records of older versions."""
+    return {one.name: one for one in files_of(store.record(stage) or {})}
 
 
 def first_written(store: RunStore, stage: Identified) -> float:
     """Return when the oldest of the shards was written, in seconds since the epoch; infinity if there is none."""
-    from pyarrow.fs import FileSelector
-
-    files = store.fs.get_file_info(FileSelector(store.stage_path(stage, "shards"), allow_not_found=True))
-    return min((info.mtime.timestamp() for info in files if info.mtime is not None), default=math.inf)
+    return min((one.written for one in store.files(store.stage_path(stage, "shards"))), default=math.inf)
 
 
 def write_shard(
     store: RunStore, stage: Identified, shard: int, schema: str, rows: list[dict[str, Any]], folder: str = "shards"
-) -> None:
+) -> FileDigest:
     """Write one shard atomically. Equal rows give equal bytes: the compression is zstd, and there are no timestamps.
 
     `schemas.ARTIFACTS` says what is a row group, and which columns have statistics.
@@ -71,6 +100,9 @@ def write_shard(
         schema: The schema of the rows, a name of `schemas.ARTIFACTS`.
         rows: One dictionary per image, with the columns of the schema.
         folder: `shards`, or `errors` for the list of failed images.
+
+    Returns:
+        The digest of the file.
 
     Raises:
         OSError: if the file cannot be written. Nothing has changed then.
@@ -85,8 +117,17 @@ def write_shard(
     buffer, artifact = io.BytesIO(), schemas.ARTIFACTS[schema]
     group = 1 if artifact.by_row else max(1, len(rows))
     known = list(artifact.statistics)
-    pq.write_table(schemas.table(schema, rows), buffer, row_group_size=group, compression="zstd", write_statistics=known)
-    store.write(shard_path(store, stage, shard, folder), buffer.getvalue())
+    pq.write_table(
+        schemas.table(schema, rows),
+        buffer,
+        row_group_size=group,
+        compression="zstd",
+        write_statistics=known,
+        write_page_checksum=True,
+    )
+    path, data = shard_path(store, stage, shard, folder), buffer.getvalue()
+    store.write(path, data)
+    return FileDigest.of(f"{folder}/{path.rpartition('/')[2]}", data)
 
 
 def count_rows(store: RunStore, stage: Identified, shard: int, folder: str = "shards") -> int:
@@ -103,11 +144,19 @@ def count_rows(store: RunStore, stage: Identified, shard: int, folder: str = "sh
     """
     import pyarrow.parquet as pq
 
-    with store.fs.open_input_file(shard_path(store, stage, shard, folder)) as file:
+    path = shard_path(store, stage, shard, folder)
+    with store.open(path) as file, damage_named(path):
         return int(pq.ParquetFile(file).metadata.num_rows)
 
 
-def open_shard(store: RunStore, stage: Identified, shard: int, schema: str, folder: str = "shards") -> pq.ParquetFile:
+def open_shard(
+    store: RunStore,
+    stage: Identified,
+    shard: int,
+    schema: str,
+    folder: str = "shards",
+    digests: Mapping[str, FileDigest] | None = None,
+) -> pq.ParquetFile:
     """Open a shard to read single rows. The caller closes it.
 
     Args:
@@ -116,73 +165,32 @@ def open_shard(store: RunStore, stage: Identified, shard: int, schema: str, fold
         shard: The number of the shard.
         schema: The expected schema, a name of `schemas.table`: images, saliency, maps, seeds, scores or errors.
         folder: `shards`, or `errors` for the list of failed images.
+        digests: Digests of the stage's files, of `digests_of`, if all of the shard is read. The whole file is then read at once,
+            and its SHA-256 compared.
 
     Raises:
         FileNotFoundError: if the shard does not exist.
-        ValueError: if the file is damaged, or has another schema or version.
+        DamagedFile: if the file is damaged.
+        ValueError: if it has another schema or version.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    from wsss_ray.storage import schemas
-
     path = shard_path(store, stage, shard, folder)
-    stream = store.fs.open_input_file(path)
-    try:
-        file = pq.ParquetFile(stream)
-    except (pa.ArrowException, ArithmeticError, AttributeError, LookupError, TypeError) as error:
-        # Errors of pyarrow, and of the extension types that Ray registers: pyarrow reads them before we can check the schema.
-        remedy = "delete its stage's folder to make it again"
-        raise ValueError(f"{path}: is not a Parquet file of plain columns: {error}; {remedy}") from error
-    schemas.check_schema(file.schema_arrow, schema, path)
-    return file
+    if digests is None:
+        return parquet_file(store.open(path), schema, path)
+    import pyarrow as pa
 
-
-class OpenShards:
-    """Shards of one schema that stay open, so that single rows are read quickly. Each thread, and each copy, opens its own.
-
-    Args:
-        store: The store of the shards.
-        schema: The schema of the shards, a name of `schemas.ARTIFACTS` whose rows are row groups.
-
-    Example:
-        >>> OpenShards(store, "seeds").row(stage, shard=0, row=3, columns=["seed"])["seed"]
-    """
-
-    def __init__(self, store: RunStore, schema: str) -> None:
-        self.store, self.schema = store, schema
-        self._of_thread = threading.local()
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"store": self.store, "schema": self.schema}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(**state)  # type: ignore[misc]
-
-    def row(self, stage: Identified, shard: int, row: int, columns: list[str]) -> dict[str, Any]:
-        """Read one row. The errors are those of `open_shard`."""
-        file = self._file(stage, shard)
-        record: dict[str, Any] = file.read_row_group(row, columns=columns, use_threads=False).to_pylist()[0]
-        return record
-
-    def rows(self, stage: Identified, shard: int, columns: list[str]) -> list[dict[str, Any]]:
-        """Read all rows of a shard, for small columns. The errors are those of `open_shard`."""
-        rows: list[dict[str, Any]] = self._file(stage, shard).read(columns=columns, use_threads=False).to_pylist()
-        return rows
-
-    def _file(self, stage: Identified, shard: int) -> pq.ParquetFile:
-        opened: OrderedDict[str, pq.ParquetFile] = self._of_thread.__dict__.setdefault("opened", OrderedDict())
-        path = shard_path(self.store, stage, shard)
-        if path not in opened:
-            opened[path] = open_shard(self.store, stage, shard, self.schema)
-            if len(opened) > _OPEN_FILES:
-                opened.popitem(last=False)[1].close()
-        opened.move_to_end(path)
-        return opened[path]
+    data, known = store.read(path), digests.get(f"{folder}/{path.rpartition('/')[2]}")
+    compare(known, data, path)
+    return parquet_file(pa.BufferReader(data), schema, path)
 
 
 def read_shard(
-    store: RunStore, stage: Identified, shard: int, schema: str, columns: list[str] | None = None, folder: str = "shards"
+    store: RunStore,
+    stage: Identified,
+    shard: int,
+    schema: str,
+    columns: list[str] | None = None,
+    folder: str = "shards",
+    digests: Mapping[str, FileDigest] | None = None,
 ) -> list[dict[str, Any]]:
     """Read the rows of a shard as dictionaries.
 
@@ -193,26 +201,37 @@ def read_shard(
         schema: The expected schema, a name of `schemas.table`: images, saliency, maps, seeds, scores or errors.
         columns: The columns to read; None reads all.
         folder: `shards`, or `errors` for the list of failed images.
+        digests: See `open_shard`.
 
     Raises:
         FileNotFoundError: if the shard does not exist.
-        ValueError: if the file is damaged, or has another schema or version.
+        DamagedFile: if the file is damaged.
+        ValueError: if it has another schema or version.
 
     Example:
         >>> [row["image_id"] for row in read_shard(store, stage, 0, "seeds", ["image_id"])]
         ['a', 'b']
     """
-    rows: list[dict[str, Any]] = read_table(store, stage, shard, schema, columns, folder).to_pylist()
+    table = read_table(store, stage, shard, schema, columns, folder, digests)
+    with damage_named(shard_path(store, stage, shard, folder)):
+        rows: list[dict[str, Any]] = table.to_pylist()
     return rows
 
 
 def read_table(
-    store: RunStore, stage: Identified, shard: int, schema: str, columns: list[str] | None = None, folder: str = "shards"
+    store: RunStore,
+    stage: Identified,
+    shard: int,
+    schema: str,
+    columns: list[str] | None = None,
+    folder: str = "shards",
+    digests: Mapping[str, FileDigest] | None = None,
 ) -> pa.Table:
     """Read a shard as a table. The arguments and errors are those of `read_shard`."""
-    file = open_shard(store, stage, shard, schema, folder)
+    file = open_shard(store, stage, shard, schema, folder, digests)
     try:
-        return file.read(columns=columns)
+        with damage_named(shard_path(store, stage, shard, folder)):
+            return file.read(columns=columns)
     finally:
         file.close()
 
@@ -233,7 +252,8 @@ def read_all(
         The table; without rows if there are no shards.
 
     Raises:
-        ValueError: if a file is damaged, or has another schema or version.
+        DamagedFile: if a file is damaged.
+        ValueError: if one has another schema or version.
     """
     import pyarrow as pa
 
@@ -262,14 +282,16 @@ def read_rows(
 
     Raises:
         FileNotFoundError: if the shard does not exist.
-        ValueError: if the file is damaged, or has another schema or version.
+        DamagedFile: if the file is damaged.
+        ValueError: if it has another schema or version.
     """
     file = open_shard(store, stage, shard, schema)
     try:
-        if file.num_row_groups == file.metadata.num_rows:
-            rows: list[dict[str, Any]] = file.read_row_groups(list(places), columns=columns).to_pylist() if places else []
-            return rows
-        table = file.read(columns=columns)
-        return [row for place in places for row in table.slice(place, 1).to_pylist()]  # `take` would import pandas
+        with damage_named(shard_path(store, stage, shard)):
+            if file.num_row_groups == file.metadata.num_rows:
+                rows: list[dict[str, Any]] = file.read_row_groups(list(places), columns=columns).to_pylist() if places else []
+                return rows
+            table = file.read(columns=columns)
+            return [row for place in places for row in table.slice(place, 1).to_pylist()]  # `take` would import pandas
     finally:
         file.close()

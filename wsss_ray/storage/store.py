@@ -1,32 +1,37 @@
 """Keep stages and runs in a store: one folder per stage id, on any file system that pyarrow supports.
 
-    STORE/stages/<stage id>/   record.json, written last: the stage is done exactly when it exists
+    STORE/stages/<stage id>/   record.json, written last: the stage is done if it is there, and what it lists (see finished.py)
                                shards/part-00000.parquet, errors/part-00000.parquet
                                metrics.jsonl, checkpoints/step-00000100.pt, model.safetensors  (train)
     STORE/runs/<run name>/     job.yaml, run.json, report.html, logs/, loggers/, tensorboard/
 
 A file appears whole or not at all. On a local or NFS path it is written under another name and renamed; an object store uploads
-atomically. Writing the same shard twice writes the same bytes, so a worker that is retried does no harm.
+atomically. Writing the same shard twice writes the same bytes, so a worker that is retried does no harm. Nothing below the root
+is reached through a link: every access looks for one, and ends with DamagedFile if there is one.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import re
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from wsss_ray.storage.atomic import TEMPORARY, replacing
+from wsss_ray.storage.documents import RECORD, Document, parse, serialised
+from wsss_ray.storage.finished import BEGUN_NOTE, FileDigest, Finished, complete
+from wsss_ray.storage.inside import files_below, refuse_links, remove_folder, remove_temporary, sync_folders
 
 if TYPE_CHECKING:  # slow to import, and not needed to look for records in a local folder
+    import pyarrow as pa
     import pyarrow.fs as pafs
 
 
-STAGE_ID = re.compile(r"(ingest|features|train|localize|saliency|seed|evaluate)-[0-9a-f]{8,64}")
+STAGE_ID = re.compile(r"(ingest|features|train|classify|localize|saliency|seed|evaluate)-[0-9a-f]{8,64}")
 
 
 class Identified(Protocol):
@@ -37,8 +42,13 @@ class Identified(Protocol):
         """Return the name of the stage's folder; see `core.plan.Stage.id`."""
 
 
-class DamagedFile(OSError):
-    """Raised when a file of the store does not hold what it should."""
+@dataclass(frozen=True)
+class FileInfo:
+    """A file as its folder lists it: its name, its size in bytes, and when it was written, in seconds since the epoch."""
+
+    name: str
+    size: int
+    written: float
 
 
 class RunStore:
@@ -100,21 +110,11 @@ class RunStore:
         return "/".join((self.uri if self.is_local else self._root[1], *parts))
 
     def stage_path(self, stage: Identified, *parts: str) -> str:
-        """Return a path in a stage's folder.
-
-        Args:
-            stage: The stage.
-            parts: Names below its folder.
-        """
+        """Return the path of a stage's folder, or of `parts` below it."""
         return self.path("stages", stage.id, *parts)
 
     def run_path(self, run: str, *parts: str) -> str:
-        """Return a path in a run's folder.
-
-        Args:
-            run: The name of the run.
-            parts: Names below its folder.
-        """
+        """Return the path of a run's folder, or of `parts` below it."""
         return self.path("runs", run, *parts)
 
     def there(self) -> str | None:
@@ -131,26 +131,57 @@ class RunStore:
 
     # -- bytes and tables ------------------------------------------------------------------------------------------------
 
+    def guarded(self, path: str) -> str:
+        """Return a path of this store. Raise DamagedFile if a part of it below the root is a link."""
+        if self.is_local:
+            refuse_links(self.uri, path)
+        return path
+
     def exists(self, path: str) -> bool:
         """Return True if a file exists."""
-        return os.path.isfile(path) if self.is_local else bool(self.fs.get_file_info(path).is_file)
+        return os.path.isfile(self.guarded(path)) if self.is_local else bool(self.fs.get_file_info(path).is_file)
+
+    def info(self, path: str) -> FileInfo | None:
+        """Return size and time of a file; None if there is no such file."""
+        info = self.fs.get_file_info(self.guarded(path))
+        return FileInfo(info.base_name, info.size, _written(info)) if info.is_file else None
+
+    def files(self, folder: str) -> list[FileInfo]:
+        """List the files in a folder with their sizes and times, sorted by name and without unfinished files."""
+        found = [FileInfo(info.base_name, info.size, _written(info)) for info in self._listed(folder) if info.is_file]
+        return sorted((one for one in found if not one.name.startswith(TEMPORARY)), key=lambda one: one.name)
+
+    def sizes(self, folder: str) -> dict[str, int]:
+        """Return the size of every file below a folder, by its path there. Each folder is listed once."""
+        if self.is_local:
+            return files_below(self.guarded(folder))
+        found = self._listed(folder, recursive=True)
+        return {info.path.removeprefix(folder).lstrip("/"): info.size for info in found if info.is_file}
 
     def names(self, folder: str) -> list[str]:
         """List the names in a folder, sorted and without unfinished files. The list is empty if there is no such folder."""
         if self.is_local:
-            found = os.listdir(folder) if os.path.isdir(folder) else []
+            found = os.listdir(folder) if os.path.isdir(self.guarded(folder)) else []
         else:
-            import pyarrow.fs as pafs
-
-            found = [info.base_name for info in self.fs.get_file_info(pafs.FileSelector(folder, allow_not_found=True))]
+            found = [info.base_name for info in self._listed(folder)]
         return sorted(name for name in found if not name.startswith(TEMPORARY))
+
+    def _listed(self, folder: str, *, recursive: bool = False) -> list[pafs.FileInfo]:
+        import pyarrow.fs as pafs
+
+        selector = pafs.FileSelector(self.guarded(folder), allow_not_found=True, recursive=recursive)
+        return list(self.fs.get_file_info(selector))
 
     def read(self, path: str) -> bytes:
         """Read a whole file. Raises FileNotFoundError."""
         if self.is_local:
-            return Path(path).read_bytes()
+            return Path(self.guarded(path)).read_bytes()
         with self.fs.open_input_stream(path) as stream:
             return bytes(stream.read())
+
+    def open(self, path: str) -> pa.NativeFile:
+        """Open a file to read parts of it. The caller closes it. Raises FileNotFoundError."""
+        return self.fs.open_input_file(self.guarded(path))
 
     def write(self, path: str, data: bytes) -> None:
         """Write a whole file atomically, replacing an existing one. Its folder is created.
@@ -164,6 +195,7 @@ class RunStore:
             TypeError: if `data` are no bytes.
         """
         memoryview(data)  # fail on other types before an object store begins the file
+        self.guarded(path)
         if not self.is_local:
             # Upload in a thread of its own: an interrupt of this thread then cannot cut the object short.
             with ThreadPoolExecutor(1) as pool:
@@ -179,75 +211,80 @@ class RunStore:
 
     def delete(self, path: str) -> None:
         """Delete a file that exists."""
-        self.fs.delete_file(path)
+        self.fs.delete_file(self.guarded(path))
 
     def delete_folder(self, path: str) -> None:
         """Delete a folder and its content, if it exists."""
+        if self.is_local:
+            remove_folder(self.guarded(path))
+            return
         import pyarrow.fs as pafs
 
         if self.fs.get_file_info(path).type == pafs.FileType.Directory:
             self.fs.delete_dir(path)
 
-    def read_json(self, path: str) -> Any:
-        """Read a JSON file. Raises FileNotFoundError, or DamagedFile if the file is not JSON."""
-        data = self.read(path)
-        try:
-            return json.loads(data)
-        except ValueError as error:
-            raise DamagedFile(f"{path}: is damaged (not JSON); delete it and submit again to make it again") from error
+    def read_json(self, path: str, document: Document) -> Any:
+        """Read a JSON file. Raises FileNotFoundError, or DamagedFile if the file is not such a document.
+
+        Example:
+            >>> store.read_json(store.run_path("pets", "run.json"), RUN)["name"]
+            'pets'
+        """
+        return parse(self.read(path), path, document)
 
     def write_json(self, path: str, value: Any) -> None:
-        """Write a JSON file, indented so that people can read it too.
-
-        Args:
-            path: A path of `path`, `stage_path` or `run_path`.
-            value: A value for JSON. What JSON does not know is written as its `str`.
-
-        Raises:
-            OSError: if it cannot be written. Nothing has changed then.
-        """
-        self.write(path, (json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n").encode())
+        """Write a value as a JSON file; see `write`. What JSON does not know is written as its `str`."""
+        self.write(path, serialised(value))
 
     # -- stages ----------------------------------------------------------------------------------------------------------
 
     def is_done(self, stage: Identified) -> bool:
-        """Return True if a stage is done, that is, has its record."""
-        return self.exists(self.stage_path(stage, "record.json"))
+        """Return True if a stage is done; see finished.py. To ask about several stages, make one `Finished`."""
+        return Finished(self).is_done(stage)
 
     def record(self, stage: Identified) -> dict[str, Any] | None:
-        """Read a stage's record; None while the stage is not done."""
-        path = self.stage_path(stage, "record.json")
-        if not self.exists(path):
-            return None
-        record: dict[str, Any] = self.read_json(path)
-        return record
+        """Read a stage's record, whether or not its files are there; None if it has none. Raises DamagedFile."""
+        return self._record(stage.id)
 
-    def commit(self, stage: Identified, record: dict[str, Any]) -> None:
+    def commit(self, stage: Identified, record: Mapping[str, Any], known: Mapping[str, FileDigest] | None = None) -> None:
         """Write a stage's record, which marks the stage as done, and remove its unfinished files.
+
+        The record gets the list of the stage's files and the digests of its inputs. Before it appears, all of them are on the
+        disk, so that a power failure leaves no record without its files.
 
         Args:
             stage: The stage, whose other files are all written.
             record: Its record; see `engine.records.make_record`.
+            known: Digests of files, by their path in the stage's folder. Other files are read to get theirs.
 
         Raises:
             OSError: if it cannot be written. The stage is then not done.
         """
-        self.write_json(self.stage_path(stage, "record.json"), record)
+        whole = complete(self, stage, record, known or {})
+        folder = self.stage_path(stage)
+        if self.is_local:
+            sync_folders(folder)
+        self.write_json(f"{folder}/record.json", whole)
+        if self.exists(f"{folder}/{BEGUN_NOTE}"):
+            self.delete(f"{folder}/{BEGUN_NOTE}")
         self.remove_unfinished(stage)
 
     def record_by_id(self, stage_id: str) -> dict[str, Any] | None:
-        """Read the record of a stage by the stage's id; None while the stage is not done.
+        """Read the record of a stage by the stage's id; None if it has none.
 
         Raises:
+            DamagedFile: if the record is damaged.
             ValueError: if `stage_id` does not look like an id. Ids come from files too, and must not lead out of the store.
         """
         if not STAGE_ID.fullmatch(stage_id):
             raise ValueError(f"{stage_id!r} is not the id of a stage; was the store edited by hand?")
+        record = self._record(stage_id)
+        return record and record | {"id": stage_id}
+
+    def _record(self, stage_id: str) -> dict[str, Any] | None:
         path = self.path("stages", stage_id, "record.json")
-        if not self.exists(path):
-            return None
-        record: dict[str, Any] = self.read_json(path)
-        return record | {"id": stage_id}
+        found: dict[str, Any] | None = self.read_json(path, RECORD) if self.exists(path) else None
+        return found
 
     def remove_unfinished(self, stage: Identified) -> int:
         """Remove temporary files of killed writers from the folder of a finished stage; return their number.
@@ -255,12 +292,8 @@ class RunStore:
         The stage is complete, so nobody needs what a late writer is still writing: that writer finds its temporary file gone and
         fails alone. An object store shows no unfinished files; a lifecycle rule of the bucket has to remove interrupted uploads.
         """
-        if not self.is_local:
-            return 0
-        stale = 0
-        for folder, _, files in os.walk(self.stage_path(stage)):
-            for path in (os.path.join(folder, name) for name in files if name.startswith(TEMPORARY)):
-                with suppress(OSError):  # another process was faster
-                    os.unlink(path)
-                    stale += 1
-        return stale
+        return remove_temporary(self.guarded(self.stage_path(stage)), TEMPORARY) if self.is_local else 0
+
+
+def _written(info: pafs.FileInfo) -> float:
+    return info.mtime.timestamp() if info.mtime is not None else 0.0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from wsss_ray.storage.store import RunStore
+from wsss_ray.storage.store import FileInfo, RunStore
 
 
 class LineTail:
@@ -20,16 +20,16 @@ class LineTail:
 
     def __init__(self, store: RunStore, path: str) -> None:
         self.store, self.path = store, path
-        self._seen: tuple[int, object] | None = None  # size and modification time at the last read
+        self._seen: FileInfo | None = None  # at the last read
         self._end, self._last = 0, b""  # number of bytes read, and the last line of them
 
     def lines(self) -> list[bytes]:
         """Return the lines added since the last call, or all lines if the file does not continue the one read. Raises OSError."""
-        info = self.store.fs.get_file_info(self.path)
-        if not info.is_file or (info.size, info.mtime_ns) == self._seen:
+        info = self.store.info(self.path)
+        if info is None or info == self._seen:
             return []
         start = self._end - len(self._last)  # the last line is read again, to see that it is still there
-        with self.store.fs.open_input_file(self.path) as file:
+        with self.store.open(self.path) as file:
             file.seek(min(start, file.size()))
             fresh = file.read()
             if fresh.startswith(self._last):
@@ -38,6 +38,6 @@ class LineTail:
                 file.seek(0)
                 self._end, fresh = 0, file.read()
         found: list[bytes] = fresh.splitlines(keepends=True)
-        self._seen, self._end = (info.size, info.mtime_ns), self._end + len(fresh)
+        self._seen, self._end = info, self._end + len(fresh)
         self._last = found[-1] if found else self._last
         return found

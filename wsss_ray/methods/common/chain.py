@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from wsss_ray.core import (
+    Classifier,
     Data,
     Learner,
     Localizer,
@@ -12,13 +13,37 @@ from wsss_ray.core import (
     SeedScore,
     Segmenter,
     Stage,
+    TagScore,
     evaluate,
     evaluate_seeds,
+    evaluate_tags,
     localize,
     relabel,
     seed,
     train,
 )
+
+
+def tag_quality(training: Stage | None, data: Data, *, name: str = "tag_quality") -> tuple[Stage, ...]:
+    """Plan the score of a classifier's tags on the validation set, right after its training.
+
+    Args:
+        training: train stage of the classifier, if there is one.
+        data: the data of the job.
+        name: name shown to people.
+
+    Returns:
+        The stage. Nothing without a validation set, for a learner that is no `Classifier`, and for one that is not trained here.
+
+    Example:
+        >>> wanted = [*tag_quality(classifier, data), evaluate(self.metric, segmenter, data.val)]
+    """
+    if training is None or data.val is None:
+        return ()
+    learner = training.component
+    if not isinstance(learner, Classifier) or learner.steps == 0:
+        return ()
+    return (evaluate_tags(TagScore(), training, data.val, name=name),)
 
 
 def from_tags(
@@ -47,8 +72,8 @@ def from_tags(
         metric: scores the last segmenter on the validation set.
 
     Returns:
-        The scores of seeds and pseudo-labels if the weak split has masks, then the score of the last segmenter. Without a
-        validation set, the last stage is the segmenter itself.
+        The score of the classifier's tags, the scores of seeds and pseudo-labels if the weak split has masks, then the score of
+        the last segmenter. Without a validation set, there is no score of tags, and the last stage is the segmenter itself.
 
     Raises:
         ValueError: if the parts do not fit together or the seed rule lacks saliency maps.
@@ -66,7 +91,7 @@ def from_tags(
     """
     tagged = train(classifier, data.weak, name="classifier")
     seeds = seed(seed_rule, localize(localizer, tagged, data.weak), data.weak, saliency=data.saliency)
-    wanted = [evaluate_seeds(SeedScore(), seeds, data.weak)] if data.weak_has_masks else []
+    wanted = [*tag_quality(tagged, data), *([evaluate_seeds(SeedScore(), seeds, data.weak)] if data.weak_has_masks else [])]
     init = tagged if from_classifier else None
     final = train(segmenter, data.weak, seeds=(seeds,), strong=data.strong, init=init, name="segmenter")
     if relabel_rule is not None:

@@ -11,9 +11,9 @@ from wsss_ray.core.values import IGNORE
 from wsss_ray.preflight.survey.files import SAMPLE
 from wsss_ray.preflight.survey.masks import MaskLook
 from wsss_ray.preflight.survey.survey import Survey
+from wsss_ray.reporting.doubts import FEW
 
 _NAMED = 3  # names in a line
-_FEW = 20  # warn of a class with fewer images
 _MANY_TIMES = 10  # warn of a class with so many times fewer images than the largest
 _WITHOUT = "these images are trained on by their tags, and are not scored"
 _ALWAYS = 0.95  # warn of a tag on a larger share of the images
@@ -162,14 +162,14 @@ def _balance(found: Survey) -> Iterator[Line]:
     counts = Counter(tag for picture in pictures for tag in picture.tags)
     most = max(counts.values(), default=0)
     none = [name for name in found.listing.classes if not counts[name]]
-    few = [name for name in found.listing.classes if 0 < counts[name] < _FEW]
+    few = [name for name in found.listing.classes if 0 < counts[name] < FEW]
     rare = [name for name in found.listing.classes if 0 < counts[name] * _MANY_TIMES < most and name not in few]
     always = [name for name, count in counts.items() if count > _ALWAYS * len(pictures)]
     if none:
         yield "warning", f"no training image is tagged {_some(none)}: the networks cannot learn it"
     if few:
         named = _some([f"{name} ({counts[name]})" for name in few])
-        yield "warning", f"fewer than {_FEW} images of {named}: hardly enough to learn from"
+        yield "warning", f"fewer than {FEW} images of {named}: hardly enough to learn from"
     if rare:
         yield "warning", f"imbalance: {_some(rare)} are {_MANY_TIMES} times rarer than the most frequent class"
     for name in always:

@@ -14,7 +14,8 @@ from wsss_ray.engine.training_log import LogTail
 from wsss_ray.reporting.loggers.logger import StepFigures, flatten
 from wsss_ray.reporting.progress import Pace
 from wsss_ray.storage.claims import read_claim
-from wsss_ray.storage.shards import first_written, list_shards
+from wsss_ray.storage.finished import Finished
+from wsss_ray.storage.shards import first_written, present_shards
 from wsss_ray.storage.store import RunStore
 
 
@@ -49,7 +50,7 @@ class Figures:
         """
         if self.done:
             return []
-        record = self.store.record(self.stage)  # read first: nothing is written after the record
+        record = Finished(self.store).record(self.stage)  # read first: nothing is written after the record
         rows = self._lines() if self.stage.kind == "train" else [] if record is not None else self._progress()
         if record is not None:
             rows.append(self._end(record))
@@ -62,7 +63,7 @@ class Figures:
         return [self._row(line.pop("step"), line.pop("time", time.time()), line) for line in fresh]
 
     def _progress(self) -> list[StepFigures]:
-        now, made, seen = time.time(), len(list_shards(self.store, self.stage)), self._seen
+        now, made, seen = time.time(), len(present_shards(self.store, self.stage)), self._seen
         self._seen = made
         if seen is not None and made > seen:
             self._count(now, made)
@@ -92,6 +93,8 @@ class Figures:
         if "iou" in metrics:
             names = ("background", *data_split(self.stage).classes)
             metrics["iou"] = dict(zip(names, metrics["iou"], strict=True))
+        if "ap" in metrics:
+            metrics["ap"] = dict(zip(data_split(self.stage).classes, metrics["ap"], strict=True))
         figures = {"seconds": seconds, "errors": counts["errors"], **metrics}
         if self.stage.kind != "train":
             figures["share"] = 1.0

@@ -33,7 +33,7 @@ class Tensorboard(Logger):
 
 class _Events(Sink):
     def __init__(self, run: Run) -> None:
-        self.store, self.folder = run.store, run.store.run_path(run.name, "tensorboard")
+        self.store, self.folder = run.store, run.store.guarded(run.store.run_path(run.name, "tensorboard"))
         self.id = str(time.time_ns())  # never the id of an earlier attempt
         self.store.delete_folder(self.folder)
         self.here = Path(self.folder if self.store.is_local else tempfile.mkdtemp(prefix="wsss-ray-tensorboard-"))

@@ -55,6 +55,8 @@ class _WandbRun(Sink):
     def __init__(self, wandb: Any, logger: Wandb, run: Run) -> None:
         self.id = run.before or secrets.token_hex(4)
         folder = run.store.run_path(run.name) if run.store.is_local else tempfile.mkdtemp(prefix="wsss-ray-wandb-")
+        if run.store.is_local:
+            run.store.guarded(f"{folder}/wandb")  # it writes there by itself
         self.run: Any = wandb.init(
             project=logger.project,
             entity=logger.entity,

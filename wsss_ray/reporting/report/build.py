@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TypeVar
 
 import yaml
+from markupsafe import Markup
 
+from wsss_ray.core.errors import DamagedFile, in_one_line
 from wsss_ray.core.graph import Plan
 from wsss_ray.core.plan import Stage
 from wsss_ray.data.images import voc_palette
@@ -16,16 +20,20 @@ from wsss_ray.reporting.report.dial import threshold
 from wsss_ray.reporting.report.embedded import rule_json
 from wsss_ray.reporting.report.gallery import Gallery
 from wsss_ray.reporting.report.markup import DASH, duration, number, whole
-from wsss_ray.reporting.report.page import Figure, PageHeader, job, page
+from wsss_ray.reporting.report.page import Figure, PageHeader, Section, job, page
 from wsss_ray.reporting.report.sections import Facts
 from wsss_ray.reporting.report.thresholds import FIGURES, Curve, Rule, curve
 from wsss_ray.storage.store import RunStore
 
+T = TypeVar("T")
+
 _SCRIPTS = ("seeds.js", "canvas.js", "theta.js", "gallery.js", "viewer.js")
 
 
-def build(store: RunStore, run: str, plan: Plan, job_yaml: str, *, gallery: int = 20) -> bytes:
-    """Build the report of a run, finished or not.
+def build(
+    store: RunStore, run: str, plan: Plan, job_yaml: str, *, gallery: int = 20, damage: list[str] | None = None
+) -> bytes:
+    """Build the report of a run, finished or not. What cannot be read of a damaged store is left out, and named.
 
     Args:
         store: store of the run.
@@ -33,35 +41,45 @@ def build(store: RunStore, run: str, plan: Plan, job_yaml: str, *, gallery: int 
         plan: stages of the run.
         job_yaml: text of the job file.
         gallery: number of images to show of each split.
+        damage: gets a line for everything that is damaged.
 
     Returns:
         The page as UTF-8 HTML. The same store gives the same bytes.
 
-    Raises:
-        ValueError: if a shard has another schema version.
-
     Example:
         >>> page = build(store, "demo", plan, job_yaml)  # doctest: +SKIP
     """
-    facts = Facts.read(store, plan)
-    found = [(rule, _curve(store, rule)) for stage in plan if (rule := Rule.of(stage))]
+    facts, lines = Facts.read(store, plan), list[str]()
+
+    def tried(part: Callable[[], T], otherwise: T) -> T:
+        try:
+            return part()
+        except Exception as error:  # noqa: BLE001  a report is written of any store, and says what is damaged
+            lines.append(str(error) if isinstance(error, DamagedFile) else in_one_line(error))
+            return otherwise
+
+    none = Section("", "", Markup())
+    found = [(rule, tried(partial(_curve, store, rule), None)) for stage in plan if (rule := Rule.of(stage))]
     found = [(rule, curve) for rule, curve in found if rule.recipe or curve]
     rules, curves = [rule for rule, _ in found], [curve for _, curve in found]
     shown = Gallery(store, plan, rules, gallery)
-    images = shown.section()
+    images = tried(shown.section, none)
     parts = [
         sections.results(facts),
         sections.seed_quality(facts),
         threshold(rules, curves, [_stored(facts, rule) for rule in rules], embedded=bool(shown.images)),
         images,
-        classes(facts),
-        sections.training(facts),
+        tried(lambda: classes(facts), none),
+        tried(lambda: sections.training(facts), none),
         sections.stages(facts),
-        sections.errors(facts),
-        sections.logs(facts, run),
+        tried(lambda: sections.errors(facts), none),
+        tried(lambda: sections.logs(facts, run), none),
         sections.environment(facts),
         job(job_yaml),
     ]
+    parts.insert(0, sections.damage(facts, lines))
+    if damage is not None:
+        damage += dict.fromkeys([*facts.damage.values(), *lines])
     data = {
         "rules": [rule_json(rule, curve) for rule, curve in zip(rules, curves, strict=True)],
         "images": shown.images,

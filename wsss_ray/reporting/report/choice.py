@@ -8,7 +8,7 @@ from wsss_ray.core.plan import Stage
 from wsss_ray.ops.confusion import dense, scores
 from wsss_ray.ops.spacing import evenly_spaced
 from wsss_ray.reporting.report.markup import average, whole
-from wsss_ray.storage.shards import count_rows, list_shards, read_table
+from wsss_ray.storage.shards import count_rows, read_table, readable_shards
 from wsss_ray.storage.store import RunStore
 
 Place = tuple[int, int]
@@ -36,10 +36,10 @@ def choose(store: RunStore, data: Stage, scored: Sequence[Stage], count: int, la
         >>> choose(store, stage.input("data"), [stage], count=2, labels=3)
         ([(0, 2), (0, 5)], 'the 1 with the lowest IoU and 1 evenly spaced among the first 8')
     """
-    there = {stage.id: set(list_shards(store, stage)) for stage in scored}
+    there = {stage.id: set(readable_shards(store, stage)) for stage in scored}
     pool: list[Place] = []
     ious: dict[Place, float] = {}
-    for shard in list_shards(store, data) if count > 0 else ():
+    for shard in readable_shards(store, data) if count > 0 else ():
         pool += [(shard, place) for place in range(count_rows(store, data, shard))]
         found = [_ious(store, stage, shard, labels) for stage in scored if shard in there[stage.id]]
         for place, several in enumerate(zip(*found, strict=True)):

@@ -15,7 +15,8 @@ from wsss_ray.ops.confusion import scores
 from wsss_ray.reporting.report.markup import DASH, number
 from wsss_ray.reporting.report.page import Section, render
 from wsss_ray.reporting.report.sections import Facts
-from wsss_ray.storage.shards import list_shards, open_shard
+from wsss_ray.storage.parquet import damage_named
+from wsss_ray.storage.shards import open_shard, readable_shards, shard_path
 
 _LABELS = 32  # rows of a matrix, at most: the labels with the most missed pixels
 _SHARDS = 1000  # of scores that are read to count images, at most: 100,000 images take a second
@@ -47,7 +48,7 @@ def classes(facts: Facts) -> Section:
 def _images(facts: Facts, stages: Sequence[Stage], labels: int) -> NDArray[np.int64] | None:
     """Count the masks that contain each label, from the scores of one of the stages. Return None if there are too many shards."""
     stage = next((s for s in stages if s.id in facts.records), None)
-    shards = list_shards(facts.store, stage) if stage is not None else []
+    shards = readable_shards(facts.store, stage) if stage is not None else []
     if stage is None or not 0 < len(shards) <= _SHARDS:
         return None
     made = stage
@@ -55,7 +56,8 @@ def _images(facts: Facts, stages: Sequence[Stage], labels: int) -> NDArray[np.in
     def count(shard: int) -> NDArray[np.int64]:
         file = open_shard(facts.store, made, shard, "scores")
         try:
-            cells = file.read(columns=["cells"])["cells"].to_pylist()  # to_numpy would import pandas
+            with damage_named(shard_path(facts.store, made, shard)):
+                cells = file.read(columns=["cells"])["cells"].to_pylist()  # to_numpy would import pandas
         finally:
             file.close()
         there = [np.unique(np.asarray(row, np.int64) // (labels + 1)) for row in cells if row]

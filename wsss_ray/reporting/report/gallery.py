@@ -8,6 +8,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from wsss_ray.core.errors import REPAIR, DamagedFile
 from wsss_ray.core.graph import Plan
 from wsss_ray.core.plan import Stage
 from wsss_ray.data import codecs
@@ -20,7 +21,7 @@ from wsss_ray.reporting.report.choice import Place, choose
 from wsss_ray.reporting.report.markup import whole
 from wsss_ray.reporting.report.page import Section, render
 from wsss_ray.reporting.report.thresholds import Rule
-from wsss_ray.storage.shards import list_shards, read_rows
+from wsss_ray.storage.shards import read_rows, readable_shards, shard_path
 from wsss_ray.storage.store import RunStore
 
 _BUDGET = 2_200_000  # characters of all cards and maps together; more only for a gallery of many images
@@ -163,9 +164,10 @@ def _aligned(
 ) -> list[tuple[dict[str, Any], GalleryImage]]:
     """Pair the rows of a stage with the images. The shards of all stages are aligned, so the places are the same."""
     pairs = []
-    for shard in sorted({row.shard for row in rows.values()} & set(list_shards(store, stage))):
+    for shard in sorted({row.shard for row in rows.values()} & set(readable_shards(store, stage))):
         here = [row for row in rows.values() if row.shard == shard]
         for given, row in zip(read_rows(store, stage, shard, schema, [row.place for row in here], columns), here, strict=True):
-            assert given["image_id"] == row.image_id, "shards are not aligned"
+            if given["image_id"] != row.image_id:
+                raise DamagedFile(f"{shard_path(store, stage, shard)}: holds other images than its data. {REPAIR}")
             pairs.append((given, row))
     return pairs

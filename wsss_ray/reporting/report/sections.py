@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,8 @@ from wsss_ray.reporting.doubts import doubts
 from wsss_ray.reporting.report import charts
 from wsss_ray.reporting.report.markup import DASH, average, is_finite, significant, whole
 from wsss_ray.reporting.report.page import Section, render
-from wsss_ray.storage.shards import list_shards, read_shard
+from wsss_ray.storage.finished import LOG, Finished
+from wsss_ray.storage.shards import read_shard, readable_shards
 from wsss_ray.storage.store import RunStore
 
 _ERRORS = 100
@@ -34,6 +35,7 @@ class Facts:
         store: store of the run.
         plan: plan of the run.
         records: records of the finished stages, by stage id.
+        damage: why stages with a record are not done, in one line, by stage id.
 
     Example:
         >>> facts = Facts.read(store, plan)
@@ -46,12 +48,16 @@ class Facts:
     store: RunStore
     plan: Plan
     records: Mapping[str, Mapping[str, Any]]
+    damage: Mapping[str, str]
 
     @classmethod
     def read(cls, store: RunStore, plan: Plan) -> Facts:
         """Read the records that the store has now."""
-        found = {stage.id: store.record(stage) for stage in plan}
-        return cls(store, plan, {name: record for name, record in found.items() if record is not None})
+        finished = Finished(store)
+        finished.look_at(plan)
+        states = {stage.id: finished.state(stage.id) for stage in plan}
+        records = {name: state.record for name, state in states.items() if state.record is not None and state.is_done}
+        return cls(store, plan, records, {name: state.problem for name, state in states.items() if state.problem is not None})
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -99,8 +105,10 @@ class Facts:
 
 def results(facts: Facts) -> Section:
     """Show every score of the plan, models first."""
-    found = doubts(facts.plan.stages, facts.records)
-    return Section("results", "Results", render("results.html", facts=facts, stages=facts.scores(), doubts=found))
+    found = doubts([(stage.name, facts.records[stage.id]) for stage in facts.plan if stage.id in facts.records])
+    tags = [stage for stage in facts.plan if stage.kind == "classify"]
+    body = render("results.html", facts=facts, stages=facts.scores(), tags=tags, classes=facts.labels[1:], doubts=found)
+    return Section("results", "Results", body)
 
 
 def seed_quality(facts: Facts) -> Section:
@@ -134,12 +142,13 @@ def stages(facts: Facts) -> Section:
         work, seconds = counts.get(unit), facts.records.get(stage.id, {}).get("seconds")
         files = {"record": "record.json"} if done else {}
         if facts.store.exists(training_log.log_path(facts.store, stage.id)):
-            files["steps"] = training_log.FILE
+            files["steps"] = LOG
         rows.append(
             {
                 "stage": stage,
                 "reads": ", ".join(dict.fromkeys(source.name for _, source in stage.inputs)),
                 "done": done,
+                "damage": facts.damage.get(stage.id),
                 "seconds": seconds,
                 "share": (seconds / longest if is_finite(seconds) and longest else 0.0) if done else None,
                 "work": f"{whole(work)} {unit}" if isinstance(work, int) else DASH,
@@ -162,11 +171,23 @@ def logs(facts: Facts, run: str) -> Section:
     return Section("logs", "Logs", render("logs.html", names=names, most=_LOGS))
 
 
+def damage(facts: Facts, others: Sequence[str]) -> Section:
+    """List what is damaged in the store.
+
+    Args:
+        facts: facts of the run.
+        others: what was found while the page was made, in one line each.
+    """
+    rows = [(stage.name, facts.damage[stage.id]) for stage in facts.plan if stage.id in facts.damage]
+    rows += [("", line) for line in dict.fromkeys(others)]
+    return Section("damage", "Damage", render("damage.html", rows=rows))
+
+
 def errors(facts: Facts) -> Section:
     """List the first hundred images that were left out, and why."""
     found: list[tuple[Stage, Mapping[str, Any]]] = []
-    for stage in facts.plan:
-        for shard in list_shards(facts.store, stage, "errors"):
+    for stage in (stage for stage in facts.plan if stage.id not in facts.damage):
+        for shard in readable_shards(facts.store, stage, "errors"):
             if len(found) >= _ERRORS:
                 break
             found += [(stage, error) for error in read_shard(facts.store, stage, shard, "errors", folder="errors")]

@@ -21,7 +21,7 @@ from wsss_ray.ops.spacing import evenly_spaced
 from wsss_ray.reporting.report.markup import average
 from wsss_ray.reporting.report.pictures import shrink, shrink_labels
 from wsss_ray.reporting.report.sections import MARKS
-from wsss_ray.storage.shards import count_rows, list_shards, read_rows
+from wsss_ray.storage.shards import count_rows, read_rows, readable_shards
 from wsss_ray.storage.store import RunStore
 
 if TYPE_CHECKING:
@@ -220,7 +220,7 @@ def _called(
 def _sample(store: RunStore, rule: Rule) -> Iterator[tuple[dict[str, Any], dict[str, Any], dict[str, Any] | None]]:
     """Yield evenly spaced rows of evenly spaced shards: of the data, the maps and the saliency."""
     data, maps, saliency = rule.stage.input("data"), rule.stage.input("maps"), rule.stage.optional("saliency")
-    both = sorted(set(list_shards(store, data)) & set(list_shards(store, maps)))
+    both = sorted(set(readable_shards(store, data)) & set(readable_shards(store, maps)))
     chosen = evenly_spaced(both, _SHARDS)
     follows = rule.recipe is not None
     wanted, columns = (_IMAGES, ["image_id", "mask"]) if follows else (_CALLED, ["image_id", "mask", "image"])
