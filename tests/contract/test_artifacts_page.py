@@ -107,6 +107,7 @@ def test_the_tables_are_the_schemas():
     names = {"string": "string", "binary": "binary", "int32": "int32", "int64": "int64"}
     names |= {"list<element: uint16>": "list of uint16", "fixed_size_list<element: double>[4]": "list of 4 float64"}
     names |= {"fixed_size_list<element: int32>[3]": "list of 3 int32"}
+    names |= {"list<element: float>": "list of float32"}
     names |= {"list<element: uint32>": "list of uint32", "list<element: int64>": "list of int64"}
     expected = {
         (name, field.name): names[str(field.type).replace("item:", "element:")]

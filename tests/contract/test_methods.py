@@ -157,9 +157,12 @@ def test_its_tags_are_scored_one_image_at_a_time_and_not_at_random(made):
 
 
 def test_the_tags_of_its_classifiers_are_scored(made):
-    _, plan, store = made
+    name, plan, store = made
     scored = {stage.input("model").id for stage in stages(plan, "classify")}
-    assert scored == {stage.id for stage in stages(plan, "train") if isinstance(stage.component, Classifier)}
+    classifiers = {stage.id for stage in stages(plan, "train") if isinstance(stage.component, Classifier)}
+    assert scored <= classifiers
+    if methods()[name].__module__.startswith("wsss_ray."):
+        assert scored == classifiers, "a plug-in may leave the scores of tags out, the package does not"
     for stage in stages(plan, "classify"):
         assert 0 <= store.record(stage)["metrics"]["map"] <= 1
 

@@ -18,9 +18,12 @@ from wsss_ray.data.coco import Coco
 from wsss_ray.data.codecs import decode_gray, decode_maps, decode_rgb
 from wsss_ray.data.folder import Folder
 from wsss_ray.data.images import normalise_image, normalise_mask, normalise_saliency, read_header, shrink
-from wsss_ray.data.source import DataSplit, Source, looked_up_once, stages_of
-from wsss_ray.data.tags import read_tag_table
-from wsss_ray.data.voc import Voc, read_annotation
+from wsss_ray.data.lookup import looked_up_once
+from wsss_ray.data.source import DataSplit, Source
+from wsss_ray.data.stages import stages_of
+from wsss_ray.data.tables import read_tag_table
+from wsss_ray.data.voc import Voc
+from wsss_ray.data.voc_xml import read_annotation
 from wsss_ray.engine.checkpoints import load_checkpoint
 from wsss_ray.engine.failures import failure_of
 from wsss_ray.engine.training_log import LogTail, MetricsLog, last_rows, read_log

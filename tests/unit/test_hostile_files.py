@@ -11,7 +11,7 @@ from torch import nn
 from tests.fuzz import hostile
 from wsss_ray.data.cls_labels import read_cls_labels
 from wsss_ray.data.coco_json import read_instances
-from wsss_ray.data.tags import read_tag_table
+from wsss_ray.data.tables import read_tag_table
 from wsss_ray.data.voc import Voc
 from wsss_ray.nets.weights import Weights, copy_weights, load_weights
 

@@ -198,7 +198,7 @@ def test_scores_of_a_plan_by_name(tmp_path):
 
     plan, store = job_of(tiny_job_of("cam")).plan(), RunStore(str(tmp_path))
     run_plan(store, plan, last="seed_quality")
-    assert scores(plan, store).keys() == {"seed_quality"}
+    assert scores(plan, store).keys() == {"tag_quality", "seed_quality"}
 
 
 def work_of(tmp_path, base, sweep, name="job.yaml", **changes):

@@ -11,7 +11,7 @@ import pytest
 import torch
 from sklearn.metrics import average_precision_score, f1_score
 
-from tests.local import job_of, run_plan, stage_named
+from tests.local import job_of, recommit, run_plan, stage_named
 from tests.tiny import tiny_job_of
 from wsss_ray.core.contracts import Classifier
 from wsss_ray.core.graph import Plan, until
@@ -159,6 +159,7 @@ def test_an_image_without_tags_gets_those_of_its_mask(made, tmp_path):
     store.delete(shard_path(store, data, 0))
     store.delete(shard_path(store, stage, 0))
     write_shard(store, data, 0, "images", rows)
+    recommit(store, data)
     worker_class(stage)(store, stage)(0)
     found = [row["tags"] for row in read_shard(store, stage, 0, "tag_scores")]
     assert found == [*([k for k in range(3) if (mask == k + 1).any()] for mask in masks[:6]), [], kept]

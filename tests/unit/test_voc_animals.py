@@ -86,7 +86,10 @@ def test_the_list_is_that_of_the_built_set():
             assert image.size == (entry.width, entry.height)
 
 
-@pytest.mark.parametrize("name", ["accuracy", "stamps.table", "voc_animals.table", "voc_animals.pictures"])
+SCRIPTS = ("accuracy", "stamps.table", "voc_animals.table", "voc_animals.pictures", "voc_animals.saliency")
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
 def test_scripts_that_no_other_test_runs_can_be_imported(name):
     """They import the package's internals, which move."""
     module = import_module(f"benchmarks.{name}")

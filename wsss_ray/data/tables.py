@@ -227,31 +227,28 @@ def _from_parquet(path: Path, field: str) -> tuple[str, Records]:
     return " row {line}", enumerate(parquet_rows(path, f"data.{field}: {path}", lambda names: _columns(names, str(path))))
 
 
-class _Twice(ValueError):
-    """Raised if an object has a key twice."""
-
-
 def _parse(text: str, where: str) -> Any:
     """Parse JSON. Raises ValueError if it is none, or if an object has a key twice."""
+    repeated = list[str]()
 
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
         if len(found) < len(pairs):
-            twice = next(key for key, times in Counter(key for key, _ in pairs).items() if times > 1)
-            raise _Twice(f"{where}: {_short(twice)} is there twice in one object; join the two, or remove one")
+            repeated.extend(key for key, times in Counter(key for key, _ in pairs).items() if times > 1)
         return found
 
     try:
-        return json.loads(text, object_pairs_hook=once)
+        value = json.loads(text, object_pairs_hook=once)
     except json.JSONDecodeError as err:
         more = "; if every line is an object, name the file .jsonl" if err.msg == "Extra data" else ""
         raise ValueError(f"{where}: not JSON: {shown(str(err), 200)}{more}") from err
     except RecursionError as err:
         raise ValueError(f"{where}: not JSON: it is nested too deeply") from err
-    except _Twice:
-        raise
     except ValueError as err:  # a number of thousands of digits
         raise ValueError(f"{where}: not JSON: {shown(str(err), 200)}") from err
+    if repeated:
+        raise ValueError(f"{where}: {_short(repeated[0])} is there twice in one object; join the two, or remove one")
+    return value
 
 
 def _record(value: Any, where: str) -> dict[str, Any]:
