@@ -60,9 +60,10 @@ gpu:  ## Tests on one GPU, then a table (under 6 minutes, without Ray or a netwo
 gpu-wheels:  ## Download what make gpu needs beside torch, for GPU_PYTHON_VERSION (GPU_ONLY="pydantic": only that), into wheels/.
 	$(PYTHON) benchmarks/wheels.py download --python $(GPU_PYTHON_VERSION) $(if $(GPU_ONLY),--only $(GPU_ONLY))
 
-# The build loads nothing: no fonts, no scripts from elsewhere. make test builds the site too (tests/contract/test_site.py).
+# Without --quiet, which would hide the warnings from --strict. The build loads nothing: no fonts, no scripts from elsewhere. make test
+# builds the site too (tests/contract/test_site.py).
 docs: $(STAMP)  ## Build the pages as a site into site/, strictly (seconds, without a network).
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 	@echo "site/index.html; with its search: $(BIN)/python -m http.server --directory site"
 
 lint: $(STAMP)  ## ruff, mypy, and import-linter for the layers of docs/architecture.md.
