@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from wsss_ray.cli.complete import label_stages, run_names
-from wsss_ray.cli.console import Model, OpenStore, check_out, fail, known_run, open_store
+from wsss_ray.cli.console import Model, OpenStore, check_out, fail, open_store
 
 if TYPE_CHECKING:
     from wsss_ray.inference.export_labels import LabelForm
@@ -66,13 +66,14 @@ def export(
 
 
 def _export_labels(store: RunStore, run: str, form: LabelForm, stage: str | None, out: Path | None, *, overwrite: bool) -> None:
+    from wsss_ray.inference.attempts import known_attempts, labels_of
     from wsss_ray.inference.export_labels import export as write
-    from wsss_ray.inference.export_labels import find_labels
 
-    maps = find_labels(store, known_run(store, run), stage)
+    attempt, maps = labels_of(store, known_attempts(store, run), stage)
     done = write(store, maps, out or Path(f"{run}-{maps.stage}-{form}"), form=form, overwrite=overwrite)
     note = f"; {done.skipped} skipped, which have no label map" if done.skipped else ""
-    typer.echo(f"{maps.stage} ({maps.id}): {done.images} images to {done.path}{note}")
+    of = f"{attempt.title}: " if attempt.total > 1 else ""
+    typer.echo(f"{of}{maps.stage} ({maps.id}): {done.images} images to {done.path}{note}")
     if form == "coco":
         typer.echo("one annotation per class and image; background and undecided pixels (255) have none")
 
@@ -91,7 +92,8 @@ def _export_model(
     folder = out or Path(f"{trained.run}-{trained.stage}-{form}")
     done = export_model(trained, folder, form=form, image_HWC=example_image(store, trained, image), overwrite=overwrite)
     write_card(store, trained, done, folder)
-    typer.echo(f"{trained.stage} ({trained.id}): {folder / done.file}, takes {done.takes}; README.md is its model card")
+    of = f"{trained.attempt.title}: " if trained.attempt is not None and trained.attempt.total > 1 else ""
+    typer.echo(f"{of}{trained.stage} ({trained.id}): {folder / done.file}, takes {done.takes}; README.md is its model card")
     typer.echo(
         f"compared with the network: largest difference of logits {done.largest_difference:.2g}, the label differs on "
         f"{done.pixels_different} of {done.pixels} pixels"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,21 +15,25 @@ from wsss_ray.cli.console import (
     RunName,
     StoreUri,
     Until,
+    exit_on_job_error,
     fail,
-    known_run,
     load,
     open_store,
     plan_here,
-    plan_trials,
-    say_data,
     score_table,
+    short,
     table,
 )
 from wsss_ray.cli.sweep import say_trials
 
 if TYPE_CHECKING:
-    from wsss_ray.config.job import Listed
     from wsss_ray.core.method import Method
+    from wsss_ray.reporting.history import Attempt
+    from wsss_ray.storage.store import RunStore
+
+AttemptNumber = Annotated[
+    int | None, typer.Option("--attempt", metavar="N", help="Attempt to show. Default: the one that was submitted last.")
+]
 
 
 def plan(job_file: JobFile, override: Override = None, store: StoreUri = None, until: Until = None) -> None:
@@ -37,23 +41,14 @@ def plan(job_file: JobFile, override: Override = None, store: StoreUri = None, u
 
     If the job has a sweep, shows its trials. Starts nothing.
     """
-    from wsss_ray.storage.shards import list_shards
-
-    loaded = load(job_file, override)
-    listed: Listed = {}
-    _, stages, run_store = plan_here(loaded, store, until, listed)
-    say_data(stages)
-    if loaded.job.sweep is not None:
-        say_trials(loaded.sweep, plan_trials(loaded, until, listed), run_store)
+    planned = plan_here(load(job_file, override), store, until)
+    for line in planned.data:
+        typer.echo(line)
+    if planned.job.sweep is not None:
+        with exit_on_job_error():
+            say_trials(planned.loaded.sweep, planned.trials(), planned.store)
         return
-    rows, missing = [], {stage.id for stage in stages.missing(run_store.is_done)}
-    for stage in stages:
-        made = len(list_shards(run_store, stage)) if stage.id in missing else 0
-        state = f"{made} shards" if made else "missing" if stage.id in missing else "done"
-        if state == "done" and not run_store.is_done(stage):
-            state = "not needed"
-        reads = ", ".join(source.name for source in (*(source for _, source in stage.inputs), *stage.features))
-        rows.append([stage.name, stage.kind, stage.id, state, reads])
+    rows = [[stage.name, stage.kind, stage.id, stage.state, ", ".join(stage.reads)] for stage in planned.stages]
     table(["stage", "kind", "id", "state", "reads"], rows)
 
 
@@ -94,15 +89,24 @@ def schema() -> None:
     typer.echo(json.dumps(job_schema(), indent=2))
 
 
-def show(run: RunName, store: OpenStore = "runs") -> None:
-    """Show the stages, times and scores of a run."""
+def show(run: RunName, store: OpenStore = "runs", attempt: AttemptNumber = None) -> None:
+    """Show the stages, times and scores of a run.
+
+    If several jobs were submitted under its name, lists these attempts. predict and export take the last one with a whole model.
+    """
+    from wsss_ray.inference.attempts import known_attempt, known_attempts
+    from wsss_ray.reporting.history import report_path
     from wsss_ray.reporting.status import quality
 
     run_store = open_store(store, must_exist=True)
+    try:
+        several = known_attempts(run_store, run)
+        one = several[0] if attempt is None else known_attempt(run_store, run, attempt)
+    except ValueError as error:
+        fail(str(error))
     rows, scores, validated = [], [], list[str]()
-    for stage in known_run(run_store, run)["stages"]:
-        record_path = run_store.path("stages", stage["id"], "record.json")
-        record = run_store.read_json(record_path) if run_store.exists(record_path) else None
+    for stage in one.stages:
+        record = run_store.record_by_id(stage["id"])
         counts = record["counts"] if record else {}
         made = f"{counts['steps']} steps" if "steps" in counts else f"{counts['images']} images" if counts else ""
         seconds = f"{record['seconds']:.1f} s" if record else ""
@@ -115,19 +119,44 @@ def show(run: RunName, store: OpenStore = "runs") -> None:
     for training in validated:
         typer.echo(training)
     score_table(scores)
-    if run_store.exists(run_store.run_path(run, "report.html")):
-        typer.echo(f"report: {run_store.run_path(run, 'report.html')}")
+    _say_attempts(run_store, several)
+    report = report_path(run_store, one)
+    if run_store.exists(report):
+        typer.echo(f"report: {report}")
+
+
+def _say_attempts(store: RunStore, several: list[Attempt]) -> None:
+    """Print the attempts at a run, the last submitted one first, if there are several."""
+    from datetime import datetime
+
+    from wsss_ray.inference.trained import find_trained
+    from wsss_ray.reporting.history import differences
+
+    if len(several) == 1:
+        return
+    typer.echo("")
+    rows = []
+    for place, one in enumerate(several):
+        done = sum(store.record_by_id(stage["id"]) is not None for stage in one.stages)
+        when = datetime.fromtimestamp(one.submitted).strftime("%Y-%m-%d %H:%M:%S")
+        changed = differences([several[place + 1].spec(), one.spec()]) if place + 1 < len(several) else {}
+        what = ", ".join(f"{field}={values[1]}" for field, values in changed.items())
+        rows.append([str(one.number), when, one.until or "", f"{done}/{len(one.stages)}", short(what)])
+    table(["attempt", "submitted", "until", "stages done", "changed"], rows)
+    try:
+        trained = find_trained(several[0].run, store.uri)
+    except ValueError:
+        typer.echo("model: none yet")
+    else:
+        typer.echo(f"model: {trained.title}")
 
 
 def _register() -> None:
     """Import everything that a job file can name. Exit if a module of WSSS_RAY_PLUGINS fails."""
-    from wsss_ray.config.document import JobError
     from wsss_ray.config.job import register
 
-    try:
+    with exit_on_job_error():
         register()
-    except JobError as error:
-        fail(str(error))
 
 
 def _stages(method: type[Method]) -> str:

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -17,22 +17,19 @@ from wsss_ray.cli.console import (
     RunName,
     StoreUri,
     Until,
-    check_loggers,
-    count_done,
+    exit_on_job_error,
     exit_on_stage_error,
     fail,
-    known_run,
     load,
     open_store,
     plan_here,
-    say_data,
     score_table,
 )
 from wsss_ray.cli.guard import guard, join, parse_address_or_exit
 from wsss_ray.cli.sweep import submit_sweep
 
 if TYPE_CHECKING:
-    from wsss_ray.config.job import Listed, LoadedJob
+    from wsss_ray.config.planning import PlannedJob
 
 Where = Annotated[
     str | None,
@@ -47,6 +44,10 @@ Detach = Annotated[bool, typer.Option("--detach", help="With http://: return onc
 Force = Annotated[bool, typer.Option("--force", help="With http://: submit even if another attempt at the run is running.")]
 Python = Annotated[
     str | None, typer.Option("--python", metavar="PATH", help="With http://: interpreter on the cluster. Default: python.")
+]
+ResumeUntil = Annotated[
+    Literal["localize", "seed", "train", "all"] | None,
+    typer.Option("--until", help="Stop after the last stage of this kind. Default: as submitted last. all: the whole job."),
 ]
 Include = Annotated[
     list[Path] | None,
@@ -78,7 +79,7 @@ def submit(
     _import_includes(include, remote=remote)
     if not remote:
         guard()
-        _submit_here(load(job_file, override), store, until)
+        _submit_here(plan_here(load(job_file, override), store, until))
         return
     assert address is not None
     from wsss_ray.config.document import JobError
@@ -108,7 +109,7 @@ def submit(
 def resume(
     run: RunName,
     store: Annotated[str, typer.Option("--store", metavar="URI", help="Run store that holds the run.")] = "runs",
-    until: Until = None,
+    until: ResumeUntil = None,
     address: Where = None,
     detach: Detach = False,
     force: Force = False,
@@ -116,9 +117,9 @@ def resume(
     include: Include = None,
     exclude: Exclude = None,
 ) -> None:
-    """Continue a run with the job that it was submitted with.
+    """Continue a run with the job that it was submitted with last.
 
-    The store keeps that job with the run.
+    The store keeps that job with the run, and where it was to stop.
     """
     remote = _is_remote(address, detach=detach)
     _import_includes(include, remote=remote)
@@ -147,46 +148,38 @@ def resume(
     send(shipment, address, detach=detach, force=force)
 
 
-def _submit_here(loaded: LoadedJob, store: str | None, until: Until) -> None:
+def _submit_here(planned: PlannedJob) -> None:
     """Run every missing stage of a job or its sweep, in this process or on the cluster that it drives."""
-    listed: Listed = {}
-    job, plan, run_store = plan_here(loaded, store, until, listed)
-    check_loggers(job)
-    if job.sweep is not None:
-        submit_sweep(loaded, run_store, until, listed)
+    from wsss_ray.config.planning import check_loggers
+
+    with exit_on_job_error():
+        check_loggers(planned.job)
+    if planned.job.sweep is not None:
+        submit_sweep(planned)
         return
     from wsss_ray.reporting.doubts import doubts
     from wsss_ray.reporting.progress import Display
+    from wsss_ray.runners.submit import run_planned
 
-    display = Display()
-    display.say(f"{job.name}: {len(plan.stages)} stages, {count_done(plan, run_store)} done, store {run_store.uri}")
-    say_data(plan)
-    from wsss_ray.runners.execute import execute
-
-    with exit_on_stage_error(run_store):
-        report = execute(job, plan, run_store, display)
-    records = {stage.id: record for stage in plan if (record := run_store.record(stage)) is not None}
-    score_table([(stage.name, records[stage.id]) for stage in plan if stage.kind == "evaluate" and stage.id in records])
-    for line in doubts(plan.stages, records):
+    with exit_on_stage_error(planned.store):
+        report = run_planned(planned, Display())
+    records = {stage.id: record for stage in planned.plan if (record := planned.store.record(stage)) is not None}
+    score_table([(stage.name, records[stage.id]) for stage in planned.plan if stage.kind == "evaluate" and stage.id in records])
+    for line in doubts(planned.plan.stages, records):
         typer.echo(f"warning: {line}")
     typer.echo(f"report: {report}")
 
 
-def _resume_here(run: str, store: str, until: Until) -> None:
-    """Submit the job file that the store keeps with a run or sweep."""
-    from wsss_ray.config.document import JobError
-    from wsss_ray.config.job import parse_job
+def _resume_here(run: str, store: str, until: ResumeUntil) -> None:
+    """Submit the job that the store keeps with a run or sweep."""
+    from wsss_ray.runners.python import plan_again
 
     run_store = open_store(store, must_exist=True)
-    is_sweep = run in run_store.names(run_store.path("runs")) and run_store.exists(run_store.run_path(run, "sweep.json"))
-    if not is_sweep:
-        known_run(run_store, run)
-    path = run_store.run_path(run, "job.yaml")
     try:
-        loaded = parse_job(run_store.read(path), path)
-    except JobError as error:
+        planned = plan_again(run_store, run, until=None if until == "all" else until, whole=until == "all")
+    except ValueError as error:
         fail(str(error))
-    _submit_here(loaded, store, until)
+    _submit_here(planned)
 
 
 def _ship(
@@ -195,7 +188,7 @@ def _ship(
     run: str,
     store: str,
     texts: dict[str, str],
-    until: Until,
+    until: ResumeUntil,
     python: str | None,
     include: list[Path] | None,
     exclude: list[str] | None,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -44,6 +44,7 @@ class LabelMaps:
         column: The column that holds the label maps.
         classes: The names of the labels 1, 2, ...
         max_pixels: The largest size of a label map that is decoded.
+        data: The id of the stage that holds the images.
     """
 
     stage: str
@@ -52,6 +53,7 @@ class LabelMaps:
     column: str
     classes: tuple[str, ...]
     max_pixels: int
+    data: str
 
 
 @dataclass(frozen=True)
@@ -69,19 +71,22 @@ class Exported:
     path: Path
 
 
-def find_labels(store: RunStore, run: Mapping[str, Any], stage: str | None = None) -> LabelMaps:
+def find_labels(
+    store: RunStore, run: Mapping[str, Any], stage: str | None = None, kinds: Sequence[str] = ("seed", "evaluate")
+) -> LabelMaps:
     """Find the label maps of a run.
 
     Args:
         store: The store.
         run: The content of the run's run.json.
         stage: The name of a stage. None takes the last one that has label maps.
+        kinds: The kinds of stages to look among.
 
     Raises:
         ValueError: if the run has no such stage, or the stage is not done or has no label maps. The message names those that
             have.
     """
-    records = {one["name"]: store.record_by_id(one["id"]) for one in run["stages"] if one["kind"] in ("seed", "evaluate")}
+    records = {one["name"]: store.record_by_id(one["id"]) for one in run["stages"] if one["kind"] in kinds}
     found = {name: record for name, record in records.items() if record and _has_labels(record)}
     name = stage or next(reversed(found), None)
     if name is None:
@@ -92,13 +97,14 @@ def find_labels(store: RunStore, run: Mapping[str, Any], stage: str | None = Non
         why = "the run has no such stage" if not known else "it is not done" if undone else "it has no label maps"
         raise ValueError(f"stage {name!r}: {why}; stages with label maps: {', '.join(found) or 'none yet'}")
     record = found[name]
-    data = store.record_by_id(dict(record["inputs"])["data"])
+    data_id = dict(record["inputs"])["data"]
+    data = store.record_by_id(data_id)
     if data is None:
         raise ValueError(f"stage {name!r}: the store has no record of the data that it was made from; submit the job again")
     split = data["identity"]["component"]
     schema, column = ("seeds", "seed") if record["kind"] == "seed" else ("scores", "prediction")
     limit = split["source"].get("max_pixels", MAX_PIXELS)
-    return LabelMaps(name, record["id"], schema, column, tuple(split["classes"]), limit)
+    return LabelMaps(name, record["id"], schema, column, tuple(split["classes"]), limit, data_id)
 
 
 def read_labels(store: RunStore, maps: LabelMaps) -> Iterator[tuple[str, LabelArray | None]]:
@@ -113,7 +119,7 @@ def read_labels(store: RunStore, maps: LabelMaps) -> Iterator[tuple[str, LabelAr
             for batch in file.iter_batches(batch_size=8, columns=["image_id", maps.column]):
                 for row in batch.to_pylist():
                     data = row[maps.column]
-                    yield row["image_id"], None if data is None else _decode(data, maps, row["image_id"])
+                    yield row["image_id"], None if data is None else decode_label(data, maps, row["image_id"])
         finally:
             file.close()
 
@@ -202,7 +208,17 @@ def _annotation(coco: Any, inside_HW: np.ndarray[Any, np.dtype[np.bool_]], label
     }
 
 
-def _decode(data: bytes, maps: LabelMaps, image_id: str) -> LabelArray:
+def decode_label(data: bytes, maps: LabelMaps, image_id: str) -> LabelArray:
+    """Decode one label map (H, W).
+
+    Args:
+        data: Its PNG.
+        maps: The label maps that it belongs to.
+        image_id: The id of its image, for messages.
+
+    Raises:
+        ValueError: if it cannot be read, or holds other labels than those of the classes.
+    """
     try:
         label_HW = decode_gray(data, max_pixels=maps.max_pixels)
     except (OSError, SyntaxError, ValueError) as error:

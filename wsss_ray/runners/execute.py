@@ -17,6 +17,7 @@ from wsss_ray.core.plan import Stage
 from wsss_ray.engine.failures import Failures
 from wsss_ray.engine.records import StageError, check_unchanged, git_commit, versions
 from wsss_ray.engine.shard_worker import data_split
+from wsss_ray.reporting.history import begin_attempt
 from wsss_ray.reporting.progress import Display
 from wsss_ray.reporting.report import build
 from wsss_ray.runners.admission import admit
@@ -82,18 +83,18 @@ def execute(
 
 
 def begin_run(job: JobConfig, plan: Plan, store: RunStore) -> None:
-    """Write `job.yaml` and `run.json` of a run before it starts."""
-    store.write(store.run_path(job.name, "job.yaml"), to_yaml(job.spec()).encode())
+    """Write `job.yaml` and `run.json` of a run before it starts. What another job left under its name stays in its history."""
     stages = [{"id": stage.id, "name": stage.name, "kind": stage.kind, "work": _work(stage)} for stage in plan]
     about = {
         "name": job.name,
         "stages": stages,
         "submitted": time.time(),
         "attempt": attempt(),
+        "until": plan.until,
         "versions": versions(),
         "git": git_commit(),
     }
-    store.write_json(store.run_path(job.name, "run.json"), about)
+    begin_attempt(store, job.name, about, to_yaml(job.spec()))
 
 
 def _work(stage: Stage) -> int:
