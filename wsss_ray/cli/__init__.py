@@ -6,7 +6,24 @@ from typing import Annotated
 
 import typer
 
-from wsss_ray.cli import attempts, augment, check, console, export, guard, init, predict, render, show, signals, status, submit
+from wsss_ray.cli import (
+    attempts,
+    augment,
+    check,
+    clean,
+    compare,
+    console,
+    evaluate,
+    export,
+    guard,
+    init,
+    predict,
+    render,
+    show,
+    signals,
+    status,
+    submit,
+)
 
 app = typer.Typer(no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False, rich_markup_mode=None)
 
@@ -14,7 +31,7 @@ for command in (
     *(init.init, check.check),
     *(submit.submit, submit.resume, attempts.ps, attempts.logs, attempts.stop),
     *(show.plan, show.validate, show.methods, show.schema, status.status, show.show, render.render),
-    *(export.export, predict.predict, augment.augment_voc),
+    *(compare.compare, export.export, predict.predict, evaluate.evaluate, clean.rm, clean.gc, augment.augment_voc),
 ):
     app.command()(command)
 

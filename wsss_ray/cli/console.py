@@ -44,7 +44,7 @@ def exit_on_job_error() -> Iterator[None]:
 
     Example:
         >>> with exit_on_job_error():
-        ...     planned = plan_job("jobs/demo.yaml")
+        ...     planned = plan("jobs/demo.yaml")
     """
     from wsss_ray.config.document import JobError
 

@@ -28,7 +28,7 @@ def submit_sweep(planned: PlannedJob) -> None:
         SystemExit: if the sweep or any of its trials fails.
 
     Example:
-        >>> submit_sweep(plan_job("jobs/sweeps/demo_theta.yaml", until="seed"))
+        >>> submit_sweep(plan("jobs/sweeps/demo_theta.yaml", until="seed"))
     """
     from wsss_ray.config.sweep import result_table
     from wsss_ray.reporting.progress import Display

@@ -55,7 +55,7 @@ class PlannedJob:
         listed: The data that was listed for the plan.
 
     Example:
-        >>> planned = plan_job("jobs/demo.yaml", until="seed")
+        >>> planned = plan("jobs/demo.yaml", until="seed")
         >>> [stage.name for stage in planned.stages if stage.state == "missing"]
         ['images-weak', 'images-val', 'classifier', 'maps', 'seeds', 'seed_quality']
     """
@@ -167,11 +167,33 @@ def plan_loaded(loaded: LoadedJob, store: str | None = None, until: Until | None
         raise JobError(f"{loaded.document.path}: {error}") from error
 
 
-def plan_job(
-    job: Job, overrides: Overrides | None = None, *, store: str | os.PathLike[str] | None = None, until: Until | None = None
+def plan(
+    job: Job,
+    *,
+    set: Overrides | None = None,
+    until: Until | None = None,
+    store: str | os.PathLike[str] | None = None,
 ) -> PlannedJob:
-    """Load and plan a job. The arguments and errors are those of `load` and `plan_loaded`."""
-    return plan_loaded(load(job, overrides), None if store is None else os.fspath(store), until)
+    """Lay out the stages of a job, done and missing. Start nothing.
+
+    Args:
+        job: The path of a job file, or its content as a dictionary.
+        set: Fields to set, by dotted path, such as {"run.seed": 1}; or texts as `--set` takes them.
+        until: Stop after the last stage of this kind: "localize", "seed" or "train".
+        store: Folder or URI of the run store. Default: the job's `run.store`.
+
+    Returns:
+        The planned job: `stages` with their states, `data` in words, `job`, `plan`, `store`.
+
+    Raises:
+        JobError: if the job, its data or the store is not valid. The message has one line per mistake.
+
+    Example:
+        >>> planned = wsss_ray.plan("job.yaml", set={"method.seed_rule.theta": 0.4})
+        >>> [stage.name for stage in planned.stages if stage.state == "missing"]
+        ['seeds', 'segmenter', 'miou']
+    """
+    return plan_loaded(load(job, set), None if store is None else os.fspath(store), until)
 
 
 def open_store(uri: str, *, must_exist: bool = False) -> RunStore:

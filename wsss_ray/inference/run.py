@@ -79,13 +79,18 @@ class Run:
     """
 
     def __init__(self, name: str, store: str | os.PathLike[str] = "runs", *, attempt: int | None = None) -> None:
-        self.name, self._number = name, attempt
+        self.name, self.number = name, attempt
         self.store: RunStore = open_store(os.fspath(store), must_exist=True)
         known_attempt(self.store, name, attempt)
 
     def __repr__(self) -> str:
-        number = "" if self._number is None else f", attempt={self._number}"
+        number = "" if self.number is None else f", attempt={self.number}"
         return f"Run({self.name!r}, {self.store.uri!r}{number})"
+
+    @property
+    def title(self) -> str:
+        """Return the name of the run, with the number of the attempt if one was asked for."""
+        return self.name if self.number is None else f"{self.name}@{self.number}"
 
     @property
     def attempts(self) -> tuple[Attempt, ...]:
@@ -95,7 +100,7 @@ class Run:
     @property
     def attempt(self) -> Attempt:
         """Return the attempt that this object shows."""
-        return known_attempt(self.store, self.name, self._number)
+        return known_attempt(self.store, self.name, self.number)
 
     @property
     def job(self) -> dict[str, Any]:
@@ -211,7 +216,7 @@ class Run:
         from wsss_ray.inference.predictor import Predictor
         from wsss_ray.inference.trained import find_trained
 
-        found = find_trained(self.name, self.store.uri, name, attempt=self._number)
+        found = find_trained(self.name, self.store.uri, name, attempt=self.number)
         return Predictor(found.with_crf(crf), device=device)
 
     @property

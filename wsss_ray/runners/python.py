@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from wsss_ray.config.document import JobError
 from wsss_ray.config.job import parse_job
-from wsss_ray.config.planning import Job, Overrides, PlannedJob, open_store, plan_job, plan_loaded
+from wsss_ray.config.planning import Job, Overrides, PlannedJob, open_store, plan, plan_loaded
 from wsss_ray.core.graph import Until
 from wsss_ray.deploy.address import join, parse_address
 from wsss_ray.inference.attempts import known_attempts
@@ -21,10 +21,37 @@ from wsss_ray.storage.trials import ranking
 
 
 def submit(
-    job: Job, overrides: Overrides | None, *, until: Until | None, store: str | os.PathLike[str] | None, address: str | None
+    job: Job,
+    *,
+    set: Overrides | None = None,
+    until: Until | None = None,
+    store: str | os.PathLike[str] | None = None,
+    address: str | None = None,
 ) -> Run:
-    """Run every missing stage of a job. See `wsss_ray.submit`."""
-    planned = plan_job(job, overrides, store=store, until=until)
+    """Run every stage of a job that is not done yet, and wait for the end. Submit again to resume.
+
+    A notebook shows a bar for each stage, a terminal too, and a log a few lines.
+
+    Args:
+        job: The path of a job file, or its content as a dictionary.
+        set: Fields to set, by dotted path, such as {"run.seed": 1}; or texts as `--set` takes them.
+        until: Stop after the last stage of this kind: "localize", "seed" or "train".
+        store: Folder or URI of the run store. Default: the job's `run.store`.
+        address: A running Ray cluster that this process drives: "auto" or "HOST:PORT". Default: Ray starts on this machine.
+
+    Returns:
+        The run.
+
+    Raises:
+        JobError: if the job, its data or the store is not valid. The message has one line per mistake.
+        StageError: if a stage fails. What was done is kept.
+
+    Example:
+        >>> run = wsss_ray.submit("job.yaml", set={"run.seed": 1})
+        >>> run.scores["miou"].miou
+        0.62
+    """
+    planned = plan(job, set=set, store=store, until=until)
     if planned.job.sweep is not None:
         path = planned.loaded.document.path
         raise JobError(f"{path}: sweep: is no single run. Call wsss_ray.submit_sweep, or set sweep to None.")
@@ -32,10 +59,28 @@ def submit(
 
 
 def submit_sweep(
-    job: Job, overrides: Overrides | None, *, until: Until | None, store: str | os.PathLike[str] | None, address: str | None
+    job: Job,
+    *,
+    set: Overrides | None = None,
+    until: Until | None = None,
+    store: str | os.PathLike[str] | None = None,
+    address: str | None = None,
 ) -> Sweep:
-    """Run the open trials of a job's sweep. See `wsss_ray.submit_sweep`."""
-    planned = plan_job(job, overrides, store=store, until=until)
+    """Run the trials of a job's sweep that have not ended, and wait for the end. The arguments are those of `submit`.
+
+    Returns:
+        The sweep, with a row for each trial. A trial that failed is a row too.
+
+    Raises:
+        JobError: if the job, a trial or the store is not valid. The message has one line per mistake.
+        StageError: if the sweep itself fails.
+
+    Example:
+        >>> sweep = wsss_ray.submit_sweep("jobs/sweeps/demo_theta.yaml", until="seed")
+        >>> sweep.rows[0].name, sweep.best.scores["seed_quality"].miou
+        ('theta 0.3', 0.55)
+    """
+    planned = plan(job, set=set, store=store, until=until)
     if planned.job.sweep is None:
         raise JobError(f"{planned.loaded.document.path}: sweep: is missing. Call wsss_ray.submit for a single run.")
     with _joined(address):
@@ -43,8 +88,33 @@ def submit_sweep(
     return Sweep(planned.name, planned.store, tuple(ranking(swept.rows, planned.loaded.sweep.metrics[0])))
 
 
-def resume(run: str, store: str | os.PathLike[str], *, until: Until | None, whole: bool, address: str | None) -> Run:
-    """Submit the job again that the store keeps with a run. See `wsss_ray.resume`."""
+def resume(
+    run: str,
+    store: str | os.PathLike[str] = "runs",
+    *,
+    until: Until | None = None,
+    whole: bool = False,
+    address: str | None = None,
+) -> Run:
+    """Continue a run with the job that its store keeps, and wait for the end.
+
+    Args:
+        run: The name of the run.
+        store: Folder or URI of the run store.
+        until: Stop after the last stage of this kind. Default: as the run was submitted last.
+        whole: True runs the whole plan, also if the run was submitted with `until`.
+        address: A running Ray cluster that this process drives. See `submit`.
+
+    Raises:
+        JobError: if the job is no longer valid, or its data is gone.
+        StageError: if a stage fails. What was done is kept.
+        ValueError: if the store has no such run.
+
+    Example:
+        >>> wsss_ray.submit("job.yaml", until="seed")
+        >>> wsss_ray.resume("photos", whole=True).status().state
+        'done'
+    """
     return _run(plan_again(open_store(os.fspath(store), must_exist=True), run, until=until, whole=whole), address)
 
 

@@ -30,7 +30,7 @@ def run_planned(planned: PlannedJob, display: Display) -> str:
         StageError: if a stage failed, or cannot run here. What was done stays in the store.
 
     Example:
-        >>> run_planned(plan_job("jobs/demo.yaml", until="seed"), Display())
+        >>> run_planned(plan("jobs/demo.yaml", until="seed"), Display())
         '/home/me/runs/runs/demo/report.html'
     """
     from wsss_ray.runners.execute import execute
@@ -63,7 +63,7 @@ def run_planned_sweep(planned: PlannedJob, trials: Sequence[tuple[TrialJob, Plan
         StageError: if the sweep itself fails. A trial that fails is a row.
 
     Example:
-        >>> planned = plan_job("jobs/sweeps/demo_theta.yaml", until="seed")
+        >>> planned = plan("jobs/sweeps/demo_theta.yaml", until="seed")
         >>> run_planned_sweep(planned, planned.trials(), Display()).rows[0].state
         'done'
     """
