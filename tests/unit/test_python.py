@@ -19,7 +19,6 @@ import wsss_ray
 from tests.local import job_of, run_plan, stage_named, whole_run
 from tests.pictures import unpack
 from tests.shapes import tiny_job
-from wsss_ray.config.planning import plan
 from wsss_ray.data.codecs import decode_gray, decode_maps, decode_rgb
 from wsss_ray.inference.export_labels import find_labels
 from wsss_ray.inference.labelled import LabelledImages
@@ -240,7 +239,7 @@ def test_a_notebook_shows_the_report_and_what_is_missing(run, made, tmp_path):
     assert shown.startswith('<iframe sandbox="allow-scripts"')
     assert "&lt;h1&gt;tiny &amp; mine&lt;/h1&gt;" in shown
     assert "wsss-report" in report_html(b"x" * (9 << 20), "/a/wsss-report.html")
-    planned = plan(tiny_job(name="begun"), store=tmp_path)
+    planned = wsss_ray.plan(tiny_job(name="begun"), store=tmp_path)
     begin_run(planned.job, planned.plan, planned.store)
     shown = wsss_ray.open_run("begun", tmp_path)._repr_html_()
     assert "<b>begun</b>: interrupted, 0 of 11 stages done" in shown

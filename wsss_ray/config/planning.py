@@ -57,7 +57,7 @@ class PlannedJob:
     Example:
         >>> planned = plan("jobs/demo.yaml", until="seed")
         >>> [stage.name for stage in planned.stages if stage.state == "missing"]
-        ['images-weak', 'images-val', 'classifier', 'maps', 'seeds', 'seed_quality']
+        ['images-weak', 'classifier', 'maps', 'seeds', 'seed_quality']
     """
 
     loaded: LoadedJob = field(repr=False)
