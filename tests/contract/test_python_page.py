@@ -13,6 +13,7 @@ import wsss_ray
 from tests.pages import ROOT, blocks, commands, fenced
 from tests.photos import call, mask, photo
 from tests.shapes import tiny_job
+from wsss_ray.nets.torchvision_safe import torchvision
 
 PAGE, NOTEBOOK, RUNS = "docs/python.md", "docs/first_steps.ipynb", "docs/runs.md"
 
@@ -26,6 +27,7 @@ def test_the_page(tmp_path, monkeypatch, without_ray, capsys):
     for number in (1, 2):
         photo(tmp_path / f"test/images/{number}.jpg", "dog", number)
         mask(tmp_path / f"test/masks/{number}.png", 2)
+    torchvision()  # before the page imports it; its own library may not fit a torch of another build
     known: dict = {"__name__": "page"}
     for place, text in enumerate(fenced(PAGE, "python")):
         exec(compile(text.replace("[256, 256]", "[64, 64]"), f"{PAGE}, block {place}", "exec"), known)

@@ -160,12 +160,14 @@ def test_commands_say_of_which_attempt(store, whole, tmp_path):
 
 def test_a_damaged_history_names_its_file(store):
     submitted(store, seed_rule__theta=0.7)
-    (name, *_) = store.names(store.run_path("tiny", "attempts"))
+    name = f"{attempts(store, 'tiny')[1].key}.json"
     path = Path(store.run_path("tiny", "attempts", name))
     for content in ("{}", "[]", "7", '{"stages": 3}', '{"stages": [{}]}', "torn"):
         path.write_text(content)
         with pytest.raises(DamagedFile, match=rf"{name}: is damaged"):
             attempts(store, "tiny")
+    submitted(store)
+    assert [one.number for one in attempts(store, "tiny")] == [2, 1], "its job is submitted again: a new file"
 
 
 def test_differences_of_jobs():

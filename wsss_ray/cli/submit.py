@@ -157,15 +157,14 @@ def _submit_here(planned: PlannedJob) -> None:
     if planned.job.sweep is not None:
         submit_sweep(planned)
         return
-    from wsss_ray.reporting.doubts import doubts
     from wsss_ray.reporting.progress import Display
-    from wsss_ray.runners.submit import run_planned
+    from wsss_ray.runners.submit import doubts_of, run_planned
 
     with exit_on_stage_error(planned.store):
         report = run_planned(planned, Display())
-    records = {stage.id: record for stage in planned.plan if (record := planned.store.record(stage)) is not None}
-    score_table([(stage.name, records[stage.id]) for stage in planned.plan if stage.kind == "evaluate" and stage.id in records])
-    for line in doubts(planned.plan.stages, records):
+    scored = [(stage.name, planned.store.record(stage)) for stage in planned.plan if stage.kind == "evaluate"]
+    score_table([(name, record) for name, record in scored if record is not None])
+    for line in doubts_of(planned):
         typer.echo(f"warning: {line}")
     typer.echo(f"report: {report}")
 

@@ -12,6 +12,7 @@ one. Stages are shared by id, and no attempt changes the stages of another, so a
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,14 +95,17 @@ def attempts(store: RunStore, run: str) -> list[Attempt]:
     found: dict[str, dict[str, Any]] = {}
     for name in store.names(store.run_path(run, "attempts")):
         if name.endswith(".json"):
-            found[name.removesuffix(".json")] = store.read_json(store.run_path(run, "attempts", name))
+            path = store.run_path(run, "attempts", name)
+            about = store.read_json(path)
+            _key(about, path)  # names a damaged file
+            found[name.removesuffix(".json")] = about
     current = store.run_path(run, "run.json")
     if store.exists(current):
         about = store.read_json(current)
         if (key := _key(about, current)) not in found:  # of a version of this package that kept no history
             found[key] = about | {"job": _job(store, run)}
     numbers = {key: place for place, key in enumerate(sorted(found, key=lambda key: (_first(found[key]), key)), start=1)}
-    every = [
+    several = [
         Attempt(
             run=run,
             number=numbers[key],
@@ -115,9 +119,8 @@ def attempts(store: RunStore, run: str) -> list[Attempt]:
             by=about.get("attempt"),
         )
         for key, about in found.items()
-        if _key(about, store.run_path(run, "attempts", f"{key}.json"))
     ]
-    return sorted(every, key=lambda one: (one.submitted, one.number), reverse=True)
+    return sorted(several, key=lambda one: (one.submitted, one.number), reverse=True)
 
 
 def begin_attempt(store: RunStore, run: str, about: Mapping[str, Any], job: str) -> None:
@@ -150,8 +153,10 @@ def begin_attempt(store: RunStore, run: str, about: Mapping[str, Any], job: str)
             if store.exists(report):
                 store.write(store.run_path(run, "attempts", f"{old}.html"), store.read(report))
     mine = store.run_path(run, "attempts", f"{key}.json")
-    if store.exists(mine):
-        first = _first(store.read_json(mine))
+    with suppress(FileNotFoundError, DamagedFile):  # a damaged file is written again below
+        known = store.read_json(mine)
+        _key(known, mine)
+        first = _first(known)
     store.write_json(mine, {**about, "job": job, "first": first})
     store.write(store.run_path(run, "job.yaml"), job.encode())
     store.write_json(current, about)

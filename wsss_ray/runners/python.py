@@ -15,7 +15,7 @@ from wsss_ray.inference.attempts import known_attempts
 from wsss_ray.inference.run import Run
 from wsss_ray.inference.sweep import Sweep
 from wsss_ray.reporting.notebook import display_here
-from wsss_ray.runners.submit import run_planned, run_planned_sweep
+from wsss_ray.runners.submit import doubts_of, run_planned, run_planned_sweep
 from wsss_ray.storage.store import RunStore
 from wsss_ray.storage.trials import ranking
 
@@ -147,8 +147,11 @@ def plan_again(store: RunStore, run: str, *, until: Until | None = None, whole: 
 
 
 def _run(planned: PlannedJob, address: str | None) -> Run:
+    display = display_here()
     with _joined(address):
-        run_planned(planned, display_here())
+        run_planned(planned, display)
+    for line in doubts_of(planned):
+        display.say(f"warning: {line}")
     return Run(planned.name, planned.store.uri)
 
 

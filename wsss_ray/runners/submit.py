@@ -42,6 +42,19 @@ def run_planned(planned: PlannedJob, display: Display) -> str:
     return execute(planned.job, planned.plan, planned.store, display)
 
 
+def doubts_of(planned: PlannedJob) -> list[str]:
+    """Return a line for each score of a finished job that says that something went wrong. See `reporting.doubts`.
+
+    Example:
+        >>> doubts_of(plan("jobs/demo.yaml"))
+        []
+    """
+    from wsss_ray.reporting.doubts import doubts
+
+    records = {stage.id: record for stage in planned.plan if (record := planned.store.record(stage)) is not None}
+    return doubts(planned.plan.stages, records)
+
+
 @dataclass(frozen=True)
 class Swept:
     """The result of a sweep: the rows of its trials, and where the workers' output is."""
