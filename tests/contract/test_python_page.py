@@ -40,7 +40,6 @@ def test_the_page(tmp_path, monkeypatch, without_ray, capsys):
     assert known["image_BCHW"].shape == (8, 3, 64, 64)
     assert known["evaluated"].score.images == 2
     assert known["evaluated"].failed == ()
-    assert known["own"].job["method"]["classifier"]["trunk"] == {"kind": "patches", "channels": 16}
     assert known["both"].runs == ("photos", "own")
     assert known["both"].fields["method.classifier.trunk.kind"] == ("small_net", "patches")
     assert {stage_id.partition("-")[0] for stage_id, _ in known["found"].stages} == {"train", "localize", "seed", "evaluate"}

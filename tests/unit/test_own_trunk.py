@@ -64,7 +64,7 @@ def test_no_statistics_cross_images_and_nothing_unused_is_trained():
 @pytest.mark.parametrize(
     ("net", "stride", "said"),
     [
-        (patches(), 4, r"an image of 17 x 17 has features \(1, 6, 3, 3\), not \(1, channels, 5, 5\) at stride 4"),
+        (patches(), 4, r"an image of 17 x 17 has features \(1, 6, 2, 2\), not \(1, channels, 5, 5\) at stride 4"),
         (nn.Sequential(patches(), nn.AdaptiveAvgPool2d(1)), 8, r"features \(1, 6, 1, 1\)"),
         (nn.Sequential(patches(), nn.Flatten()), 8, r"features \(1, 150\)"),
     ],
