@@ -111,12 +111,12 @@ def test_what_another_run_shares_is_not_freed(own, whole):
     assert "there is nothing to free" in call("gc", "--store", own.uri)
     said = call("rm", "tiny", "--yes", "--store", own.uri)
     assert "tiny is removed" in said
-    assert "8 stages belong to no run" in said
+    assert "9 stages belong to no run" in said
     assert own.names(own.path("runs")) == ["other"]
     assert stages_of(own) == {stage.id for stage in (*plan, *other)}, "rm leaves the stages"
     message = call("gc", "--store", own.uri, code=2)
     assert "--yes: is needed" in message
-    assert "8 stages belong to no run: " in message, "it says first what it would free"
+    assert "9 stages belong to no run: " in message, "it says first what it would free"
     assert stages_of(own) == {stage.id for stage in (*plan, *other)}
     size = unused(own).num_bytes
     assert size == sum(
@@ -126,7 +126,7 @@ def test_what_another_run_shares_is_not_freed(own, whole):
         for path in Path(own.stage_path(stage)).rglob("*")
         if path.is_file()
     )
-    assert "8 stages are deleted" in call("gc", "--yes", "--store", own.uri)
+    assert "9 stages are deleted" in call("gc", "--yes", "--store", own.uri)
     assert stages_of(own) == {stage.id for stage in other}
     assert all(map(own.is_done, other))
     assert wsss_ray.open_run("other", own.uri).status().state == "done"
@@ -140,13 +140,16 @@ def test_links_and_strangers_are_left_alone(own, whole, tmp_path):
     os.makedirs(own.path("stages", "seed-00000000000000bb/shards"))
     os.symlink(outside, own.path("stages", "seed-00000000000000bb/inner"))
     os.makedirs(own.path("stages", "my notes"))
-    os.symlink(outside, own.run_path("linked"))
     assert unused(own).strangers == ("my notes", "seed-00000000000000aa")
     assert [stage_id for stage_id, _ in unused(own).stages] == ["seed-00000000000000bb"]
     assert "left alone: " in call("gc", "--yes", "--store", own.uri)
     assert (outside / "record.json").read_text() == "precious"
     assert {"my notes", "seed-00000000000000aa"} < stages_of(own)
     assert "seed-00000000000000bb" not in stages_of(own)
+    os.symlink(outside, own.run_path("linked"))
+    before = stages_of(own)
+    assert "runs/linked: is a link, and a store follows none" in call_failing("gc", "--yes", "--store", own.uri)
+    assert stages_of(own) == before, "nobody knows which stages such a run has"
     assert "is a link; delete the link yourself" in call("rm", "linked", "--yes", "--store", own.uri, code=2)
     assert (outside / "record.json").exists()
 
@@ -169,7 +172,7 @@ def test_a_run_that_is_submitted_meanwhile_keeps_its_stages(own, whole):
     kept = Path(own.uri) / "kept"
     shutil.move(about, kept)
     found = unused(own)
-    assert len(found.stages) == 8
+    assert len(found.stages) == 9
     shutil.move(kept, about)
     assert free(own, found).stages == ()
     assert all(map(own.is_done, plan))
@@ -195,7 +198,8 @@ def call_failing(*words):
 
 def test_a_sweep_is_removed_with_its_trials(own, whole):
     _, _, other = whole
-    row = {"name": "theta 0.7", "run": "other", "seed": 0, "stages": [stage.id for stage in other]}
+    row = {"name": "theta 0.7", "run": "other", "seed": 0, "method": "tiny", "parameters": {}, "state": "done", "metrics": {}}
+    row |= {"stages": [stage.id for stage in other], "seconds": 1.0}
     own.write_json(own.run_path("many", "sweep.json"), {"name": "many", "total": 1})
     own.write_json(own.run_path("many", "trials", "other.json"), row)
     shutil.rmtree(own.run_path("other"))

@@ -146,7 +146,7 @@ def test_commands_say_of_which_attempt(store, whole, tmp_path):
     said = call("show", "tiny", "--store", store.uri)
     model = stage_named(whole[1], "retrain").id
     table = re.findall(r"^(\d) +\d{4}-.*?:\d\d  (\w*) +(\d+/\d+) *(.*)$", said, re.MULTILINE)
-    assert table == [("3", "seed", "3/5", ""), ("2", "", "4/11", "method.seed_rule.theta=0.7"), ("1", "", "11/11", "")]
+    assert table == [("3", "seed", "3/5", ""), ("2", "", "5/12", "method.seed_rule.theta=0.7"), ("1", "", "12/12", "")]
     assert f"model: run 'tiny', attempt 1 of 3: model 'retrain' ({model})" in said
     assert re.search(r"^miou +8 ", call("show", "tiny", "--attempt", 1, "--store", store.uri), re.MULTILINE)
     assert "it has 1 to 3" in call("show", "tiny", "--attempt", 7, "--store", store.uri, code=2)
@@ -170,6 +170,40 @@ def test_a_damaged_history_names_its_file(store):
             attempts(store, "tiny")
     submitted(store)
     assert [one.number for one in attempts(store, "tiny")] == [2, 1], "its job is submitted again: a new file"
+
+
+def test_verify_reads_the_history(store):
+    submitted(store, seed_rule__theta=0.7)
+    path = Path(store.run_path("tiny", "attempts", f"{attempts(store, 'tiny')[1].key}.json"))
+    assert "damaged" not in call("verify", "tiny", "--store", store.uri)
+    path.write_text(path.read_text().replace("theta: 0.35", "theta: 0.36"))
+    wrong = f"{path}: is damaged (another job than was submitted). Submit its job again, or delete it."
+    assert wrong in call("verify", "tiny", "--store", store.uri, code=2)
+    with pytest.raises(DamagedFile, match=re.escape(wrong)):
+        attempts(store, "tiny")
+
+
+def test_a_history_keeps_no_secret(store, monkeypatch):
+    monkeypatch.setenv("TRACKER_TOKEN", "s3cret-value")
+    logger = {"kind": "mlflow", "tracking_uri": "https://${TRACKER_TOKEN}@tracker.example"}
+    planned = plan(tiny_job(run={"loggers": [logger]}), store=store.uri)
+    begin_run(planned.job, planned.plan, store)
+    submitted(store, seed_rule__theta=0.7)
+    assert fields_of(attempts(store, "tiny")[1])["run"]["loggers"][0]["tracking_uri"] == logger["tracking_uri"]
+    said = call("show", "tiny", "--store", store.uri) + call("compare", "tiny@1", "tiny@2", "--store", store.uri)
+    assert "run.loggers" in said
+    files = [path.read_bytes() for path in Path(store.run_path("tiny")).rglob("*") if path.is_file()]
+    assert not any(b"s3cret-value" in text for text in (*files, said.encode()))
+
+
+def test_damaged_labels_are_not_replaced_by_older_ones(store, tmp_path):
+    made = submitted(store, last="seeds", seed_rule__theta=0.7)
+    export = ("export", "tiny", "--format", "voc", "--stage", "seeds", "--store", store.uri)
+    assert "run 'tiny', attempt 2 of 2: seeds (" in call(*export, "--out", tmp_path / "labels")
+    Path(store.stage_path(stage_named(made, "seeds"), "shards/part-00001.parquet")).unlink()
+    said = call(*export, "--out", tmp_path / "none", code=2)
+    assert "stage 'seeds': " in said
+    assert "shards/part-00001.parquet is missing" in said
 
 
 def test_differences_of_jobs():

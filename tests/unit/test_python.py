@@ -16,7 +16,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 import wsss_ray
-from tests.local import job_of, run_plan, stage_named, whole_run
+from tests.local import job_of, recommit, run_plan, stage_named, whole_run
 from tests.pictures import unpack
 from tests.shapes import tiny_job
 from wsss_ray.data.codecs import decode_gray, decode_maps, decode_rgb
@@ -122,7 +122,7 @@ def test_a_job_that_is_done_is_submitted_without_ray(made):
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.stdout.splitlines()[-1] == f"done 1 {store.run_path('tiny', 'report.html')} False", done.stderr
-    assert "tiny: 11 stages, 11 done" in done.stdout
+    assert "tiny: 12 stages, 12 done" in done.stdout
 
 
 def test_status_and_scores(run, made):
@@ -188,6 +188,7 @@ def test_an_image_without_labels_is_left_out_of_the_data_set(made, tmp_path):
     lost = rows[2]["image_id"]
     write_shard(own, seeds, 0, "seeds", [row | ({"seed": None} if row["image_id"] == lost else {}) for row in rows])
     write_shard(own, seeds, 0, "errors", [{"image_id": lost, "path": None, "reason": "no room"}], folder="errors")
+    recommit(own, seeds)
     about = {"name": "tiny", "stages": [{"id": seeds.id, "name": "relabel", "kind": "seed"}]}
     data = LabelledImages(own, find_labels(own, about))
     assert len(data) == 21
@@ -195,6 +196,7 @@ def test_an_image_without_labels_is_left_out_of_the_data_set(made, tmp_path):
     assert data[len(data) - 1][1].shape == (32, 32)
     rows = read_shard(own, seeds, 1, "seeds")
     write_shard(own, seeds, 1, "seeds", rows[::-1])
+    recommit(own, seeds)
     with pytest.raises(ValueError, match=r"stage 'relabel': shard 1 has labels of .* where its data has .*; delete"):
         list(LabelledImages(own, find_labels(own, about)))
 
@@ -242,7 +244,7 @@ def test_a_notebook_shows_the_report_and_what_is_missing(run, made, tmp_path):
     planned = wsss_ray.plan(tiny_job(name="begun"), store=tmp_path)
     begin_run(planned.job, planned.plan, planned.store)
     shown = wsss_ray.open_run("begun", tmp_path)._repr_html_()
-    assert "<b>begun</b>: interrupted, 0 of 11 stages done" in shown
+    assert "<b>begun</b>: interrupted, 0 of 12 stages done" in shown
     assert '<progress max="12" value="0"></progress>' in shown
 
 
@@ -293,7 +295,7 @@ def test_a_run_tells_its_status_while_another_process_makes_it(tmp_path):
         status = run.status()
         assert (status.state, status.done, status.now.name, status.now.holder) == ("running", 2, "classifier", "other-7")
         assert run.scores == {}
-        with pytest.raises(ValueError, match="run 'tiny' has no label maps yet"):
+        with pytest.raises(ValueError, match="run 'tiny' has no pseudo-labels of its training images yet"):
             run.seeds()
         other.communicate("\n")
     assert run.status().state == "interrupted"

@@ -126,10 +126,10 @@ def removal(store: RunStore, run: str) -> Removal:
     there = store.names(store.path("runs"))
     if run not in there:
         raise ValueError(f"no run {run!r} in {store.uri}; `wsss-ray status --store {store.uri}` lists them")
+    _refuse_link(store, run)
     names = [run, *sorted({row["run"] for row in _rows(store, run) if row["run"] in there} - {run})]
     for name in names:
-        if _is_link(store, store.run_path(name)):
-            raise ValueError(f"{store.run_path(name)}: is a link; delete the link yourself, what it leads to is not touched")
+        _refuse_link(store, name)
         _refuse_running(store, name)
     return Removal(tuple(names), sum(size_of(store, store.run_path(name)) for name in names))
 
@@ -201,6 +201,11 @@ def _refuse_running(store: RunStore, name: str) -> None:
     now = status.now if status is not None else None
     if now is not None and now.state == "running" and (now.silent_s is None or now.silent_s <= STALE_S):
         raise ValueError(f"run {name!r}: {now.holder or 'a process'} is running it; stop that first")
+
+
+def _refuse_link(store: RunStore, name: str) -> None:
+    if _is_link(store, store.run_path(name)):
+        raise ValueError(f"{store.run_path(name)}: is a link; delete the link yourself, what it leads to is not touched")
 
 
 def _is_link(store: RunStore, path: str) -> bool:

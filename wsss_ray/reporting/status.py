@@ -155,7 +155,7 @@ def run_status(store: RunStore, name: str, seen: Seen | None = None) -> RunStatu
     path = store.run_path(name, "run.json")
     if not store.exists(path):
         return None
-    return status_of(store, store.read_json(path, RUN), seen)
+    return status_of(store, store.read_json(path, RUN) | {"name": name}, seen)
 
 
 def status_of(store: RunStore, about: Mapping[str, Any], seen: Seen | None = None) -> RunStatus:
