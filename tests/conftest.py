@@ -21,3 +21,15 @@ def site(tmp_path_factory):
     from tests.plugged import make_site
 
     return make_site(tmp_path_factory.mktemp("plugged"))
+
+
+@pytest.fixture
+def without_ray(monkeypatch):
+    """Let `submit` make stages in this process, with one thread."""
+    import torch
+
+    import wsss_ray.runners.execute as execution
+    from tests.local import execute_here
+
+    torch.set_num_threads(1)
+    monkeypatch.setattr(execution, "execute", execute_here)

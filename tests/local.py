@@ -15,6 +15,7 @@ from wsss_ray.data.source import Item, ListingDigest
 from wsss_ray.engine.records import commit_shards, make_record, missing_shards
 from wsss_ray.engine.training import run_training
 from wsss_ray.engine.workers import worker_class
+from wsss_ray.reporting.progress import Display
 from wsss_ray.storage.finished import FileDigest
 from wsss_ray.storage.shards import present_shards
 from wsss_ray.storage.store import RunStore
@@ -100,3 +101,14 @@ def whole_run(folder: Path, spec: dict) -> tuple[RunStore, Plan]:
 
 def stage_named(plan: Plan, name: str) -> Stage:
     return next(stage for stage in plan if stage.name == name)
+
+
+def execute_here(job: JobConfig, plan: Plan, store: RunStore, display: Display) -> str:
+    """What `runners.execute.execute` does, in this process and without Ray."""
+    from wsss_ray.runners.execute import begin_run, write_report
+
+    begin_run(job, plan, store)
+    with display.meters():
+        run_plan(store, plan)
+    write_report(job, plan, store)
+    return store.run_path(job.name, "report.html")

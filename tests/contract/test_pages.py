@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -166,6 +167,10 @@ def album(trained_run, tmp_path, monkeypatch):
     (tmp_path / "album/park").mkdir(parents=True)
     first.rename(tmp_path / "album/dog.jpg")
     second.rename(tmp_path / "album/park/bench.jpg")
+    for folder in ("test", "masks"):
+        (tmp_path / folder).mkdir()
+    shutil.copy(tmp_path / "album/dog.jpg", tmp_path / "test/dog.jpg")
+    Image.fromarray(np.ones((32, 32), np.uint8)).save(tmp_path / "masks/dog.png")
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     return World(tmp_path)

@@ -13,6 +13,7 @@ from tests.shapes import Shapes, tiny_job
 from wsss_ray.config.paths import local_paths, located
 from wsss_ray.core.component import Component, LocalPath
 from wsss_ray.inference.model_card import job_without_paths
+from wsss_ray.reporting.history import attempts, begin_attempt
 from wsss_ray.storage.store import RunStore
 
 VOC = {
@@ -94,8 +95,8 @@ def test_a_list_outside_the_root_is_mounted_or_refused():
 def test_a_card_tells_no_path(data, tmp_path):
     store = RunStore(str(tmp_path))
     spec = job_of(tiny_job(data=data, run={"store": "/home/me/runs"})).spec()
-    store.write(store.run_path("tiny", "job.yaml"), yaml.safe_dump(spec).encode())
-    text = job_without_paths(store, "tiny")
+    begin_attempt(store, "tiny", {"name": "tiny", "stages": []}, yaml.safe_dump(spec))
+    text = job_without_paths(store, attempts(store, "tiny")[0])
     assert "/home" not in text
     assert "~" not in text
     assert yaml.safe_load(text)["data"]["kind"] == data["kind"]
@@ -105,8 +106,8 @@ def test_a_card_tells_no_path_of_a_plug_in_that_is_not_installed(tmp_path):
     store = RunStore(str(tmp_path))
     spec = job_of(tiny_job(run={"store": "/home/me/runs"})).spec() | {"data": {"kind": "absent", "where": "/home/me/a"}}
     spec["method"]["classifier"]["weights"] = "/home/me/vgg.pth"
-    store.write(store.run_path("tiny", "job.yaml"), yaml.safe_dump(spec).encode())
-    text = job_without_paths(store, "tiny")
+    begin_attempt(store, "tiny", {"name": "tiny", "stages": []}, yaml.safe_dump(spec))
+    text = job_without_paths(store, attempts(store, "tiny")[0])
     assert "/home" not in text
     assert yaml.safe_load(text)["data"] == {"kind": "absent"}
     assert yaml.safe_load(text)["method"] == {"name": spec["method"]["name"]}

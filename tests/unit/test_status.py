@@ -176,7 +176,7 @@ def test_the_same_as_json(halfway, capsys):
     assert found["store"] == store.uri
     assert found["sweeps"] == [{"name": "many", "attempt": "attempt-8 1", "ended": 0, "total": 5}]
     (run,) = found["runs"]
-    assert (run["name"], run["state"], run["done"], run["errors"]) == ("tiny", "interrupted", 4, 2)
+    assert (run["name"], run["state"], run["done"], run["errors"]) == ("tiny", "interrupted", 5, 2)
     assert [stage["id"] for stage in run["stages"]] == [stage.id for stage in plan]
     assert json.loads(said(capsys, "tiny", "--json", "--store", store.uri))["runs"] == [run]
 

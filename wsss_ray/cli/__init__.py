@@ -10,7 +10,10 @@ from wsss_ray.cli import (
     attempts,
     augment,
     check,
+    clean,
+    compare,
     console,
+    evaluate,
     export,
     guard,
     import_masks,
@@ -30,7 +33,8 @@ for command in (
     *(init.init, check.check),
     *(submit.submit, submit.resume, attempts.ps, attempts.logs, attempts.stop),
     *(show.plan, show.validate, show.methods, show.schema, status.status, show.show, verify.verify, render.render),
-    *(export.export, import_masks.import_masks, predict.predict, augment.augment_voc),
+    *(compare.compare, export.export, import_masks.import_masks, predict.predict, evaluate.evaluate, clean.rm, clean.gc),
+    augment.augment_voc,
 ):
     app.command()(command)
 

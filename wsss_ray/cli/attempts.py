@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn, TypeVar
 
 import typer
 
-from wsss_ray.cli.console import fail, table
+from wsss_ray.cli.console import fail, short, table
 from wsss_ray.cli.status import at
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def ps(
     rows, closed = [], set[str]()
     for one in _or_fail(lambda: server.attempts(all_jobs=all_jobs)):
         started = one.started.astimezone().strftime("%Y-%m-%d %H:%M:%S") if one.started else "-"
-        rows.append([one.id, one.run or "-", one.state, *_at(one, closed), started, _duration(one), _short(one.summary)])
+        rows.append([one.id, one.run or "-", one.state, *_at(one, closed), started, _duration(one), short(one.summary)])
     table(["attempt", "run", "state", "stages", "stage", "progress", "rate", "left", "started", "duration", "message"], rows)
 
 
@@ -279,7 +279,3 @@ def _duration(attempt: Attempt) -> str:
     if attempt.started is None:
         return "-"
     return span(((attempt.ended or datetime.now(timezone.utc)) - attempt.started).total_seconds())
-
-
-def _short(text: str, most: int = 100) -> str:
-    return text if len(text) <= most else f"{text[: most - 1]}…"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wsss_ray.cli.console import JobFile, Override, StoreUri, Until, check_loggers, fail, load, plan_here, say_data, table
+from wsss_ray.cli.console import JobFile, Override, StoreUri, Until, exit_on_job_error, fail, load, plan_here, table
 from wsss_ray.cli.own import Include, import_own
 from wsss_ray.cli.signals import unwound_by_sigterm
 
@@ -42,6 +42,7 @@ def check(
     """
     from rich.console import Console
 
+    from wsss_ray.config.planning import check_loggers
     from wsss_ray.preflight.advice import advice
     from wsss_ray.preflight.dry_run import try_job
     from wsss_ray.preflight.estimate import JobResources, estimate
@@ -51,9 +52,12 @@ def check(
     from wsss_ray.storage.finished import Finished
 
     import_own(include)
-    job, plan, run_store = plan_here(load(job_file, override), store, until)
-    check_loggers(job)
-    say_data(plan)
+    planned = plan_here(load(job_file, override), store, until)
+    job, plan, run_store = planned.job, planned.plan, planned.store
+    with exit_on_job_error():
+        check_loggers(job)
+    for line in planned.data:
+        typer.echo(line)
     machine = Machine.here()
     resources, problem = JobResources.on(machine, job.run)
     display = Display(Console(stderr=True, highlight=False))

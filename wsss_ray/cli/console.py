@@ -5,17 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
 
 from wsss_ray.cli.complete import run_names, trained_stages
 
 if TYPE_CHECKING:
-    from wsss_ray.config.job import JobConfig, Listed, LoadedJob, TrialJob
-    from wsss_ray.core.graph import Plan
+    from wsss_ray.config.job import LoadedJob
+    from wsss_ray.config.planning import PlannedJob
     from wsss_ray.storage.store import RunStore
 
 JobFile = Annotated[Path, typer.Argument(metavar="JOB", help="Job file (YAML).")]
@@ -40,131 +39,44 @@ INTERRUPTED = "interrupted; what was done is kept, submit again to go on"
 TERMINATED = "ended by SIGTERM; what was done is kept, submit again to go on"
 
 
+@contextmanager
+def exit_on_job_error() -> Iterator[None]:
+    """Exit with one line per mistake if a job, its data, its store or a run is not valid in this block.
+
+    Example:
+        >>> with exit_on_job_error():
+        ...     planned = plan("jobs/demo.yaml")
+    """
+    from wsss_ray.config.document import JobError
+
+    try:
+        yield
+    except JobError as error:
+        fail(str(error))
+
+
 def load(job_file: Path, override: list[str] | None) -> LoadedJob:
-    """Read and validate a job file. Exit with one line per mistake.
+    """Read and validate a job file. Exit with one line per mistake. See `config.planning.load`."""
+    from wsss_ray.config.planning import load as load_job
 
-    Args:
-        job_file: The job file.
-        override: Texts `a.b=value`, as `--set` takes them.
-
-    Raises:
-        SystemExit: if the job is not valid.
-
-    Example:
-        >>> load(Path("jobs/demo.yaml"), ["run.seed=1"]).job.run.seed
-        1
-    """
-    from wsss_ray.config.document import JobError
-    from wsss_ray.config.job import read_job
-
-    try:
-        return read_job(job_file, override or ())
-    except JobError as error:
-        fail(str(error))
+    with exit_on_job_error():
+        return load_job(job_file, override)
 
 
-def plan_here(
-    loaded: LoadedJob, store: str | None, until: Until, listed: Listed | None = None
-) -> tuple[JobConfig, Plan, RunStore]:
-    """Plan a job as this machine sees its data. Exit with one line per mistake.
+def plan_here(loaded: LoadedJob, store: str | None, until: Until) -> PlannedJob:
+    """Plan a job as this machine sees its data. Exit with one line per mistake. See `config.planning.plan_loaded`."""
+    from wsss_ray.config.planning import plan_loaded
 
-    Args:
-        loaded: The job.
-        store: URI of the run store; None for the job's own.
-        until: Kind of stage after which to stop (see `core.plan.until`); None for the whole plan.
-        listed: Data that is known; the data that is listed now is added to it.
-
-    Returns:
-        The job with absolute data paths, its plan and its store.
-
-    Raises:
-        SystemExit: if the data or the store cannot be used.
-
-    Example:
-        >>> job, plan, store = plan_here(load(Path("jobs/demo.yaml"), None), "runs", "seed")
-        >>> [stage.kind for stage in plan]
-        ['ingest', 'train', 'localize', 'seed', 'evaluate']
-    """
-    from wsss_ray.config.job import plans_of
-    from wsss_ray.config.paths import located
-
-    job = located(loaded.job)
-    run_store = open_store(store or job.run.store)
-    try:
-        return job, plans_of([job], listed)[0].cut(until), run_store
-    except (ValueError, OSError) as error:
-        fail(f"{loaded.document.path}: {error}")
-
-
-def check_loggers(job: JobConfig) -> None:
-    """Exit if this process cannot use a logger of the job. No server is contacted."""
-    for logger in job.run.loggers:
-        try:
-            logger.check()
-        except ValueError as error:
-            fail(str(error))
-
-
-def plan_trials(loaded: LoadedJob, until: Until, listed: Listed) -> list[tuple[TrialJob, Plan]]:
-    """Plan the trials of a sweep that are known before its start. Exit with one line per mistake.
-
-    Args:
-        loaded: The job with the sweep.
-        until: Kind of stage after which to stop (see `core.plan.until`); None for whole plans.
-        listed: Data that is known; the data that is listed now is added to it.
-
-    Returns:
-        The jobs with absolute data paths, each with its plan. There are none if the sweep chooses trials as results come in.
-
-    Example:
-        >>> loaded = load(Path("jobs/sweeps/demo_theta.yaml"), None)
-        >>> plan_trials(loaded, None, {})[0][0].trial.name
-        'theta 0.1'
-    """
-    from wsss_ray.config.document import JobError
-    from wsss_ray.config.job import plans_of
-    from wsss_ray.config.paths import located
-    from wsss_ray.config.sweep import check_scheduler
-
-    try:
-        trials = [replace(one, job=located(one.job)) for one in loaded.trials()]
-        plans = plans_of((one.job for one in trials), listed)
-        check_scheduler(loaded.sweep, plans)
-        return [(one, plan.cut(until)) for one, plan in zip(trials, plans, strict=True)]
-    except JobError as error:
-        fail(str(error))
-    except (ValueError, OSError) as error:
-        fail(f"{loaded.document.path}: {error}")
+    with exit_on_job_error():
+        return plan_loaded(loaded, store, until)
 
 
 def open_store(uri: str, *, must_exist: bool = False) -> RunStore:
-    """Open a run store.
+    """Open a run store. Exit if the URI is no store. See `config.planning.open_store`."""
+    from wsss_ray.config.planning import open_store as open_there
 
-    Args:
-        uri: Folder or URI of the store.
-        must_exist: True exits if there is no store yet.
-
-    Raises:
-        SystemExit: if the URI is no store, or names a file.
-
-    Example:
-        >>> open_store("/nfs/runs").uri
-        '/nfs/runs'
-    """
-    from wsss_ray.storage.store import RunStore
-
-    try:
-        store = RunStore(uri)
-        there = store.there()
-    except (OSError, ValueError) as error:  # pyarrow raises subclasses of these
-        from wsss_ray.storage.filesystems import shown
-
-        fail(f"store {shown(uri)}: {error}")
-    if there == "file":
-        fail(f"store {uri}: is a file; give a folder")
-    if must_exist and there is None:
-        fail(f"store {uri}: there is no store there; give its folder with --store")
-    return store
+    with exit_on_job_error():
+        return open_there(uri, must_exist=must_exist)
 
 
 def check_out(folder: Path) -> None:
@@ -206,39 +118,6 @@ def exit_on_stage_error(store: RunStore) -> Iterator[None]:
         fail(TERMINATED, code=int(end.code or 0))
 
 
-def known_run(store: RunStore, run: str) -> dict[str, Any]:
-    """Return the content of a run's `run.json`. Exit if the store has no such run.
-
-    Example:
-        >>> [stage["name"] for stage in known_run(store, "pets")["stages"]][-1]
-        'miou'
-    """
-    from wsss_ray.storage.documents import RUN
-
-    names = store.names(store.path("runs"))
-    path = store.run_path(run, "run.json")
-    if run not in names or not store.exists(path):
-        fail(f"no run {run!r} in {store.uri}; `wsss-ray status --store {store.uri}` lists them")
-    about: dict[str, Any] = store.read_json(path, RUN)
-    return about
-
-
-def say_data(plan: Plan) -> None:
-    """Print how many images each data stage has found, so that wrong paths and tags are seen at once."""
-    from wsss_ray.data.source import DataSplit
-
-    for stage in plan:
-        if isinstance(stage.component, DataSplit):
-            typer.echo(f"{stage.name}: {stage.component.summary()}")
-
-
-def count_done(plan: Plan, store: RunStore) -> int:
-    """Count the stages of a plan that are done."""
-    from wsss_ray.storage.finished import Finished
-
-    finished = Finished(store)
-    finished.look_at(plan)
-    return sum(map(finished.is_done, plan))
 
 
 def figure(value: float | None) -> str:
@@ -268,6 +147,11 @@ def table(header: list[str], rows: list[list[str]], *, right: Collection[str] = 
     ]
     for line in zip(*aligned, strict=True):
         typer.echo("  ".join(line).rstrip())
+
+
+def short(text: str, most: int = 100) -> str:
+    """Cut a text for a cell of a table."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def fail(message: str, code: int = 2) -> NoReturn:

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from wsss_ray.cli.complete import label_stages, run_names
-from wsss_ray.cli.console import Model, OpenStore, check_out, fail, known_run, open_store
+from wsss_ray.cli.console import Model, OpenStore, check_out, fail, open_store
 
 if TYPE_CHECKING:
     from wsss_ray.inference.export_labels import LabelForm, Shapes
     from wsss_ray.inference.export_model import ModelForm
-    from wsss_ray.inference.label_maps import LabelMaps, Part
+    from wsss_ray.inference.label_maps import LabelMaps
+    from wsss_ray.reporting.history import Attempt
     from wsss_ray.storage.store import RunStore
 
 ExportForm = Literal["voc", "coco", "label-studio", "torch", "onnx", "safetensors"]
@@ -69,6 +70,8 @@ def export(
     Label maps are pseudo-labels (seeds) or predictions, in the size of the image files. A model comes with a model card and is
     compared with the network on an image.
     """
+    from wsss_ray.inference.attempts import known_attempts, labels_of
+
     run_store = open_store(store, must_exist=True)
     if out is not None:
         check_out(out)
@@ -81,8 +84,8 @@ def export(
                 fail(f"--split {split}: goes without --stage, which names the label maps; leave one out")
             _refuse({"--shapes": shapes if form == "voc" else None}, "coco and label-studio")
             _refuse({"--url": url if form != "label-studio" else None}, "label-studio")
-            maps = _find_labels(run_store, run, stage, split)
-            _export_labels(run_store, run, maps, out, form=form, shapes=shapes, url=url, overwrite=overwrite)
+            attempt, maps = labels_of(run_store, known_attempts(run_store, run), stage, split)
+            _export_labels(run_store, attempt, maps, out, form=form, shapes=shapes, url=url, overwrite=overwrite)
         else:
             _refuse(of_labels, f"voc, coco and label-studio; with {form} give --model")
             _export_model(run_store, run, form, model, image, out, overwrite=overwrite)
@@ -97,15 +100,9 @@ def _refuse(given: Mapping[str, object], forms: str) -> None:
         fail(f"{option}: goes with --format {forms}")
 
 
-def _find_labels(store: RunStore, run: str, stage: str | None, split: Part | None) -> LabelMaps:
-    from wsss_ray.inference.label_maps import find_labels
-
-    return find_labels(store, known_run(store, run), stage, split)
-
-
 def _export_labels(
     store: RunStore,
-    run: str,
+    attempt: Attempt,
     maps: LabelMaps,
     out: Path | None,
     *,
@@ -116,11 +113,12 @@ def _export_labels(
 ) -> None:
     from wsss_ray.inference.export_labels import export as write
 
-    folder = out or Path(f"{run}-{maps.stage}-{form}")
+    folder = out or Path(f"{attempt.run}-{maps.stage}-{form}")
     optional = {"url": url} if url is not None else {}
     done = write(store, maps, folder, form=form, shapes=shapes or "rle", overwrite=overwrite, **optional)
     note = f"; {done.skipped} skipped, which have no label map" if done.skipped else ""
-    typer.echo(f"{maps.stage} ({maps.id}): {done.images} {maps.what} to {done.path}{note}")
+    of = f"{attempt.title}: " if attempt.total > 1 else ""
+    typer.echo(f"{of}{maps.stage} ({maps.id}): {done.images} {maps.what} to {done.path}{note}")
     for line in done.notes:
         typer.echo(f"note: {line}")
     if form != "voc":
@@ -144,7 +142,8 @@ def _export_model(
     folder = out or Path(f"{trained.run}-{trained.stage}-{form}")
     done = export_model(trained, folder, form=form, image_HWC=example_image(store, trained, image), overwrite=overwrite)
     write_card(store, trained, done, folder)
-    typer.echo(f"{trained.stage} ({trained.id}): {folder / done.file}, takes {done.takes}; README.md is its model card")
+    of = f"{trained.attempt.title}: " if trained.attempt is not None and trained.attempt.total > 1 else ""
+    typer.echo(f"{of}{trained.stage} ({trained.id}): {folder / done.file}, takes {done.takes}; README.md is its model card")
     typer.echo(
         f"compared with the network: largest difference of logits {done.largest_difference:.2g}, the label differs on "
         f"{done.pixels_different} of {done.pixels} pixels"

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 from contextvars import ContextVar
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wsss_ray.cli.console import fail
@@ -54,18 +53,13 @@ def join(address: Address) -> None:
         >>> os.environ["RAY_ADDRESS"]
         'auto'
     """
-    from wsss_ray.deploy.address import AddressError, check_open, find_token
+    from wsss_ray.deploy.address import AddressError
+    from wsss_ray.deploy.address import join as join_cluster
 
-    if address.text == "auto":
-        os.environ.setdefault("RAY_ADDRESS", "auto")  # in a job, Ray has set it, and finds the token by itself
-        return
     try:
-        check_open(address)  # Ray itself would try for a quarter of an hour
-        if find_token(address, os.environ, home=Path.home()):
-            os.environ.setdefault("RAY_AUTH_MODE", "token")
+        join_cluster(address)
     except AddressError as error:
         fail(str(error))
-    os.environ["RAY_ADDRESS"] = address.text
 
 
 def guard() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,13 +15,12 @@ from wsss_ray.cli.console import (
     RunName,
     StoreUri,
     Until,
+    exit_on_job_error,
     fail,
-    known_run,
     load,
     open_store,
     plan_here,
-    plan_trials,
-    say_data,
+    short,
     table,
 )
 from wsss_ray.cli.own import Include, import_own
@@ -29,9 +28,13 @@ from wsss_ray.cli.scores import say_scores
 from wsss_ray.cli.sweep import say_trials
 
 if TYPE_CHECKING:
-    from wsss_ray.config.job import Listed
     from wsss_ray.core.method import Method
-    from wsss_ray.storage.finished import StageState
+    from wsss_ray.reporting.history import Attempt
+    from wsss_ray.storage.finished import Finished
+
+AttemptNumber = Annotated[
+    int | None, typer.Option("--attempt", metavar="N", help="Attempt to show. Default: the one that was submitted last.")
+]
 
 
 def plan(
@@ -41,33 +44,20 @@ def plan(
 
     If the job has a sweep, shows its trials. Starts nothing.
     """
-    from wsss_ray.storage.finished import Finished
-    from wsss_ray.storage.shards import present_shards
-
     import_own(include)
-    loaded = load(job_file, override)
-    listed: Listed = {}
-    _, stages, run_store = plan_here(loaded, store, until, listed)
-    say_data(stages)
-    if loaded.job.sweep is not None:
-        say_trials(loaded.sweep, plan_trials(loaded, until, listed), run_store)
-        return
-    finished, damage = Finished(run_store), list[str]()
-    finished.look_at(stages)
-    rows, missing = [], {stage.id for stage in stages.missing(finished.is_done)}
-    for stage in stages:
-        found = finished.state(stage.id)
-        made = len(present_shards(run_store, stage)) if stage.id in missing and found.problem is None else 0
-        state = f"{made} shards" if made else _state(found)
-        if stage.id not in missing and not found.is_done:
-            state = "not needed"
-        elif found.problem is not None:
-            damage.append(f"{stage.name}: {found.problem}")
-        reads = ", ".join(source.name for source in (*(source for _, source in stage.inputs), *stage.features))
-        rows.append([stage.name, stage.kind, stage.id, state, reads])
-    table(["stage", "kind", "id", "state", "reads"], rows)
-    for line in damage:
+    planned = plan_here(load(job_file, override), store, until)
+    for line in planned.data:
         typer.echo(line)
+    if planned.job.sweep is not None:
+        with exit_on_job_error():
+            say_trials(planned.loaded.sweep, planned.trials(), planned.store)
+        return
+    stages = planned.stages
+    rows = [[stage.name, stage.kind, stage.id, stage.state, ", ".join(stage.reads)] for stage in stages]
+    table(["stage", "kind", "id", "state", "reads"], rows)
+    for stage in stages:
+        if stage.problem is not None:
+            typer.echo(f"{stage.name}: {stage.problem}")
 
 
 def validate(job_file: JobFile, override: Override = None, include: Include = None) -> None:
@@ -108,23 +98,33 @@ def schema() -> None:
     typer.echo(json.dumps(job_schema(), indent=2))
 
 
-def show(run: RunName, store: OpenStore = "runs") -> None:
-    """Show the stages, times and scores of a run, and warnings about suspicious scores."""
+def show(run: RunName, store: OpenStore = "runs", attempt: AttemptNumber = None) -> None:
+    """Show the stages, times and scores of a run, and warnings about suspicious scores.
+
+    If several jobs were submitted under its name, lists these attempts. predict and export take the last one with a whole model.
+    """
+    from wsss_ray.inference.attempts import known_attempt, known_attempts
+    from wsss_ray.reporting.history import report_path
     from wsss_ray.reporting.status import quality
     from wsss_ray.storage.finished import Finished, StageId
 
     run_store = open_store(store, must_exist=True)
+    try:
+        several = known_attempts(run_store, run)
+        one = several[0] if attempt is None else known_attempt(run_store, run, attempt)
+    except ValueError as error:
+        fail(str(error))
     rows, found, validated, damage, bare = [], [], list[str](), list[str](), list[str]()
-    finished, stages = Finished(run_store), known_run(run_store, run)["stages"]
-    finished.look_at([StageId(stage["id"]) for stage in stages])
-    for stage in stages:
+    finished = Finished(run_store)
+    finished.look_at([StageId(stage["id"]) for stage in one.stages])
+    for stage in one.stages:
         state = finished.state(stage["id"])
         record = state.record if state.is_done else None
         damage += [f"{stage['name']}: {state.problem}"] if state.problem is not None else []
         counts = record["counts"] if record else {}
         made = f"{counts['steps']} steps" if "steps" in counts else f"{counts['images']} images" if counts else ""
         seconds = f"{record['seconds']:.1f} s" if record else ""
-        rows.append([stage["name"], stage["id"], _state(state), made, seconds, str(counts.get("errors", ""))])
+        rows.append([stage["name"], stage["id"], state.word, made, seconds, str(counts.get("errors", ""))])
         if without := counts.get("without_mask"):
             bare.append(f"{stage['name']}: {without} images are packed without a mask, as theirs cannot be used (see notes/)")
         if record:
@@ -135,23 +135,46 @@ def show(run: RunName, store: OpenStore = "runs") -> None:
     for line in (*damage, *bare, *validated):
         typer.echo(line)
     say_scores(found)
-    if run_store.exists(run_store.run_path(run, "report.html")):
-        typer.echo(f"report: {run_store.run_path(run, 'report.html')}")
+    _say_attempts(finished, several)
+    report = report_path(run_store, one)
+    if run_store.exists(report):
+        typer.echo(f"report: {report}")
 
 
-def _state(state: StageState) -> str:
-    return "done" if state.is_done else "damaged" if state.problem is not None else "missing"
+def _say_attempts(finished: Finished, several: list[Attempt]) -> None:
+    """Print the attempts at a run, the last submitted one first, if there are several."""
+    from datetime import datetime
+
+    from wsss_ray.inference.attempts import fields_of
+    from wsss_ray.inference.trained import find_trained
+    from wsss_ray.reporting.history import differences
+    from wsss_ray.storage.finished import StageId
+
+    if len(several) == 1:
+        return
+    typer.echo("")
+    rows = []
+    for place, one in enumerate(several):
+        done = sum(finished.is_done(StageId(stage["id"])) for stage in one.stages)
+        when = datetime.fromtimestamp(one.submitted).strftime("%Y-%m-%d %H:%M:%S")
+        changed = differences([fields_of(several[place + 1]), fields_of(one)]) if place + 1 < len(several) else {}
+        what = ", ".join(f"{field}={values[1]}" for field, values in changed.items())
+        rows.append([str(one.number), when, one.until or "", f"{done}/{len(one.stages)}", short(what)])
+    table(["attempt", "submitted", "until", "stages done", "changed"], rows)
+    try:
+        trained = find_trained(several[0].run, finished.store.uri)
+    except ValueError:
+        typer.echo("model: none yet")
+    else:
+        typer.echo(f"model: {trained.title}")
 
 
 def _register() -> None:
     """Import everything that a job file can name. Exit if a module of WSSS_RAY_PLUGINS fails."""
-    from wsss_ray.config.document import JobError
     from wsss_ray.config.job import register
 
-    try:
+    with exit_on_job_error():
         register()
-    except JobError as error:
-        fail(str(error))
 
 
 def _stages(method: type[Method]) -> str:

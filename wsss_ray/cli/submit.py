@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -17,15 +16,12 @@ from wsss_ray.cli.console import (
     RunName,
     StoreUri,
     Until,
-    check_loggers,
-    count_done,
+    exit_on_job_error,
     exit_on_stage_error,
     fail,
-    known_run,
     load,
     open_store,
     plan_here,
-    say_data,
 )
 from wsss_ray.cli.guard import guard, join, parse_address_or_exit
 from wsss_ray.cli.own import Include, import_own
@@ -33,7 +29,7 @@ from wsss_ray.cli.scores import say_scores
 from wsss_ray.cli.sweep import submit_sweep
 
 if TYPE_CHECKING:
-    from wsss_ray.config.job import Listed, LoadedJob
+    from wsss_ray.config.planning import PlannedJob
 
 Where = Annotated[
     str | None,
@@ -48,6 +44,10 @@ Detach = Annotated[bool, typer.Option("--detach", help="With http://: return onc
 Force = Annotated[bool, typer.Option("--force", help="With http://: submit even if another attempt at the run is running.")]
 Python = Annotated[
     str | None, typer.Option("--python", metavar="PATH", help="With http://: interpreter on the cluster. Default: python.")
+]
+ResumeUntil = Annotated[
+    Literal["localize", "seed", "train", "all"] | None,
+    typer.Option("--until", help="Stop after the last stage of this kind. Default: as submitted last. all: the whole job."),
 ]
 Exclude = Annotated[
     list[str] | None,
@@ -75,7 +75,7 @@ def submit(
     import_own(include, remote=remote)
     if not remote:
         guard()
-        _submit_here(load(job_file, override), store, until)
+        _submit_here(plan_here(load(job_file, override), store, until))
         return
     assert address is not None
     from wsss_ray.config.document import JobError
@@ -105,7 +105,7 @@ def submit(
 def resume(
     run: RunName,
     store: Annotated[str, typer.Option("--store", metavar="URI", help="Run store that holds the run.")] = "runs",
-    until: Until = None,
+    until: ResumeUntil = None,
     address: Where = None,
     detach: Detach = False,
     force: Force = False,
@@ -113,9 +113,9 @@ def resume(
     include: Include = None,
     exclude: Exclude = None,
 ) -> None:
-    """Continue a run with the job that it was submitted with.
+    """Continue a run with the job that it was submitted with last.
 
-    The store keeps that job with the run.
+    The store keeps that job with the run, and where it was to stop.
     """
     remote = _is_remote(address, detach=detach)
     import_own(include, remote=remote)
@@ -144,46 +144,34 @@ def resume(
     send(shipment, address, detach=detach, force=force)
 
 
-def _submit_here(loaded: LoadedJob, store: str | None, until: Until) -> None:
+def _submit_here(planned: PlannedJob) -> None:
     """Run every missing stage of a job or its sweep, in this process or on the cluster that it drives."""
-    listed: Listed = {}
-    job, plan, run_store = plan_here(loaded, store, until, listed)
-    check_loggers(job)
-    if job.sweep is not None:
-        submit_sweep(loaded, run_store, until, listed)
+    from wsss_ray.config.planning import check_loggers
+
+    with exit_on_job_error():
+        check_loggers(planned.job)
+    if planned.job.sweep is not None:
+        submit_sweep(planned)
         return
     from wsss_ray.reporting.progress import Display
+    from wsss_ray.runners.submit import finished_stages, run_planned
 
-    display = Display()
-    display.say(f"{job.name}: {len(plan.stages)} stages, {count_done(plan, run_store)} done, store {run_store.uri}")
-    say_data(plan)
-    from wsss_ray.runners.execute import execute
-    from wsss_ray.storage.finished import Finished
-
-    with exit_on_stage_error(run_store):
-        report = execute(job, plan, run_store, display)
-    finished = Finished(run_store)
-    say_scores([(stage.name, record) for stage in plan if (record := finished.record(stage)) is not None])
+    with exit_on_stage_error(planned.store):
+        report = run_planned(planned, Display())
+    say_scores(finished_stages(planned))
     typer.echo(f"report: {report}")
 
 
-def _resume_here(run: str, store: str, until: Until) -> None:
-    """Submit the job file that the store keeps with a run or sweep."""
-    from wsss_ray.config.document import JobError
-    from wsss_ray.config.job import parse_job
+def _resume_here(run: str, store: str, until: ResumeUntil) -> None:
+    """Submit the job that the store keeps with a run or sweep."""
+    from wsss_ray.runners.python import plan_again
 
     run_store = open_store(store, must_exist=True)
-    is_sweep = run in run_store.names(run_store.path("runs")) and run_store.exists(run_store.run_path(run, "sweep.json"))
-    known = None if is_sweep else known_run(run_store, run).get("job")
-    path = run_store.run_path(run, "job.yaml")
-    text = run_store.read(path)
-    if known not in (None, sha256(text).hexdigest()):
-        fail(f"{path}: is not the job that was submitted. Submit the job's own file.")
     try:
-        loaded = parse_job(text, path)
-    except JobError as error:
+        planned = plan_again(run_store, run, until=None if until == "all" else until, whole=until == "all")
+    except ValueError as error:
         fail(str(error))
-    _submit_here(loaded, store, until)
+    _submit_here(planned)
 
 
 def _ship(
@@ -192,7 +180,7 @@ def _ship(
     run: str,
     store: str,
     texts: dict[str, str],
-    until: Until,
+    until: ResumeUntil,
     python: str | None,
     include: list[Path] | None,
     exclude: list[str] | None,

@@ -2,60 +2,45 @@
 
 from __future__ import annotations
 
-import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import typer
 
-from wsss_ray.cli.console import Until, count_done, exit_on_stage_error, fail, plan_trials, table
+from wsss_ray.cli.console import exit_on_job_error, exit_on_stage_error, fail, table
 
 if TYPE_CHECKING:
-    from wsss_ray.config.job import Listed, LoadedJob, TrialJob
+    from wsss_ray.config.job import TrialJob
+    from wsss_ray.config.planning import PlannedJob
     from wsss_ray.config.sweep import Sweep
     from wsss_ray.core.graph import Plan
     from wsss_ray.storage.store import RunStore
     from wsss_ray.storage.trials import TrialRow
 
 
-def submit_sweep(loaded: LoadedJob, store: RunStore, until: Until, listed: Listed) -> None:
+def submit_sweep(planned: PlannedJob) -> None:
     """Run the trials of a job's sweep and print their results.
 
     Args:
-        loaded: The job with the sweep.
-        store: Run store.
-        until: Kind of stage after which to stop (see `core.plan.until`); None for whole plans.
-        listed: Data of the job itself, as `plan_here` fills it.
+        planned: The job with the sweep.
 
     Raises:
         SystemExit: if the sweep or any of its trials fails.
 
     Example:
-        >>> listed = {}
-        >>> _, _, store = plan_here(loaded, None, None, listed)
-        >>> submit_sweep(loaded, store, None, listed)
+        >>> submit_sweep(plan("jobs/sweeps/demo_theta.yaml", until="seed"))
     """
-    from wsss_ray.config.paths import located
     from wsss_ray.config.sweep import result_table
     from wsss_ray.reporting.progress import Display
-    from wsss_ray.runners.sweep import run_sweep
-    from wsss_ray.runners.trial import SweepRun
-    from wsss_ray.storage.claims import attempt
+    from wsss_ray.runners.submit import run_planned_sweep
 
-    sweep, trials = loaded.sweep, plan_trials(loaded, until, listed)
+    store, sweep = planned.store, planned.loaded.sweep
+    with exit_on_job_error():
+        trials = planned.trials()
     say_trials(sweep, trials, store)
-    with exit_on_stage_error(store):
-        try:
-            work = SweepRun(
-                sweep_job=loaded,
-                trials=tuple(trials),
-                store=store,
-                data=listed[located(loaded.job).data] if sweep.learns else None,
-                attempt=f"{attempt()} {time.time_ns()}",  # a restarted container may have the same process id
-                cut=until,
-            )
-            rows = run_sweep(work, Display())
-        except ValueError as error:
-            fail(f"{loaded.document.path}: {error}")
+    with exit_on_stage_error(store), exit_on_job_error():
+        swept = run_planned_sweep(planned, trials, Display())
+    rows = swept.rows
     if sweep.trials:
         by_name = {trial.name: trial for trial in sweep.trials}
         if sweep.paper:
@@ -63,17 +48,17 @@ def submit_sweep(loaded: LoadedJob, store: RunStore, until: Until, listed: Liste
         table(*result_table(sweep, [(by_name[row.name], row.metrics) for row in rows]))
     else:
         say_ranking(rows, sweep.metrics)
-    folder = store.run_path(loaded.job.name)
+    folder = store.run_path(planned.name)
     if store.exists(f"{folder}/best.yaml"):
         typer.echo(f"best: {folder}/best.yaml")
     typer.echo(f"table: {folder}/trials.parquet\nreport: {folder}/report.html")
     failed = [row for row in rows if row.state in ("failed", "missing")]
     if failed:
         what = "\n".join(f"trial {row.name!r}, seed {row.seed}: {row.error or 'did not come to its end'}" for row in failed)
-        fail(f"{what}\nlogs: {work.logs}")
+        fail(f"{what}\nlogs: {swept.logs}")
 
 
-def say_trials(sweep: Sweep, trials: list[tuple[TrialJob, Plan]], store: RunStore) -> None:
+def say_trials(sweep: Sweep, trials: Sequence[tuple[TrialJob, Plan]], store: RunStore) -> None:
     """Print the trials of a sweep and how many stages they share.
 
     Args:
@@ -82,7 +67,7 @@ def say_trials(sweep: Sweep, trials: list[tuple[TrialJob, Plan]], store: RunStor
         store: Run store, which has the stages that are done.
 
     Example:
-        >>> say_trials(loaded.sweep, plan_trials(loaded, None, {}), store)
+        >>> say_trials(planned.loaded.sweep, planned.trials(), planned.store)
     """
     if not trials:
         fields = ", ".join(sweep.space)
@@ -93,12 +78,12 @@ def say_trials(sweep: Sweep, trials: list[tuple[TrialJob, Plan]], store: RunStor
     for one, plan in trials:
         new = [stage for stage in plan if stage.id not in seen]
         seen |= {stage.id for stage in plan}
-        rows.append([one.trial.name, str(one.seed), f"{count_done(plan, store)}/{len(plan.stages)}", str(len(new))])
+        rows.append([one.trial.name, str(one.seed), f"{sum(map(store.is_done, plan))}/{len(plan.stages)}", str(len(new))])
     table(["trial", "seed", "stages done", "stages of its own"], rows)
     typer.echo(f"{len(trials)} jobs, {sum(len(plan.stages) for _, plan in trials)} stages, {len(seen)} of them distinct")
 
 
-def say_ranking(rows: list[TrialRow], metrics: tuple[str, ...]) -> None:
+def say_ranking(rows: Sequence[TrialRow], metrics: tuple[str, ...]) -> None:
     """Print the trials from best to worst, by the first metric."""
     from wsss_ray.storage.trials import ranking
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from wsss_ray.cli.complete import run_names
-from wsss_ray.cli.console import OpenStore, fail, known_run, open_store, table
+from wsss_ray.cli.console import OpenStore, fail, open_store, table
 
 if TYPE_CHECKING:
     from wsss_ray.storage.store import RunStore
@@ -62,6 +62,7 @@ def verify(run: AnyRun, store: OpenStore = "runs", repair: Repair = False, as_js
 def _stages(store: RunStore, run: str) -> tuple[dict[str, str], list[Finding]]:
     """Return the names of the stages of a run, or of all trials of a sweep, by id; and what is damaged in the runs' folders."""
     from wsss_ray.core.errors import DamagedFile
+    from wsss_ray.reporting.history import damaged_attempts
     from wsss_ray.storage.documents import SWEEP, TRIAL
     from wsss_ray.storage.verify import Finding
 
@@ -77,12 +78,24 @@ def _stages(store: RunStore, run: str) -> tuple[dict[str, str], list[Finding]]:
             except DamagedFile as error:
                 found.append(Finding("damaged", "", path, str(error).removeprefix(f"{path}: ")))
     for name in runs:
-        about: dict[str, Any] = known_run(store, name)
+        about = _about(store, name)
         names |= {stage["id"]: stage["name"] for stage in about["stages"]}
+        found += [Finding("damaged", "", path, what) for path, what in damaged_attempts(store, name)]
         path, digest = store.run_path(name, "job.yaml"), about.get("job")
         if digest is not None and (not store.exists(path) or _digest(store.read(path)) != digest):
             found.append(Finding("damaged", "", path, "is not the job that was submitted"))
     return names, found
+
+
+def _about(store: RunStore, run: str) -> dict[str, Any]:
+    """Return the content of a run's `run.json`. Exit if the store has no such run."""
+    from wsss_ray.storage.documents import RUN
+
+    path = store.run_path(run, "run.json")
+    if run not in store.names(store.path("runs")) or not store.exists(path):
+        fail(f"no run {run!r} in {store.uri}; `wsss-ray status --store {store.uri}` lists them")
+    about: dict[str, Any] = store.read_json(path, RUN)
+    return about
 
 
 def _digest(data: bytes) -> str:

@@ -94,6 +94,8 @@ class Plan:
 
     targets: tuple[Stage, ...]
     stages: list[Stage]
+    until: Until | None = None
+    """The kind of stage after which the plan was cut short; None for the whole plan."""
 
     @classmethod
     def of(cls, targets: Iterable[Stage]) -> Plan:
@@ -103,7 +105,7 @@ class Plan:
 
     def cut(self, kind: Until | None) -> Plan:
         """Return the plan cut short by `until`, or the whole plan if `kind` is None. Raise ValueError if it has no such stage."""
-        return Plan.of(until(self.targets, kind)) if kind else self
+        return replace(Plan.of(until(self.targets, kind)), until=kind) if kind else self
 
     def missing(self, is_done: Callable[[Stage], bool]) -> list[Stage]:
         """Return the stages that are not done, in order. Features that no other of these stages reads are left out."""

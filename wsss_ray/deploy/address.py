@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
 import socket
 from collections.abc import Mapping
@@ -176,3 +177,26 @@ def _usable(token: str, name: str) -> str:
     if not re.fullmatch(r"[\x21-\x7e]+", token):
         raise AddressError(f"{name}: this is no token; expected one line of letters, digits and signs without spaces")
     return token
+
+
+def join(address: Address) -> None:
+    """Set RAY_ADDRESS to a running cluster that this process will drive.
+
+    Args:
+        address: An address of kind "driver".
+
+    Raises:
+        AddressError: if nothing answers there, or its token cannot be used.
+
+    Example:
+        >>> join(parse_address("10.0.0.1:6379"))
+        >>> os.environ["RAY_ADDRESS"]
+        '10.0.0.1:6379'
+    """
+    if address.text == "auto":
+        os.environ.setdefault("RAY_ADDRESS", "auto")  # in a job, Ray has set it, and finds the token by itself
+        return
+    check_open(address)  # Ray itself would try for a quarter of an hour
+    if find_token(address, os.environ, home=Path.home()):
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+    os.environ["RAY_ADDRESS"] = address.text

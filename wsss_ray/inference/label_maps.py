@@ -11,10 +11,11 @@ same: the exported prediction of a validation image is what `predict` writes for
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from wsss_ray.core.errors import DamagedFile
 from wsss_ray.core.values import IGNORE
 from wsss_ray.data.codecs import decode_gray
 from wsss_ray.data.label_files import enlarged
@@ -86,7 +87,14 @@ class Labelled:
     known_size: bool = True
 
 
-def find_labels(store: RunStore, run: Mapping[str, Any], stage: str | None = None, part: Part | None = None) -> LabelMaps:
+def find_labels(
+    store: RunStore,
+    run: Mapping[str, Any],
+    stage: str | None = None,
+    part: Part | None = None,
+    *,
+    kinds: Collection[str] = ("seed", "evaluate"),
+) -> LabelMaps:
     """Find the label maps of a run.
 
     Args:
@@ -95,12 +103,14 @@ def find_labels(store: RunStore, run: Mapping[str, Any], stage: str | None = Non
         stage: The name of a stage. None takes the last one that is done, of those that `part` allows.
         part: `train` for pseudo-labels of the training images, `val` for predictions of the validation images. None takes
             the training images, unless the run makes no pseudo-labels at all.
+        kinds: The kinds of stages to look among.
 
     Raises:
+        DamagedFile: if a shard of the stage is lost.
         ValueError: if the run has no such stage, or the stage is not done or has no label maps. The message names those that
             have.
     """
-    planned = [one for one in run["stages"] if one["kind"] in ("seed", "evaluate")]
+    planned = [one for one in run["stages"] if one["kind"] in kinds]
     records = {one["name"]: store.record_by_id(one["id"]) for one in planned}
     found = {
         name: _label_maps(store, name, record, tuple(other for other in records if other != name and _has_labels(records[other])))
@@ -126,10 +136,10 @@ def find_labels(store: RunStore, run: Mapping[str, Any], stage: str | None = Non
 
 
 def _checked(store: RunStore, records: Mapping[str, Any], maps: LabelMaps) -> LabelMaps:
-    """Return the label maps. Raises ValueError if a shard is lost."""
+    """Return the label maps. Raises DamagedFile if a shard is lost."""
     damage = missing_files(store, maps.id, records[maps.stage], below="shards/")
     if damage is not None:
-        raise ValueError(f"stage {maps.stage!r}: {damage}")
+        raise DamagedFile(f"stage {maps.stage!r}: {damage}")
     return maps
 
 
@@ -189,7 +199,7 @@ def _labelled(maps: LabelMaps, image: Mapping[str, Any], data: bytes | None) -> 
     file = image.get("file") or None
     if data is None:
         return Labelled(image_id, file, tags, None)
-    label_HW = _decode(data, maps, image_id)
+    label_HW = decode_label(data, maps, image_id)
     if label_HW.shape != size:
         sizes = f"its label map has {label_HW.shape[1]}x{label_HW.shape[0]} pixels, the image {size[1]}x{size[0]}"
         raise ValueError(f"{_where(maps, image_id)}: {sizes}; was the store edited by hand?")
@@ -201,7 +211,17 @@ def _labelled(maps: LabelMaps, image: Mapping[str, Any], data: bytes | None) -> 
     return Labelled(image_id, file, tags, enlarged(label_HW, height, width))
 
 
-def _decode(data: bytes, maps: LabelMaps, image_id: str) -> LabelArray:
+def decode_label(data: bytes, maps: LabelMaps, image_id: str) -> LabelArray:
+    """Decode one label map (H, W), in the size of the packed image.
+
+    Args:
+        data: Its PNG.
+        maps: The label maps that it belongs to.
+        image_id: The id of its image, for messages.
+
+    Raises:
+        ValueError: if it cannot be read, or holds other labels than those of the classes.
+    """
     try:
         label_HW = decode_gray(data, max_pixels=maps.max_pixels)
     except (OSError, SyntaxError, ValueError) as error:

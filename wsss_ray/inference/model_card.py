@@ -15,8 +15,10 @@ from wsss_ray.config.paths import local_paths
 from wsss_ray.core.method import Method
 from wsss_ray.data.source import Source
 from wsss_ray.engine.records import versions
+from wsss_ray.inference.attempts import job_of
 from wsss_ray.inference.model_code import differs, steps_of
-from wsss_ray.inference.trained import Trained, job_yaml
+from wsss_ray.inference.trained import Trained
+from wsss_ray.reporting.history import Attempt
 from wsss_ray.storage.atomic import replacing
 from wsss_ray.storage.finished import StageId
 from wsss_ray.storage.shards import read_all
@@ -68,7 +70,7 @@ def card(store: RunStore, trained: Trained, written: Written) -> str:
         made_with=", ".join(f"{name} {used[name]}" for name in packages if name in used) or "unknown versions",
         commit=record.get("git"),
         now=versions(),
-        job=job_without_paths(store, trained.run),
+        job=job_without_paths(store, trained.attempt),
     )
 
 
@@ -97,11 +99,11 @@ def _tags(store: RunStore, stage_id: str) -> Counter[int]:
     return Counter(tag for tags in found.to_pylist() for tag in tags)
 
 
-def job_without_paths(store: RunStore, run: str) -> str:
-    """Return the job of a run as YAML without the local paths in it."""
-    if not store.exists(store.run_path(run, "job.yaml")):
+def job_without_paths(store: RunStore, attempt: Attempt | None) -> str:
+    """Return the job of an attempt as YAML without the local paths in it."""
+    if attempt is None or attempt.job is None:
         return "# not in the store\n"
-    job = job_yaml(store, run)
+    job = job_of(store, attempt)
     try:
         hidden = [field for field, _ in local_paths(JobConfig.model_validate(job))]
     except ValueError:  # a plug-in is not installed here, so its paths are not known

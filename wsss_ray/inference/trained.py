@@ -8,7 +8,6 @@ safetensors. No torch, no Ray.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +15,6 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from wsss_ray.config.document import JobError, parse_document
 from wsss_ray.config.job import register
 from wsss_ray.core.component import Component
 from wsss_ray.core.contracts import Learner, Segmenter
@@ -24,8 +22,9 @@ from wsss_ray.core.errors import DamagedFile
 from wsss_ray.core.method import Method
 from wsss_ray.core.rules import Metric
 from wsss_ray.data.source import MAX_PIXELS
+from wsss_ray.inference.attempts import attempt_of_stage, job_of, known_attempt, known_attempts
 from wsss_ray.methods.common.segmentation import MultiScale
-from wsss_ray.storage.documents import RUN
+from wsss_ray.reporting.history import Attempt
 from wsss_ray.storage.finished import StageId, compare
 from wsss_ray.storage.shards import digests_of
 from wsss_ray.storage.store import STAGE_ID, RunStore
@@ -33,8 +32,6 @@ from wsss_ray.storage.store import STAGE_ID, RunStore
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 FORMAT = 1
 """The version of config.json."""
-
-_RUN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 @dataclass(frozen=True)
@@ -53,6 +50,7 @@ class Trained:
         place: The URI of the store, or the exported folder.
         file: The path of the weights below `place`.
         scored: The record of the evaluate stage that `metric` comes from, if there is one.
+        attempt: The attempt at the run that the model is of; None for an exported folder.
     """
 
     run: str
@@ -66,6 +64,7 @@ class Trained:
     place: str
     file: str
     scored: Mapping[str, Any] | None = None
+    attempt: Attempt | None = None
 
     def weights(self) -> bytes:
         """Read the weights, as safetensors. Raises ValueError if they are missing or damaged."""
@@ -84,7 +83,8 @@ class Trained:
     @property
     def title(self) -> str:
         """Return the name of the model in messages."""
-        return f"run {self.run!r}: model {self.stage!r} ({self.id})"
+        run = f"run {self.run!r}" if self.attempt is None else self.attempt.title
+        return f"{run}: model {self.stage!r} ({self.id})"
 
     def with_crf(self, crf: bool | None) -> Trained:
         """Switch the dense CRF of the metric on or off.
@@ -104,16 +104,20 @@ class Trained:
         return self if metric == self.metric else replace(self, metric=metric, scored=None)
 
 
-def find_trained(run: str, store: str = "runs", model: str | None = None) -> Trained:
+def find_trained(run: str, store: str = "runs", model: str | None = None, *, attempt: int | None = None) -> Trained:
     """Find a trained segmenter.
+
+    Of the attempts at a run, the one that was submitted last and has a whole model is taken: one whose last training is done. If
+    there is none, the last one that has any trained segmenter is taken.
 
     Args:
         run: The name of a run, the id of a train stage, or an exported folder (a path with a slash).
         store: Folder or URI of the run store.
         model: The name of one of the run's segmenters. None takes the last one in the plan that is trained.
+        attempt: The number of an attempt at the run. None chooses one as above.
 
     Raises:
-        ValueError: if there is no such run, stage, folder or model.
+        ValueError: if there is no such run, stage, folder, model or attempt.
     """
     register()
     if "/" in run or run in (".", ".."):
@@ -121,62 +125,56 @@ def find_trained(run: str, store: str = "runs", model: str | None = None) -> Tra
             raise ValueError(f"--model {model}: {run} is an exported folder, which has one model; leave it out")
         return _of_folder(Path(run))
     found = RunStore(store)
-    about = _run_of_stage(found, run) if STAGE_ID.fullmatch(run) else _about(found, run)
-    return _of_run(found, about, run if STAGE_ID.fullmatch(run) else model)
+    if STAGE_ID.fullmatch(run):
+        return _of_attempt(found, attempt_of_stage(found, run), run)
+    several = known_attempts(found, run) if attempt is None else [known_attempt(found, run, attempt)]
+    whole = [one for one in several if _is_whole(found, one, model)]
+    if model is not None:
+        return _of_attempt(found, (whole or several)[0], model)
+    some = [one for one in several if _segmenters(found, one)[0]]
+    return _of_attempt(found, (whole or some or several)[0], None)
 
 
-def _about(store: RunStore, run: str) -> dict[str, Any]:
-    """Read the run.json of a run."""
-    path = store.run_path(run, "run.json")
-    if not _RUN.fullmatch(run) or not store.exists(path):
-        if _RUN.fullmatch(run) and store.exists(store.run_path(run, "sweep.json")):
-            raise ValueError(f"run {run!r} is a sweep; give one of its trials: {store.run_path(run, 'trials.parquet')} has them")
-        raise ValueError(f"no run {run!r} in {store.uri}; `wsss-ray status --store {store.uri}` lists them")
-    about: dict[str, Any] = store.read_json(path, RUN)
-    return about
+def _is_whole(store: RunStore, attempt: Attempt, model: str | None) -> bool:
+    """Return True if the segmenter called `model`, or the last training of the plan, is trained and is a segmenter."""
+    trainings = [stage for stage in attempt.stages if stage["kind"] == "train" and model in (None, stage["name"], stage["id"])]
+    return bool(trainings) and trainings[-1]["id"] in _segmenters(store, attempt)[0]
 
 
-def _run_of_stage(store: RunStore, stage_id: str) -> dict[str, Any]:
-    """Read the run.json of the first run, by name, that has a stage."""
-    for name in store.names(store.path("runs")):
-        path = store.run_path(name, "run.json")
-        if store.exists(path):
-            about: dict[str, Any] = store.read_json(path, RUN)
-            if stage_id in [stage["id"] for stage in about["stages"]]:
-                return about
-    raise ValueError(f"no run in {store.uri} has the stage {stage_id}; `wsss-ray show RUN` prints the stages' ids")
-
-
-def _of_run(store: RunStore, about: Mapping[str, Any], model: str | None) -> Trained:
-    run = about["name"]
-    stages = {one["id"]: one for one in about["stages"]}
-    found: dict[str, tuple[Mapping[str, Any], Segmenter]] = {}
-    missing, others = list[str](), Learner.kinds().keys() - Segmenter.kinds().keys()
-    for one in (one for one in stages.values() if one["kind"] == "train"):
+def _segmenters(store: RunStore, attempt: Attempt) -> tuple[dict[str, Mapping[str, Any]], list[str]]:
+    """Return the trained segmenters of an attempt by id, and the names of the trainings that are not done."""
+    others = Learner.kinds().keys() - Segmenter.kinds().keys()
+    found, missing = {}, []
+    for one in (one for one in attempt.stages if one["kind"] == "train"):
         record = store.record_by_id(one["id"])
         if record is None:
             missing.append(one["name"])
         elif record["identity"]["component"]["kind"] not in others:
-            found[one["id"]] = one, _component(Segmenter, record, f"run {run!r}: model {one['name']!r}")
-    by_name = {one["name"]: stage_id for stage_id, (one, _) in found.items()}
+            found[one["id"]] = one
+    return found, missing
+
+
+def _of_attempt(store: RunStore, attempt: Attempt, model: str | None) -> Trained:
+    run = attempt.title
+    found, missing = _segmenters(store, attempt)
+    by_name = {one["name"]: stage_id for stage_id, one in found.items()}
     stage_id = next(reversed(found), None) if model is None else by_name.get(model, model)
     if stage_id is None or stage_id not in found:
         there = f"trained segmenters: {', '.join(by_name) or 'none yet'}"
         why = f"--model {model}: is not one of the " if model is not None else ""
         not_yet = f"; not trained yet: {', '.join(missing)}" if missing else ""
-        raise ValueError(f"run {run!r}: {why}{there}{not_yet}; `wsss-ray show {run}` shows its stages")
-    one, segmenter = found[stage_id]
-    record = store.record_by_id(stage_id)
+        raise ValueError(f"{run}: {why}{there}{not_yet}; `wsss-ray show {attempt.run}` shows its stages")
+    one, record = found[stage_id], store.record_by_id(stage_id)
     data = store.record_by_id(dict(record["inputs"])["data"]) if record else None
-    if data is None:
-        raise ValueError(f"run {run!r}: the store has no record of {one['name']}'s data, with the classes; submit the job again")
+    if record is None or data is None:
+        raise ValueError(f"{run}: the store has no record of {one['name']}'s data, with the classes; submit the job again")
     split = data["identity"]["component"]
-    metric, scored = _metric(store, run, stages, stage_id)
+    metric, scored = _metric(store, attempt, stage_id)
     return Trained(
-        run=run,
+        run=attempt.run,
         stage=one["name"],
         id=stage_id,
-        segmenter=segmenter,
+        segmenter=_component(Segmenter, record, f"{run}: model {one['name']!r}"),
         metric=metric,
         classes=tuple(split["classes"]),
         max_pixels=split["source"].get("max_pixels", MAX_PIXELS),
@@ -184,39 +182,21 @@ def _of_run(store: RunStore, about: Mapping[str, Any], model: str | None) -> Tra
         place=store.uri,
         file=f"stages/{stage_id}/{WEIGHTS}",
         scored=scored,
+        attempt=attempt,
     )
 
 
-def _metric(
-    store: RunStore, run: str, stages: Mapping[str, Any], stage_id: str
-) -> tuple[Metric, Mapping[str, Any] | None]:
-    """Return the metric that scored a model, and its record. If none did, return the metric of the run's job, and None."""
-    for other, one in stages.items():
-        record = store.record_by_id(other) if one["kind"] == "evaluate" else None
+def _metric(store: RunStore, attempt: Attempt, stage_id: str) -> tuple[Metric, Mapping[str, Any] | None]:
+    """Return the metric that scored a model, and its record. If none did, return the metric of the attempt's job, and None."""
+    for one in attempt.stages:
+        record = store.record_by_id(one["id"]) if one["kind"] == "evaluate" else None
         if record is not None and ["model", stage_id] in record["inputs"]:
-            return _component(Metric, record, f"run {run!r}: score {one['name']!r}"), record | {"name": one["name"]}
-    path = store.run_path(run, "job.yaml")
-    method = job_yaml(store, run, filled=True).get("method") if store.exists(path) else None
+            return _component(Metric, record, f"{attempt.title}: score {one['name']!r}"), record | {"name": one["name"]}
+    method = job_of(store, attempt, filled=True).get("method") if attempt.job is not None else None
     if method is None:
         return MultiScale(), None
-    metric = getattr(_validated(Method, method, path), "metric", None)
+    metric = getattr(_validated(Method, method, store.run_path(attempt.run, "job.yaml")), "metric", None)
     return metric if isinstance(metric, Metric) else MultiScale(), None
-
-
-def job_yaml(store: RunStore, run: str, *, filled: bool = False) -> dict[str, Any]:
-    """Read the job that a run was submitted with from the store. Raises ValueError if it is no job file.
-
-    `filled` replaces `${NAME}`, which the store keeps, if all variables are set here too.
-    """
-    path = store.run_path(run, "job.yaml")
-    try:
-        document = parse_document(store.read(path), path)
-    except JobError as error:
-        raise ValueError(str(error).splitlines()[0]) from error
-    try:
-        return document.expanded() if filled else document.values
-    except JobError:  # a variable is not set here
-        return document.values
 
 
 def config_of(trained: Trained) -> dict[str, Any]:

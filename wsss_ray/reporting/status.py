@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -154,14 +155,29 @@ def run_status(store: RunStore, name: str, seen: Seen | None = None) -> RunStatu
     path = store.run_path(name, "run.json")
     if not store.exists(path):
         return None
-    about, seen = store.read_json(path, RUN), {} if seen is None else seen
+    return status_of(store, store.read_json(path, RUN) | {"name": name}, seen)
+
+
+def status_of(store: RunStore, about: Mapping[str, Any], seen: Seen | None = None) -> RunStatus:
+    """Read the status of the stages that a `run.json` or an attempt lists.
+
+    Args:
+        store: store of the run.
+        about: `name`, `stages` and `attempt`, as `run.json` has them.
+        seen: statuses of stages that were read before; those that are read now are added to it.
+
+    Example:
+        >>> status_of(store, attempts(store, "pets")[-1].about).state
+        'done'
+    """
+    seen = {} if seen is None else seen
     finished = Finished(store)
     finished.look_at([StageId(stage["id"]) for stage in about["stages"] if stage["id"] not in seen])
     for stage in about["stages"]:
         if stage["id"] not in seen:
             seen[stage["id"]] = _stage_status(store, stage, finished)
     stages = tuple(replace(seen[stage["id"]], name=stage["name"]) for stage in about["stages"])
-    return RunStatus(name, about.get("attempt"), stages)
+    return RunStatus(about["name"], about.get("attempt"), stages)
 
 
 def sweep_status(store: RunStore, name: str) -> SweepStatus | None:

@@ -19,6 +19,7 @@ from wsss_ray.engine.failures import Failures
 from wsss_ray.engine.records import StageError, git_commit, versions
 from wsss_ray.engine.shard_worker import data_split
 from wsss_ray.engine.unchanged import check_unchanged
+from wsss_ray.reporting.history import begin_attempt
 from wsss_ray.reporting.progress import Display
 from wsss_ray.reporting.report import build
 from wsss_ray.runners.admission import admit
@@ -86,20 +87,20 @@ def execute(
 
 
 def begin_run(job: JobConfig, plan: Plan, store: RunStore) -> None:
-    """Write `job.yaml` and `run.json` of a run before it starts."""
-    text = to_yaml(job.spec()).encode()
-    store.write(store.run_path(job.name, "job.yaml"), text)
+    """Write `job.yaml` and `run.json` of a run before it starts. What another job left under its name stays in its history."""
+    text = to_yaml(job.spec())
     stages = [{"id": stage.id, "name": stage.name, "kind": stage.kind, "work": _work(stage)} for stage in plan]
     about = {
         "name": job.name,
-        "job": sha256(text).hexdigest(),
+        "job": sha256(text.encode()).hexdigest(),
         "stages": stages,
         "submitted": time.time(),
         "attempt": attempt(),
+        "until": plan.until,
         "versions": versions(),
         "git": git_commit(),
     }
-    store.write_json(store.run_path(job.name, "run.json"), about)
+    begin_attempt(store, job.name, about, text)
 
 
 def _work(stage: Stage) -> int:

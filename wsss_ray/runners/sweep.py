@@ -66,6 +66,7 @@ def run_sweep(work: SweepRun, display: Display) -> list[TrialRow]:
         _claim(stack.enter_context(Claims(store, work.attempt)), work, display)
         store.write(store.run_path(name, "job.yaml"), job_yaml.encode())
         about = {"name": name, "submitted": time.time(), "attempt": work.attempt, "total": generations * _size(work)}
+        about |= {"until": work.cut}
         store.write_json(store.run_path(name, "sweep.json"), about)
         session = _Session(work, display, stack)
         if isinstance(sweep.scheduler, Pbt):

@@ -57,11 +57,18 @@ RECORD = Document(
 )
 _SCORES = {"miou": (float, None), "precision": (float, None), "recall": (float, None), "coverage": (float, None), "scored": int}
 _STAGE = {"id": str, "name": str, "kind": str, "work?": (int, None)}
-RUN = Document(
-    {"name": str, "stages": [_STAGE], "submitted?": float, "attempt?": _OPTIONAL_TEXT, "job?": str}, "Submit the job again."
-)
+_RUN = {
+    "name": str,
+    "stages": [_STAGE],
+    "submitted?": float,
+    "attempt?": _OPTIONAL_TEXT,
+    "until?": _OPTIONAL_TEXT,
+    "job?": str,
+}
+RUN = Document(_RUN, "Submit the job again.")
+ATTEMPT = Document(_RUN | {"first": float, "text": _OPTIONAL_TEXT}, "Submit its job again, or delete it.")
 PROBE = Document({"submitted": float}, "Submit the job again.")  # of a run.json, as other machines see it
-SWEEP = Document({"total": int, "attempt?": _OPTIONAL_TEXT}, "Submit the sweep again.")
+SWEEP = Document({"total": int, "attempt?": _OPTIONAL_TEXT, "until?": _OPTIONAL_TEXT}, "Submit the sweep again.")
 TRIAL = Document(
     {
         "name": str,

@@ -88,6 +88,11 @@ class StageState:
         """Return True if the stage is done."""
         return self.record is not None and self.problem is None
 
+    @property
+    def word(self) -> str:
+        """Return the state in one word: done, damaged or missing."""
+        return "done" if self.is_done else "damaged" if self.problem is not None else "missing"
+
 
 class Finished:
     """The states of stages at one moment. Each stage is looked at once, whatever asks for it.
@@ -123,11 +128,7 @@ class Finished:
         return self._own[stage_id]
 
     def state(self, stage_id: str) -> StageState:
-        """Return the state of a stage.
-
-        Args:
-            stage_id: The id of the stage.
-        """
+        """Return the state of the stage with an id."""
         left, begun = [stage_id], set[str]()
         while left:  # inputs first; a loop, as records come from files and may name many, in a circle too
             one = left[-1]
