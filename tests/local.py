@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -15,7 +16,6 @@ from wsss_ray.data.source import Item, ListingDigest
 from wsss_ray.engine.records import commit_shards, make_record, missing_shards
 from wsss_ray.engine.training import run_training
 from wsss_ray.engine.workers import worker_class
-from wsss_ray.reporting.progress import Display
 from wsss_ray.storage.finished import FileDigest
 from wsss_ray.storage.shards import present_shards
 from wsss_ray.storage.store import RunStore
@@ -103,7 +103,7 @@ def stage_named(plan: Plan, name: str) -> Stage:
     return next(stage for stage in plan if stage.name == name)
 
 
-def execute_here(job: JobConfig, plan: Plan, store: RunStore, display: Display) -> str:
+def execute_here(job: JobConfig, plan: Plan, store: RunStore, display: Any) -> str:
     """What `runners.execute.execute` does, in this process and without Ray."""
     from wsss_ray.runners.execute import begin_run, write_report
 

@@ -33,8 +33,8 @@ def test_the_page(tmp_path, monkeypatch, without_ray, capsys):
         exec(compile(text.replace("[256, 256]", "[64, 64]"), f"{PAGE}, block {place}", "exec"), known)
     said = capsys.readouterr().out
     assert known["missing"] == ["images-weak", "classifier", "maps", "seeds", "seed_quality"]
-    assert "photos: 11 stages, 0 done" in said
-    assert "done 11 of 11 None" in said
+    assert "photos: 12 stages, 0 done" in said
+    assert "done 12 of 12 None" in said
     assert known["run"].scores["miou"].images == 8
     assert (known["data"].classes, len(known["data"])) == (("background", "square", "disc", "bar"), 24)
     assert known["image_BCHW"].shape == (8, 3, 64, 64)
@@ -84,7 +84,7 @@ def check(known, shown, said):
     assert "'done'" in shown
     assert "seed_quality: mIoU 0." in said
     assert "attempt 2 of 2: 5 stages, until seed" in said
-    assert "attempt 1 of 2: 8 stages, until None" in said
+    assert "attempt 1 of 2: 9 stages, until None" in said
     assert "run 'first-steps', attempt 1 of 2: model 'segmenter' (train-" in said
     assert "'background': " in said
     assert shown[-1].startswith("<iframe"), "the report of the first attempt"
@@ -111,12 +111,12 @@ def test_the_page_on_runs(tmp_path, monkeypatch, without_ray):
             words = [*command.words[1:], *(["--yes"] if command.words[1] in ("rm", "gc") else [])]
             said.append((" ".join(command.words[1:]), call(*words)))
     first, second, shown, again, whole, compared, one, kept, gone, freed = (text for _, text in said)
-    assert "photos: 11 stages, 0 done" in first
+    assert "photos: 12 stages, 0 done" in first
     assert "photos: 5 stages, 3 done" in second
     assert re.search(r"^2 .* seed +5/5 +method.seed_rule.theta=0.4$", shown, re.MULTILINE)
     assert "model: run 'photos', attempt 1 of 2: model 'retrain'" in shown
     assert "photos: 5 stages, 5 done" in again
-    assert "photos: 11 stages, 6 done" in whole
+    assert "photos: 12 stages, 7 done" in whole
     assert re.search(r"^method.seed_rule.theta +0.35 +0.4$", compared, re.MULTILINE)
     assert re.search(r"^IoU in seed_quality +photos@1 +photos@2$", compared, re.MULTILINE)
     assert re.search(r"^square +0\.\d{3} +0\.\d{3}$", compared, re.MULTILINE)
@@ -124,5 +124,5 @@ def test_the_page_on_runs(tmp_path, monkeypatch, without_ray):
     assert re.search(r"^7 stages belong to no run", one, re.MULTILINE)
     assert "7 stages are deleted" in kept
     assert "photos is removed" in gone
-    assert "11 stages are deleted" in freed
+    assert "12 stages are deleted" in freed
     assert list((tmp_path / "runs/stages").iterdir()) == []

@@ -172,7 +172,8 @@ def test_the_reference_has_every_command_every_kind_and_the_functions(site):
     assert GROUP.commands.keys() <= commands.anchors
     options = {opt for command in GROUP.commands.values() for param in command.params for opt in param.opts if opt[:2] == "--"}
     assert all(option in "".join(commands.text) for option in options)
-    assert {name.lower().replace("_", "-").replace(".", "-") for name in job_schema()["$defs"]} <= fields.anchors
+    ours = [name for name in job_schema()["$defs"] if not name.startswith("tests.")]  # other tests define kinds too
+    assert {name.lower().replace("_", "-").replace(".", "-") for name in ours} <= fields.anchors
     assert {"wsss_ray.load", "wsss_ray.inference.predictor.Predictor"} <= python.anchors
     assert re.search(r'<code>(<[^>]*>)*&gt;&gt;&gt;', (folder / "python_reference.html").read_text()), "examples are code"
     assert not any("<!-- generated" in page.read_text() for page in pages)

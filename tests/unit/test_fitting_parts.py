@@ -64,7 +64,7 @@ class NeedsSaliency(SeedRule):
 
 
 def test_a_rule_words_its_advice_for_a_job_without_saliency():
-    mend = r"Set data\.saliency to their folder"
+    mend = r"Set data\.saliency to their folder, or to {kind: u2net}, which makes them"
     for kind in ("threshold_seeds", "crf_seeds", "region_seeds"):
         rule = {"seed_rule": {"kind": kind, "background": {"kind": "saliency_background"}}}
         message = rf"{kind} needs saliency maps\. {mend}, or method\.seed_rule\.background to {{kind: cam_background}}\.$"

@@ -12,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tests.local import job_of, run_plan, run_stage, stage_named
 from tests.tiny import tiny_method
+from wsss_ray.core.errors import DamagedFile
 from wsss_ray.core.graph import Plan
 from wsss_ray.engine.known_features import KnownFeatures
 from wsss_ray.engine.workers import worker_class
@@ -243,8 +244,8 @@ def test_the_trainings_and_maps_read_the_kept_features(tmp_path: Path) -> None:
     assert np.frombuffer(rows[1]["mirrored"], np.float32).tolist() == found.flatten().tolist()
     assert known.find(stage_named(plan, "images-weak"), 0, 0, rows[1]["key"]) is None
     for file in path.iterdir():
-        file.write_bytes(b"damaged")
-    with pytest.raises(ValueError, match="is not a Parquet file"):
+        file.write_bytes(bytes(file.stat().st_size))  # of the same size, so that it is not seen before it is read
+    with pytest.raises(DamagedFile, match="is damaged"):
         run_plan(store, plan, last="classifier")
 
 

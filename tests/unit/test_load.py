@@ -212,13 +212,10 @@ def test_a_model_that_was_not_scored_is_used_as_the_job_would_score_it(copied):
     assert find_trained("tiny", store.uri).scored is None
     assert masked_job()["method"] == {"name": "masked"}, "whose metric is the default"
     path = store.run_path("tiny", "job.yaml")
-    for text, said in [
-        ("method: [", "job.yaml:1: "),
-        ("method: {name: none}", "name is 'none', allowed: "),
-        (BOMB, "multiply to more than"),
-    ]:
+    shutil.rmtree(store.run_path("tiny", "attempts"), ignore_errors=True)  # an older store, which has only this job
+    for text in ("method: [", "method: {name: none}", BOMB):
         store.write(path, text.encode())
-        with pytest.raises(ValueError, match=said) as raised:
+        with pytest.raises(ValueError, match="is not the job that was submitted") as raised:
             find_trained("tiny", store.uri)
         assert str(raised.value).startswith(path)
 

@@ -131,5 +131,5 @@ def test_in_a_job_file():
 
 
 def test_weights_of_another_depth(file):
-    with pytest.raises(ValueError, match=r"(?s)weights.source: does not fit the network.*layer3.22.conv1.weight"):
+    with pytest.raises(ValueError, match=r"(?s)weights.source: does not fit the network.*layer3.6.conv1.weight"):
         ResNet(depth=101, weights=file).build()

@@ -88,7 +88,7 @@ def test_a_plan_on_s3_makes_the_same_files_as_on_disk(both):
                 compared += 1
         for shard in list_shards(disk, stage):
             assert count_rows(s3, stage, shard) == count_rows(disk, stage, shard)
-    assert compared == 23
+    assert compared == 24
 
 
 def test_a_run_is_looked_at_on_s3(both, endpoint, capsys):
@@ -98,7 +98,7 @@ def test_a_run_is_looked_at_on_s3(both, endpoint, capsys):
     for command in (["status"], ["show", "tiny"]):
         app([*command, "--store", uri(endpoint, "plan")], standalone_mode=False)
     out = capsys.readouterr().out
-    assert re.search(r"^tiny .*\b11/11\b", out, re.MULTILINE)
+    assert re.search(r"^tiny .*\b12/12\b", out, re.MULTILINE)
     assert stage_named(plan, "seeds").id in out
 
 

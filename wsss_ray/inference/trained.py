@@ -192,6 +192,9 @@ def _metric(store: RunStore, attempt: Attempt, stage_id: str) -> tuple[Metric, M
         record = store.record_by_id(one["id"]) if one["kind"] == "evaluate" else None
         if record is not None and ["model", stage_id] in record["inputs"]:
             return _component(Metric, record, f"{attempt.title}: score {one['name']!r}"), record | {"name": one["name"]}
+    path = store.run_path(attempt.run, "job.yaml")
+    if attempt.job is None and store.exists(path):
+        raise ValueError(f"{path}: is not the job that was submitted, so the model's metric is not known. Submit the job's own file.")
     method = job_of(store, attempt, filled=True).get("method") if attempt.job is not None else None
     if method is None:
         return MultiScale(), None

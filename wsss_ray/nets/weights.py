@@ -132,9 +132,11 @@ def copy_weights(net: nn.Module, state: Mapping[str, Tensor], *, ignore: Sequenc
     try:
         net.load_state_dict(kept)
     except RuntimeError as error:
-        first, *others = [line.strip() for line in str(error).splitlines()[1:]] or [str(error)]
-        more = f" And {len(others)} more like it." if others else ""
-        advice = f"Give weights of the same network. {shown(first, 300)}{more}"
+        lines = [line.strip() for line in str(error).splitlines()[1:]] or [str(error)]
+        sizes = [line for line in lines if line.startswith("size mismatch")]  # one line for each; keys are two long lines
+        said = " ".join(shown(line, 2000) for line in (*(line for line in lines if line not in sizes), *sizes[:1]))
+        more = f" And {len(sizes) - 1} more like it." if len(sizes) > 1 else ""
+        advice = f"Give weights of the same network. {said}{more}"
         raise ValueError(f"weights.source: does not fit the network. {advice}") from error
 
 
