@@ -194,7 +194,7 @@ def _metric(store: RunStore, attempt: Attempt, stage_id: str) -> tuple[Metric, M
             return _component(Metric, record, f"{attempt.title}: score {one['name']!r}"), record | {"name": one["name"]}
     path = store.run_path(attempt.run, "job.yaml")
     if attempt.job is None and store.exists(path):
-        raise ValueError(f"{path}: is not the job that was submitted, so the model's metric is not known. Submit the job's own file.")
+        raise ValueError(f"{path}: is not the job that was submitted, so its metric is not known. Submit the job's own file.")
     method = job_of(store, attempt, filled=True).get("method") if attempt.job is not None else None
     if method is None:
         return MultiScale(), None
