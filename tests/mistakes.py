@@ -468,13 +468,13 @@ RUNNING = [
     Mistake(
         "masks of another size",
         "submit job.yaml --store new --until seed",
-        ("images-weak", "mask", "max_bad_fraction"),
+        ("images-weak", "mask", "cannot be used"),
         masks(lambda mask: mask[:-3]),
     ),
     Mistake(
         "a label above the classes",
         "submit job.yaml --store new --until seed",
-        ("images-weak", "label", "max_bad_fraction"),
+        ("images-weak", "label", "cannot be used"),
         masks(lambda mask: np.where(mask == 2, 7, mask).astype(np.uint8)),
     ),
     Mistake(
