@@ -4,28 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
-from tests.damage import copy_of, part
-from tests.local import commit, recommit, stage_named, whole_run
-from tests.shapes import tiny_job
+from tests.damage import part
+from tests.local import commit, recommit, stage_named
 from wsss_ray.core.graph import Plan
 from wsss_ray.core.plan import Stage
 from wsss_ray.storage.begun import Begun
 from wsss_ray.storage.shards import present_shards
 from wsss_ray.storage.store import RunStore
 from wsss_ray.storage.verify import Verification
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    return whole_run(tmp_path_factory.mktemp("whole") / "runs", tiny_job())
-
-
-@pytest.fixture
-def run(whole, tmp_path) -> tuple[RunStore, Plan]:
-    """A copy of a whole run."""
-    return copy_of(whole[0], tmp_path / "runs"), whole[1]
 
 
 def unfinished(store: RunStore, plan: Plan, name: str) -> tuple[Stage, list[str], Begun]:

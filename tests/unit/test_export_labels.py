@@ -14,6 +14,7 @@ from PIL import Image
 
 from tests.local import commit, job_of, recommit, run_plan, stage_named
 from tests.shapes import tiny_job
+from tests.told import error_line
 from wsss_ray.cli import app
 from wsss_ray.data.codecs import decode_gray, encode_labels
 from wsss_ray.data.folder import Folder
@@ -76,12 +77,7 @@ def call(*arguments):
 
 
 def error_of(capsys, *arguments):
-    with pytest.raises(SystemExit) as end:
-        call(*arguments)
-    assert end.value.code == 2
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1, said
-    return said
+    return error_line(capsys, lambda: call(*arguments))
 
 
 def test_png_in_the_colours_of_voc(small, tmp_path):

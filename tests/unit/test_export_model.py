@@ -22,6 +22,7 @@ import wsss_ray
 from tests.local import stage_named
 from tests.masked import small_segmenter
 from tests.pictures import unpack
+from tests.told import error_line
 from wsss_ray.cli import app
 from wsss_ray.data.codecs import decode_rgb
 from wsss_ray.data.images import normalise_image
@@ -44,12 +45,7 @@ def call(store, *arguments, run="tiny"):
 
 
 def error_of(capsys, store, *arguments, run="tiny"):
-    with pytest.raises(SystemExit) as end:
-        call(store, *arguments, run=run)
-    assert end.value.code == 2
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1, said
-    return said
+    return error_line(capsys, lambda: call(store, *arguments, run=run))
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,7 @@ from tests.gate import gated
 from tests.local import job_of, run_plan, stage_named
 from tests.s3_server import request, serving
 from tests.shapes import tiny_job
+from tests.told import error_line
 from wsss_ray.cli import app
 from wsss_ray.reporting.progress import Display
 from wsss_ray.runners.follow import logged
@@ -188,12 +189,7 @@ def test_a_writer_that_is_killed_leaves_what_was_there(endpoint, gate):
 
 
 def error_of(capsys, *command):
-    with pytest.raises(SystemExit) as end:
-        app([*command], standalone_mode=False)
-    assert end.value.code == 2
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1, said
-    return said
+    return error_line(capsys, lambda: app([*command], standalone_mode=False))
 
 
 def test_a_bucket_that_is_not_there(endpoint, capsys):

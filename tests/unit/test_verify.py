@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.damage import copy_of, files_of, flipped, mend, part, torn
-from tests.local import stage_named, whole_run
+from tests.local import stage_named
 from tests.s3_server import serving
-from tests.shapes import tiny_job
 from wsss_ray.cli import app
 from wsss_ray.core.errors import DamagedFile
 from wsss_ray.engine.checkpoints import load_checkpoint
@@ -33,11 +32,6 @@ ARTIFACTS = {
     "log": ("retrain", "metrics.jsonl", None),
     "record": ("miou", "record.json", None),
 }
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    return whole_run(tmp_path_factory.mktemp("whole") / "runs", tiny_job())
 
 
 def verify(capsys, store: RunStore, *options: str, damaged: bool) -> dict:

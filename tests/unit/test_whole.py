@@ -8,11 +8,10 @@ from pathlib import Path
 import pytest
 
 from tests.damage import copy_of, files_of, mend, part, torn
-from tests.local import commit, recommit, run_stage, stage_named, train_stage, whole_run
-from tests.shapes import tiny_job
+from tests.local import commit, recommit, run_stage, stage_named, train_stage
+from tests.told import error_line
 from wsss_ray.cli import app
 from wsss_ray.core.errors import DamagedFile
-from wsss_ray.core.graph import Plan
 from wsss_ray.engine.checkpoints import steps
 from wsss_ray.engine.networks import load_model
 from wsss_ray.engine.training_log import read_log
@@ -21,29 +20,12 @@ from wsss_ray.reporting.report import build
 from wsss_ray.reporting.status import run_status
 from wsss_ray.storage.finished import Finished, content_of
 from wsss_ray.storage.shards import list_shards, present_shards, read_shard, shard_path
-from wsss_ray.storage.store import RunStore
 from wsss_ray.storage.wholeness import remove_damaged
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    return whole_run(tmp_path_factory.mktemp("whole") / "runs", tiny_job())
-
-
-@pytest.fixture
-def run(whole, tmp_path) -> tuple[RunStore, Plan]:
-    """A copy of a whole run."""
-    return copy_of(whole[0], tmp_path / "runs"), whole[1]
 
 
 def told(capsys, *command: str) -> str:
     """The one line in which a command ends."""
-    with pytest.raises(SystemExit) as end:
-        app([*command], standalone_mode=False)
-    assert end.value.code == 2
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1, said
-    return said
+    return error_line(capsys, lambda: app([*command], standalone_mode=False))
 
 
 def test_a_record_lists_every_file_and_what_was_read(whole):

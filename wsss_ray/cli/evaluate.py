@@ -7,19 +7,13 @@ from typing import Annotated
 
 import typer
 
-from wsss_ray.cli.complete import run_names
 from wsss_ray.cli.console import Model, OpenStore, fail, figure, open_store, table
-from wsss_ray.cli.predict import Crf
+from wsss_ray.cli.predict import Crf, Images, ModelOf
 
 
 def evaluate(
-    run: Annotated[
-        str,
-        typer.Argument(
-            metavar="RUN", help="Run, id of a train stage, or exported folder (a path with a /).", autocompletion=run_names
-        ),
-    ],
-    images: Annotated[list[str], typer.Argument(metavar="IMAGES", help="Image files, folders, or quoted patterns.")],
+    run: ModelOf,
+    images: Images,
     masks: Annotated[
         Path,
         typer.Option(metavar="DIR", help="Folder of the masks, <image>.png: 0 background, 1 the first class, 255 not scored."),

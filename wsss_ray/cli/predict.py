@@ -17,16 +17,18 @@ Crf = Annotated[
     bool | None,
     typer.Option("--crf/--no-crf", help="Refine labels with a dense CRF, or not. Default: as the job's metric does."),
 ]
+ModelOf = Annotated[
+    str,
+    typer.Argument(
+        metavar="RUN", help="Run, id of a train stage, or exported folder (a path with a /).", autocompletion=run_names
+    ),
+]
+Images = Annotated[list[str], typer.Argument(metavar="IMAGES", help="Image files, folders, or quoted patterns.")]
 
 
 def predict(
-    run: Annotated[
-        str,
-        typer.Argument(
-            metavar="RUN", help="Run, id of a train stage, or exported folder (a path with a /).", autocompletion=run_names
-        ),
-    ],
-    images: Annotated[list[str], typer.Argument(metavar="IMAGES", help="Image files, folders, or quoted patterns.")],
+    run: ModelOf,
+    images: Images,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write. Run again to resume.")],
     form: Annotated[
         Literal["voc", "parquet"], typer.Option("--format", help="PNGs in VOC's colours, or Parquet shards.")

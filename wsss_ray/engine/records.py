@@ -21,11 +21,10 @@ from wsss_ray.engine.listing import StoredListing
 from wsss_ray.engine.notes import without_mask
 from wsss_ray.engine.scoring import metrics_of
 from wsss_ray.engine.shard_worker import NOTES, data_split
-from wsss_ray.storage.finished import FileDigest
+from wsss_ray.storage.finished import READERS, FileDigest
 from wsss_ray.storage.shards import count_rows, present_shards, read_shard, shard_path
 from wsss_ray.storage.store import RunStore
 
-_READERS = 8  # files read at a time: each takes a while to come from an object store
 _PACKAGES = ("ray", "torch", "torchvision", "numpy", "pyarrow", "pillow", "pydensecrf2", "scipy")
 
 
@@ -121,7 +120,7 @@ def commit_shards(
     counted, lost = made or {}, missing_shards(store, stage)
     if lost:
         raise StageError(f"stage {stage.name}: shard {lost[0]} was lost while the stage was made. Submit again.", [stage.id])
-    with ThreadPoolExecutor(_READERS) as pool:
+    with ThreadPoolExecutor(READERS) as pool:
         images = sum(pool.map(lambda shard: counted.get(shard) or count_rows(store, stage, shard), shards))
         errors = sum(pool.map(lambda shard: count_rows(store, stage, shard, "errors"), failed))
     seen = images + (errors if stage.kind == "ingest" else 0)

@@ -11,12 +11,11 @@ import numpy as np
 
 from wsss_ray.core.plan import Stage
 from wsss_ray.engine.shard_worker import data_split
-from wsss_ray.ops.confusion import dense, scores
+from wsss_ray.ops.confusion import dense, mean_defined, scores
 from wsss_ray.ops.tags import average_precision, chance, f1
+from wsss_ray.storage.finished import READERS
 from wsss_ray.storage.shards import read_table
 from wsss_ray.storage.store import RunStore
-
-_READERS = 8  # files read at a time: each takes a while to come from an object store
 
 
 def metrics_of(store: RunStore, stage: Stage) -> dict[str, Any]:
@@ -65,7 +64,7 @@ def score(store: RunStore, stage: Stage) -> dict[str, Any]:
         cells, counts = (table[name].combine_chunks().flatten().to_numpy(zero_copy_only=False) for name in ("cells", "counts"))
         return cells, counts, sum(len(row) > 0 for row in table["cells"])
 
-    with ThreadPoolExecutor(_READERS) as pool:
+    with ThreadPoolExecutor(READERS) as pool:
         for cells, counts, images in pool.map(read, range(data_split(stage).num_shards)):
             matrix += dense(cells, counts, labels)
             scored += images
@@ -73,7 +72,7 @@ def score(store: RunStore, stage: Stage) -> dict[str, Any]:
     means = {}
     for name in ("precision", "recall"):
         found[f"class_{name}"] = found.pop(name)
-        means[name] = _mean([value for value in found[f"class_{name}"] if value is not None])
+        means[name] = mean_defined(found[f"class_{name}"])
     return found | means | {"confusion": matrix.tolist(), "scored": scored}
 
 
@@ -102,7 +101,7 @@ def score_tags(store: RunStore, stage: Stage) -> dict[str, Any]:
         rows = read_table(store, stage, shard, "tag_scores", ["scores", "tags"]).to_pylist()
         return [row for row in rows if row["scores"] is not None]
 
-    with ThreadPoolExecutor(_READERS) as pool:
+    with ThreadPoolExecutor(READERS) as pool:
         for rows in pool.map(read, range(data_split(stage).num_shards)):
             found += [row["scores"] for row in rows]
             tags += [row["tags"] for row in rows]
@@ -115,17 +114,13 @@ def score_tags(store: RunStore, stage: Stage) -> dict[str, Any]:
     known = [k for k in range(classes) if positives[k]]
     luck = [chance(len(score_NK), positives[k]) for k in known]
     return {
-        "map": _mean([ap[k] for k in known]),
-        "f1": _mean([own_f1[k] for k in known]),
+        "map": mean_defined([ap[k] for k in known]),
+        "f1": mean_defined([own_f1[k] for k in known]),
         "ap": [None if math.isnan(value) else value for value in ap],
         "class_f1": [None if math.isnan(value) else value for value in own_f1],
         "positives": positives,
-        "chance": _mean([mean for mean, _ in luck]),
+        "chance": mean_defined([mean for mean, _ in luck]),
         # the deviation of a mean is at most the mean of the deviations, whatever the classes have to do with each other
-        "chance_deviation": _mean([deviation for _, deviation in luck]),
+        "chance_deviation": mean_defined([deviation for _, deviation in luck]),
         "scored": len(score_NK),
     }
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    return sum(values) / len(values) if values else None

@@ -15,7 +15,7 @@ from wsss_ray.data.images import normalise_mask
 from wsss_ray.inference.inputs import Found, list_images
 from wsss_ray.inference.run import Score
 from wsss_ray.inference.trained import Trained
-from wsss_ray.ops.confusion import confusion, scores
+from wsss_ray.ops.confusion import confusion, mean_defined, scores
 
 if TYPE_CHECKING:
     from wsss_ray.inference.predictor import Predictor
@@ -122,6 +122,5 @@ def _mask(masks: Path, found: Found) -> Path:
 def _score(matrix: Matrix, images: int, classes: tuple[str, ...]) -> Score:
     found = scores(matrix).to_dict()
     for name in ("precision", "recall"):
-        known = [value for value in found[name] if value is not None]
-        found[name] = sum(known) / len(known) if known else None
+        found[name] = mean_defined(found[name])
     return Score.of_metrics("evaluate", found | {"scored": images}, classes)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
 from wsss_ray.core.contracts import Trunk
-from wsss_ray.nets.weights import Weights, copy_weights, load_weights
+from wsss_ray.nets.weights import Weights, copy_weights, load_weights, package_folder
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -68,7 +67,7 @@ def _imagenet() -> dict[str, Tensor]:
 
 def _package(name: str) -> Path:
     """Return the folder of an installed package."""
-    spec = find_spec(name)
-    if spec is None or not spec.submodule_search_locations:
+    folder = package_folder(name)
+    if folder is None:
         raise ValueError(f"efficientnet_lite0: the package {name} is not installed. Run: pip install 'wsss-ray[efficientnet]'")
-    return Path(spec.submodule_search_locations[0])
+    return folder

@@ -8,7 +8,6 @@ them learns from more than image-level tags, here as in the papers.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -17,7 +16,7 @@ from pydantic import Field
 from wsss_ray.core.component import LocalPath
 from wsss_ray.core.contracts import Precision
 from wsss_ray.core.rules import SaliencyNet
-from wsss_ray.nets.weights import Weights, copy_weights, file_sha256, load_weights
+from wsss_ray.nets.weights import Weights, copy_weights, file_sha256, load_weights, package_folder
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -107,9 +106,8 @@ class U2Net(SaliencyNet):
 
 def packaged() -> Path | None:
     """Return the file with the weights in the installed package, or None. The package itself is not imported."""
-    spec = find_spec(_MODULE)
-    file = Path(spec.submodule_search_locations[0], _FILE) if spec is not None and spec.submodule_search_locations else None
-    return file if file is not None and file.is_file() else None
+    folder = package_folder(_MODULE)
+    return folder / _FILE if folder is not None and (folder / _FILE).is_file() else None
 
 
 def _found() -> Path:

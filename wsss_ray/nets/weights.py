@@ -6,6 +6,7 @@ import hashlib
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
@@ -138,6 +139,17 @@ def copy_weights(net: nn.Module, state: Mapping[str, Tensor], *, ignore: Sequenc
         more = f" And {len(sizes) - 1} more like it." if len(sizes) > 1 else ""
         advice = f"Give weights of the same network. {said}{more}"
         raise ValueError(f"weights.source: does not fit the network. {advice}") from error
+
+
+def package_folder(name: str) -> Path | None:
+    """Return the folder of an installed package, or None. The package itself is not imported.
+
+    Example:
+        >>> package_folder("torch").name
+        'torch'
+    """
+    spec = find_spec(name)
+    return Path(spec.submodule_search_locations[0]) if spec is not None and spec.submodule_search_locations else None
 
 
 def file_sha256(path: str) -> str:

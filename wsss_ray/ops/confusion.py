@@ -15,7 +15,7 @@ import numpy as np
 from wsss_ray.core.values import IGNORE
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
 
@@ -175,3 +175,14 @@ def _plain(value: Any) -> Any:
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
     return None if math.isnan(value) else value
+
+
+def mean_defined(values: Iterable[float | None]) -> float | None:
+    """Return the mean of the values that are defined; None if none is.
+
+    Example:
+        >>> mean_defined([0.5, None, 1.0])
+        0.75
+    """
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None

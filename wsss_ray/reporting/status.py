@@ -13,14 +13,13 @@ from wsss_ray.engine.training_log import last_rows, read_log
 from wsss_ray.reporting.progress import Pace
 from wsss_ray.storage.claims import STALE_S, is_dead, read_claim
 from wsss_ray.storage.documents import RUN, SWEEP
-from wsss_ray.storage.finished import Finished, StageId
+from wsss_ray.storage.finished import READERS, Finished, StageId
 from wsss_ray.storage.shards import count_rows, present_shards
 from wsss_ray.storage.store import RunStore
 
 StageState = Literal["done", "running", "failed", "damaged", "interrupted", "waiting"]
 
 _LINES = 10  # of a training's log; they give its rate
-_READERS = 8
 
 
 @dataclass(frozen=True)
@@ -256,7 +255,7 @@ def _errors(store: RunStore, stage: StageStatus) -> int:
             return count_rows(store, stage, shard, "errors")
         return 0
 
-    with ThreadPoolExecutor(_READERS, thread_name_prefix="errors") as pool:
+    with ThreadPoolExecutor(READERS, thread_name_prefix="errors") as pool:
         return sum(pool.map(count, present_shards(store, stage, "errors")))
 
 

@@ -38,7 +38,9 @@ OURS = re.compile(rf"(shards|errors|notes)/part-\d{{5,}}\.parquet|checkpoints/st
 BEGUN_NOTE = "begun.json"
 _NOTES = re.compile(r"(record|failure|unchanged|begun)\.json|listing/part-\d{5,}\.parquet|(.*/)?\.tmp-[^/]*")
 _MOST_NAMED = 3
-_READERS = 8
+READERS = 8
+"""Files read at a time: each takes a while to come from an object store."""
+
 
 
 @dataclass(frozen=True, order=True)
@@ -148,7 +150,7 @@ class Finished:
         left = [stage.id for stage in stages if stage.id not in self._own]
         if self.store.is_local or len(left) < 2:
             return
-        with ThreadPoolExecutor(_READERS, thread_name_prefix="records") as pool:
+        with ThreadPoolExecutor(READERS, thread_name_prefix="records") as pool:
             self._own |= dict(zip(left, pool.map(lambda one: _own_state(self.store, one), left), strict=True))
 
     def _content(self, stage_id: str, state: StageState) -> str | None:
@@ -207,7 +209,7 @@ def digests(store: RunStore, stage: Identified, names: Iterable[str]) -> dict[st
     def read(name: str) -> tuple[str, FileDigest]:
         return name, FileDigest.of(name, store.read(store.stage_path(stage, *name.split("/"))))
 
-    with ThreadPoolExecutor(_READERS, thread_name_prefix="digests") as pool:
+    with ThreadPoolExecutor(READERS, thread_name_prefix="digests") as pool:
         return dict(pool.map(read, names))
 
 

@@ -10,12 +10,10 @@ from typing import Literal
 from wsss_ray.core.errors import DamagedFile
 from wsss_ray.storage.claims import Claims
 from wsss_ray.storage.documents import serialised
-from wsss_ray.storage.finished import FileDigest, Finished, StageId, StageState, files_of, is_ours, needed, strangers
+from wsss_ray.storage.finished import READERS, FileDigest, Finished, StageId, StageState, files_of, is_ours, needed, strangers
 from wsss_ray.storage.inside import links_below
 from wsss_ray.storage.store import RunStore
 from wsss_ray.storage.wholeness import examine, remove_damaged, reopen
-
-_READERS = 8
 
 Kind = Literal["damaged", "stale", "old", "stranger"]
 """Kinds of findings. `old`: a record without digests; `stranger`: a file that is not ours, which is left alone."""
@@ -109,7 +107,7 @@ class Verification:
             return wrong
 
         wrong: dict[str, list[tuple[str, str]]] = {stage_id: [] for stage_id in self.ids}
-        with ThreadPoolExecutor(_READERS, thread_name_prefix="verify") as pool:
+        with ThreadPoolExecutor(READERS, thread_name_prefix="verify") as pool:
             for (stage_id, name, _), what in zip(jobs, pool.map(look, jobs), strict=True):
                 each()
                 wrong[stage_id] += [(name, what)] if what is not None else []

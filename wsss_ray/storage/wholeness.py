@@ -10,12 +10,11 @@ from contextlib import suppress
 from dataclasses import asdict
 
 from wsss_ray.core.errors import DamagedFile
-from wsss_ray.storage.finished import BEGUN_NOTE, LOG, OURS, WEIGHTS, FileDigest, StageState, files_of
+from wsss_ray.storage.finished import BEGUN_NOTE, LOG, OURS, READERS, WEIGHTS, FileDigest, StageState, files_of
 from wsss_ray.storage.parquet import damage_named
 from wsss_ray.storage.sealed import problem_of
 from wsss_ray.storage.store import Identified, RunStore
 
-_READERS = 8
 _CHUNK = 1 << 20
 
 
@@ -86,7 +85,7 @@ def remove_damaged(
         return examine(store, stage, name, known.get(name))
 
     kept: dict[str, FileDigest] = {}
-    with ThreadPoolExecutor(_READERS, thread_name_prefix="examine") as pool:
+    with ThreadPoolExecutor(READERS, thread_name_prefix="examine") as pool:
         for name, (digest, wrong) in zip(names, pool.map(look, names), strict=True):
             if wrong is None and digest is not None:
                 kept[name] = digest

@@ -15,12 +15,12 @@ from wsss_ray.ops.confusion import scores
 from wsss_ray.reporting.report.markup import DASH, number
 from wsss_ray.reporting.report.page import Section, render
 from wsss_ray.reporting.report.sections import Facts
+from wsss_ray.storage.finished import READERS
 from wsss_ray.storage.parquet import damage_named
 from wsss_ray.storage.shards import open_shard, readable_shards, shard_path
 
 _LABELS = 32  # rows of a matrix, at most: the labels with the most missed pixels
 _SHARDS = 1000  # of scores that are read to count images, at most: 100,000 images take a second
-_READERS = 8
 
 
 def classes(facts: Facts) -> Section:
@@ -63,7 +63,7 @@ def _images(facts: Facts, stages: Sequence[Stage], labels: int) -> NDArray[np.in
         there = [np.unique(np.asarray(row, np.int64) // (labels + 1)) for row in cells if row]
         return np.bincount(np.concatenate([np.empty(0, np.int64), *there]), minlength=labels).astype(np.int64)
 
-    with ThreadPoolExecutor(_READERS) as pool:
+    with ThreadPoolExecutor(READERS) as pool:
         return np.asarray(sum(pool.map(count, shards)), np.int64)
 
 
