@@ -253,7 +253,8 @@ def test_parquet_with_an_extension_type_is_refused_without_ray_too(tmp_path, sig
     buffer = io.BytesIO()
     pq.write_table(pa.Table.from_pylist([{"image_id": "a", "seed": value}], schema=schema), buffer)
     store.write(shard_path(store, stage, 0), buffer.getvalue())
-    with pytest.raises(ValueError, match=r"column 'seed' is of an extension type|no Parquet file of plain columns"):
+    said = r"column 'seed' is of an extension type|no Parquet file of plain columns"
+    with pytest.raises((ValueError, DamagedFile), match=said):
         read_shard(store, stage, 0, "seeds")  # the latter where another test has imported Ray's types
 
 
