@@ -84,7 +84,7 @@ def imported(tmp_path_factory):
 
 
 def refused(call):
-    """The one line of a JobError that comes within three seconds of computing (the garbage collector walks what other tests left, too)."""
+    """The one line of a JobError, which comes within three seconds of computing."""
     began = time.process_time()
     with pytest.raises(JobError) as caught:
         call()
