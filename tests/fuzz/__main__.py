@@ -28,10 +28,9 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=0, help="number of the first input of each reader")
     parser.add_argument("--reader", default="", help="a part of the names of the readers")
     parser.add_argument("--input", type=int, default=None, help="read this one input, and show its traceback")
-    parser.add_argument("--store", action="store_true", help="the readers of the store too")
     parser.add_argument("--attacks", action="store_true", help="the hostile files, before the mutations")
     options = parser.parse_args()
-    readers = chosen(options.reader, **({"store": True} if options.store else {}))
+    readers = chosen(options.reader)
     warnings.simplefilter("ignore")
     os.environ["XDG_CACHE_HOME"] = tempfile.gettempdir()
     with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as folder:

@@ -15,9 +15,6 @@ from tests.fuzz import calls, corpus, corpus_store, hostile
 from tests.fuzz.mutations import Recipe, mend_png, mutated, mutated_tree
 from tests.fuzz.tokens import JSON, TOKENS, XML, YAML
 
-STORE_READERS = False
-"""True once the readers of the store say in one line what is wrong with a damaged file."""
-
 
 @dataclass(frozen=True)
 class Reader:
@@ -32,7 +29,6 @@ class Reader:
         pack: Makes a file of a mutated part: puts a header before it, or a zip around it.
         mend: Computes the checksums of a mutated file anew.
         parse: Parses a file of this kind. What is parsed is mutated too, and then written as JSON.
-        of_store: True for readers of the store.
         all_valid: True if the reader takes all valid files.
     """
 
@@ -44,7 +40,6 @@ class Reader:
     mend: Callable[[bytes], bytes] | None = None
     parse: Callable[[bytes], Any] | None = None
     large: Callable[[], Sequence[bytes]] = tuple
-    of_store: bool = False
     all_valid: bool = True
 
     @cached_property
@@ -70,7 +65,7 @@ class Reader:
 def _of_json(name: str, read: Callable[[bytes, Path], object]) -> Reader:
     """A reader of a JSON file of the store."""
     files = partial(corpus_store.jsons, name)
-    return Reader(read, files, hostile.json_texts, parse=json.loads, of_store=True, all_valid=False)
+    return Reader(read, files, hostile.json_texts, parse=json.loads, all_valid=False)
 
 
 READERS: dict[str, Reader] = {
@@ -108,22 +103,22 @@ READERS: dict[str, Reader] = {
     "params": Reader(partial(calls.as_weights, ".params"), corpus.params, hostile.params),
     "job": Reader(calls.as_job, corpus_store.jobs, hostile.json_texts, (*TOKENS, *YAML), parse=yaml.safe_load),
     "set": Reader(calls.as_override, corpus_store.overrides, hostile.json_texts, (*TOKENS, *YAML, b"=", b"."), all_valid=False),
-    "checkpoint": Reader(calls.as_checkpoint, corpus_store.checkpoints, hostile.torch_files, of_store=True),
+    "checkpoint": Reader(calls.as_checkpoint, corpus_store.checkpoints, hostile.torch_files),
     "record.json": _of_json("record", calls.as_record),
     "run.json": _of_json("run", calls.as_run),
     "sweep.json": _of_json("sweep", calls.as_sweep),
     "claim": _of_json("claim", calls.as_claim),
     "failure.json": _of_json("failure", calls.as_failure),
-    "metrics.jsonl": Reader(calls.as_log, corpus_store.logs, hostile.json_texts, of_store=True),
+    "metrics.jsonl": Reader(calls.as_log, corpus_store.logs, hostile.json_texts),
     **{
         f"shard of {schema}": Reader(
-            partial(calls.as_shard, schema), partial(corpus_store.shards, schema), hostile.parquet_files, of_store=True
+            partial(calls.as_shard, schema), partial(corpus_store.shards, schema), hostile.parquet_files
         )
         for schema in ("images", "maps", "seeds", "scores", "errors", "listing")
     },
 }
 
 
-def chosen(name: str = "", *, store: bool = STORE_READERS) -> dict[str, Reader]:
-    """The readers whose name has a text in it, those of the store among them or not."""
-    return {key: reader for key, reader in READERS.items() if name in key and (store or not reader.of_store)}
+def chosen(name: str = "") -> dict[str, Reader]:
+    """The readers whose name has a text in it."""
+    return {key: reader for key, reader in READERS.items() if name in key}

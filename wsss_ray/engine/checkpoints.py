@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from wsss_ray.core.errors import DamagedFile, in_one_line, is_machine_failure
+from wsss_ray.core.errors import DamagedFile, in_one_line, is_machine_failure, shown
 from wsss_ray.core.plan import Stage
 from wsss_ray.storage.finished import FileDigest
 from wsss_ray.storage.sealed import problem_of, seal
@@ -149,7 +149,7 @@ def load_checkpoint(store: RunStore, stage: Stage, step: int, device: str) -> Ch
     except (pickle.UnpicklingError, EOFError, LookupError, TypeError, AttributeError, RuntimeError, ValueError) as error:
         if is_machine_failure(error):
             raise
-        raise DamagedFile(f"{path}: is no checkpoint of a training ({in_one_line(error)[:200]}). Delete it.") from error
+        raise DamagedFile(f"{path}: is no checkpoint of a training ({shown(in_one_line(error), 200)}). Delete it.") from error
 
 
 def _checkpoint_path(store: RunStore, stage: Stage, step: int) -> str:

@@ -60,7 +60,7 @@ class ConvRelu(nn.Module):
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """Return a map of the same size."""
-        return F.relu(self.conv_s1(x_BCHW))
+        return F.relu(self.conv_s1(x_BCHW), inplace=True)
 
 
 class ResidualU(nn.Module):

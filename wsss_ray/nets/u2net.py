@@ -60,6 +60,7 @@ class U2Net(SaliencyNet):
         (375, 500)
     """
 
+    revision: ClassVar[int] = 2  # since 2, convolutions sum in another order
     form: Literal["u2netp", "u2net"] = Field(default="u2netp", description="u2netp: 1.1 M parameters; u2net: 44 M.")
     weights: U2NetWeights = U2NetWeights()
     size: int = Field(default=320, ge=32, le=2048, description="Side of the square that an image is resized to.")
@@ -93,8 +94,9 @@ class U2Net(SaliencyNet):
         lower = torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
         with torch.inference_mode():
             image_BCHW = to_batch(resize_images(images, [(self.size, self.size)] * len(images)), device)
+            image_BCHW = image_BCHW.clone(memory_format=torch.channels_last)  # strides say so even where B is 1: a third faster
             with lower:
-                found_B1HW: Tensor = net(image_BCHW.contiguous(memory_format=torch.channels_last)).float()
+                found_B1HW: Tensor = net(image_BCHW).float()
             low_B111, high_B111 = found_B1HW.amin((1, 2, 3), keepdim=True), found_B1HW.amax((1, 2, 3), keepdim=True)
             scaled_B1HW = (found_B1HW - low_B111) / (high_B111 - low_B111).clamp_min(1e-12)
             maps = [

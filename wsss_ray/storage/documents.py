@@ -128,6 +128,8 @@ def parse(data: bytes, path: str, document: Document) -> Any:
     try:
         value = json.loads(data)
         wrong = "" if value is not None else "not JSON"
+        if rb"\u" in data:
+            json.dumps(value, ensure_ascii=False).encode()  # half of a surrogate pair is no text, and could not be written again
     except (ValueError, RecursionError):
         wrong = "not JSON"
     wrong = wrong or ("nested too deep" if _is_deep(value) else _mismatch(value, document.shape, ""))

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from wsss_ray.core.errors import REPAIR, DamagedFile, is_machine_failure
+from wsss_ray.core.errors import REPAIR, DamagedFile, is_machine_failure, shown
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -43,5 +43,5 @@ def damage_named(path: str) -> Iterator[None]:
     except (pa.ArrowException, ArithmeticError, AttributeError, LookupError, OSError, TypeError, ValueError) as error:
         if is_machine_failure(error):
             raise
-        why = " ".join(str(error).split())[:200]
+        why = shown(" ".join(str(error).split()), 200)
         raise DamagedFile(f"{path}: is damaged, or no Parquet file of plain columns ({why}). {REPAIR}") from error

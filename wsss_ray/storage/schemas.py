@@ -14,6 +14,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from wsss_ray.core.errors import REPAIR, DamagedFile, shown
+
 VERSION = 1
 
 _ID = pa.field("image_id", pa.string(), nullable=False)
@@ -134,8 +136,16 @@ def table(name: str, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
 
 
 def check_schema(schema: pa.Schema, name: str, path: str) -> None:
-    """Raise ValueError unless `schema` is the schema called `name`, in the version of this package."""
-    found = {key.decode(): value.decode() for key, value in (schema.metadata or {}).items()}
+    """Raise ValueError unless `schema` is the schema called `name`, in the version of this package.
+
+    Raises:
+        DamagedFile: if a name in the schema is no text.
+    """
+    try:
+        found = {key.decode(): shown(value.decode()) for key, value in (schema.metadata or {}).items()}
+        _ = schema.names
+    except UnicodeDecodeError as error:
+        raise DamagedFile(f"{path}: is damaged (a name that is no UTF-8). {REPAIR}") from error
     kind, version = found.get("wsss_ray.schema"), found.get("wsss_ray.version")
     if kind != name:
         raise ValueError(f"{path}: holds {kind or 'no artifact of wsss-ray'}, expected {name}; was the store edited by hand?")
