@@ -188,4 +188,3 @@ def test_links_and_paths_exist(page):
     for path in re.findall(r"`((?:wsss_ray|tests|benchmarks|jobs|docs|cluster)/[\w/.]*\w)`", text):
         if path not in ("wsss_ray/methods/otsu.py", "jobs/otsu.yaml"):
             assert (ROOT / path).exists(), path
-

@@ -130,11 +130,28 @@ def test_where_and_how_wide_it_runs_changes_no_id(name):
     job = {"name": "a", "method": {"name": name}, "data": {"kind": "shapes", "saliency": True}}
     if name == "ficklenet":
         job["method"]["classifier"] = {"epochs": 30}  # an integer as people write it
-    run = {"store": "elsewhere", "workers": [2, 7], "cpus_per_worker": 3, "gpu": True, "micro_batch": 3, "loader_workers": 2,
-           "label_workers": 4,
-           "image_workers": [2, 9], "gpus_per_image_worker": 0.5, "in_flight": 4, "wait_s": 60, "image_batch": 3,
-           "checkpoint_every": 5, "log_every": 1, "validate_every": 3, "validate_images": 4, "loggers": ["mlflow", "wandb"],
-           "max_bad_fraction": 0.5, "max_failures": 0, "features": False}
+    run = {
+        "store": "elsewhere",
+        "workers": [2, 7],
+        "cpus_per_worker": 3,
+        "gpu": True,
+        "micro_batch": 3,
+        "loader_workers": 2,
+        "label_workers": 4,
+        "image_workers": [2, 9],
+        "gpus_per_image_worker": 0.5,
+        "in_flight": 4,
+        "wait_s": 60,
+        "image_batch": 3,
+        "checkpoint_every": 5,
+        "log_every": 1,
+        "validate_every": 3,
+        "validate_images": 4,
+        "loggers": ["mlflow", "wandb"],
+        "max_bad_fraction": 0.5,
+        "max_failures": 0,
+        "features": False,
+    }
     ids = [stage.id for stage in job_of(job).plan()]
     assert ids == [stage.id for stage in job_of(job | {"name": "b", "run": run}).plan()]
     assert ids == [stage.id for stage in plan_of(name)[0]], "spelling out a default changes nothing"
@@ -166,9 +183,7 @@ def test_a_new_theta_changes_the_seeds_and_nothing_before():
     assert same == {"images-weak", "classifier", "tag_quality", "maps", "images-val"}
 
 
-@pytest.mark.parametrize(
-    ("kind", "last"), [("localize", "maps"), ("seed", "seed_quality"), ("train", "retrain")]
-)
+@pytest.mark.parametrize(("kind", "last"), [("localize", "maps"), ("seed", "seed_quality"), ("train", "retrain")])
 def test_until_cuts_the_plan(kind, last):
     stages = Plan.of(until(job_of(tiny_job()).plan().targets, kind)).stages
     assert stages[-1].name == last

@@ -174,5 +174,3 @@ def test_the_help_looks_no_plug_in_up(tmp_path):
     code = "import sys, wsss_ray.cli\nprint('importlib.metadata' in sys.modules, 'wsss_ray.core.plugins' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True, check=True)
     assert done.stdout.split()[1] == "False"
-
-

@@ -176,5 +176,5 @@ def test_the_reference_has_every_command_every_kind_and_the_functions(site):
     ours = json.loads(schema.stdout)["$defs"]  # of a fresh process, where no test has defined a kind of its own
     assert {name.lower().replace("_", "-").replace(".", "-") for name in ours} <= fields.anchors
     assert {"wsss_ray.load", "wsss_ray.inference.predictor.Predictor"} <= python.anchors
-    assert re.search(r'<code>(<[^>]*>)*&gt;&gt;&gt;', (folder / "python_reference.html").read_text()), "examples are code"
+    assert re.search(r"<code>(<[^>]*>)*&gt;&gt;&gt;", (folder / "python_reference.html").read_text()), "examples are code"
     assert not any("<!-- generated" in page.read_text() for page in pages)

@@ -111,9 +111,7 @@ READERS: dict[str, Reader] = {
     "failure.json": _of_json("failure", calls.as_failure),
     "metrics.jsonl": Reader(calls.as_log, corpus_store.logs, hostile.json_texts),
     **{
-        f"shard of {schema}": Reader(
-            partial(calls.as_shard, schema), partial(corpus_store.shards, schema), hostile.parquet_files
-        )
+        f"shard of {schema}": Reader(partial(calls.as_shard, schema), partial(corpus_store.shards, schema), hostile.parquet_files)
         for schema in ("images", "maps", "seeds", "scores", "errors", "listing")
     },
 }

@@ -122,9 +122,7 @@ def test_the_loss_is_the_mean_over_the_blocks():
     image, tags = torch.rand(3, 3, 16, 16) * 255, torch.randint(0, 2, (3, 4)).float()
     set_dropout_keys(net, (1, 2, 3))
     batch = SimpleNamespace(image_BCHW=image, tags_BK=tags, keys_B=(1, 2, 3))
-    expected = sum(
-        F.multilabel_soft_margin_loss(logits, tags, reduction="none") for logits in net(image).unbind(dim=1)
-    ) / 2
+    expected = sum(F.multilabel_soft_margin_loss(logits, tags, reduction="none") for logits in net(image).unbind(dim=1)) / 2
     torch.testing.assert_close(learner.loss(net, batch)["classification"], expected)
 
 

@@ -52,7 +52,13 @@ def begun(tmp_path: Path) -> subprocess.Popen[str]:
     code = "import tests.shapes; from wsss_ray.cli import main; main()"
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     process = subprocess.Popen(
-        [sys.executable, "-c", code, "submit", str(tmp_path / "job.yaml"),],
+        [
+            sys.executable,
+            "-c",
+            code,
+            "submit",
+            str(tmp_path / "job.yaml"),
+        ],
         env=environment | {"PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

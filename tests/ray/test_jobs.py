@@ -20,6 +20,7 @@ from wsss_ray.runners.jobs import JobServer, LogTail
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
+
 @pytest.fixture(scope="module")
 def head():
     with running_head() as there:

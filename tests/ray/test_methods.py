@@ -111,9 +111,7 @@ def test_a_killed_online_training_resumes_to_the_same_bytes(tmp_path):
     code = "import tests.shapes; from wsss_ray.cli import main; main()"
     command = [sys.executable, "-c", code, "submit", str(file), "--store", str(tmp_path / "runs")]
     options = {"cwd": ROOT, "env": os.environ | {"RAY_AUTH_MODE": "disabled", "PYTHONPATH": str(ROOT)}, "text": True}
-    first = subprocess.Popen(
-        command, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **options
-    )
+    first = subprocess.Popen(command, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **options)
     store, stage = RunStore(str(tmp_path / "runs")), stage_named(plan, "segmenter")
     deadline = time.monotonic() + 300
     while not store.names(store.stage_path(stage, "checkpoints")):

@@ -64,9 +64,7 @@ def test_what_is_written_runs_by_itself(tmp_path):
     assert (tmp_path / "job.yaml").read_text() == "name: x\n"
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     code = "import wsss_ray.cli; print(wsss_ray.__file__)"
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, env=environment, text=True, capture_output=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, text=True, capture_output=True, check=True)
     assert Path(done.stdout.strip()) == tmp_path / "wsss_ray" / "__init__.py"
 
 

@@ -60,7 +60,7 @@ def test_partial_blocks_keep_the_methods_defaults(tmp_path):
         ("kind: folder", "kind: [folder]", 8, ["data", "['folder']", "allowed: ", "folder"]),
         ("  root: images", "  root: images\n  classes: dog", 10, ["data.classes", "write a list, such as [dog]"]),
         ("run:\n  workers: 1", "run: &x\n  store: *x", 11, ["refers to itself. Write a value in its place."]),
-        (GOOD, GOOD.replace(GOOD[GOOD.index("method:"):GOOD.index("data:")], "method: ficklenet\n"), 2, ["{name: ficklenet}"]),
+        (GOOD, GOOD.replace(GOOD[GOOD.index("method:") : GOOD.index("data:")], "method: ficklenet\n"), 2, ["{name: ficklenet}"]),
         ("root: images", "root: ${NO_SUCH_VARIABLE}", 9, ["data.root", "NO_SUCH_VARIABLE", "not set"]),
         (GOOD, "- a\n- b\n", 1, ["mapping"]),
         (GOOD, "name: [", 1, []),
@@ -134,7 +134,13 @@ def test_plan_shows_stages_and_starts_nothing(own_data):
     found, _, *stages = shown.stdout.splitlines()
     assert found == "images-weak: 3 images, 0 with masks; cat 2, dog 2"
     assert [line.split()[0] for line in stages] == [
-        "images-weak", "classifier", "maps", "seeds", "segmenter", "relabel", "retrain"
+        "images-weak",
+        "classifier",
+        "maps",
+        "seeds",
+        "segmenter",
+        "relabel",
+        "retrain",
     ]
     assert not (own_data / "runs").exists()
 

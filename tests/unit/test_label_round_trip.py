@@ -144,9 +144,7 @@ def test_coco_is_read_by_pycocotools_and_by_our_reader(world, tmp_path, shapes):
             assert annotation["bbox"] == [columns[0], rows[0], np.ptp(columns) + 1, np.ptp(rows) + 1]
             assert annotation["area"] == inside_HW.sum()
         np.testing.assert_array_equal(label_HW, wanted[one["file_name"]])
-    source = Coco(
-        root=str(folder), train_annotations=str(out / "instances.json"), train_images="photos", val_annotations=None
-    )
+    source = Coco(root=str(folder), train_annotations=str(out / "instances.json"), train_images="photos", val_annotations=None)
     assert source.class_names() == CLASSES
     items = source.items("weak")
     assert [Path(item.path) for item in items] == [folder / "photos" / file for file in PHOTOS]

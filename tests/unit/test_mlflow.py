@@ -90,9 +90,7 @@ class Server:
         return [(metric["step"], metric["value"], metric["timestamp"]) for metric in found]
 
     def artifact(self, run, name):
-        answer = requests.get(
-            f"{self.uri}/get-artifact", params={"run_uuid": run["info"]["run_id"], "path": name}, timeout=30
-        )
+        answer = requests.get(f"{self.uri}/get-artifact", params={"run_uuid": run["info"]["run_id"], "path": name}, timeout=30)
         answer.raise_for_status()
         return answer.text
 

@@ -194,9 +194,7 @@ def test_the_quality_of_a_training_is_the_last_and_the_best(halfway):
     assert quality(store, *stage) == []
     path = store.path("stages", stage[1], "metrics.jsonl")
     store.write(path, b'{"step": 2}\n{"step": 4, "val_miou": 0.5}\n{"step": 6, "val_miou": 0.25}\n{"step": 7}\n')
-    assert quality(store, *stage) == [
-        "segmenter: mIoU on validation images 0.250 after step 6, best 0.500 after step 4"
-    ]
+    assert quality(store, *stage) == ["segmenter: mIoU on validation images 0.250 after step 6, best 0.500 after step 4"]
 
 
 def test_a_sweep_counts_its_trials_and_lists_them(halfway, capsys):

@@ -134,9 +134,7 @@ def test_classes_without_an_image_and_failed_images_do_not_count(made, tmp_path)
     _, plan = made
     stage, store = stage_named(plan, "tag_quality"), RunStore(str(tmp_path))
     rows = [([0.9, 0.2, 0.7], [0]), ([0.4, 0.3, 0.1], [0, 1]), ([0.3, 0.1, 0.2], []), (None, [])]
-    write_shard(
-        store, stage, 0, "tag_scores", [{"image_id": str(k), "scores": s, "tags": t} for k, (s, t) in enumerate(rows)]
-    )
+    write_shard(store, stage, 0, "tag_scores", [{"image_id": str(k), "scores": s, "tags": t} for k, (s, t) in enumerate(rows)])
     metrics = score_tags(store, stage)
     assert (metrics["scored"], metrics["positives"], metrics["ap"]) == (3, [2, 1, 0], [1.0, 1.0, None])
     assert metrics["class_f1"] == [pytest.approx(2 / 3), 0.0, 0.0]

@@ -153,8 +153,12 @@ def test_bfloat16_rounds_and_nothing_else(seeded, tmp_path):
     faster = job_of(job | {"run": {"precision": "bfloat16"}}).plan()
     for name in ("classifier", "segmenter"):
         copy, stage = fresh(seeded, tmp_path / name, name)
-        quick = stage_named(faster, "classifier") if name == "classifier" else type(stage)(
-            stage.kind, name, stage.component.model_copy(update={"precision": "bfloat16"}), stage.inputs, stage.seed
+        quick = (
+            stage_named(faster, "classifier")
+            if name == "classifier"
+            else type(stage)(
+                stage.kind, name, stage.component.model_copy(update={"precision": "bfloat16"}), stage.inputs, stage.seed
+            )
         )
         assert quick.id != stage.id
         train_stage(copy, stage)
@@ -288,5 +292,11 @@ def test_metrics_are_read_by_what_is_new_and_dropped_where_one_resumes(seeded, t
     line = json.loads(store.read(store.stage_path(stage, "metrics.jsonl")).splitlines()[-1])
     assert abs(line.pop("time") - time.time()) < 60
     assert line == {
-        "step": 4, "epoch": 1.3333, "loss": 1.5, "terms": {"a": 1.0, "b": 0.5}, "lr": 0.1, "images_per_s": 16.0, "wait_share": 0.2
+        "step": 4,
+        "epoch": 1.3333,
+        "loss": 1.5,
+        "terms": {"a": 1.0, "b": 0.5},
+        "lr": 0.1,
+        "images_per_s": 16.0,
+        "wait_share": 0.2,
     }

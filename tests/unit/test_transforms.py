@@ -75,7 +75,5 @@ def test_every_place_can_be_cut():
     image, seeds = blocks(10, 10, cell=1)
     image[..., 1] = np.arange(10)[:, None]
     image[..., 2] = np.arange(10)
-    corners = {
-        tuple(RandomCrop(size=8, flip=False)(image, seeds, np.random.default_rng(key))[0][0, 0, 1:]) for key in range(200)
-    }
+    corners = {tuple(RandomCrop(size=8, flip=False)(image, seeds, np.random.default_rng(key))[0][0, 0, 1:]) for key in range(200)}
     assert corners == {(row, column) for row in range(3) for column in range(3)}

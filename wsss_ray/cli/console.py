@@ -118,8 +118,6 @@ def exit_on_stage_error(store: RunStore) -> Iterator[None]:
         fail(TERMINATED, code=int(end.code or 0))
 
 
-
-
 def figure(value: float | None) -> str:
     """Format a score with three digits, or `-` for None."""
     return "-" if value is None else f"{value:.3f}"

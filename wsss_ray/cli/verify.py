@@ -105,9 +105,7 @@ def _digest(data: bytes) -> str:
 
 
 def _say(examined: list[Examined], names: dict[str, str], findings: list[Finding], repaired: list[str]) -> None:
-    rows = [
-        [names[one.id], one.id, _state(one), str(one.files), f"{one.bytes / 1e6:.1f}", _count(one)] for one in examined
-    ]
+    rows = [[names[one.id], one.id, _state(one), str(one.files), f"{one.bytes / 1e6:.1f}", _count(one)] for one in examined]
     table(["stage", "id", "state", "files", "MB", "findings"], rows, right=("files", "MB"))
     for found in findings:
         typer.echo(f"{found.kind}: {found.line}")

@@ -254,5 +254,3 @@ def _plain(value: Any, where: str) -> Any:
     if isinstance(value, PurePath):
         return str(value)
     raise JobError(f"{where}: is {type(value).__name__}. Give text, a number, true or false, a list, or a dictionary.")
-
-

@@ -106,7 +106,6 @@ class FoundFiles:
             (name for name in self.names if number.isdigit() and PurePosixPath(bare(name)).name.lstrip("0") == number), None
         )
 
-
     def remedy(self, image: str) -> str:
         """Say how to mend a name that is not found in a table."""
         near = self.near(image)
@@ -149,6 +148,7 @@ class Finder:
         if meant is None or (state := file_state(f"{self.folder}/{meant}")) is None:
             return None
         return f"{self.folder}/{meant}", *state
+
 
 def beside(folder: str, image_id: str, ending: str = ".png") -> tuple[str, tuple[int, float] | None]:
     """Return the path of a file that is named like an image, such as a mask, with its size and time; None if it is missing.

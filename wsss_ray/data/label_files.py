@@ -91,7 +91,7 @@ def write_overlay(path: Path, image_HWC: ImageArray, *, source: str) -> None:
 def source_of(path: Path) -> str | None:
     """Return the `source` of a file that `write_voc` or `write_overlay` wrote; None if there is no such file."""
     try:
-        with (PngImageFile(path) if path.suffix == ".png" else JpegImageFile(path)) as image:
+        with PngImageFile(path) if path.suffix == ".png" else JpegImageFile(path) as image:
             found = image.info.get(_SOURCE if path.suffix == ".png" else "comment")
     except (OSError, SyntaxError, ValueError):
         return None

@@ -29,9 +29,7 @@ class Warp(Augment):
         """Return one or mirrored. See `Augment.outcomes`."""
         return "mirrored" if self.flip else "one"
 
-    def __call__(
-        self, image_HWC: ImageArray, seeds_EHW: LabelArray, rng: np.random.Generator
-    ) -> tuple[ImageArray, LabelArray]:
+    def __call__(self, image_HWC: ImageArray, seeds_EHW: LabelArray, rng: np.random.Generator) -> tuple[ImageArray, LabelArray]:
         """See `Augment`."""
         image, seeds = _resize(image_HWC, seeds_EHW, self.size, self.size)
         return _mirror(image, seeds) if self.flip and rng.random() < 0.5 else (image, seeds)
@@ -54,9 +52,7 @@ class RandomCrop(Augment):
     max_scale: float = Field(default=1.0, gt=0, description="Largest factor by which an image is scaled.")
     flip: bool = Field(default=True, description="Mirror a sample with probability 0.5.")
 
-    def __call__(
-        self, image_HWC: ImageArray, seeds_EHW: LabelArray, rng: np.random.Generator
-    ) -> tuple[ImageArray, LabelArray]:
+    def __call__(self, image_HWC: ImageArray, seeds_EHW: LabelArray, rng: np.random.Generator) -> tuple[ImageArray, LabelArray]:
         """See `Augment`."""
         scale = rng.uniform(self.min_scale, self.max_scale)
         rows, columns = (max(1, round(side * scale)) for side in image_HWC.shape[:2])

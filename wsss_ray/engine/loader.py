@@ -133,8 +133,10 @@ class ShardedImages(Dataset[Sample]):
             return np.repeat(decode_gray(record["mask"])[None], count, axis=0)
         maps = [self._seeds.row(stage, shard, row, ["seed"])["seed"] for stage in self.seeds]
         missing = np.full(tuple(size), IGNORE, np.uint8)
-        return np.stack([missing if png is None else decode_gray(png) for png in maps] or [missing] * count) if count else (
-            np.zeros((0, *size), np.uint8)
+        return (
+            np.stack([missing if png is None else decode_gray(png) for png in maps] or [missing] * count)
+            if count
+            else (np.zeros((0, *size), np.uint8))
         )
 
 

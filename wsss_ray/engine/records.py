@@ -160,8 +160,6 @@ def _describe_failures(store: RunStore, stage: Stage, failed: Sequence[int], see
     )
 
 
-
-
 def missing_shards(store: RunStore, stage: Stage) -> list[int]:
     """List the shards of a per-image stage that do not exist yet.
 

@@ -26,9 +26,7 @@ IMAGE, LABEL = "image", "label"
 """The names of the image and of the labels in the labelling configuration, which the tasks refer to."""
 
 
-def task_of(
-    file: str, masks: Masks, *, size: tuple[int, int], polygons: bool, url: str, version: str
-) -> dict[str, Any]:
+def task_of(file: str, masks: Masks, *, size: tuple[int, int], polygons: bool, url: str, version: str) -> dict[str, Any]:
     """Make the task of one image.
 
     Args:

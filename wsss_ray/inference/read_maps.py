@@ -30,8 +30,10 @@ def read_maps(store: RunStore, attempt: Attempt, name: str | None = None) -> Ite
     done = {stage: found for stage, found in every.items() if store.record_by_id(found) is not None}
     chosen = next(reversed(done), None) if name is None else name
     if chosen not in done:
-        why = "no stage of localization maps is done" if name is None else f"stage {name!r}: " + (
-            "it is not done" if name in every else "the run has no such stage"
+        why = (
+            "no stage of localization maps is done"
+            if name is None
+            else f"stage {name!r}: " + ("it is not done" if name in every else "the run has no such stage")
         )
         raise ValueError(f"{attempt.title}: {why}; stages with maps: {', '.join(done) or 'none yet'}")
     return _rows(store, StageId(done[chosen]))

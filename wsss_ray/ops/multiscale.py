@@ -156,9 +156,7 @@ def run_inputs(
             yield place, number, found[k : k + 1], None if mirrored is None else mirrored[k : k + 1]
 
 
-def _run_both(
-    run: Callable[[Tensor], Tensor], image_BCHW: Tensor, *, flip: bool, most: int
-) -> tuple[Tensor, Tensor | None]:
+def _run_both(run: Callable[[Tensor], Tensor], image_BCHW: Tensor, *, flip: bool, most: int) -> tuple[Tensor, Tensor | None]:
     """Run a function on a batch and on its mirror images, on at most `most` inputs at a time."""
     if not flip:
         return _run_parts(run, image_BCHW, most), None

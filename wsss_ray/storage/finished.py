@@ -42,7 +42,6 @@ READERS = 8
 """Files read at a time: each takes a while to come from an object store."""
 
 
-
 @dataclass(frozen=True, order=True)
 class FileDigest:
     """A file of a stage: its path in the stage's folder, its size in bytes, and its SHA-256 as 64 hexadecimal digits."""

@@ -223,5 +223,3 @@ def _read_tensors(data: bytes) -> None:
         safetensors.deserialize(data)  # type: ignore[no-untyped-call]
     except safetensors.SafetensorError as error:
         raise DamagedFile(str(error)) from error
-
-

@@ -168,9 +168,7 @@ def _hold_out(found: Survey) -> None:
     beside = {picture.path for picture in listing.pictures if twins.get(picture.path) in chosen}
     listing.leave_out("the same as an image that is held out", lambda picture: picture.path in beside)
     listing.own.append("about every fifth image with a mask is held out for validation")
-    listing.pictures = [
-        replace(picture, split="val") if picture.image_id in ids else picture for picture in listing.pictures
-    ]
+    listing.pictures = [replace(picture, split="val") if picture.image_id in ids else picture for picture in listing.pictures]
     found.held_out = ids
 
 

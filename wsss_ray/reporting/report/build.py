@@ -30,9 +30,7 @@ T = TypeVar("T")
 _SCRIPTS = ("seeds.js", "canvas.js", "theta.js", "gallery.js", "viewer.js")
 
 
-def build(
-    store: RunStore, run: str, plan: Plan, job_yaml: str, *, gallery: int = 20, damage: list[str] | None = None
-) -> bytes:
+def build(store: RunStore, run: str, plan: Plan, job_yaml: str, *, gallery: int = 20, damage: list[str] | None = None) -> bytes:
     """Build the report of a run, finished or not. What cannot be read of a damaged store is left out, and named.
 
     Args:
