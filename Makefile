@@ -68,6 +68,7 @@ docs: $(STAMP)  ## Build the pages as a site into site/, strictly (seconds, with
 
 lint: $(STAMP)  ## ruff, mypy, and import-linter for the layers of docs/architecture.md.
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check --quiet .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
