@@ -26,12 +26,12 @@ class Packed(NamedTuple):
     labels: tuple[int, ...] | None
 
 
-def fresh(*typed: object, folder: Path, code: int = 0) -> str:
+def fresh(*typed: object, folder: Path, code: int = 0, timeout: float = 120) -> str:
     """What the real command says in a process of its own, which has imported nothing."""
     command = [sys.executable, "-m", "wsss_ray", *map(str, typed)]
     package = str(Path(wsss_ray.__file__).parents[1])  # the one that these tests import
     found = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))}
-    done = subprocess.run(command, cwd=folder, env=found, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=folder, env=found, capture_output=True, text=True, timeout=timeout)
     assert done.returncode == code, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
     return done.stdout + done.stderr

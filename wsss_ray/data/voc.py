@@ -183,7 +183,10 @@ class Voc(Source):
                 names = tuple(known.words(entry.image_id, path, lambda data: read_annotation(data, path, drop_difficult=drop)))
             except OSError as err:
                 annotation = shown(path, 1000)
-                raise ValueError(f"{entry.where}: no tags in the list, and annotation {annotation}: {err.strerror}") from err
+                mend = "Give data.tags, or a table of the tags: wsss-ray init PHOTOS --tags TABLE --masks MASKS."
+                raise ValueError(
+                    f"{entry.where}: no tags in the list, and annotation {annotation}: {err.strerror}. {mend}"
+                ) from err
             if names not in same:
                 same[names] = indices(names, classes, path, others=labels)
             return same[names]
