@@ -9,6 +9,7 @@ import time
 from datetime import datetime
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -221,6 +222,23 @@ def test_a_copied_data_set_is_compared_once(tmp_path, monkeypatch):
     check_unchanged(store, packing(data))
     assert len(read) == 2
     put(tmp_path / "images" / "b.bmp", 21, at=now - 7200)
+    with pytest.raises(StageError, match=r"b\.bmp or its mask has changed"):
+        check_unchanged(store, packing(data))
+
+
+def test_a_store_of_before_file_names_were_kept_is_compared_by_what_it_has(tmp_path):
+    data, store = folder_data(tmp_path), RunStore(str(tmp_path / "runs"))
+    stage = packing(data)
+    run_stage(store, stage)
+    for shard in list_shards(store, stage):
+        path = shard_path(store, stage, shard)
+        with store.open(path) as file:
+            older = pq.read_table(file).drop_columns(["file", "file_height", "file_width"])
+        pq.write_table(older, path)
+    recommit(store, stage)
+    put(tmp_path / "images" / "b.bmp", 20, at=time.time() + 60)
+    check_unchanged(store, packing(data))
+    put(tmp_path / "images" / "b.bmp", 21, at=time.time() + 60)
     with pytest.raises(StageError, match=r"b\.bmp or its mask has changed"):
         check_unchanged(store, packing(data))
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from contextlib import suppress
 from datetime import datetime
+from typing import Any
 
 from wsss_ray.core.errors import DamagedFile
 from wsss_ray.core.plan import Stage
@@ -63,7 +64,7 @@ def check_unchanged(store: RunStore, stage: Stage) -> None:
         rows = read_shard(store, stage, shard, worker.schema) if newer else []
         for row in rows:
             item = newer.get(row["image_id"])
-            if item is not None and {"image_id": item.image_id} | worker.row(item) != row:
+            if item is not None and not _is_same(row, {"image_id": item.image_id} | worker.row(item)):
                 raise StageError(
                     f"stage {stage.name}: {item.path} or its mask has changed since it was packed; restore the file, or "
                     "raise data.version to make all that depends on it again"
@@ -71,6 +72,11 @@ def check_unchanged(store: RunStore, stage: Stage) -> None:
     if compared < latest < time.time() - _TICK_S:
         with suppress(OSError):  # a store that cannot be written costs a comparison at the next submit
             store.write_json(store.stage_path(stage, NOTE), {"newest": latest})
+
+
+def _is_same(packed: dict[str, Any], now: dict[str, Any]) -> bool:
+    """Return True if an image is as it was packed. A store of an older version may lack columns; these tell nothing."""
+    return all(packed[column] == now.get(column) for column in packed)
 
 
 def _compared(store: RunStore, stage: Stage) -> float:
