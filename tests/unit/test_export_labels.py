@@ -297,7 +297,7 @@ def test_what_is_no_label_map_is_one_line(small, tmp_path, capsys, seed, form):
 def test_a_stage_id_never_leads_out_of_the_store(small, capsys):
     store, _, _ = small
     begin(store, [SimpleNamespace(id="../../secrets", name="seeds", kind="seed")])
-    assert "is not the id of a stage" in error_of(capsys, "--format", "voc", "--store", store.uri)
+    assert "stages[0].id: is not a name" in error_of(capsys, "--format", "voc", "--store", store.uri)
 
 
 def test_without_pycocotools(small, tmp_path, capsys, monkeypatch):

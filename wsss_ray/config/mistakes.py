@@ -79,6 +79,8 @@ def _allowed(path: Place, document: Any, root: type[BaseModel]) -> list[str]:
         if part in model.model_fields:
             field = model.model_fields[part]
             roles = list(_blocks_of(field.annotation))
+            if not roles:  # a field of values: what was given in their place has no fields that could be named
+                return []
             role = roles[0]
             default = None if field.is_required() else field.get_default(call_default_factory=True)
             document = document.get(part, {}) if isinstance(document, dict) else {}

@@ -1,14 +1,15 @@
 """Read the JSON files of the store. One reader parses and checks them all, and says in one line what is wrong and what to do.
 
 A shape says what a value must be. A type stands for its values (`float` takes integers too), a tuple for one of several shapes, a
-list of one shape for a list of such values, and a dictionary for an object: its keys are required unless they end in `?`, other
-keys are allowed, and the key `*` stands for all other values.
+list of one shape for a list of such values, a pattern for text that fits it as a whole, and a dictionary for an object: its keys
+are required unless they end in `?`, other keys are allowed, and the key `*` stands for all other values.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -19,6 +20,7 @@ _OF_DIGESTS = {"files", "made_from", "digest"}  # fields that records of older v
 _FILE = ("name", "size", "sha256")
 _DEEPEST = 64  # levels of lists and objects: ours have a dozen, and more would end Python's recursion elsewhere
 _OPTIONAL_TEXT = (str, None)
+_NAME = re.compile(r"[\w.-]{1,200}")  # of a stage or run: it becomes the name of a file
 _NUMBER = (int, float)
 
 
@@ -56,7 +58,7 @@ RECORD = Document(
     "Submit the job again, which makes the stage again.",
 )
 _SCORES = {"miou": (float, None), "precision": (float, None), "recall": (float, None), "coverage": (float, None), "scored": int}
-_STAGE = {"id": str, "name": str, "kind": str, "work?": (int, None)}
+_STAGE = {"id": _NAME, "name": str, "kind": str, "work?": (int, None)}
 _RUN = {
     "name": str,
     "stages": [_STAGE],
@@ -79,7 +81,7 @@ TRIAL = Document(
         "state": str,
         "error?": _OPTIONAL_TEXT,
         "metrics": {"*": float},
-        "stages": [str],
+        "stages": [_NAME],
         "seconds": float,
         "started?": _OPTIONAL_TEXT,
         "finished?": _OPTIONAL_TEXT,
@@ -174,8 +176,8 @@ def _mismatch_of_record(record: dict[str, Any]) -> str:
             return "files: is not a list of names, sizes and digests"  # checked here, because there may be many
         if record.get("digest") != _digest(record):
             return "its digest differs"
-    if any(len(pair) != 2 for pair in record["inputs"]):
-        return "inputs: is not a list of pairs"
+    if any(len(pair) != 2 or not _NAME.fullmatch(pair[1]) for pair in record["inputs"]):
+        return "inputs: is not a list of pairs of a role and a stage"
     counts = ("steps", "errors") if record["kind"] == "train" else ("images", "errors", "shards")
     for field in ("started", "finished"):
         try:
@@ -193,6 +195,9 @@ def _mismatch(value: Any, shape: Any, where: str) -> str:
     if isinstance(shape, tuple):
         found = [_mismatch(value, one, where) for one in shape]
         return "" if "" in found else found[0]
+    if isinstance(shape, re.Pattern):
+        fits = isinstance(value, str) and shape.fullmatch(value)
+        return "" if fits else f"{where or 'the file'}: is not a name"
     if shape is None or isinstance(shape, type):
         fits = value is None if shape is None else isinstance(value, _NUMBER if shape is float else shape)
         fits = fits and not (shape in _NUMBER and isinstance(value, bool))

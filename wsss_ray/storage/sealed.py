@@ -9,6 +9,9 @@ from __future__ import annotations
 import hashlib
 import io
 import zipfile
+import zlib
+
+from wsss_ray.core.errors import shown
 
 _TAG = b"wsss-ray sha256 "
 _SEAL = len(_TAG) + 64
@@ -47,9 +50,9 @@ def problem_of(data: bytes) -> str | None:
         try:
             with zipfile.ZipFile(io.BytesIO(data)) as archive:
                 torn = archive.testzip()
-        except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError, RuntimeError, OSError) as error:
-            return f"no checkpoint: {error}"
-        return f"{torn} has another checksum" if torn is not None else None
+        except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError, RuntimeError, OSError, zlib.error) as error:
+            return f"no checkpoint: {shown(str(error))}"
+        return f"{shown(torn)} has another checksum" if torn is not None else None
     end = data[-_SEAL:]
     if not end.startswith(_TAG):
         return "no checkpoint, or not all of one"
