@@ -52,6 +52,22 @@ def test_a_compressed_weights_file_that_unfolds_is_refused(tmp_path):
     refused(lambda: load_weights(Weights(source=str(path))), "is not a readable file of tensors. .*it unfolds to 300000")
 
 
+def load_weights_message(path):
+    with pytest.raises(ValueError, match="weights") as caught:
+        load_weights(Weights(source=str(path)))
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "older"])
+def test_a_long_name_in_a_weights_file_costs_no_time(tmp_path, zipped):
+    """torch.load computes for minutes on the message that it makes of such a name."""
+    path = tmp_path / "net.pth"
+    torch.save({"w": torch.zeros(2), "notes": "a long text with spaces " * 1_000}, path, _use_new_zipfile_serialization=zipped)
+    assert load_weights_message(path).endswith("is not a state dict (names to tensors). Save net.state_dict().")
+    torch.save({"w": torch.zeros(2), "notes": "x" * 60_000}, path, _use_new_zipfile_serialization=zipped)
+    assert load_weights_message(path).endswith("a text without spaces that is too long for a name")
+
+
 @pytest.mark.parametrize(
     "state",
     [

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import io
+import pickletools
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import IO, TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field, field_validator, model_validator
 
@@ -19,6 +22,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 _NAMES = ("none", "imagenet")
+_LONGEST_WORD = 4096
+_PICKLES = 5  # in a row, in a file of before torch saved zips
 _SUFFIXES = (".pt", ".pth", ".safetensors", ".params", ".onnx")
 
 
@@ -221,7 +226,7 @@ def _load(path: str) -> Any:
     try:
         if path.endswith(".safetensors"):
             return load_file(path)
-        _check_unfolded(path)
+        _check_archive(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, UnicodeDecodeError) as error:
         why = "it is damaged, or it holds objects other than tensors, which are never unpickled"
@@ -231,15 +236,38 @@ def _load(path: str) -> Any:
         raise ValueError(f"weights.source: {path} is not a readable file of tensors. Save it again. {said}") from error
 
 
-def _check_unfolded(path: str) -> None:
-    """Raise ValueError if a zip file, which torch.save writes without compression, unfolds to much more than it is."""
+def _check_archive(path: str) -> None:
+    """Raise ValueError for a file that would cost torch.load much more memory or time than its size.
+
+    torch.save writes its zip without compression. torch searches its own message about a bad pickle in time that grows with the
+    square of the longest word in it, and such a word may come from the pickle: a minute for 60 kB.
+    """
     with open(path, "rb") as file:
         if file.read(4) != b"PK\x03\x04":
+            file.seek(0)
+            _check_words(file)
             return
         with zipfile.ZipFile(file) as archive:
             unfolded = sum(entry.file_size for entry in archive.infolist())
-        if unfolded > 2 * file.seek(0, 2) + (1 << 20):
-            raise ValueError(f"it unfolds to {unfolded} bytes")
+            if unfolded > 2 * file.seek(0, 2) + (1 << 20):
+                raise ValueError(f"it unfolds to {unfolded} bytes")
+            for name in archive.namelist():
+                if name.endswith("data.pkl"):
+                    _check_words(io.BytesIO(archive.read(name)))
+
+
+def _check_words(stream: IO[bytes]) -> None:
+    """Raise ValueError if a text in the pickles of a file has a longer word than any name has."""
+    for text in _texts(stream):
+        if len(text) > _LONGEST_WORD and max(map(len, text.split()), default=0) > _LONGEST_WORD:
+            raise ValueError("it holds a text without spaces that is too long for a name")
+
+
+def _texts(stream: IO[bytes]) -> Iterator[str]:
+    """Yield the texts in the pickles of a file. What ends them too early is left to torch, which says what is wrong."""
+    with suppress(ValueError):
+        for _ in range(_PICKLES):
+            yield from (value for _, value, _ in pickletools.genops(stream) if isinstance(value, str))
 
 
 def _is_plain(tensor: Tensor) -> bool:

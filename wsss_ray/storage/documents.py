@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from wsss_ray.core.errors import DamagedFile
+from wsss_ray.core.errors import DamagedFile, shown
 
 _OF_DIGESTS = {"files", "made_from", "digest"}  # fields that records of older versions lack
 _FILE = ("name", "size", "sha256")
@@ -138,7 +138,7 @@ def parse(data: bytes, path: str, document: Document) -> Any:
     if not wrong and document is RECORD:
         wrong = _mismatch_of_record(value)
     if wrong:
-        raise DamagedFile(f"{path}: is damaged ({wrong}). {document.mend}")
+        raise DamagedFile(f"{path}: is damaged ({shown(wrong)}). {document.mend}")
     return value
 
 
