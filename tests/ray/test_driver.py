@@ -49,7 +49,10 @@ def begun(tmp_path: Path) -> subprocess.Popen[str]:
     spec = tiny_job(run={"store": str(tmp_path / "runs"), "checkpoint_every": 2})
     spec["method"]["classifier"]["steps"] = 100_000
     (tmp_path / "job.yaml").write_text(yaml.safe_dump(spec))
-    code = "import tests.shapes; from wsss_ray.cli import main; main()"
+    # A process that nohup started ignores SIGHUP, and so do those below it.
+    code = (
+        "import signal; signal.signal(signal.SIGHUP, signal.SIG_DFL); import tests.shapes; from wsss_ray.cli import main; main()"
+    )
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     process = subprocess.Popen(
         [
@@ -79,7 +82,10 @@ def test_a_submit_that_is_ended_leaves_no_process_behind(tmp_path, number):
     below = children_of(process.pid)
     assert len(below) > 4
     process.send_signal(number)
-    _, said = process.communicate(timeout=120)
+    try:
+        _, said = process.communicate(timeout=120)
+    finally:
+        process.kill()
     deadline = time.monotonic() + 20
     while left := alive(below):
         assert time.monotonic() < deadline, subprocess.run(["ps", "-fp", *map(str, left)], capture_output=True, text=True).stdout
