@@ -11,9 +11,11 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+import onnx
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from onnx import helper, numpy_helper
 from PIL import Image
 from safetensors.torch import save
 
@@ -212,3 +214,22 @@ def with_header(header: bytes) -> bytes:
 def params() -> tuple[bytes, ...]:
     """Parameters in mxnet's four formats."""
     return tuple(params_bytes(SMALL, version) for version in ("legacy", "v1", "v2", "v3"))
+
+
+def onnx_files() -> tuple[bytes, ...]:
+    """Exported convolutions: tensors as raw bytes, as numbers, and in a file beside (which is not read)."""
+    rng = np.random.default_rng(0)
+    arrays = {"w": rng.normal(size=(2, 3, 1, 1)), "b": rng.normal(size=2)}
+    raw = [numpy_helper.from_array(array.astype(np.float32), name) for name, array in arrays.items()]
+    plain = [helper.make_tensor(name, onnx.TensorProto.FLOAT, array.shape, array.ravel()) for name, array in arrays.items()]
+    apart = helper.make_tensor("w", onnx.TensorProto.FLOAT, (2, 3, 1, 1), arrays["w"].ravel())
+    apart.ClearField("float_data")
+    apart.data_location = onnx.TensorProto.EXTERNAL
+    apart.external_data.add(key="location", value="/etc/hostname")
+    made = []
+    for tensors in (raw, plain, [apart, plain[1]]):
+        given = [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, (1, 3, 4, 4))]
+        out = [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, None)]
+        graph = helper.make_graph([helper.make_node("Conv", ["x", "w", "b"], ["y"])], "net", given, out, tensors)
+        made.append(helper.make_model(graph).SerializeToString())
+    return tuple(made)

@@ -12,6 +12,7 @@ import zlib
 from functools import cache
 
 import numpy as np
+import onnx
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
@@ -254,3 +255,14 @@ def xml_texts() -> tuple[bytes, ...]:
         b'<?xml version="1.0" encoding="cp037"?><a/>',
         b"<a " + b" ".join(b'a%d="1"' % k for k in range(20_000)) + b"/>",
     )
+
+
+def onnx_files() -> list[bytes]:
+    """Tensors that claim more than the file holds, and text in their place."""
+    made = []
+    for dims, kind in (((1 << 40,), 1), ((-1,), 1), ((1 << 31, 1 << 31), 7), ((2,), 8), ((2,), 99)):
+        model = onnx.load_model_from_string(corpus.onnx_files()[0])
+        model.graph.initializer[0].dims[:] = dims
+        model.graph.initializer[0].data_type = kind
+        made.append(model.SerializeToString())
+    return [*made, b"", b"\0" * 1000, b"\x08" * 100_000]

@@ -101,6 +101,7 @@ READERS: dict[str, Reader] = {
         partial(calls.as_weights, ".safetensors"), lambda: corpus.safetensors_headers()[:2], pack=corpus.with_header
     ),
     "params": Reader(partial(calls.as_weights, ".params"), corpus.params, hostile.params),
+    "onnx": Reader(partial(calls.as_weights, ".onnx"), corpus.onnx_files, hostile.onnx_files),
     "job": Reader(calls.as_job, corpus_store.jobs, hostile.json_texts, (*TOKENS, *YAML), parse=yaml.safe_load),
     "set": Reader(calls.as_override, corpus_store.overrides, hostile.json_texts, (*TOKENS, *YAML, b"=", b"."), all_valid=False),
     "checkpoint": Reader(calls.as_checkpoint, corpus_store.checkpoints, hostile.torch_files),

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from wsss_ray.core.errors import is_machine_failure, shown
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -35,9 +37,11 @@ def read_initializers(path: str | Path) -> dict[str, Tensor]:
 
     try:
         model = onnx.load_model(str(path), load_external_data=False)
-        held = {one.name: one for one in model.graph.initializer}
+        held = {one.name: one for one in model.graph.initializer if one.data_location != onnx.TensorProto.EXTERNAL}
         used = dict.fromkeys(name for node in model.graph.node for name in node.input if name in held)
         return {name: torch.from_numpy(numpy_helper.to_array(held[name]).copy()) for name in used}
     except Exception as error:  # protobuf has its own, without a common base
-        reason = " ".join(str(error).split())[:200]
+        if is_machine_failure(error):
+            raise
+        reason = shown(" ".join(str(error).split()), 200)
         raise ValueError(f"weights.source: {path} is not a readable ONNX file. Copy it again. {reason}") from error

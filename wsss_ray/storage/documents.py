@@ -196,8 +196,7 @@ def _mismatch(value: Any, shape: Any, where: str) -> str:
         found = [_mismatch(value, one, where) for one in shape]
         return "" if "" in found else found[0]
     if isinstance(shape, re.Pattern):
-        fits = isinstance(value, str) and shape.fullmatch(value)
-        return "" if fits else f"{where or 'the file'}: is not a name"
+        return "" if isinstance(value, str) and shape.fullmatch(value) else f"{where or 'the file'}: is not a name"
     if shape is None or isinstance(shape, type):
         fits = value is None if shape is None else isinstance(value, _NUMBER if shape is float else shape)
         fits = fits and not (shape in _NUMBER and isinstance(value, bool))
