@@ -17,7 +17,6 @@ from tests.report_set import IMAGES, RULES, SIZE, fill, maps_of, saliency_of
 from tests.unit.test_report import CLASSES, HOSTILE, JOB, draw
 from wsss_ray.core.plan import Stage
 from wsss_ray.core.values import IGNORE
-from wsss_ray.data.images import voc_palette
 from wsss_ray.ops.confusion import confusion, scores
 from wsss_ray.reporting import report
 from wsss_ray.reporting.report import pictures
@@ -28,8 +27,6 @@ pytest.importorskip("playwright", reason="needs Playwright: pip install playwrig
 from playwright.sync_api import Browser, Page, expect
 
 from tests.browser import MISSING, chromium, draw_twice, launched, opened
-
-COLOR = np.array([1 << 16, 1 << 8, 1])  # a colour as one number
 
 
 @pytest.fixture(scope="module")
@@ -85,16 +82,17 @@ def drawn(page: Page) -> dict[int, np.ndarray]:
         context.drawImage(canvas, 0, 0);
         const data = context.getImageData(0, 0, canvas.width, canvas.height).data;
         let text = "";
-        for (let i = 0; i < data.length; i += 4) text += String.fromCharCode(data[i], data[i + 1], data[i + 2]);
+        for (const value of data) text += String.fromCharCode(value);
         return [card.querySelector("h4").firstChild.textContent, btoa(text), canvas.height];
     })"""
-    table = np.full(1 << 24, 254, np.uint8)  # no label
-    table[voc_palette()[: len(CLASSES) + 1] @ COLOR] = range(len(CLASSES) + 1)
-    table[np.array(pictures.HATCH) @ COLOR] = IGNORE
+    colors = np.concatenate([pictures.label_colors()[: len(CLASSES) + 1], pictures.HATCH]).astype(int)
+    labels = np.array([*range(len(CLASSES) + 1), IGNORE, IGNORE], np.uint8)
     found = {}
     for name, text, height in page.locator(".card").evaluate_all(script):
-        rgb = np.frombuffer(base64.b64decode(text), np.uint8).reshape(height, -1, 3)
-        found[int(name[-2:])] = table[rgb @ COLOR]
+        rgba = np.frombuffer(base64.b64decode(text), np.uint8).reshape(height, -1, 1, 4).astype(int)
+        apart = np.abs(rgba - colors).max(axis=-1)  # a browser rounds colours that are not opaque
+        assert apart.min(axis=-1).max() <= 2
+        found[int(name[-2:])] = labels[apart.argmin(axis=-1)]
     return found
 
 

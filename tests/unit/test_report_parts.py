@@ -25,9 +25,32 @@ from wsss_ray.storage.store import RunStore
 def test_small_label_maps_are_enlarged_and_undecided_pixels_hatched() -> None:
     picture = pictures.labels(np.full((64, 64), IGNORE, np.uint8))
     assert (picture.width, picture.height) == (128, 128)
+    image = opened(picture)
+    assert image.size == (64, 64)
+    assert sorted(color for _, color in image.getcolors()) == sorted(pictures.HATCH)
+
+
+def opened(picture: pictures.Thumbnail) -> Image.Image:
     with Image.open(io.BytesIO(base64.b64decode(picture.uri.split(",")[1]))) as image:
-        assert image.size == (64, 64)
-        assert sorted(color for _, color in image.getcolors()) == [(178, 178, 174), (222, 222, 218)]
+        return image.convert("RGBA")
+
+
+@pytest.mark.parametrize("gray", [40, 200])
+def test_labels_over_an_image_colour_objects_and_leave_the_background(gray: int) -> None:
+    label = np.zeros((64, 64), np.uint8)
+    label[:32] = 2
+    label[48:] = IGNORE
+    below = Image.new("RGBA", (64, 64), (gray, gray, gray, 255))
+    mixed = np.asarray(Image.alpha_composite(below, opened(pictures.labels(label))).convert("RGB"), float)
+    assert (mixed[:32] == (0, 128, 0)).all(), "an object has its colour"
+    assert np.abs(mixed[32:48] - gray).max() <= 0.11 * gray, "the background stays as it is, nearly"
+    assert len(np.unique(mixed[48:])) > 1, "undecided pixels are hatched"
+
+
+def test_a_map_over_an_image_leaves_what_it_does_not_claim() -> None:
+    image = np.full((8, 8, 3), 200, np.uint8)
+    assert pictures.heat_over(image, np.zeros((8, 8), np.float32)).min() >= 160
+    assert pictures.heat_over(image, np.ones((8, 8), np.float32))[0, 0].tolist() == pytest.approx([239, 241, 173], abs=2)
 
 
 def test_heat_grows_in_lightness() -> None:

@@ -12,7 +12,6 @@ from markupsafe import Markup
 from wsss_ray.core.errors import DamagedFile, in_one_line
 from wsss_ray.core.graph import Plan
 from wsss_ray.core.plan import Stage
-from wsss_ray.data.images import voc_palette
 from wsss_ray.data.source import DataSplit
 from wsss_ray.reporting.report import pictures, sections
 from wsss_ray.reporting.report.classes import classes
@@ -82,7 +81,7 @@ def build(store: RunStore, run: str, plan: Plan, job_yaml: str, *, gallery: int 
         "rules": [rule_json(rule, curve) for rule, curve in zip(rules, curves, strict=True)],
         "images": shown.images,
         "classes": facts.labels,
-        "colors": voc_palette().tolist() if shown.images else [],
+        "colors": pictures.label_colors().tolist() if shown.images else [],
         "hatch": pictures.HATCH,
     }
     method = method_name(job_yaml)
