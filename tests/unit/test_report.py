@@ -229,7 +229,7 @@ def test_single_image_scores_are_those_of_the_confusion_matrix(made) -> None:
     _, mask = draw(0, (48, 64))
     expected = number(scores(confusion(mask, spoil(mask, 0, 0), len(CLASSES) + 1)).miou)
     card = page.texts[page.texts.index("val_00") : page.texts.index("val_00") + 12]
-    assert card[card.index("prediction") + 1] == expected
+    assert card[card.index("Prediction") + 1] == expected
 
 
 def test_gallery_takes_the_worst_and_others_and_puts_the_worst_first(made) -> None:

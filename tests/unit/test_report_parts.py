@@ -99,12 +99,12 @@ def test_the_quality_over_a_training_is_drawn_where_it_was_measured(tmp_path) ->
     store, (plan, named) = RunStore(str(tmp_path)), make_plan()
     path, rows = store.stage_path(named["classifier"], "metrics.jsonl"), parse_log(log(40))
     store.write(path, log(40))
-    assert "classifier (not finished): mIoU" not in Page(report.build(store, "r", plan, JOB).decode()).texts
+    assert "Classifier (not finished): mIoU" not in Page(report.build(store, "r", plan, JOB).decode()).texts
     scored = [row | ({"val_miou": 0.25 + 0.001 * place} if place % 10 == 9 else {}) for place, row in enumerate(rows)]
     scored[-1]["val_miou"] = 0.2
     store.write(path, "\n".join(map(json.dumps, scored)).encode())
     page = Page(report.build(store, "r", plan, JOB).decode())
-    assert "classifier (not finished): mIoU" in page.texts
+    assert "Classifier (not finished): mIoU" in page.texts
     assert "best 0.279 after step 580" in page.text
     drawn = Page(charts.quality("net", scored))
     (points,) = [attrs["points"].split() for name, attrs in drawn.tags if name == "polyline"]

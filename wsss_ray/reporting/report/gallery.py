@@ -21,6 +21,7 @@ from wsss_ray.reporting.report.choice import Place, choose
 from wsss_ray.reporting.report.markup import whole
 from wsss_ray.reporting.report.page import Section, render
 from wsss_ray.reporting.report.thresholds import Rule
+from wsss_ray.reporting.words import stage_words
 from wsss_ray.storage.shards import read_rows, readable_shards, shard_path
 from wsss_ray.storage.store import RunStore
 
@@ -74,7 +75,7 @@ class Gallery:
         if not rows:
             return None
         readers = [stage for stage in readers if stage.kind != "evaluate" or stage.optional("model")]
-        absent = [stage.name for stage in readers if not _collect(self.store, stage, rows)]
+        absent = [stage_words(stage.name) for stage in readers if not _collect(self.store, stage, rows)]
         rules = [rule for rule in self.rules if rule.stage.input("data") == data and rule.recipe is not None]
         for stage in {s.id: s for reader in readers if (s := reader.optional("saliency"))}.values():
             _collect_saliency(self.store, stage, rows)
