@@ -18,6 +18,7 @@ from wsss_ray.reporting.report.classes import classes
 from wsss_ray.reporting.report.dial import threshold
 from wsss_ray.reporting.report.embedded import rule_json
 from wsss_ray.reporting.report.gallery import Gallery
+from wsss_ray.reporting.report.logs import logs
 from wsss_ray.reporting.report.markup import DASH, duration, number, whole
 from wsss_ray.reporting.report.page import Figure, PageHeader, Section, job, page
 from wsss_ray.reporting.report.sections import Facts
@@ -70,7 +71,7 @@ def build(store: RunStore, run: str, plan: Plan, job_yaml: str, *, gallery: int 
         tried(lambda: sections.training(facts), none),
         sections.stages(facts),
         tried(lambda: sections.errors(facts), none),
-        tried(lambda: sections.logs(facts, run), none),
+        tried(lambda: logs(store, plan, run), none),
         sections.environment(facts),
         job(job_yaml),
     ]

@@ -1,4 +1,4 @@
-"""Render most sections of the report: scores, trainings, stages, errors, logs and machines."""
+"""Render most sections of the report: scores, trainings, stages, errors and machines."""
 
 from __future__ import annotations
 
@@ -23,7 +23,6 @@ from wsss_ray.storage.shards import read_shard, readable_shards
 from wsss_ray.storage.store import RunStore
 
 _ERRORS = 100
-_LOGS = 60
 MARKS = {"miou": "mIoU", "precision": "precision", "recall": "recall", "coverage": "coverage"}
 """The figures of seeds that the charts show, and their names."""
 
@@ -159,17 +158,6 @@ def stages(facts: Facts) -> Section:
             }
         )
     return Section("stages", "Stages", render("stages.html", rows=rows))
-
-
-def logs(facts: Facts, run: str) -> Section:
-    """Link the log files, which are beside the report.
-
-    Args:
-        facts: facts of the run.
-        run: name of the run.
-    """
-    names = [name for name in facts.store.names(facts.store.run_path(run, "logs")) if "\n" not in name]
-    return Section("logs", "Logs", render("logs.html", names=names, most=_LOGS))
 
 
 def damage(facts: Facts, others: Sequence[str]) -> Section:
