@@ -204,7 +204,7 @@ def test_keys_go_through_the_pictures_and_enlarge_them(page: Page) -> None:
     page.locator("#overlay").focus()
     press(page, "Tab")
     assert page.locator(".card .pic:focus img").get_attribute("alt") == f"Image {names(page)[0]}"
-    press(page, "ArrowRight", 4)  # past saliency and the maps
+    press(page, "ArrowRight", 5)  # past saliency, the maps and the mask
     assert page.locator("figure.made :focus").count() == 1
     press(page, "ArrowDown")
     assert title(page, ".card:has(:focus)") == names(page)[1]
@@ -245,6 +245,27 @@ def test_everything_to_operate_or_look_at_has_a_name(page: Page) -> None:
         !part.labels?.length && !part.textContent && !part.alt && !part.ariaLabel
         && !part.querySelector('[alt]:not([alt=""]), [aria-label]')).map((part) => part.outerHTML.slice(0, 200))"""
     assert parts.evaluate_all(unnamed) == []
+
+
+@pytest.mark.parametrize("width", [390, 1280, 1920])
+def test_what_is_compared_stands_side_by_side(browser: Browser, html: Path, width: int) -> None:
+    places = """(card) => [...card.querySelectorAll("figure")].map((figure) => {
+        const box = figure.getBoundingClientRect();
+        return [figure.querySelector("figcaption span").textContent, box.left, box.top, box.right];
+    })"""
+    with opened(browser, html, width=width, height=12_000) as (page, _):
+        expect(page.locator(".made b:empty")).to_have_count(0)
+        assert page.evaluate("document.documentElement.scrollWidth") == width
+        for card in page.locator(".card").all():
+            found = card.evaluate(places)
+            names = [name for name, *_ in found]
+            boxes = {name: box for name, *box in found}
+            mask, made, stored = (names.index(name) for name in ("Mask", "θ 0.30", "by mean"))
+            assert (made, stored) == (mask + 1, mask + 2), "the seeds follow the mask"
+            assert boxes["Mask"][1] == boxes["θ 0.30"][1], "and stand in its row"
+            assert boxes["Mask"][0] == boxes["Image"][0], "which begins below the image"
+            assert boxes["Mask"][1] > max(boxes[name][1] for name in names[:mask])
+            assert all(0 <= left < right <= width for left, _, right in boxes.values())
 
 
 @pytest.mark.parametrize("dark", [False, True])

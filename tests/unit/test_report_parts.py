@@ -86,7 +86,7 @@ def test_templates_escape_what_is_not_markup() -> None:
     assert html.endswith("<code>&lt;/code&gt;\ufffd\ufffd&#39;</code></pre>")
 
 
-CARD = {"key": "k", "place": 0, "labels": "[]", "image_id": "a", "tags": [], "found": [], "tiles": []}
+CARD = {"key": "k", "place": 0, "labels": "[]", "image_id": "a", "tags": [], "found": [], "rows": []}
 
 
 @pytest.mark.parametrize(("name", "given"), [("job.html", {}), ("card.html", CARD)], ids=["text", "figure"])

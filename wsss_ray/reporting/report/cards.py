@@ -1,4 +1,8 @@
-"""Render the cards of the gallery: the id and tags of an image, then its pictures in the order in which they were made."""
+"""Render the cards of the gallery: the id and tags of an image, then its pictures.
+
+What was found in the image comes first: saliency and localization maps. Label maps to compare stand beside each other: the mask,
+then seeds and predictions in the order in which they were made.
+"""
 
 from __future__ import annotations
 
@@ -102,12 +106,12 @@ def card(image: GalleryImage, classes: Sequence[str], key: str, place: int) -> M
         score=image.score(),
         tags=[(colors[k + 1], class_name(classes, k + 1)) for k in image.tags],
         found=[(colors[label], class_name(classes, label)) for label in _untagged(image)],
-        tiles=list(_tiles(image, classes)),
+        rows=[list(_found(image, classes)), list(_labels(image, classes))],
     )
 
 
-def _tiles(image: GalleryImage, classes: Sequence[str]) -> Iterator[Tile]:
-    """Yield the pictures: the photograph, localization maps, label maps, and the human mask."""
+def _found(image: GalleryImage, classes: Sequence[str]) -> Iterator[Tile]:
+    """Yield the photograph, saliency and localization maps."""
     photo = pictures.photo(image.image_HWC)
     yield Tile("Image", photo, alt=f"Image {image.image_id}", kind="photo")
     height, width = image.image_HWC.shape[:2]
@@ -129,6 +133,13 @@ def _tiles(image: GalleryImage, classes: Sequence[str]) -> Iterator[Tile]:
             yield Tile(title, pictures.heat(image.image_HWC, peak_HW), alt=f"{words} of {name}", kind="map")
         if len(maps.classes) > _MAPS:
             yield Tile(words, photo, instead=f"and {len(maps.classes) - _MAPS} more tags")
+
+
+def _labels(image: GalleryImage, classes: Sequence[str]) -> Iterator[Tile]:
+    """Yield the human mask, and the label maps that are compared with it."""
+    photo = pictures.photo(image.image_HWC)
+    if image.mask_HW is not None:
+        yield Tile("Mask", pictures.labels(image.mask_HW), alt="Mask drawn by a person", kind="labels mask")
     several_models = sum(stage.kind == "evaluate" for stage, _ in image.made) > 1
     for stage, label_HW in image.made:
         words = stage_words(stage.name)
@@ -140,8 +151,6 @@ def _tiles(image: GalleryImage, classes: Sequence[str]) -> Iterator[Tile]:
         title = f"{title}, {words}" if stage.kind == "evaluate" and several_models else title
         iou = image_iou(image.mask_HW, label_HW)
         yield Tile(title, pictures.labels(label_HW), alt=alt, kind="labels", iou=iou, stage=stage.id)
-    if image.mask_HW is not None:
-        yield Tile("Mask", pictures.labels(image.mask_HW), alt="Mask drawn by a person", kind="labels")
 
 
 def class_name(classes: Sequence[str], label: int) -> str:
