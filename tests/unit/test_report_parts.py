@@ -14,7 +14,7 @@ from PIL import Image
 
 from tests.unit.test_report import JOB, Page, log, make_plan
 from wsss_ray.core.values import IGNORE
-from wsss_ray.engine.training_log import parse_log
+from wsss_ray.engine.training_log import parse_log, steps_between_lines
 from wsss_ray.reporting import report
 from wsss_ray.reporting.report import charts, pictures
 from wsss_ray.reporting.report.markup import duration, escape, number, tag
@@ -72,6 +72,25 @@ def test_any_loss_can_be_drawn(losses: list[float]) -> None:
     HTMLParser().feed(html)
     assert "nan," not in html
     assert "inf" not in html.replace("finite", "")
+
+
+@pytest.mark.parametrize(("steps", "drawn", "dots"), [(3, 3, 3), (100, 100, 1), (400, 400, 1), (3000, 400, 1)])
+def test_a_curve_has_all_points_of_its_log_a_last_value_and_named_axes(steps: int, drawn: int, dots: int) -> None:
+    losses = np.random.default_rng(0).random(steps) + 0.5
+    rows = [{"step": i + 1, "loss": float(loss), "terms": {"a": float(loss)}} for i, loss in enumerate(losses)]
+    page = Page(charts.losses("net", rows))
+    (points,) = [attrs["points"].split() for name, attrs in page.tags if name == "polyline"]
+    assert len(points) == drawn
+    assert sum(name == "circle" for name, _ in page.tags) == dots
+    assert {"loss", "step"} <= set(page.texts)
+    assert f"last {number(losses[-1])}" in page.texts
+
+
+def test_a_short_training_logs_enough_points() -> None:
+    for total in (1, 7, 100, 621, 2000, 90_000):
+        every = steps_between_lines(total)
+        assert 1 <= every <= 20
+        assert total // every >= min(total, 100)
 
 
 def test_markup_escapes_what_is_not_markup() -> None:
