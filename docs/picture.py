@@ -18,8 +18,9 @@ from wsss_ray.config.job import load_job
 from wsss_ray.core.graph import Plan
 from wsss_ray.core.plan import Stage
 from wsss_ray.data.codecs import decode_gray, decode_maps, decode_rgb
+from wsss_ray.data.images import voc_palette
 from wsss_ray.ops.seeds import resize_maps
-from wsss_ray.reporting.report.pictures import heat_over, palette
+from wsss_ray.reporting.report.pictures import heat_over
 from wsss_ray.storage.shards import read_shard
 from wsss_ray.storage.store import RunStore
 
@@ -50,9 +51,9 @@ def training_rows(store: RunStore, plan: Plan, classes: Sequence[str]) -> list[l
                 [
                     ("image", image_HWC),
                     *((f"map: {classes[k]}", heat) for k, heat in zip(found.classes, heats, strict=True)),
-                    ("seeds", palette()[decode_gray(seed["seed"])]),
-                    ("relabelled", palette()[decode_gray(relabel["seed"])]),
-                    ("mask (not used)", palette()[decode_gray(image["mask"])]),
+                    ("seeds", voc_palette()[decode_gray(seed["seed"])]),
+                    ("relabelled", voc_palette()[decode_gray(relabel["seed"])]),
+                    ("mask (not used)", voc_palette()[decode_gray(image["mask"])]),
                 ]
             )
     return rows
@@ -64,8 +65,8 @@ def held_out_row(store: RunStore, plan: Plan) -> list[Cell]:
     for image, score in zip(shard(store, plan, "images-val", "images"), shard(store, plan, "miou", "scores"), strict=True):
         if len(image["tags"]) == 2 and len(cells) < 6:
             cells.append(("held-out image", decode_rgb(image["image"])))
-            cells.append(("prediction", palette()[decode_gray(score["prediction"])]))
-            cells.append(("mask", palette()[decode_gray(image["mask"])]))
+            cells.append(("prediction", voc_palette()[decode_gray(score["prediction"])]))
+            cells.append(("mask", voc_palette()[decode_gray(image["mask"])]))
     return cells
 
 

@@ -17,7 +17,6 @@ from tests.report_set import IMAGES, RULES, SIZE, fill, maps_of, saliency_of
 from tests.unit.test_report import CLASSES, HOSTILE, JOB, draw
 from wsss_ray.core.plan import Stage
 from wsss_ray.core.values import IGNORE
-from wsss_ray.data.images import voc_palette
 from wsss_ray.ops.confusion import confusion, scores
 from wsss_ray.reporting import report
 from wsss_ray.reporting.report import pictures
@@ -28,8 +27,6 @@ pytest.importorskip("playwright", reason="needs Playwright: pip install playwrig
 from playwright.sync_api import Browser, Page, expect
 
 from tests.browser import MISSING, chromium, draw_twice, launched, opened
-
-COLOR = np.array([1 << 16, 1 << 8, 1])  # a colour as one number
 
 
 @pytest.fixture(scope="module")
@@ -85,16 +82,17 @@ def drawn(page: Page) -> dict[int, np.ndarray]:
         context.drawImage(canvas, 0, 0);
         const data = context.getImageData(0, 0, canvas.width, canvas.height).data;
         let text = "";
-        for (let i = 0; i < data.length; i += 4) text += String.fromCharCode(data[i], data[i + 1], data[i + 2]);
+        for (const value of data) text += String.fromCharCode(value);
         return [card.querySelector("h4").firstChild.textContent, btoa(text), canvas.height];
     })"""
-    table = np.full(1 << 24, 254, np.uint8)  # no label
-    table[voc_palette()[: len(CLASSES) + 1] @ COLOR] = range(len(CLASSES) + 1)
-    table[np.array(pictures.HATCH) @ COLOR] = IGNORE
+    colors = np.concatenate([pictures.label_colors()[: len(CLASSES) + 1], pictures.HATCH]).astype(int)
+    labels = np.array([*range(len(CLASSES) + 1), IGNORE, IGNORE], np.uint8)
     found = {}
     for name, text, height in page.locator(".card").evaluate_all(script):
-        rgb = np.frombuffer(base64.b64decode(text), np.uint8).reshape(height, -1, 3)
-        found[int(name[-2:])] = table[rgb @ COLOR]
+        rgba = np.frombuffer(base64.b64decode(text), np.uint8).reshape(height, -1, 1, 4).astype(int)
+        apart = np.abs(rgba - colors).max(axis=-1)  # a browser rounds colours that are not opaque
+        assert apart.min(axis=-1).max() <= 2
+        found[int(name[-2:])] = labels[apart.argmin(axis=-1)]
     return found
 
 
@@ -206,7 +204,7 @@ def test_keys_go_through_the_pictures_and_enlarge_them(page: Page) -> None:
     page.locator("#overlay").focus()
     press(page, "Tab")
     assert page.locator(".card .pic:focus img").get_attribute("alt") == f"Image {names(page)[0]}"
-    press(page, "ArrowRight", 4)  # past saliency and the maps
+    press(page, "ArrowRight", 5)  # past saliency, the maps and the mask
     assert page.locator("figure.made :focus").count() == 1
     press(page, "ArrowDown")
     assert title(page, ".card:has(:focus)") == names(page)[1]
@@ -247,6 +245,27 @@ def test_everything_to_operate_or_look_at_has_a_name(page: Page) -> None:
         !part.labels?.length && !part.textContent && !part.alt && !part.ariaLabel
         && !part.querySelector('[alt]:not([alt=""]), [aria-label]')).map((part) => part.outerHTML.slice(0, 200))"""
     assert parts.evaluate_all(unnamed) == []
+
+
+@pytest.mark.parametrize("width", [390, 1280, 1920])
+def test_what_is_compared_stands_side_by_side(browser: Browser, html: Path, width: int) -> None:
+    places = """(card) => [...card.querySelectorAll("figure")].map((figure) => {
+        const box = figure.getBoundingClientRect();
+        return [figure.querySelector("figcaption span").textContent, box.left, box.top, box.right];
+    })"""
+    with opened(browser, html, width=width, height=12_000) as (page, _):
+        expect(page.locator(".made b:empty")).to_have_count(0)
+        assert page.evaluate("document.documentElement.scrollWidth") == width
+        for card in page.locator(".card").all():
+            found = card.evaluate(places)
+            names = [name for name, *_ in found]
+            boxes = {name: box for name, *box in found}
+            mask, made, stored = (names.index(name) for name in ("Mask", "θ 0.30", "by mean"))
+            assert (made, stored) == (mask + 1, mask + 2), "the seeds follow the mask"
+            assert boxes["Mask"][1] == boxes["θ 0.30"][1], "and stand in its row"
+            assert boxes["Mask"][0] == boxes["Image"][0], "which begins below the image"
+            assert boxes["Mask"][1] > max(boxes[name][1] for name in names[:mask])
+            assert all(0 <= left < right <= width for left, _, right in boxes.values())
 
 
 @pytest.mark.parametrize("dark", [False, True])

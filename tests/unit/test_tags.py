@@ -239,7 +239,7 @@ def test_the_report_shows_the_tags_of_each_class_and_the_doubts(made):
     facts = Facts.read(store, plan)
     metrics = store.record(stage_named(plan, "tag_quality"))["metrics"]
     page = str(results(facts).body)
-    assert "Tags of each class in tag_quality" in page
+    assert "Classifier on the validation images: tags of each class" in page
     for name, ap in zip(("square", "disc", "bar"), metrics["ap"], strict=True):
         (row,) = [line for line in page.split("<tr>") if f">{name}<" in line]
         assert f">{ap:.3f}<" in row

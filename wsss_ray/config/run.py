@@ -58,7 +58,11 @@ class Execution(BaseModel):
     )
     in_flight: int = Field(default=2, ge=1, description="Shards given to an actor at a time.")
     checkpoint_every: int = Field(default=200, ge=1, description="Steps between training checkpoints.")
-    log_every: int = Field(default=20, ge=1, description="Steps between lines of metrics.jsonl.")
+    log_every: int | None = Field(
+        default=None,
+        ge=1,
+        description="Steps between lines of metrics.jsonl; null: 20, or fewer in a short training, to have about 100 lines.",
+    )
     validate_every: int | None = Field(
         default=None,
         ge=1,

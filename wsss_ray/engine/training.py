@@ -20,7 +20,7 @@ from wsss_ray.engine.loader import ShardedImages, micro_batches
 from wsss_ray.engine.loop import fit, is_distributed
 from wsss_ray.engine.networks import build_model, freeze_trunk, save_model, start_from, use_bfloat16
 from wsss_ray.engine.online_labels import Labels, OnlineBatches, gather, label_makers
-from wsss_ray.engine.training_log import MetricsLog
+from wsss_ray.engine.training_log import MetricsLog, steps_between_lines
 from wsss_ray.engine.validation import Validation, Validator
 from wsss_ray.storage.finished import FileDigest
 from wsss_ray.storage.store import RunStore
@@ -41,7 +41,7 @@ def run_training(
     loader_workers: int,
     label_workers: int,
     checkpoint_every: int,
-    log_every: int,
+    log_every: int | None,
     validation: Validation | None = None,
     wrap: Callable[[nn.Module], nn.Module] = lambda net: net,
 ) -> dict[str, Any]:
@@ -59,7 +59,7 @@ def run_training(
         loader_workers: Processes that decode images; 0 uses as many threads as torch.
         label_workers: Processes that make online labels; 0 makes them in this process.
         checkpoint_every: Steps between two checkpoints.
-        log_every: Steps between two lines of metrics.jsonl.
+        log_every: Steps between two lines of metrics.jsonl; None chooses them by the length of the training.
         validation: Scores a segmenter during the training; None for no scores.
         wrap: Makes the network distributed.
 
@@ -90,7 +90,7 @@ def run_training(
         optimizer.load_state_dict(saved.optimizer)
         made = {step: label_BHW[rank::world] for step, label_BHW in saved.labels.items()}
     written: dict[str, FileDigest] = {}
-    log = MetricsLog(store, stage, start, every=log_every) if rank == 0 else None
+    log = MetricsLog(store, stage, start, every=log_every or steps_between_lines(total)) if rank == 0 else None
     validator = Validator(validation, store, stage, rank=rank, world=world) if validation is not None else None
     loaded = micro_batches(
         images,

@@ -21,6 +21,8 @@ if TYPE_CHECKING:  # it imports torch, and readers must start fast
     from wsss_ray.engine.loop import Step
 
 _LAST = 16_384  # bytes that `last_rows` reads
+_EVERY = 20  # steps between two lines, at most
+_LINES = 100  # lines of a training, at least, if it has so many steps
 
 Row = dict[str, Any]
 
@@ -92,6 +94,19 @@ def last_rows(store: RunStore, stage_id: str, count: int) -> list[Row]:
         file.seek(max(0, file.size() - _LAST))
         text: bytes = file.read()
     return parse_log(text if len(text) < _LAST else text.partition(b"\n")[2])[-count:]
+
+
+def steps_between_lines(total: int) -> int:
+    """Return the steps between two lines of the log of a training: 20, and fewer in a short one, so that its curve has points.
+
+    Args:
+        total: Number of steps of the training.
+
+    Example:
+        >>> steps_between_lines(100_000), steps_between_lines(600), steps_between_lines(40)
+        (20, 6, 1)
+    """
+    return max(1, min(_EVERY, total // _LINES))
 
 
 class LogTail:

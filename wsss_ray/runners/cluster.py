@@ -10,7 +10,7 @@ import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, wait
 from contextlib import contextmanager, nullcontext, suppress
 from functools import lru_cache
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from wsss_ray.config.resources import Node, Resources
+from wsss_ray.core.plan import Stage
 from wsss_ray.runners.reaper import agents_end_with_us
 from wsss_ray.storage.store import RunStore
 
@@ -164,6 +165,15 @@ def worker_logs() -> Path | None:
     return folder if folder is not None and folder.is_dir() else None
 
 
+def name_in_log(stages: Iterable[Stage]) -> None:
+    """Write the ids of the stages that this worker makes into its log, by which the report sorts the logs.
+
+    Example:
+        >>> name_in_log([stage])
+    """
+    print("makes", *(f"{stage.id} ({stage.name})" for stage in stages), file=sys.stderr, flush=True)
+
+
 def logs_of(store: RunStore, run: str) -> str:
     """Return where the output of a run's workers is: in the run's folder (see `keep_logs`), or in Ray's.
 
@@ -199,7 +209,7 @@ def keep_logs(target: Path) -> None:
         for pattern in (*ours, "ray-data/*.log", "train/**/*.log") if _is_private() else ours:
             for file in source.glob(pattern):
                 if file.stat().st_size:
-                    shutil.copyfile(file, target / file.name)
+                    shutil.copy2(file, target / file.name)  # with its time, by which the report orders them
 
 
 def resources() -> Resources:

@@ -27,10 +27,13 @@ from wsss_ray.engine.shard_worker import data_split, needs_model
 from wsss_ray.engine.workers import worker_class
 from wsss_ray.reporting.progress import Display
 from wsss_ray.runners.causes import WorkerError
+from wsss_ray.runners.cluster import name_in_log
 from wsss_ray.storage.begun import Begun
 from wsss_ray.storage.finished import FileDigest
 from wsss_ray.storage.shards import present_shards
 from wsss_ray.storage.store import RunStore
+
+_NAMED = 6  # stages in the name of a log, at most: names of files have limits
 
 
 class ShardOperator:
@@ -47,6 +50,7 @@ class ShardOperator:
     def __init__(
         self, store: RunStore, stages: Sequence[Stage], device: str, batch: int | None = None, gpu_share: float = 1.0
     ) -> None:
+        name_in_log(stages)
         self.workers = [worker_class(stage)(store, stage, device, batch=batch, gpu_share=gpu_share) for stage in stages]
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
@@ -86,6 +90,7 @@ def run_shards(store: RunStore, stages: Sequence[Stage], run: Execution, have: R
         operators = operators_of(stages, on_gpus=have.gpus > 0 and run.gpu is not False)
         for part in operators:
             dataset = _with_operator(dataset, store, part, run, have, shards=len(todo), operators=len(operators))
+        dataset.set_name("+".join([stage.id for stage in stages][:_NAMED]))  # which names the file of its log
         first = dict.fromkeys(began, float("inf"))
         for row in dataset.iter_rows():
             for stage in stages:

@@ -35,7 +35,7 @@ from wsss_ray.engine.training_log import LogTail
 from wsss_ray.engine.validation import Validation
 from wsss_ray.reporting.progress import Display, Meter
 from wsss_ray.runners.causes import WorkerError, own_log
-from wsss_ray.runners.cluster import in_a_thread, resources
+from wsss_ray.runners.cluster import in_a_thread, name_in_log, resources
 from wsss_ray.storage.begun import Begun
 from wsss_ray.storage.store import RunStore
 
@@ -70,7 +70,7 @@ def run_train(
         "validation": validation,
     }
     limit = 2 + math.ceil(run.wait_s / 120) + (run.max_failures if fewest < most else 0)  # waits of two minutes for machines
-    scratch, attempt = store.path("ray-train", stage.id), str(time.time_ns())
+    scratch, attempt = store.path("ray-train", stage.id), f"{stage.id}-{time.time_ns()}"  # Ray Train logs it
     store.delete_folder(scratch)  # left by killed attempts; we hold the claim
     trainer = TorchTrainer(
         train_worker,
@@ -119,6 +119,7 @@ def run_train(
 def train_worker(config: dict[str, Any]) -> dict[str, Any]:
     """Train in one worker. Return errors that all workers share, so that Ray Train does not retry."""
     context = ray.train.get_context()
+    name_in_log([config["stage"]])
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # deterministic matrix products on CUDA need it
     torch.set_num_threads(config["threads"])
     torch.use_deterministic_algorithms(mode=True, warn_only=True)

@@ -12,13 +12,13 @@ from markupsafe import Markup
 from wsss_ray.core.errors import DamagedFile, in_one_line
 from wsss_ray.core.graph import Plan
 from wsss_ray.core.plan import Stage
-from wsss_ray.data.images import voc_palette
 from wsss_ray.data.source import DataSplit
 from wsss_ray.reporting.report import pictures, sections
 from wsss_ray.reporting.report.classes import classes
 from wsss_ray.reporting.report.dial import threshold
 from wsss_ray.reporting.report.embedded import rule_json
 from wsss_ray.reporting.report.gallery import Gallery
+from wsss_ray.reporting.report.logs import logs
 from wsss_ray.reporting.report.markup import DASH, duration, number, whole
 from wsss_ray.reporting.report.page import Figure, PageHeader, Section, job, page
 from wsss_ray.reporting.report.sections import Facts
@@ -71,7 +71,7 @@ def build(store: RunStore, run: str, plan: Plan, job_yaml: str, *, gallery: int 
         tried(lambda: sections.training(facts), none),
         sections.stages(facts),
         tried(lambda: sections.errors(facts), none),
-        tried(lambda: sections.logs(facts, run), none),
+        tried(lambda: logs(store, plan, run), none),
         sections.environment(facts),
         job(job_yaml),
     ]
@@ -82,7 +82,7 @@ def build(store: RunStore, run: str, plan: Plan, job_yaml: str, *, gallery: int 
         "rules": [rule_json(rule, curve) for rule, curve in zip(rules, curves, strict=True)],
         "images": shown.images,
         "classes": facts.labels,
-        "colors": voc_palette().tolist() if shown.images else [],
+        "colors": pictures.label_colors().tolist() if shown.images else [],
         "hatch": pictures.HATCH,
     }
     method = method_name(job_yaml)

@@ -1,9 +1,9 @@
 // The data of the page, and label maps drawn as pictures.
 const page = JSON.parse(document.getElementById("data").textContent);
 
-// Opaque colours in the canvas's format: one number for each pixel.
+// Colours in the canvas's format: one number for each pixel. The image below shows through background and undecided pixels.
 const inks = Object.fromEntries(["hatch", "colors"].map((name) => {
-  const raw = Uint8Array.from(page[name].flatMap((color) => [...color, 255]));
+  const raw = Uint8Array.from(page[name].flat());
   return [name === "colors" ? "label" : name, new Uint32Array(raw.buffer)];
 }));
 

@@ -1,4 +1,8 @@
-"""Render the cards of the gallery: the id and tags of an image, then its pictures in the order in which they were made."""
+"""Render the cards of the gallery: the id and tags of an image, then its pictures.
+
+What was found in the image comes first: saliency and localization maps. Label maps to compare stand beside each other: the mask,
+then seeds and predictions in the order in which they were made.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +24,7 @@ from wsss_ray.reporting.report import pictures
 from wsss_ray.reporting.report.markup import average
 from wsss_ray.reporting.report.page import render
 from wsss_ray.reporting.report.pictures import Thumbnail
+from wsss_ray.reporting.words import stage_words
 
 _MAPS = 6  # shown of one image and localize stage, at most
 _ALSO = 0.01  # share of an image's pixels that a label without its tag must cover to be named
@@ -101,44 +106,51 @@ def card(image: GalleryImage, classes: Sequence[str], key: str, place: int) -> M
         score=image.score(),
         tags=[(colors[k + 1], class_name(classes, k + 1)) for k in image.tags],
         found=[(colors[label], class_name(classes, label)) for label in _untagged(image)],
-        tiles=list(_tiles(image, classes)),
+        rows=[list(_found(image, classes)), list(_labels(image, classes))],
     )
 
 
-def _tiles(image: GalleryImage, classes: Sequence[str]) -> Iterator[Tile]:
-    """Yield the pictures: the photograph, localization maps, label maps, and the human mask."""
+def _found(image: GalleryImage, classes: Sequence[str]) -> Iterator[Tile]:
+    """Yield the photograph, saliency and localization maps."""
     photo = pictures.photo(image.image_HWC)
-    yield Tile("image", photo, alt=f"Image {image.image_id}", kind="photo")
+    yield Tile("Image", photo, alt=f"Image {image.image_id}", kind="photo")
     height, width = image.image_HWC.shape[:2]
     for saliency_HW in image.saliency.values():
         if saliency_HW is None:
-            yield Tile("saliency", photo, instead="failed")
+            yield Tile("Saliency", photo, instead="failed")
         else:
             picture = pictures.heat(image.image_HWC, saliency_HW)
-            yield Tile("saliency", picture, alt=f"Saliency of {image.image_id}", kind="saliency")
+            yield Tile("Saliency", picture, alt=f"Saliency of {image.image_id}", kind="saliency")
     for stage, maps in image.maps:
+        words = stage_words(stage.name)
         if maps is None:
-            yield Tile(stage.name, photo, instead="failed")
+            yield Tile(words, photo, instead="failed")
             continue
         peak_CHW = resize_maps(maps.peak_CHW, height, width, maps.rows, maps.columns)
         for k, peak_HW in list(zip(maps.classes, peak_CHW, strict=True))[:_MAPS]:
             name = class_name(classes, k + 1)
-            title = f"{stage.name}: {name}" if len(image.maps) > 1 else name
-            yield Tile(title, pictures.heat(image.image_HWC, peak_HW), alt=f"{stage.name} of {name}", kind="map")
+            title = f"{words}: {name}" if len(image.maps) > 1 else name
+            yield Tile(title, pictures.heat(image.image_HWC, peak_HW), alt=f"{words} of {name}", kind="map")
         if len(maps.classes) > _MAPS:
-            yield Tile(stage.name, photo, instead=f"and {len(maps.classes) - _MAPS} more tags")
+            yield Tile(words, photo, instead=f"and {len(maps.classes) - _MAPS} more tags")
+
+
+def _labels(image: GalleryImage, classes: Sequence[str]) -> Iterator[Tile]:
+    """Yield the human mask, and the label maps that are compared with it."""
+    photo = pictures.photo(image.image_HWC)
+    if image.mask_HW is not None:
+        yield Tile("Mask", pictures.labels(image.mask_HW), alt="Mask drawn by a person", kind="labels mask")
     several_models = sum(stage.kind == "evaluate" for stage, _ in image.made) > 1
     for stage, label_HW in image.made:
+        words = stage_words(stage.name)
         if label_HW is None:
-            yield Tile(stage.name, photo, instead="failed", stage=stage.id)
+            yield Tile(words, photo, instead="failed", stage=stage.id)
             continue
-        title = "prediction" if stage.kind == "evaluate" else stage.name
+        title = "Prediction" if stage.kind == "evaluate" else words
         alt = f"{title} with {', '.join(class_name(classes, k) for k in _shares(label_HW) if k != IGNORE)}"
-        title = f"{title}, {stage.name}" if stage.kind == "evaluate" and several_models else title
+        title = f"{title}, {words}" if stage.kind == "evaluate" and several_models else title
         iou = image_iou(image.mask_HW, label_HW)
         yield Tile(title, pictures.labels(label_HW), alt=alt, kind="labels", iou=iou, stage=stage.id)
-    if image.mask_HW is not None:
-        yield Tile("mask", pictures.labels(image.mask_HW), alt="Mask drawn by a person", kind="labels")
 
 
 def class_name(classes: Sequence[str], label: int) -> str:

@@ -11,7 +11,8 @@ from markupsafe import Markup
 from wsss_ray.reporting.report.markup import Child, average, is_finite, number, percent, significant, tag, whole
 
 _HEIGHT = 200
-_POINTS = 240  # of one line, at most: each is the mean of several steps
+_POINTS = 400  # of one line, at most: if there are more, each is the mean of several
+_DOTTED = 40  # points of a line, at most, each of which has a dot
 _LOG_FROM = 30.0  # ratio of the largest to the smallest loss; above it a linear axis would hide the smaller terms
 _SERIES = 6  # line colours in style.css
 
@@ -39,7 +40,7 @@ def losses(title: str, log: Sequence[Mapping[str, Any]]) -> Markup:
     ticks = _decades(min(values), max(values)) if logarithmic else _ticks(min(0.0, *values), max(values))
     scale: Callable[[float], float] = math.log10 if logarithmic else float
     notes = ("log scale; " if logarithmic else "") + _caption(log)
-    return _chart(title, f"Loss of {title}", lines, log, ticks, notes, scale)
+    return _chart(title, f"Loss of {title}", "loss", lines, log, ticks, notes, scale)
 
 
 def quality(title: str, log: Sequence[Mapping[str, Any]]) -> Markup | None:
@@ -62,19 +63,23 @@ def quality(title: str, log: Sequence[Mapping[str, Any]]) -> Markup | None:
     notes = "measured on a sample of the validation images, at one scale and without a CRF; "
     notes += f"best {number(best)} after step {whole(int(best_step))}"
     title = f"{title}: mIoU"
-    return _chart(title, title, {"mIoU": line}, log, _ticks(0.0, best), notes)
+    return _chart(title, title, "mIoU", {"mIoU": line}, log, _ticks(0.0, best), notes)
 
 
 def _chart(
     title: str,
     label: str,
+    unit: str,
     lines: Mapping[str, Line],
     log: Sequence[Mapping[str, Any]],
     ticks: Sequence[float],
     notes: str,
     scale: Callable[[float], float] = float,
 ) -> Markup:
-    """Draw lines over the steps of a log, from the first tick to the last."""
+    """Draw lines over the steps of a log, from the first tick to the last.
+
+    Every line ends in a dot, and its last value stands in the legend. The points of a line with few points are dots too.
+    """
     low, high = scale(ticks[0]), scale(ticks[-1])
     first, last = float(log[0]["step"]), float(log[-1]["step"])
 
@@ -89,14 +94,22 @@ def _chart(
     places = [(f"{x:,.0f}", across(x)) for x in steps]
     below = [tag("text", text, x=f"{x:.2f}%", y=str(_HEIGHT + 18), text_anchor=anchor(x, margin=4)) for text, x in places]
     axis = tag("text", "step", x="100%", y=str(_HEIGHT + 36), text_anchor="end")
+    axis += tag("text", unit, x="-8", y="-14", text_anchor="end", class_="name")
     paths = [_line([(10 * across(x), down(y)) for x, y in line], f"s{i}") for i, line in enumerate(lines.values())]
+    dots = [
+        tag("circle", cx=f"{across(x):.2f}%", cy=f"{down(y):.1f}", r="2.5", class_=f"point p{i % _SERIES}")
+        for i, line in enumerate(lines.values())
+        for place, (x, y) in enumerate(line)
+        if len(line) <= _DOTTED or place == len(line) - 1
+    ]
     drawn = tag(
-        "svg", *grid, *below, axis, stretched(paths, _HEIGHT), class_="plot", role="img", width="100%", height=str(_HEIGHT + 40),
+        "svg", *grid, *below, axis, stretched(paths, _HEIGHT), *dots, class_="plot", role="img", width="100%",
+        height=str(_HEIGHT + 40),
         aria_label=f"{label} over {whole(log[-1]['step'])} steps",
     )  # fmt: skip
     legend = tag("ul", *(_key(i, name, line) for i, (name, line) in enumerate(lines.items())), class_="keys")
     caption = tag("figcaption", notes, class_="note")
-    return tag("figure", tag("h3", title), tag("div", drawn, class_="frame"), legend, caption, class_="chart")
+    return tag("figure", tag("h3", title), tag("div", drawn, class_="frame over"), legend, caption, class_="chart")
 
 
 def level(y: float, text: str, *, axis: bool = False) -> Markup:
@@ -225,7 +238,8 @@ def _finite(points: Sequence[tuple[int, Any]]) -> Line:
 def _thin(line: Line) -> Line:
     count = min(len(line), _POINTS)
     parts = [line[i * len(line) // count : (i + 1) * len(line) // count] for i in range(count)]
-    return [(sum(x for x, _ in part) / len(part), sum(y for _, y in part) / len(part)) for part in parts]
+    means = [(sum(x for x, _ in part) / len(part), sum(y for _, y in part) / len(part)) for part in parts]
+    return [*means[:-1], *line[-1:]]  # the last value is shown as it is
 
 
 def _line(points: Line, name: str) -> Markup:
@@ -242,7 +256,7 @@ def _style(name: str) -> str:
 
 def _key(index: int, name: str, line: Line) -> Markup:
     sample = tag("line", x1="0", x2="18", y1="6", y2="6", class_=_style(f"s{index}"))
-    end = tag("b", number(line[-1][1]) if line else "none")
+    end = tag("b", "last ", number(line[-1][1])) if line else tag("b", "none")
     return legend_item(sample, 18, 12, name, " ", end)
 
 

@@ -15,6 +15,7 @@ from wsss_ray.ops.confusion import scores
 from wsss_ray.reporting.report.markup import DASH, number
 from wsss_ray.reporting.report.page import Section, render
 from wsss_ray.reporting.report.sections import Facts
+from wsss_ray.reporting.words import stage_words
 from wsss_ray.storage.finished import READERS
 from wsss_ray.storage.parquet import damage_named
 from wsss_ray.storage.shards import open_shard, readable_shards, shard_path
@@ -29,13 +30,13 @@ def classes(facts: Facts) -> Section:
     counted = {data.id: data for stage in stages if (data := stage.optional("data")) and stage.id in facts.records}
     counts = [(data, _images(facts, [s for s in stages if s.optional("data") == data], len(names))) for data in counted.values()]
     known = [(data.name, count.tolist()) for data, count in counts if count is not None]
-    found = [_confusions(s.name, names, facts.part(s, "metrics").get("confusion")) for s in stages]
-    head = ["class", *(s.name if s.id in facts.records else f"{s.name} (missing)" for s in stages)]
+    found = [_confusions(stage_words(s.name), names, facts.part(s, "metrics").get("confusion")) for s in stages]
+    titles = [stage_words(s.name) + ("" if s.id in facts.records else " (missing)") for s in stages]
     body = render(
         "classes.html",
         facts=facts,
         stages=stages,
-        head=[*head, *(f"images of {name}" for name, _ in known)],
+        head=["class", *titles, *(f"{stage_words(name)} with it" for name, _ in known)],
         ious=[facts.part(stage, "metrics").get("iou") or [] for stage in stages],
         masks=[count for _, count in known],
         names=(*names, "undecided"),

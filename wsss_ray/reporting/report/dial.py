@@ -11,6 +11,7 @@ from wsss_ray.reporting.report.markup import percent, tag
 from wsss_ray.reporting.report.page import Section, render
 from wsss_ray.reporting.report.sections import MARKS
 from wsss_ray.reporting.report.thresholds import FIGURES, THETAS, Curve, Rule
+from wsss_ray.reporting.words import stage_words
 
 _HEIGHT = 220
 _APART = 16  # pixels between the names of two lines, at least
@@ -68,7 +69,7 @@ def _chart(rule: Rule, curve: Curve) -> Markup:
         tag("text", f"job: {rule.theta:g}", x=at, y="-10", text_anchor=anchor(100 * rule.theta, margin=8), class_="name"),
     ]
     now = tag("line", x1=at, x2=at, y1="-4", y2=str(_HEIGHT), class_="now")
-    label = f"mIoU, precision, recall and coverage of {rule.stage.name} over the threshold"
+    label = f"mIoU, precision, recall and coverage of {stage_words(rule.stage.name)} over the threshold"
     drawn = tag(
         "svg", *grid, *own, stretched(lines, _HEIGHT), now, *names, class_="plot", role="img", width="100%",
         height=str(_HEIGHT + 40), aria_label=label,

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from wsss_ray.core.values import Maps
 from wsss_ray.data import codecs
 from wsss_ray.reporting.report.thresholds import Curve, Rule
+from wsss_ray.reporting.words import stage_words
 
 SHARE = 48_000
 """Characters that the maps of one image may take. The page draws no seeds for an image with more."""
@@ -76,7 +77,7 @@ def rule_json(rule: Rule, curve: Curve | None) -> dict[str, Any]:
     figures = {name: [None if value is None else round(value, 4) for value in line] for name, line in lines}
     return {
         "stage": rule.stage.id,
-        "name": rule.stage.name,
+        "name": stage_words(rule.stage.name),
         "theta": rule.theta,
         "symbol": rule.symbol,
         "recipe": asdict(rule.recipe) if rule.recipe else None,

@@ -21,6 +21,7 @@ from wsss_ray.reporting.report.choice import Place, choose
 from wsss_ray.reporting.report.markup import whole
 from wsss_ray.reporting.report.page import Section, render
 from wsss_ray.reporting.report.thresholds import Rule
+from wsss_ray.reporting.words import stage_words
 from wsss_ray.storage.shards import read_rows, readable_shards, shard_path
 from wsss_ray.storage.store import RunStore
 
@@ -69,25 +70,25 @@ class Gallery:
     def _split(self, data: Stage, split: DataSplit, budget: int) -> dict[str, Any] | None:
         readers = [s for s in self.plan if s.optional("data") == data and s.kind in ("localize", "seed", "evaluate")]
         scored = [stage for stage in readers if stage.kind == "evaluate"]
-        taken, which = choose(self.store, data, scored, self.count, len(split.classes) + 1)
-        rows = _rows(self.store, data, taken)
+        chosen = choose(self.store, data, scored, self.count, split.tagged or (1,) * len(split.classes))
+        rows = _rows(self.store, data, chosen.places)
         if not rows:
             return None
         readers = [stage for stage in readers if stage.kind != "evaluate" or stage.optional("model")]
-        absent = [stage.name for stage in readers if not _collect(self.store, stage, rows)]
+        absent = [stage_words(stage.name) for stage in readers if not _collect(self.store, stage, rows)]
         rules = [rule for rule in self.rules if rule.stage.input("data") == data and rule.recipe is not None]
         for stage in {s.id: s for reader in readers if (s := reader.optional("saliency"))}.values():
             _collect_saliency(self.store, stage, rows)
         places = {image_id: place for place, image_id in enumerate(rows)}
-        cards: list[Markup] = []
+        cards: dict[str, Markup] = {}
         without = 0
-        for row in sorted(rows.values(), key=GalleryImage.score):
+        for row in sorted(rows.values(), key=lambda row: ((row.shard, row.place) not in chosen.needed, row.score())):
             key = f"{data.id}.{places[row.image_id]}"
             made = card(row, split.classes, key, places[row.image_id])
             budget -= len(made)
             if budget < 0 and cards:
                 break
-            cards.append(made)
+            cards[row.image_id] = made
             found = self._embed(row, rules)
             without += found is None and any(maps is not None and maps.classes for _, maps in row.maps)
             if found is not None:
@@ -95,12 +96,13 @@ class Gallery:
                 budget -= sum(len(part["peak"]) + len(part["mean"] or "") for part in found["maps"].values())
         about = f"{whole(len(cards))} of {whole(split.num_images)} images"
         about += ", lowest IoU first" if any(row.score() < math.inf for row in rows.values()) else ""
-        about += "." if len(cards) == split.num_images else f": {which}."
+        about += "." if len(cards) == split.num_images else f": {chosen.words}."
         about += f" Not done yet: {', '.join(absent)}." if absent else ""
         if rules and without:
             about += f" The slider leaves out {whole(without)}, because their maps are too large or saliency is missing."
         few = all(not row.maps and len(row.made) < 2 for row in rows.values())
-        return {"name": data.name, "about": about, "cards": cards, "few": few}
+        ordered = [cards[row.image_id] for row in sorted(rows.values(), key=GalleryImage.score) if row.image_id in cards]
+        return {"name": data.name, "about": about, "cards": ordered, "few": few}
 
     def _embed(self, row: GalleryImage, rules: Sequence[Rule]) -> dict[str, Any] | None:
         """Pack what the page needs to make the seeds of this image; None if no rule has maps for it."""

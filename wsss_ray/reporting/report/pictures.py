@@ -16,8 +16,9 @@ from wsss_ray.data.images import voc_palette
 LONG_SIDE = 192
 """Pixels on the longer side of a thumbnail, at most."""
 _SHOWN = 128  # CSS pixels on the longer side, at least
-HATCH = ((222, 222, 218), (178, 178, 174))
-"""The two colours of undecided pixels: ground and stripes."""
+HATCH = ((222, 222, 218, 90), (178, 178, 174, 255))
+"""The two colours of undecided pixels, RGBA: ground and stripes. The ground lets an image below show through."""
+_BACKGROUND = (0, 0, 0, 26)  # over an image: it darkens by a tenth
 # Evenly spaced colours of matplotlib's inferno: its lightness grows evenly, so it can be read in grey and by the colour-blind.
 _HEAT = np.array(
     [(0, 0, 4), (40, 11, 84), (101, 21, 110), (159, 42, 99), (212, 72, 66), (245, 125, 21), (250, 193, 39), (252, 255, 164)]
@@ -62,7 +63,9 @@ def photo(image_HWC: NDArray[np.uint8]) -> Thumbnail:
 
 
 def labels(label_HW: NDArray[np.uint8]) -> Thumbnail:
-    """Make the thumbnail of a label map, in the colours of Pascal VOC. Undecided pixels are hatched.
+    """Make the thumbnail of a label map, to be laid over its image: objects are opaque, in the colours of Pascal VOC.
+
+    Background is nearly transparent. Undecided pixels are hatched.
 
     Example:
         >>> labels(np.full((64, 64), 255, np.uint8)).width
@@ -72,7 +75,20 @@ def labels(label_HW: NDArray[np.uint8]) -> Thumbnail:
     height, width = small.shape
     stripe = (np.add.outer(np.arange(height), np.arange(width)) // max(1, max(width, height) // 64)) % 4 == 0
     hatch = np.where(stripe[..., None], HATCH[1], HATCH[0])
-    return _picture(np.where((small == IGNORE)[..., None], hatch, voc_palette()[small]).astype(np.uint8), smooth=False)
+    return _picture(np.where((small == IGNORE)[..., None], hatch, label_colors()[small]).astype(np.uint8), smooth=False)
+
+
+def label_colors() -> NDArray[np.uint8]:
+    """Return the colour of each label over an image, RGBA (256, 4).
+
+    Example:
+        >>> label_colors()[1].tolist()
+        [128, 0, 0, 255]
+    """
+    opaque = np.full((256, 1), 255, np.uint8)
+    colors = np.concatenate([voc_palette(), opaque], axis=1)
+    colors[0] = _BACKGROUND
+    return colors
 
 
 def heat(image_HWC: NDArray[np.uint8], map_HW: NDArray[np.float32]) -> Thumbnail:
@@ -96,7 +112,7 @@ def heat_over(image_HWC: NDArray[np.uint8], map_HW: NDArray[np.float32]) -> NDAr
     """Lay a localization map over its image in grey, which fades where the map is high. Both have the same size."""
     value = np.clip(np.nan_to_num(map_HW), 0, 1)
     gray = image_HWC.astype(np.float64) @ (0.299, 0.587, 0.114)
-    weight = 0.45 + 0.35 * value[..., None]
+    weight = 0.15 + 0.6 * value[..., None]
     mixed = (1 - weight) * gray[..., None] + weight * heat_colors(value)
     return np.asarray(mixed.round(), np.uint8)
 
@@ -140,12 +156,12 @@ def shrink(image_HWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.asarray(Image.fromarray(image_HWC).resize(size, Image.Resampling.LANCZOS))
 
 
-def _picture(rgb_HWC: NDArray[np.uint8], *, smooth: bool) -> Thumbnail:
-    """Encode a picture as JPEG if it is smooth and large, else as PNG."""
-    height, width = rgb_HWC.shape[:2]
+def _picture(color_HWC: NDArray[np.uint8], *, smooth: bool) -> Thumbnail:
+    """Encode an RGB or RGBA picture as JPEG if it is smooth and large, else as PNG."""
+    height, width = color_HWC.shape[:2]
     jpeg = smooth and max(height, width) > 96
     buffer = io.BytesIO()
-    image = Image.fromarray(rgb_HWC)
+    image = Image.fromarray(color_HWC) if smooth else _with_palette(color_HWC)
     if jpeg:
         image.save(buffer, format="JPEG", quality=82)
     else:
@@ -153,3 +169,14 @@ def _picture(rgb_HWC: NDArray[np.uint8], *, smooth: bool) -> Thumbnail:
     enlarged = -(-_SHOWN // max(height, width))
     uri = f"data:image/{'jpeg' if jpeg else 'png'};base64," + base64.b64encode(buffer.getvalue()).decode()
     return Thumbnail(uri, width * enlarged, height * enlarged)
+
+
+def _with_palette(rgba_HWC: NDArray[np.uint8]) -> Image.Image:
+    """Make an image of indices and a palette, which is a third smaller as a PNG. One with more than 256 colours stays RGBA."""
+    packed_HW = np.ascontiguousarray(rgba_HWC).view(np.uint32)[..., 0]
+    colors, index_HW = np.unique(packed_HW, return_inverse=True)
+    if len(colors) > 256:
+        return Image.fromarray(rgba_HWC)
+    image = Image.fromarray(index_HW.reshape(packed_HW.shape).astype(np.uint8), "P")
+    image.putpalette(colors.tobytes(), "RGBA")
+    return image

@@ -1,4 +1,4 @@
-"""Render most sections of the report: scores, trainings, stages, errors, logs and machines."""
+"""Render most sections of the report: scores, trainings, stages, errors and machines."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from wsss_ray.reporting.doubts import doubts
 from wsss_ray.reporting.report import charts
 from wsss_ray.reporting.report.markup import DASH, average, is_finite, significant, whole
 from wsss_ray.reporting.report.page import Section, render
+from wsss_ray.reporting.words import stage_words
 from wsss_ray.storage.finished import LOG, Finished
 from wsss_ray.storage.shards import read_shard, readable_shards
 from wsss_ray.storage.store import RunStore
 
 _ERRORS = 100
-_LOGS = 60
 MARKS = {"miou": "mIoU", "precision": "precision", "recall": "recall", "coverage": "coverage"}
 """The figures of seeds that the charts show, and their names."""
 
@@ -116,7 +116,7 @@ def seed_quality(facts: Facts) -> Section:
     strips: list[tuple[str, Markup | None]] = []
     for stage in facts.scores(seeds=True):
         marks = list(zip(MARKS.values(), facts.shares(stage, MARKS), strict=True))
-        strips.append((stage.name, charts.strip(marks) if stage.id in facts.records else None))
+        strips.append((stage_words(stage.name), charts.strip(marks) if stage.id in facts.records else None))
     keys = [charts.mark_key(i, name) for i, name in enumerate(MARKS.values())]
     return Section("seeds", "Seed quality", render("seeds.html", strips=strips, keys=keys))
 
@@ -126,7 +126,7 @@ def training(facts: Facts) -> Section:
     trainings = []
     for stage in facts.plan:
         if stage.kind == "train":
-            title = stage.name if stage.id in facts.records else f"{stage.name} (not finished)"
+            title = stage_words(stage.name) + ("" if stage.id in facts.records else " (not finished)")
             log = training_log.read_log(facts.store, stage.id)
             trainings.append((title, [charts.losses(title, log), charts.quality(title, log)] if log else []))
     return Section("training", "Training", render("training.html", trainings=trainings))
@@ -160,17 +160,6 @@ def stages(facts: Facts) -> Section:
     return Section("stages", "Stages", render("stages.html", rows=rows))
 
 
-def logs(facts: Facts, run: str) -> Section:
-    """Link the log files, which are beside the report.
-
-    Args:
-        facts: facts of the run.
-        run: name of the run.
-    """
-    names = [name for name in facts.store.names(facts.store.run_path(run, "logs")) if "\n" not in name]
-    return Section("logs", "Logs", render("logs.html", names=names, most=_LOGS))
-
-
 def damage(facts: Facts, others: Sequence[str]) -> Section:
     """List what is damaged in the store.
 
@@ -178,7 +167,7 @@ def damage(facts: Facts, others: Sequence[str]) -> Section:
         facts: facts of the run.
         others: what was found while the page was made, in one line each.
     """
-    rows = [(stage.name, facts.damage[stage.id]) for stage in facts.plan if stage.id in facts.damage]
+    rows = [(stage_words(stage.name), facts.damage[stage.id]) for stage in facts.plan if stage.id in facts.damage]
     rows += [("", line) for line in dict.fromkeys(others)]
     return Section("damage", "Damage", render("damage.html", rows=rows))
 
@@ -202,7 +191,7 @@ def environment(facts: Facts) -> Section:
         if record := facts.records.get(stage.id):
             where = {"git": record.get("git"), **facts.part(stage, "machine"), **facts.part(stage, "versions")}
             pairs = tuple((key, _one_line(value)) for key, value in where.items() if value is not None)
-            machines.setdefault(pairs, []).append(stage.name)
+            machines.setdefault(pairs, []).append(stage_words(stage.name))
     return Section("machine", "Machine and versions", render("machine.html", machines=machines))
 
 

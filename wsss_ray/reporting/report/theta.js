@@ -46,7 +46,7 @@ const dial = {
     caption.append(text, score);
     figure.append(pic, caption);
     if (stored) stored.before(figure);
-    else card.querySelector(".tiles").append(figure);
+    else card.querySelector(".row:last-child").append(figure);
     this.tiles.set(figure, { image, canvas, text, score, ready: null });
     this.watch.observe(figure);
   },
