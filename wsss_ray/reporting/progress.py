@@ -79,6 +79,19 @@ def span(seconds: float) -> str:
     return str(timedelta(seconds=round(max(0.0, seconds))))
 
 
+def roughly(seconds: float) -> str:
+    """Format an estimate in words.
+
+    Example:
+        >>> roughly(75.4), roughly(480), roughly(8000)
+        ('75 s', '8 min', '2 h 13 min')
+    """
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02} min"
+
+
 class Meter:
     """The progress of one stage. `Display.meter` makes it.
 
