@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import replace
 
 import pytest
 import yaml
@@ -21,8 +22,6 @@ LAPTOP, GPUS = Machine(2, 16e9), Machine(32, 128e9, (80e9,))
 
 
 def sizes_of(machine=LAPTOP, num_images=1552, side=320, saliency=256):
-    from dataclasses import replace
-
     return replace(sizes_for(machine, [side], num_images), saliency=saliency)
 
 
@@ -120,13 +119,18 @@ def test_mistakes_are_one_line_and_write_nothing(tmp_path):
     assert os.listdir(tmp_path) == ["pets"]
 
 
-def test_a_budget_is_kept_or_refused(tmp_path):
+@pytest.mark.slow
+def test_a_budget_that_is_too_small_is_refused(tmp_path):
     root, out = class_folders(tmp_path / "pets", each=2), tmp_path / "job.yaml"
     said = init(root, "--out", out, "--budget", "1s", code=2)
     (line,) = [line for line in said.splitlines() if line.startswith("error: ")]
     told = re.fullmatch(r"error: --budget 1s: the smallest job for these 4 images takes about (\d+) (s|min) on this machine .*", line)
     assert told, line
     assert not out.exists()
+
+
+def test_a_budget_is_kept(tmp_path):
+    root, out = class_folders(tmp_path / "pets", each=2), tmp_path / "job.yaml"
     said = init(root, "--out", out, "--budget", "5h")
     assert re.search(r"settings  --budget 5h: about \d+ (s|min) of 5 h 00 min on this machine, with images of 128 pixels", said)
     assert "worse for it" not in said, "the best fits"
