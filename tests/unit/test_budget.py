@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import yaml
@@ -26,7 +27,8 @@ def sizes_of(machine=LAPTOP, num_images=1552, side=320, saliency=256):
 
 
 @pytest.mark.parametrize(
-    ("text", "seconds"), [("90s", 90), ("10m", 600), ("1h30m", 5400), ("2h", 7200), ("1h1m1s", 3661), (" 5m ", 300), ("120m", 7200)]
+    ("text", "seconds"),
+    [("90s", 90), ("10m", 600), ("1h30m", 5400), ("2h", 7200), ("1h1m1s", 3661), (" 5m ", 300), ("120m", 7200)],
 )
 def test_a_duration(text, seconds):
     assert duration(text) == seconds
@@ -48,7 +50,7 @@ def test_each_rung_is_less_work_than_the_last(machine, num_images, side, salienc
     assert usual in rungs[:2], "what init writes without options is the best, or next to it"
     assert len(set(rungs)) == len(rungs) >= 2
     work = [(one.side**2, one.epochs, one.saliency or 0, not one.plain) for one in rungs]
-    for before, after in zip(work, work[1:], strict=False):
+    for before, after in pairwise(work):
         assert all(low <= high for low, high in zip(after, before, strict=True)), (before, after)
     assert rungs[-1].plain
     assert rungs[-1].saliency is None
@@ -115,7 +117,9 @@ def test_presets_say_what_they_choose(tmp_path):
 def test_mistakes_are_one_line_and_write_nothing(tmp_path):
     root, out = class_folders(tmp_path / "pets"), tmp_path / "job.yaml"
     assert init(root, "--out", out, "--budget", "soon", code=2).startswith("error: --budget 'soon': is not a duration. Give ")
-    assert init(root, "--out", out, "--budget", "5m", "--preset", "best", code=2).startswith("error: --preset: goes without --budget")
+    assert init(root, "--out", out, "--budget", "5m", "--preset", "best", code=2).startswith(
+        "error: --preset: goes without --budget"
+    )
     assert os.listdir(tmp_path) == ["pets"]
 
 
@@ -124,7 +128,9 @@ def test_a_budget_that_is_too_small_is_refused(tmp_path):
     root, out = class_folders(tmp_path / "pets", each=2), tmp_path / "job.yaml"
     said = init(root, "--out", out, "--budget", "1s", code=2)
     (line,) = [line for line in said.splitlines() if line.startswith("error: ")]
-    told = re.fullmatch(r"error: --budget 1s: the smallest job for these 4 images takes about (\d+) (s|min) on this machine .*", line)
+    told = re.fullmatch(
+        r"error: --budget 1s: the smallest job for these 4 images takes about (\d+) (s|min) on this machine .*", line
+    )
     assert told, line
     assert not out.exists()
 

@@ -9,7 +9,8 @@ import pytest
 from rich.console import Console
 
 from wsss_ray.reporting import progress
-from wsss_ray.reporting.progress import Pace, pace, span
+from wsss_ray.reporting.progress import Pace
+from wsss_ray.reporting.words import pace, span
 
 
 @pytest.fixture

@@ -115,7 +115,7 @@ def _notes(job: JobConfig, machine: Machine, found: Forecast) -> list[str]:
 def _show(found: Forecast) -> None:
     """Print the table of stages and their total."""
     from wsss_ray.preflight.estimate import RAY_START, total_bytes
-    from wsss_ray.reporting.progress import roughly
+    from wsss_ray.reporting.words import roughly
 
     gpu = any(one.on_gpu for one in found.estimates)
     header = ["stage", "work", "each", "time", "memory", *(["GPU memory"] if gpu else []), "disk"]

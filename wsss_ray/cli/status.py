@@ -105,7 +105,7 @@ def _why(stage: StageStatus) -> str:
 
 def _progress(stage: StageStatus) -> list[str]:
     """Return cells for progress, rate and time left. `-` marks what is unknown of a running stage."""
-    from wsss_ray.reporting.progress import pace, span
+    from wsss_ray.reporting.words import pace, span
 
     unknown = "-" if stage.state == "running" else ""
     made = f"{stage.made}/{'-' if stage.work is None else stage.work} {stage.unit}"

@@ -6,11 +6,12 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as RichProgress
+
+from wsss_ray.reporting.words import pace, span
 
 _PLAIN_EVERY_S = 20.0
 
@@ -50,46 +51,6 @@ class Pace:
         """Return the items per second; None while it cannot be known."""
         (began, before), (now, done) = self._first or self._last, self._last
         return (done - before) / (now - began) if now > began and done > before else None
-
-
-def pace(rate: float, unit: str) -> str:
-    """Format a rate; per minute or per hour if it is low.
-
-    Args:
-        rate: items per second.
-        unit: name of the items, such as "images".
-
-    Example:
-        >>> pace(88.0, "images"), pace(0.05, "shards")
-        ('88.0 images/s', '3.0 shards/min')
-    """
-    for seconds, name in ((1, "s"), (60, "min")):
-        if rate * seconds >= 0.1:
-            return f"{rate * seconds:.1f} {unit}/{name}"
-    return f"{rate * 3600:.1f} {unit}/h"
-
-
-def span(seconds: float) -> str:
-    """Format seconds as h:mm:ss.
-
-    Example:
-        >>> span(75.4)
-        '0:01:15'
-    """
-    return str(timedelta(seconds=round(max(0.0, seconds))))
-
-
-def roughly(seconds: float) -> str:
-    """Format an estimate in words.
-
-    Example:
-        >>> roughly(75.4), roughly(480), roughly(8000)
-        ('75 s', '8 min', '2 h 13 min')
-    """
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02} min"
 
 
 class Meter:

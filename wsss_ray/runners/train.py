@@ -34,6 +34,7 @@ from wsss_ray.engine.training import TrainingError, run_training
 from wsss_ray.engine.training_log import LogTail
 from wsss_ray.engine.validation import Validation
 from wsss_ray.reporting.progress import Display, Meter
+from wsss_ray.reporting.words import percent
 from wsss_ray.runners.causes import WorkerError, own_log
 from wsss_ray.runners.cluster import in_a_thread, resources
 from wsss_ray.storage.begun import Begun
@@ -214,6 +215,6 @@ class _StepWatch(threading.Thread):
         for line in lines:
             self._miou = f", mIoU {line['val_miou']:.3f}" if "val_miou" in line else self._miou
             if line["step"] > self._step and "loss" in line:
-                note = f"loss {line['loss']:.4f}{self._miou}, waiting {line['wait_share']:.0%}"
+                note = f"loss {line['loss']:.4f}{self._miou}, waiting {percent(line['wait_share'])}"
                 self.meter.to(line["step"], note, loss=line["loss"])
         self._step = lines[-1]["step"] if lines else self._step

@@ -16,7 +16,7 @@ from wsss_ray.preflight.survey.ladder import ladder, longest_that_fits, words, w
 from wsss_ray.preflight.survey.sizes import JobSizes
 from wsss_ray.preflight.survey.survey import Survey
 from wsss_ray.preflight.survey.write import composed
-from wsss_ray.reporting.progress import roughly
+from wsss_ray.reporting.words import roughly
 
 Preset = Literal["quick", "best"]
 
