@@ -15,6 +15,7 @@ from wsss_ray.cli.signals import unwound_by_sigterm
 
 if TYPE_CHECKING:
     from wsss_ray.config.job import JobConfig
+    from wsss_ray.core.graph import Plan
     from wsss_ray.preflight.dry_run import Measure
     from wsss_ray.preflight.forecast import Forecast
     from wsss_ray.preflight.survey.sizes import Machine
@@ -39,7 +40,7 @@ def check(
 ) -> None:
     """Run two batches of each stage and estimate the whole job.
 
-    Finds mistakes before the long run, and estimates time, memory and disk. Needs no Ray and leaves no files behind.
+    Finds mistakes before the long run, and estimates time, memory and disk. Needs no Ray. Keeps only the times, in the store.
     """
     from rich.console import Console
 
@@ -85,7 +86,19 @@ def check(
         typer.echo(line)
     for note in (*_notes(job, machine, found), *_warnings(found, run_store)):
         typer.echo(note)
+    _keep(run_store, job.name, found, plan)
     _say_failed(job_file, found.measures, images, job.run.max_bad_fraction)
+
+
+def _keep(store: RunStore, run: str, found: Forecast, plan: Plan) -> None:
+    """Keep the expected times in the store, from which `submit` and `status` say how long the whole job takes."""
+    from wsss_ray.reporting.remaining import keep_expected
+
+    ids = {stage.name: stage.id for stage in plan}
+    try:
+        keep_expected(store, run, {ids[one.name]: one.seconds for one in found.estimates})
+    except OSError as error:
+        typer.echo(f"note: {store.uri}: the times cannot be kept for submit: {error.strerror or error}")
 
 
 def _notes(job: JobConfig, machine: Machine, found: Forecast) -> list[str]:
