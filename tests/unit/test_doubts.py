@@ -49,7 +49,7 @@ def test_classes_that_are_never_found_are_named():
 def test_a_relabelling_that_loses_the_foreground():
     small = [[896, 2, 1, 1, 0], [30, 10, 0, 0, 0], [20, 0, 10, 0, 0], [20, 0, 0, 10, 0]]
     (line,) = found(seed_quality=GOOD, relabel_quality=small)
-    assert line.startswith("relabel_quality: relabelling shrinks the foreground from 10% to 3% of the pixels. ")
+    assert line.startswith("relabel_quality: relabelling shrinks the foreground from 10 % to 3 % of the pixels. ")
     assert found(relabel_quality=small) == [], "there is nothing to compare with"
 
 

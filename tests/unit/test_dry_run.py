@@ -28,6 +28,7 @@ from wsss_ray.preflight.dry_run import CheckError, try_job
 from wsss_ray.preflight.estimate import RAY_START, JobResources, estimate, total_bytes, total_seconds
 from wsss_ray.preflight.memory import at_most, ran_out
 from wsss_ray.preflight.sample import AsIfWhole, FewImages
+from wsss_ray.reporting.remaining import expected_of
 from wsss_ray.storage.store import RunStore
 
 HERE = {"workers": 1, "threads": 1, "gpu": False, "memory": None}
@@ -77,7 +78,11 @@ def test_init_plan_check_and_run(pets, scratch, tmp_path):
     assert "in all about" in said
     assert "The check does not predict the model's quality, and can miss rare large or broken images." in said
     assert left(scratch) == []
-    assert not (tmp_path / "runs").exists(), "the job's own store is not touched"
+    kept = [path.relative_to(tmp_path / "runs").as_posix() for path in (tmp_path / "runs").rglob("*") if path.is_file()]
+    assert kept == ["checks/my-pets.json"], "nothing else is written to the job's own store"
+    expected = expected_of(RunStore(str(tmp_path / "runs")), "my-pets")
+    assert set(expected) == {stage.id for stage in load_job(pets).plan()}, "submit finds the times of its stages"
+    assert all(seconds > 0 for seconds in expected.values())
     job, store = load_job(pets), RunStore(str(tmp_path / "runs"))
     whole = job.plan()
     run_plan(store, whole)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import io
 import re
+import threading
+from itertools import pairwise
 
 import pytest
 from rich.console import Console
 
 from wsss_ray.reporting import progress
-from wsss_ray.reporting.progress import Pace, pace, span
+from wsss_ray.reporting.progress import Pace
+from wsss_ray.reporting.words import pace, span
 
 
 @pytest.fixture
@@ -32,11 +35,68 @@ def test_a_log_gets_a_line_now_and_then_with_rate_and_time_left(clock):
     lines = out.getvalue().splitlines()
     assert lines == [
         "classifier: 20/100 steps",
+        "classifier: 40/100 steps, 1.7 steps/s, loss 0.5, 0:00:36 left",
         "classifier: 60/100 steps, 1.7 steps/s, loss 0.5, 0:00:24 left",
     ]
 
 
-def test_the_stages_of_one_pipeline_speak_side_by_side(clock):
+def test_lines_are_close_at_first_and_rarer_later(clock):
+    out = io.StringIO()
+    display = progress.Display(Console(file=out, width=120))
+    meter, said = display.meter("classifier", 10_000, "steps"), []
+    for second in range(1, 400):
+        clock[0] += 1
+        before = out.tell()
+        meter.tick() if second % 2 else meter.add(1)
+        said += [second] if out.tell() > before else []
+    gaps = [after - before for before, after in pairwise([0, *said])]
+    assert gaps == sorted(gaps)
+    assert gaps[:5] == [5, 5, 5, 5, 5]
+    assert gaps[-1] == 21
+    assert out.getvalue().splitlines()[0] == "classifier: 2/10000 steps, 0.5 steps/s, 5:33:16 left"
+    meter.end()
+    clock[0] += 100
+    meter.tick()
+    assert len(out.getvalue().splitlines()) == len(said), "a stage that is over is silent, also with failed images"
+
+
+def test_work_without_progress_says_that_it_goes_on(monkeypatch):
+    monkeypatch.setattr(progress, "_FIRST_S", 0.02)
+    monkeypatch.setattr(progress, "_LATER", 1e9)
+    monkeypatch.setattr(progress, "_TICK_S", 0.01)
+    heard = threading.Event()
+
+    class Listening(io.StringIO):
+        def write(self, text):
+            if "starting Ray: 0:00:00" in text:
+                heard.set()
+            return super().write(text)
+
+    out = Listening()
+    display = progress.Display(Console(file=out, width=120))
+    with display.doing("starting Ray"):
+        assert out.getvalue() == "starting Ray\n"
+        assert heard.wait(30)
+    before = out.getvalue()
+    assert not [thread for thread in threading.enumerate() if thread.name == "progress"]
+    assert before == out.getvalue()
+
+
+def test_the_time_left_of_the_whole_job(clock):
+    out = io.StringIO()
+    display = progress.Display(Console(file=out, width=120))
+    display.later_s = 300.0
+    meter = display.meter("maps, saliency, seeds", 100, "images")
+    for _ in range(3):
+        clock[0] += 10
+        meter.add(10)
+    assert (
+        out.getvalue().splitlines()[-1]
+        == "maps, saliency, seeds: 30/100 images, 1.0 images/s, 0:01:10 left, whole job about 6 min"
+    )
+
+
+def test_several_meters_speak_side_by_side(clock):
     out = io.StringIO()
     display = progress.Display(Console(file=out, width=120))
     with display.meters():

@@ -218,7 +218,7 @@ def test_names_every_stage_and_class_and_the_right_numbers(made) -> None:
     assert "0.877" in page.texts
     assert "8 of 8" not in page.text
     assert f"{len(plan.stages)} of {len(plan.stages)}" in page.texts
-    assert "learning rate 0.001 to 2.5e-05; 3.9 epochs; 80 images/s; 2.0% of the time spent waiting for data" in page.text
+    assert "learning rate 0.001 to 2.5e-05; 3.9 epochs; 80 images/s; 2.0 % of the time spent waiting for data" in page.text
     assert page.texts.count("10 of 10 images, lowest IoU first.") == 2
     assert JOB in page.text
 

@@ -12,7 +12,7 @@ from tests.shapes import tiny_job
 from tests.unit.test_report import JOB, Page
 from wsss_ray.config.planning import open_store
 from wsss_ray.reporting import report
-from wsss_ray.reporting.words import kind_words, stage_words
+from wsss_ray.reporting.headings import kind_words, stage_words
 
 STAGES = json.loads((Path(__file__).parents[1] / "contract/stage_ids.json").read_text())["jobs"]
 

@@ -82,7 +82,7 @@ def test_header_counts_and_names_the_best() -> None:
     assert made.figure("failed") == str(failed)
     assert made.figure("distinct stages") == "41 of 80"
     assert made.figure("time of all trials") == "40 min 00 s"
-    assert "sharing stages saves 49%" in made.texts
+    assert "sharing stages saves 49 %" in made.texts
     assert page(rows, stages=(12, 48)).figure("distinct stages") == "12 of 48"
 
 
@@ -95,7 +95,7 @@ def test_ranking_lists_every_trial_in_order_with_its_figures() -> None:
     assert "The other 11 trials" in made.texts
     cells = made.texts[made.texts.index("Trials by miou, best first") :]
     assert {"0.700", "0.614", "0.01", "1 h 02 min", "done"} <= set(cells[: cells.index(listed[1])])
-    assert "stopped at 25%" in made.texts
+    assert "stopped at 25 %" in made.texts
     assert all("caption" in [tag for tag, _, around in made.tags if any(o[1] is t for o in around)] for t in made.having("table"))
 
 

@@ -274,7 +274,7 @@ def _at(attempt: Attempt, closed: set[str]) -> list[str]:
 
 
 def _duration(attempt: Attempt) -> str:
-    from wsss_ray.reporting.progress import span
+    from wsss_ray.reporting.words import span
 
     if attempt.started is None:
         return "-"

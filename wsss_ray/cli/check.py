@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,8 +15,9 @@ from wsss_ray.cli.signals import unwound_by_sigterm
 
 if TYPE_CHECKING:
     from wsss_ray.config.job import JobConfig
+    from wsss_ray.core.graph import Plan
     from wsss_ray.preflight.dry_run import Measure
-    from wsss_ray.preflight.estimate import Estimate, JobResources
+    from wsss_ray.preflight.forecast import Forecast
     from wsss_ray.preflight.survey.sizes import Machine
     from wsss_ray.storage.store import RunStore
 
@@ -38,14 +40,13 @@ def check(
 ) -> None:
     """Run two batches of each stage and estimate the whole job.
 
-    Finds mistakes before the long run, and estimates time, memory and disk. Needs no Ray and leaves no files behind.
+    Finds mistakes before the long run, and estimates time, memory and disk. Needs no Ray. Keeps only the times, in the store.
     """
     from rich.console import Console
 
     from wsss_ray.config.planning import check_loggers
     from wsss_ray.preflight.advice import advice
-    from wsss_ray.preflight.dry_run import try_job
-    from wsss_ray.preflight.estimate import JobResources, estimate
+    from wsss_ray.preflight.forecast import forecast
     from wsss_ray.preflight.memory import free_memory
     from wsss_ray.preflight.survey.sizes import Machine
     from wsss_ray.reporting.progress import Display
@@ -59,19 +60,18 @@ def check(
     for line in planned.data:
         typer.echo(line)
     machine = Machine.here()
-    resources, problem = JobResources.on(machine, job.run)
+    missing = {stage.name for stage in plan.missing(Finished(run_store).is_done)}
     display = Display(Console(stderr=True, highlight=False))
     try:
         with unwound_by_sigterm(), display.meters():
             meter = display.meter("checking", len(plan.stages), "stages")
-            measures = try_job(
+            found = forecast(
                 job,
                 plan,
+                machine,
                 images=images,
-                workers=resources.workers,
-                threads=min(resources.threads, machine.cpus),
-                gpu=resources.gpus > 0,
                 memory=1e9 * memory if memory is not None else free_memory(),
+                done={stage.name for stage in plan} - missing,
                 until=lambda short: short.cut(until),
                 begin=lambda stage: meter.add(1, stage.name),
             )
@@ -81,19 +81,29 @@ def check(
         fail(f"the temporary store: {error.strerror or error}; TMPDIR names the folder for temporary files")
     except KeyboardInterrupt:
         fail("interrupted; nothing is left of it", code=130)
-    missing = {stage.name for stage in plan.missing(Finished(run_store).is_done)}
-    found = estimate(plan, measures, job.run, resources, done={stage.name for stage in plan} - missing)
     _show(found)
-    for line in advice(job, plan, found, gpu=resources.gpus > 0):
+    for line in advice(job, plan, found.estimates, gpu=found.resources.gpus > 0):
         typer.echo(line)
-    for note in (*_notes(job, machine, resources, problem), *_warnings(found, run_store)):
+    for note in (*_notes(job, machine, found), *_warnings(found, run_store)):
         typer.echo(note)
-    _say_failed(job_file, measures, images, job.run.max_bad_fraction)
+    _keep(run_store, job.name, found, plan)
+    _say_failed(job_file, found.measures, images, job.run.max_bad_fraction)
 
 
-def _notes(job: JobConfig, machine: Machine, resources: JobResources, problem: str | None) -> list[str]:
+def _keep(store: RunStore, run: str, found: Forecast, plan: Plan) -> None:
+    """Keep the expected times in the store, from which `submit` and `status` say how long the whole job takes."""
+    from wsss_ray.reporting.remaining import keep_expected
+
+    ids = {stage.name: stage.id for stage in plan}
+    try:
+        keep_expected(store, run, {ids[one.name]: one.seconds for one in found.estimates})
+    except OSError as error:
+        typer.echo(f"note: {store.uri}: the times cannot be kept for submit: {error.strerror or error}")
+
+
+def _notes(job: JobConfig, machine: Machine, found: Forecast) -> list[str]:
     """Say how this machine differs from one that suits the job, and what a trial on one machine cannot predict."""
-    notes = []
+    notes, resources, problem = list[str](), found.resources, found.problem
     if job.sweep is not None:
         notes.append("The job has a sweep. The check ran one trial, with the values of the job file. Trials share stages.")
     if job.run.gpu and not resources.gpus:
@@ -115,42 +125,43 @@ def _notes(job: JobConfig, machine: Machine, resources: JobResources, problem: s
     return notes
 
 
-def _show(found: list[Estimate]) -> None:
+def _show(found: Forecast) -> None:
     """Print the table of stages and their total."""
-    from wsss_ray.preflight.estimate import RAY_START, total_bytes, total_seconds
+    from wsss_ray.preflight.estimate import RAY_START, total_bytes
+    from wsss_ray.reporting.words import roughly
 
-    gpu = any(one.on_gpu for one in found)
+    gpu = any(one.on_gpu for one in found.estimates)
     header = ["stage", "work", "each", "time", "memory", *(["GPU memory"] if gpu else []), "disk"]
     rows = []
-    for one in found:
+    for one in found.estimates:
         each = f"{one.each:.2f} s" if one.each >= 1 else f"{1000 * one.each:.1f} ms"
         memory = f"{one.processes} x {_size(one.resident)}"
-        time = "done" if one.done else _time(one.seconds)
+        time = "done" if one.done else roughly(one.seconds)
         on_gpu = [_size(one.on_gpu)] if gpu else []
         rows.append([one.name, f"{one.work} {one.unit}", each, time, memory, *on_gpu, _size(one.num_bytes)])
     table(header, rows, right=header[1:])
     typer.echo(
-        f"in all about {_time(total_seconds(found))} (with {RAY_START:.0f} s for the start of Ray) and "
-        f"{_size(total_bytes(found))} of disk, on this machine, if nothing else runs on it"
+        f"in all about {roughly(found.seconds)} (with {RAY_START:.0f} s for the start of Ray) and "
+        f"{_size(total_bytes(found.estimates))} of disk, on this machine, if nothing else runs on it"
     )
 
 
-def _warnings(found: list[Estimate], store: RunStore) -> list[str]:
+def _warnings(found: Forecast, store: RunStore) -> list[str]:
     """Return a warning for each resource that the job exceeds on this machine."""
     from wsss_ray.preflight.estimate import free_disk, memory_shortage, total_bytes
     from wsss_ray.preflight.memory import free_memory
 
     warnings, free, left = [], free_memory(), free_disk(store)
-    if free is not None and (largest := memory_shortage(found, free)) is not None:
+    if free is not None and (largest := memory_shortage(found.estimates, free)) is not None:
         field = "run.workers or run.micro_batch" if largest.unit == "steps" else "run.image_workers"
         need = f"{largest.processes} processes of {_size(largest.resident)}"
         warnings.append(f"warning: {largest.name} takes {need}, and {_size(free)} are free here; lower {field}")
-    if left is not None and total_bytes(found) > left:
+    if left is not None and total_bytes(found.estimates) > left:
         warnings.append(f"warning: the store {store.uri} has {_size(left)} free; put it elsewhere by --store")
     return warnings
 
 
-def _say_failed(job_file: Path, measures: list[Measure], images: int, allowed: float) -> None:
+def _say_failed(job_file: Path, measures: Sequence[Measure], images: int, allowed: float) -> None:
     """Name the images that failed, or that lack a usable mask. Exit if so many failures would end the run."""
     for measure in measures:
         if measure.bare.first is not None:
@@ -167,13 +178,6 @@ def _say_failed(job_file: Path, measures: list[Measure], images: int, allowed: f
             f"{job_file}: stage {worst.stage.name}: {count} of at most {images} images failed, such as {first.what}: "
             f"{first.reason}; mend or remove it: more than run.max_bad_fraction ({allowed:g}) of the images end the run"
         )
-
-
-def _time(seconds: float) -> str:
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02} min"
 
 
 def _size(num_bytes: float) -> str:

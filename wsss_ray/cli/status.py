@@ -87,12 +87,16 @@ def at(found: RunStatus | SweepStatus) -> list[str]:
 
 
 def _say_stages(run: RunStatus) -> None:
+    from wsss_ray.reporting.words import roughly
+
     header = ["stage", "id", "state", "progress", "rate", "left", "time", "errors", "by", "sign of life"]
     rows = []
     for stage in run.stages:
         time = f"{stage.seconds:.1f} s" if stage.seconds is not None else ""
         rows.append([stage.name, stage.id, stage.state, *_progress(stage), time, _count(stage.errors), *_maker(stage)])
     table(header, rows)
+    if run.left_s is not None:
+        typer.echo(f"whole run: about {roughly(run.left_s)} left, by the times of check and the pace of the training")
     for stage in run.stages:
         if stage.error is not None:
             typer.echo(_why(stage))
@@ -105,7 +109,7 @@ def _why(stage: StageStatus) -> str:
 
 def _progress(stage: StageStatus) -> list[str]:
     """Return cells for progress, rate and time left. `-` marks what is unknown of a running stage."""
-    from wsss_ray.reporting.progress import pace, span
+    from wsss_ray.reporting.words import pace, span
 
     unknown = "-" if stage.state == "running" else ""
     made = f"{stage.made}/{'-' if stage.work is None else stage.work} {stage.unit}"

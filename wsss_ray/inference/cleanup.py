@@ -16,6 +16,7 @@ from typing import Any
 from wsss_ray.core.errors import DamagedFile
 from wsss_ray.inference.attempts import known_attempt
 from wsss_ray.reporting.history import attempts, report_path
+from wsss_ray.reporting.remaining import expected_path
 from wsss_ray.reporting.status import run_status
 from wsss_ray.storage.claims import STALE_S, is_dead, read_claim
 from wsss_ray.storage.documents import TRIAL
@@ -142,6 +143,8 @@ def remove(store: RunStore, found: Removal) -> None:
     """
     for name in reversed(found.runs):  # a sweep itself last, because its rows name its trials
         store.delete_folder(store.run_path(name))
+        with suppress(FileNotFoundError):  # most runs were not checked
+            store.delete(expected_path(store, name))
 
 
 def remove_attempt(store: RunStore, run: str, number: int) -> None:

@@ -11,6 +11,7 @@ from wsss_ray.core.plan import Stage
 from wsss_ray.engine.shard_worker import needs_model
 from wsss_ray.preflight.estimate import Estimate
 from wsss_ray.preflight.lower import field_path
+from wsss_ray.reporting.words import percent
 
 _MOST = 3  # stages that are named
 _LEAST = 0.1  # share of the time from which a stage is worth a line
@@ -35,7 +36,7 @@ def advice(job: JobConfig, plan: Plan, estimates: Sequence[Estimate], *, gpu: bo
     for one in sorted(estimates, key=lambda one: one.seconds, reverse=True):
         hint = _hint(job, stages[one.name], gpu=gpu)
         if not one.done and one.seconds >= _LEAST * total and hint is not None:
-            lines.append(f"{one.name} takes {one.seconds / total:.0%} of the time. Shorter with {hint}.")
+            lines.append(f"{one.name} takes {percent(one.seconds / total)} of the time. Shorter with {hint}.")
     return lines[:_MOST]
 
 

@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from wsss_ray.reporting.words import percent
+
 Record = Mapping[str, Any]
 Named = tuple[str, Record]
 """The name of a stage in a run, and its record."""
@@ -123,7 +125,7 @@ def _shrunk(record: Record, records: Mapping[str, Record]) -> str | None:
     if len(shares) < 2 or shares[0] is None or shares[1] is None or shares[0] >= _SHRUNK * shares[1]:
         return None
     return (
-        f"relabelling shrinks the foreground from {shares[1]:.0%} to {shares[0]:.0%} of the pixels. "
+        f"relabelling shrinks the foreground from {percent(shares[1])} to {percent(shares[0])} of the pixels. "
         "Look at both labels in the report; train the segmenter longer, or leave relabelling out by method.relabel: null."
     )
 

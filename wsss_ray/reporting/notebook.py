@@ -41,6 +41,8 @@ class NotebookDisplay(Display):
         ...     display.meter("seeds", 48, "images").add(16)
     """
 
+    is_live = True
+
     def __init__(self, show: Show) -> None:
         super().__init__()
         self._update = show("")

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as RichProgress
 
-_PLAIN_EVERY_S = 20.0
+from wsss_ray.reporting.words import pace, roughly, span
+
+_FIRST_S, _PLAIN_EVERY_S = 4.5, 20.0  # from one plain line to the next: at the start, and later
+_LATER = 6  # the time between two lines is this part of the time that has passed, within these limits
+_TICK_S = 0.5
 
 
 class Pace:
@@ -52,33 +56,6 @@ class Pace:
         return (done - before) / (now - began) if now > began and done > before else None
 
 
-def pace(rate: float, unit: str) -> str:
-    """Format a rate; per minute or per hour if it is low.
-
-    Args:
-        rate: items per second.
-        unit: name of the items, such as "images".
-
-    Example:
-        >>> pace(88.0, "images"), pace(0.05, "shards")
-        ('88.0 images/s', '3.0 shards/min')
-    """
-    for seconds, name in ((1, "s"), (60, "min")):
-        if rate * seconds >= 0.1:
-            return f"{rate * seconds:.1f} {unit}/{name}"
-    return f"{rate * 3600:.1f} {unit}/h"
-
-
-def span(seconds: float) -> str:
-    """Format seconds as h:mm:ss.
-
-    Example:
-        >>> span(75.4)
-        '0:01:15'
-    """
-    return str(timedelta(seconds=round(max(0.0, seconds))))
-
-
 class Meter:
     """The progress of one stage. `Display.meter` makes it.
 
@@ -99,8 +76,10 @@ class Meter:
     def __init__(self, display: Display, label: str, total: int, unit: str, already: int) -> None:
         self.display, self.label, self.total, self.unit = display, label, total, unit
         self.done = already
-        self._spoke = time.monotonic()
+        self._born = self._spoke = time.monotonic()
+        self._note, self.is_over = "", False
         self._bar = display.bars.add_task(label, total=total, completed=already, note="") if display.bars else None
+        display.meters_shown.append(self)
         self.begin()
 
     def begin(self) -> None:
@@ -115,7 +94,7 @@ class Meter:
             note: words to show beside the rate.
             loss: present loss of a training. It is forwarded to the scheduler of a sweep.
         """
-        self.done = done
+        self.done, self._note = done, note
         self._pace.at(time.monotonic(), done)
         if self._bar is not None and self.display.bars:
             self.display.bars.update(self._bar, completed=done, note=self._text(note))
@@ -124,21 +103,31 @@ class Meter:
 
     def end(self) -> None:
         """Complete the bar. Failed images were never counted, so its total becomes what is done."""
+        self.is_over = True
         if self._bar is not None and self.display.bars:
             self.display.bars.update(self._bar, total=self.done, completed=self.done, note="")
 
     def speak(self, note: str) -> None:
         """Print a line, if the last one is old enough."""
-        if time.monotonic() - self._spoke > _PLAIN_EVERY_S:
+        if _due(self._born, self._spoke):
             self._spoke = time.monotonic()
             text = self._text(note)
             self.display.say(f"{self.label}: {self.done}/{self.total} {self.unit}{', ' if text else ''}{text}")
 
     def _text(self, note: str) -> str:
-        """Join the rate, the note and the time left."""
+        """Join the rate, the note, the time left and, where it is known, the time left of the whole job."""
         rate, left = self._pace.rate, self.total - self.done
-        parts = [pace(rate, self.unit) if rate else "", note, f"{span(left / rate)} left" if rate and left > 0 else ""]
+        parts = [pace(rate, self.unit) if rate else "", note]
+        if rate and left > 0:
+            parts.append(f"{span(left / rate)} left")
+            if self.display.later_s:
+                parts.append(f"whole job about {roughly(left / rate + self.display.later_s)}")
         return ", ".join(filter(None, parts))
+
+    def tick(self) -> None:
+        """Print a line although nothing was added, if the last one is old enough and there is something left to do."""
+        if not self.is_over and self.done < self.total:
+            self.speak(self._note)
 
     def add(self, count: int, note: str = "") -> None:
         """Add completed items.
@@ -166,19 +155,79 @@ class Display:
     stopped = False
     """True once the scheduler of a sweep has ended the work. The error that follows is then no failure."""
 
+    is_live = False
+    """True where another process or a page shows the progress: nothing is printed only to say that the work goes on."""
+
+    later_s: float | None = None
+    """Expected seconds of the stages after those whose meters are shown; None if they are not known."""
+
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(highlight=False)
         self.bars: RichProgress | None = None
+        self.meters_shown: list[Meter] = []
 
     def say(self, text: str) -> None:
         """Print one line for the user."""
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
+    def announce(self, text: str) -> None:
+        """Print one line that says that a piece of work begins, unless the display is live."""
+        if not self.is_live:
+            self.say(text)
+
+    @contextmanager
+    def doing(self, what: str) -> Iterator[None]:
+        """Say that work begins whose progress is not known, and in a log, now and then, that it goes on.
+
+        Example:
+            >>> with display.doing("starting Ray"):
+            ...     ray.init()
+            starting Ray
+            starting Ray: 0:00:05
+        """
+        self.announce(what)
+        born = time.monotonic()
+        spoke = [born]
+
+        def tick() -> None:
+            if _due(born, spoke[0]):
+                spoke[0] = time.monotonic()
+                self.say(f"{what}: {span(spoke[0] - born)}")
+
+        with self._ticks(tick):
+            yield
+
+    @contextmanager
+    def _ticks(self, tick: Callable[[], None]) -> Iterator[None]:
+        """Call a function every moment in another thread, if the display prints plain lines."""
+        if self.console.is_terminal or self.is_live:
+            yield
+            return
+        over = threading.Event()
+
+        def run() -> None:
+            while not over.wait(_TICK_S):
+                tick()
+
+        thread = threading.Thread(target=run, daemon=True, name="progress")
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+
+    def _tick(self) -> None:
+        self.meters_shown = [meter for meter in self.meters_shown if not meter.is_over]
+        for meter in self.meters_shown:
+            meter.tick()
+
     @contextmanager
     def meters(self) -> Iterator[None]:
         """Show the bars of all meters inside the `with` block."""
         if not self.console.is_terminal:
-            yield
+            with self._ticks(self._tick):
+                yield
             return
         columns = (TextColumn("{task.description:<16}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         with RichProgress(*columns, TextColumn("{task.fields[note]}"), console=self.console) as bars:
@@ -198,3 +247,9 @@ class Display:
             already: number of items that an earlier attempt completed.
         """
         return Meter(self, label, total, unit, already)
+
+
+def _due(born: float, spoke: float) -> bool:
+    """Return True if a plain line is due: soon at the start of some work, and more rarely later."""
+    now = time.monotonic()
+    return now - spoke > min(max(_FIRST_S, (now - born) / _LATER), _PLAIN_EVERY_S)

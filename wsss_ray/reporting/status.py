@@ -11,6 +11,7 @@ from typing import Any, Literal
 from wsss_ray.engine.failures import failure_of
 from wsss_ray.engine.training_log import last_rows, read_log
 from wsss_ray.reporting.progress import Pace
+from wsss_ray.reporting.remaining import expected_of, left_of
 from wsss_ray.storage.claims import STALE_S, is_dead, read_claim
 from wsss_ray.storage.documents import RUN, SWEEP
 from wsss_ray.storage.finished import READERS, Finished, StageId
@@ -70,6 +71,7 @@ class RunStatus:
         name: name of the run.
         attempt: the last attempt at it; None if it is not known.
         stages: its stages in the order in which they run.
+        left_s: estimate of the seconds left of the whole run; None if it is not running or was not checked.
 
     Example:
         >>> found = run_status(RunStore("runs"), "pets")
@@ -80,6 +82,7 @@ class RunStatus:
     name: str
     attempt: str | None
     stages: tuple[StageStatus, ...]
+    left_s: float | None = None
 
     @property
     def done(self) -> int:
@@ -176,7 +179,8 @@ def status_of(store: RunStore, about: Mapping[str, Any], seen: Seen | None = Non
         if stage["id"] not in seen:
             seen[stage["id"]] = _stage_status(store, stage, finished)
     stages = tuple(replace(seen[stage["id"]], name=stage["name"]) for stage in about["stages"])
-    return RunStatus(about["name"], about.get("attempt"), stages)
+    found = RunStatus(about["name"], about.get("attempt"), stages)
+    return replace(found, left_s=left_of(found.stages, expected_of(store, found.name))) if found.state == "running" else found
 
 
 def sweep_status(store: RunStore, name: str) -> SweepStatus | None:

@@ -1,62 +1,55 @@
-"""Name stages in words, for people who read a report. This is the only place that does: a name without words stays as it is."""
+"""Put rates, times and shares into words, alike in all commands, messages and reports."""
 
 from __future__ import annotations
 
-import re
-
-_NAMES = {
-    "images-weak": "Training images",
-    "images-strong": "Training images with masks",
-    "images-val": "Validation images",
-    "saliency": "Saliency maps",
-    "features": "Features of the frozen trunk",
-    "classifier": "Classifier",
-    "maps": "Localization maps",
-    "seeds": "Seeds",
-    "labels": "Labels with noise",
-    "segmenter": "Segmenter",
-    "relabel": "Labels by the segmenter",
-    "retrain": "Segmenter trained on these labels",
-    "second": "Second segmenter",
-    "tag_quality": "Classifier on the validation images",
-    "joint_tag_quality": "Tags of the segmenter on the validation images",
-    "quality": "Seeds against the masks",
-    "seed_quality": "Seeds against the masks",
-    "relabel_quality": "Labels by the segmenter against the masks",
-    "first_miou": "First model on the validation images",
-    "miou": "Model on the validation images",
-}
-_KINDS = {
-    "ingest": "images",
-    "saliency": "saliency maps",
-    "features": "features",
-    "train": "training",
-    "classify": "score of tags",
-    "localize": "localization maps",
-    "seed": "labels",
-    "evaluate": "score",
-}
-_NUMBERED = re.compile(r"(.+)-(\d+(?:\.\d+)*)")
+from datetime import timedelta
 
 
-def stage_words(name: str) -> str:
-    """Return the words for the name of a stage, with its number if it has one; the name itself if no words are known.
+def pace(rate: float, unit: str) -> str:
+    """Format a rate; per minute or per hour if it is low.
+
+    Args:
+        rate: items per second.
+        unit: name of the items, such as "images".
 
     Example:
-        >>> stage_words("seed_quality"), stage_words("maps-2.1"), stage_words("my_stage")
-        ('Seeds against the masks', 'Localization maps 2.1', 'my_stage')
+        >>> pace(88.0, "images"), pace(0.05, "shards")
+        ('88.0 images/s', '3.0 shards/min')
     """
-    numbered = _NUMBERED.fullmatch(name)
-    if name in _NAMES or numbered is None or numbered[1] not in _NAMES:
-        return _NAMES.get(name, name)
-    return f"{_NAMES[numbered[1]]} {numbered[2]}"
+    for seconds, name in ((1, "s"), (60, "min")):
+        if rate * seconds >= 0.1:
+            return f"{rate * seconds:.1f} {unit}/{name}"
+    return f"{rate * 3600:.1f} {unit}/h"
 
 
-def kind_words(kind: str) -> str:
-    """Return the words for a kind of stage; the kind itself if no words are known.
+def span(seconds: float) -> str:
+    """Format seconds as h:mm:ss.
 
     Example:
-        >>> kind_words("localize"), kind_words("my_kind")
-        ('localization maps', 'my_kind')
+        >>> span(75.4)
+        '0:01:15'
     """
-    return _KINDS.get(kind, kind)
+    return str(timedelta(seconds=round(max(0.0, seconds))))
+
+
+def roughly(seconds: float) -> str:
+    """Format an estimate of a duration.
+
+    Example:
+        >>> roughly(75.4), roughly(480), roughly(8000)
+        ('75 s', '8 min', '2 h 13 min')
+    """
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def percent(share: float, digits: int = 0) -> str:
+    """Format a share of one as a percentage, for people. `report/markup.py` has the form that CSS and SVG need.
+
+    Example:
+        >>> percent(0.614), percent(0.0204, digits=1)
+        ('61 %', '2.0 %')
+    """
+    return f"{100 * share:.{digits}f} %"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -21,7 +21,9 @@ from wsss_ray.engine.shard_worker import data_split
 from wsss_ray.engine.unchanged import check_unchanged
 from wsss_ray.reporting.history import begin_attempt
 from wsss_ray.reporting.progress import Display
+from wsss_ray.reporting.remaining import Remaining, expected_of
 from wsss_ray.reporting.report import build
+from wsss_ray.reporting.words import roughly
 from wsss_ray.runners.admission import admit
 from wsss_ray.runners.causes import Cause, cause
 from wsss_ray.runners.cluster import keep_logs, logs_of, ray_session, resources
@@ -70,18 +72,26 @@ def execute(
         if missing := missing_of(plan, store):
             needs = job.run.worker_range[1] * (job.run.cpus_per_worker or 1)
             found = nullcontext(have) if have is not None else ray_session(needs_cpus=needs)
-            with found as there, Claims(store, attempt()) as claims, display.meters():
+            with ExitStack() as stack:
+                with nullcontext() if have is not None else display.doing("starting Ray"):
+                    there = stack.enter_context(found)
+                claims = stack.enter_context(Claims(store, attempt()))
+                stack.enter_context(display.meters())
                 enough = admit(store, missing, job.run, there, probe=store.run_path(job.name, "run.json"))
                 failures = failures or Failures(store, f"{attempt()} {time.time_ns()}")  # unique, although process ids repeat
-                here = _Here(job, plan, store, display, enough, claims, logs or logs_of(store, job.name), failures)
+                rest = Remaining(expected_of(store, job.name))
+                here = _Here(job, plan, store, display, enough, claims, logs or logs_of(store, job.name), failures, rest)
                 claims.remove_stale()
                 try:
                     while groups := pending(plan, store):  # anew, as an input that is made again may be as it was
+                        here.say_rest(groups)
                         here.make_claimed(groups[0])
                 finally:
                     if store.is_local and have is None:
                         keep_logs(Path(store.guarded(here.logs)))
-        for line in write_report(job, plan, store):
+        with display.doing("writing the report"):
+            damage = write_report(job, plan, store)
+        for line in damage:
             display.say(f"warning: {line}")
     return store.run_path(job.name, "report.html")
 
@@ -156,6 +166,14 @@ class _Here:
     claims: Claims
     logs: str
     failures: Failures
+    rest: Remaining
+
+    def say_rest(self, groups: Sequence[Sequence[Stage]]) -> None:
+        """Say how long the stages that are not done take, if that is known."""
+        left = self.rest.of(stage for group in groups for stage in group)
+        self.display.later_s = self.rest.of(stage for group in groups[1:] for stage in group)
+        if left:
+            self.display.say(f"{'whole job':<16} about {roughly(left)} left")
 
     def make_claimed(self, group: Sequence[Stage]) -> None:
         """Run the stages of a group that no other process is running. If there are none, wait until the first is free or done."""
@@ -210,6 +228,7 @@ class _Here:
         from wsss_ray.runners.shards import run_shards
         from wsss_ray.runners.train import run_train
 
+        began = time.monotonic()
         have = replace(resources(), at_once=self.have.at_once) if self.have.grows else self.have  # machines come and go
         run = self.job.run
         try:
@@ -223,6 +242,7 @@ class _Here:
             what = found.line if found.located else f"stage {', '.join(stage.name for stage in group)}: {found.line}"
             logs = f"{self.logs}; worker log: {found.log}" if found.log else self.logs
             raise StageError(what, self._blamed(group, what), logs) from error
+        self.rest.ended(group, seconds=time.monotonic() - began)
         for stage in group:
             record = self.store.record(stage)
             assert record is not None

@@ -80,7 +80,10 @@ def run_shards(store: RunStore, stages: Sequence[Stage], run: Execution, have: R
     began = {stage.id: time.time() for stage in stages}
     ended = dict(began)
     made: dict[str, dict[int, int]] = {stage.id: {} for stage in stages}
-    meters = {stage.id: display.meter(stage.name, split.num_images, "images", already=_already(store, stage)) for stage in stages}
+    chain = ", ".join(
+        stage.name for stage in stages
+    )  # a row has passed all of them, so that one meter is all that there is to say
+    meter = display.meter(chain, split.num_images, "images", already=min(_already(store, stage) for stage in stages))
     if todo:
         if stages[0].kind == "ingest":
             StoredListing(store, stages[0]).write()
@@ -89,6 +92,9 @@ def run_shards(store: RunStore, stages: Sequence[Stage], run: Execution, have: R
         dataset = ray.data.from_items([{"shard": shard} for shard in todo], override_num_blocks=len(todo))
         operators = operators_of(stages, on_gpus=have.gpus > 0 and run.gpu is not False)
         for part in operators:
+            workers = _pool(part, run, have, shards=len(todo))[1]
+            names = ", ".join(stage.name for stage in part.stages)
+            display.announce(f"{names}: starting {workers} {'worker' if workers == 1 else 'workers'}")
             dataset = _with_operator(dataset, store, part, run, have, shards=len(todo), operators=len(operators))
         dataset.set_name("+".join([stage.id for stage in stages][:_NAMED]))  # which names the file of its log
         first = dict.fromkeys(began, float("inf"))
@@ -96,9 +102,9 @@ def run_shards(store: RunStore, stages: Sequence[Stage], run: Execution, have: R
             for stage in stages:
                 first[stage.id] = min(first[stage.id], row[f"{stage.id}.began"])
                 ended[stage.id] = max(ended[stage.id], row[f"{stage.id}.ended"])
-                meters[stage.id].add(row[f"{stage.id}.images"])
                 made[stage.id][row["shard"]] = row[f"{stage.id}.images"]
                 begun[stage.id].add([FileDigest(**one) for one in json.loads(row[f"{stage.id}.files"])])
+            meter.add(max(row[f"{stage.id}.images"] for stage in stages))
         began = first
     for place, stage in enumerate(stages):
         commit_shards(
@@ -111,7 +117,7 @@ def run_shards(store: RunStore, stages: Sequence[Stage], run: Execution, have: R
             made=made[stage.id],
             known=begun[stage.id].known,
         )
-        meters[stage.id].end()
+    meter.end()
 
 
 @dataclass(frozen=True)
@@ -146,11 +152,7 @@ def _with_operator(
     none.
     """
     each = run.gpus_per_image_worker if part.on_gpu else 1.0
-    fit = max(1, int(have.gpus / each if part.on_gpu else have.cpus))
-    room = shards if have.grows and have.at_once == 1 else fit
-    fewest, most = run.image_worker_range or (1, room)
-    most = min(most, shards)
-    fewest = min(fewest, most)
+    fewest, first, most = _pool(part, run, have, shards=shards)
     return dataset.map(
         ShardOperator,
         fn_constructor_kwargs={
@@ -163,12 +165,26 @@ def _with_operator(
         compute=ActorPoolStrategy(
             min_size=fewest,
             max_size=most,
-            initial_size=max(fewest, min(fit, most)),
+            initial_size=first,
             max_tasks_in_flight_per_actor=run.in_flight,
         ),
-        num_cpus=equal_share(have.cpus, fit * operators),
+        num_cpus=equal_share(have.cpus, _fitting(part, run, have) * operators),
         num_gpus=each if part.on_gpu else 0,
     )
+
+
+def _fitting(part: Operator, run: Execution, have: Resources) -> int:
+    """Return how many actors of an operator fit at a time."""
+    return max(1, int(have.gpus / run.gpus_per_image_worker if part.on_gpu else have.cpus))
+
+
+def _pool(part: Operator, run: Execution, have: Resources, *, shards: int) -> tuple[int, int, int]:
+    """Return the fewest actors of an operator, those that it starts with, and the most."""
+    fit = _fitting(part, run, have)
+    fewest, most = run.image_worker_range or (1, shards if have.grows and have.at_once == 1 else fit)
+    most = min(most, shards)
+    fewest = min(fewest, most)
+    return fewest, max(fewest, min(fit, most)), most
 
 
 def _already(store: RunStore, stage: Stage) -> int:

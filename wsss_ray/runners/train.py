@@ -34,6 +34,7 @@ from wsss_ray.engine.training import TrainingError, run_training
 from wsss_ray.engine.training_log import LogTail
 from wsss_ray.engine.validation import Validation
 from wsss_ray.reporting.progress import Display, Meter
+from wsss_ray.reporting.words import percent
 from wsss_ray.runners.causes import WorkerError, own_log
 from wsss_ray.runners.cluster import in_a_thread, name_in_log, resources
 from wsss_ray.storage.begun import Begun
@@ -92,6 +93,8 @@ def run_train(
         display.say(f"{stage.name:<16} {line}")
     total = learner.total_steps(record["counts"]["images"])
     started = time.time()
+    many = "1 worker" if most == 1 else f"{most} workers" if fewest == most else f"{fewest} to {most} workers"
+    display.announce(f"{stage.name}: starting {many}, which build the network and load the weights")
     try:
         with _StepWatch(store, stage, display.meter(stage.name, total, "steps")):
             result = in_a_thread(trainer.fit, check=_Machines(share, patience=max(_PATIENCE_S, run.wait_s)))
@@ -215,6 +218,6 @@ class _StepWatch(threading.Thread):
         for line in lines:
             self._miou = f", mIoU {line['val_miou']:.3f}" if "val_miou" in line else self._miou
             if line["step"] > self._step and "loss" in line:
-                note = f"loss {line['loss']:.4f}{self._miou}, waiting {line['wait_share']:.0%}"
+                note = f"loss {line['loss']:.4f}{self._miou}, waiting {percent(line['wait_share'])}"
                 self.meter.to(line["step"], note, loss=line["loss"])
         self._step = lines[-1]["step"] if lines else self._step

@@ -244,6 +244,8 @@ def _iso(seconds: float) -> str:
 class TrialDisplay(Display):
     """A display that reports to Tune, and so to the driver. It also reports the loss of the stage `watched`, for a scheduler."""
 
+    is_live = True
+
     def __init__(self, one: TrialJob, *, watched: str | None) -> None:
         super().__init__(Console(file=io.StringIO()))
         self.label, self.watched = f"{one.trial.name}, seed {one.seed}", watched

@@ -105,6 +105,7 @@ CLAIM = Document(
     "Delete it if no submit is running.",
 )
 BEGUN = Document({"made_from": {"*": str}, "files": [{"name": str, "size": int, "sha256": str}]}, "Submit the job again.")
+CHECK = Document({"stages": {"*": float}, "made": float}, "Check the job again, which replaces it.")
 UNCHANGED = Document({"newest": float}, "Delete it.")
 LOGGER = Document(
     {"id": _OPTIONAL_TEXT, "job": str, "state": str, "steps": {"*": int}, "done": [str]},

@@ -8,6 +8,8 @@
     split.py     hold out a validation set
     survey.py    run all of the above
     sizes.py     describe the machine; choose image sizes, batches and epochs for it
+    ladder.py    other settings, from those that score best to those that are made soonest
+    budget.py    choose settings for a time that the user gives, or a preset
     jobtext.py   the commented job file
     write.py     write the job file, and a table or lists beside it
     findings.py  the lines that `init` prints

@@ -22,7 +22,6 @@ def job_text(
     why: dict[str, str],
     sizes: JobSizes,
     num_images: int,
-    salient: bool,
 ) -> str:
     """Compose a job file.
 
@@ -34,11 +33,13 @@ def job_text(
         why: Comments by field of the `data:` block.
         sizes: The numbers that suit images and machine.
         num_images: The size of the training set.
-        salient: True: seeds use saliency maps by U2-Net. False: only localization maps.
     """
     top = [*(f"# {_line(text)}" for text in heading), f"name: {scalar(name)}"]
-    method = _with_saliency(sizes, num_images) if salient else _without_saliency(sizes, num_images)
-    blocks = (top, method, _data(kind, data, why, salient), _run(sizes))
+    if sizes.saliency is not None:
+        method = _with_saliency(sizes, num_images)
+    else:
+        method = _plain(sizes, num_images) if sizes.plain else _without_saliency(sizes, num_images)
+    blocks = (top, method, _data(kind, data, why, sizes), _run(sizes))
     return "\n\n".join("\n".join(block) for block in blocks) + "\n"
 
 
@@ -87,6 +88,22 @@ def _without_saliency(sizes: JobSizes, num_images: int) -> list[str]:
         *parts.segmenter("segmenter", augment="warp", loss=f"    crf: {{scale: {sizes.stride}, {_CRF[6:]}"),
         f"  relabel: {{sizes: [{sizes.side}], flip: true, {_CRF}}}",
         *parts.segmenter("retrain", augment="random_crop", said="the final model, trained on labels of the first segmenter"),
+        parts.metric(),
+    ]
+
+
+def _plain(sizes: JobSizes, num_images: int) -> list[str]:
+    parts = _Parts(sizes, num_images, "chosen on benchmarks/voc_animals")
+    return [
+        "method:",
+        _said("  name: cam", "tags -> classifier -> maps -> seeds -> segmenter; `wsss-ray methods` lists others"),
+        *parts.classifier("    hidden: null", kind="cam_classifier"),
+        f"  localizer: {{size: {sizes.side}, flip: true}}",
+        "  seed_rule:",
+        "    kind: threshold_seeds",
+        _said("    theta: 0.2", "look at the seeds in the report, then change it: only seeds and later stages run again"),
+        "    background: {kind: cam_background, threshold: 0.2}",
+        *parts.segmenter("segmenter", "    kind: deeplab_segmenter", augment="warp"),
         parts.metric(),
     ]
 
@@ -148,14 +165,16 @@ class _Parts:
         return _said(f"  metric: {{scales: [1.0], flip: true, {_CRF}}}", "the CRF sharpens the edges of predictions")
 
 
-def _data(kind: str, data: dict[str, Any], why: dict[str, str], salient: bool) -> list[str]:
+def _data(kind: str, data: dict[str, Any], why: dict[str, str], sizes: JobSizes) -> list[str]:
     lines = ["data:", f"  kind: {kind}"]
     for field, value in data.items():
         plain = list(value) if isinstance(value, tuple) else value
         lines.append(_said(f"  {field}: {scalar(plain)}", why.get(field, "")))
-    if salient:
+    if sizes.saliency is not None:
         said = "marks what stands out in an image; it was trained on masks without classes"
-        lines.append(_said("  saliency: {kind: u2net, size: 256}", said))
+        lines.append(_said(f"  saliency: {{kind: u2net, size: {sizes.saliency}}}", said))
+    elif sizes.plain:
+        lines.append("  # For better seeds, which take longer: pip install 'wsss-ray[saliency]', then init with more time.")
     else:
         lines.append("  # For better seeds: pip install 'wsss-ray[saliency]', then run init again.")
     return lines

@@ -7,12 +7,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from wsss_ray.data.source import Source
+from wsss_ray.nets.u2net import packaged
 from wsss_ray.ops.spacing import evenly_spaced
 from wsss_ray.preflight.survey.files import SAMPLE, Look, Progress, decode, look_at, same_content
 from wsss_ray.preflight.survey.layouts import recognise_layout
 from wsss_ray.preflight.survey.listing import FolderListing
 from wsss_ray.preflight.survey.masks import MaskLook, TurnedMasks, look_at_masks, turned_masks
-from wsss_ray.preflight.survey.sizes import JobSizes, Machine, sizes_for
+from wsss_ray.preflight.survey.sizes import SALIENCY_SIDE, JobSizes, Machine, sizes_for
 from wsss_ray.preflight.survey.split import held_out
 from wsss_ray.preflight.survey.tree import account
 
@@ -67,7 +68,7 @@ class Survey:
     def sizes(self) -> JobSizes:
         """Choose the sizes that suit the images and the machine."""
         sides = [max(look.width, look.height) for look in self.looks.values() if look.width]
-        return sizes_for(self.machine, sides, self.num_train)
+        return replace(sizes_for(self.machine, sides, self.num_train), saliency=SALIENCY_SIDE if packaged() is not None else None)
 
 
 def survey(

@@ -4,29 +4,33 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from wsss_ray.config.job import load_job
+from wsss_ray.config.job import JobConfig, load_job
 from wsss_ray.data.coco_json import read_instances
 from wsss_ray.data.image_files import nfc
 from wsss_ray.data.source import Source
-from wsss_ray.nets.u2net import packaged
 from wsss_ray.preflight.survey.folders import OWN_TABLE
 from wsss_ray.preflight.survey.jobtext import job_text
 from wsss_ray.preflight.survey.listing import FolderListing
 from wsss_ray.preflight.survey.naming import name_for
+from wsss_ray.preflight.survey.sizes import JobSizes
 from wsss_ray.preflight.survey.survey import Survey
 from wsss_ray.storage.atomic import replacing
 
 
-def write_job(found: Survey, out: Path, *, force: bool) -> list[Path]:
+def write_job(found: Survey, out: Path, *, force: bool, sizes: JobSizes | None = None, chosen: Sequence[str] = ()) -> list[Path]:
     """Write the job file, and the table or lists that it names, if any.
 
     Args:
         found: The inspection of the folder.
         out: The job file.
         force: True replaces files that exist.
+        sizes: The numbers in the job file. None takes those that suit images and machine.
+        chosen: Lines for the head of the job file that say how they were chosen.
 
     Returns:
         The paths of all files, the job file last.
@@ -36,19 +40,36 @@ def write_job(found: Survey, out: Path, *, force: bool) -> list[Path]:
         OSError: if a file cannot be written.
     """
     own, fields = _own_files(found, out)
+    sizes = sizes or found.sizes()
     for path in (*own, out):
         if path.is_dir() or (path.exists() and not force):
             mend = "give a file with --out" if path.is_dir() else "replace it with --force"
             raise ValueError(f"{path}: is there already; {mend}")
-    _try(found, out, own, fields)
-    for path, content in (*own.items(), (out, _text(found, out, fields))):
+    with composed(found, out, sizes) as job:
+        job.plan()
+    for path, content in (*own.items(), (out, _text(found, out, fields, sizes, chosen))):
         with replacing(path) as file:
             file.write(content.encode())
     return [*own, out]
 
 
-def _try(found: Survey, out: Path, own: dict[Path, str], fields: dict[str, Any]) -> None:
-    """Write all files to a temporary folder, and check that the job reads back as intended and can be planned."""
+@contextmanager
+def composed(found: Survey, out: Path, sizes: JobSizes) -> Iterator[JobConfig]:
+    """Write all files to a temporary folder, and read the job back from it for the duration of the block.
+
+    Args:
+        found: The inspection of the folder.
+        out: The job file that will be written.
+        sizes: The numbers in the job file.
+
+    Raises:
+        ValueError: if the job does not read back as intended.
+
+    Example:
+        >>> with composed(found, Path("job.yaml"), found.sizes()) as job:
+        ...     plan = job.plan()
+    """
+    own, fields = _own_files(found, out)
     with tempfile.TemporaryDirectory(prefix="wsss-ray-init-") as scratch:
         elsewhere = {str(path): str(Path(scratch, path.name)) for path in own}
         for path, content in own.items():
@@ -56,31 +77,29 @@ def _try(found: Survey, out: Path, own: dict[Path, str], fields: dict[str, Any])
         tried = {key: elsewhere.get(value, value) if isinstance(value, str) else value for key, value in fields.items()}
         job_file = Path(scratch, "try.yaml")
         try:
-            job_file.write_text(_text(found, out, tried), encoding="utf-8")
+            job_file.write_text(_text(found, out, tried, sizes), encoding="utf-8")
         except UnicodeEncodeError as error:
             raise ValueError(f"{found.folder!a}: its path is not UTF-8, which a job file has to be; rename the folder") from error
         job = load_job(job_file)
-        wanted = Source.model_validate({"kind": found.listing.kind} | _data(found, tried))
+        wanted = Source.model_validate({"kind": found.listing.kind} | _data(tried, sizes))
         if job.data.model_copy(update={"saliency": None}) != wanted:
             raise ValueError(f"{found.folder}: a job file replaces ${{NAME}} by an environment variable; rename the folder")
-        job.plan()
+        yield job
 
 
-def _data(found: Survey, fields: dict[str, Any]) -> dict[str, Any]:
-    sizes = found.sizes()
+def _data(fields: dict[str, Any], sizes: JobSizes) -> dict[str, Any]:
     return fields | {"max_side": sizes.max_side, "shard_size": sizes.shard}
 
 
-def _text(found: Survey, out: Path, fields: dict[str, Any]) -> str:
+def _text(found: Survey, out: Path, fields: dict[str, Any], sizes: JobSizes, chosen: Sequence[str] = ()) -> str:
     return job_text(
         name=name_for(found.folder, str(found.listing.fields["root"]), out),
-        heading=_heading(found, out),
+        heading=_heading(found, out, chosen),
         kind=found.listing.kind,
-        data=_data(found, fields),
+        data=_data(fields, sizes),
         why=_why(found),
-        sizes=found.sizes(),
+        sizes=sizes,
         num_images=found.num_train,
-        salient=packaged() is not None,
     )
 
 
@@ -121,12 +140,13 @@ def _in_list(listing: FolderListing, image_id: str) -> str:
     return f"/{path.relative_to(str(listing.fields['root'])).as_posix()}"
 
 
-def _heading(found: Survey, out: Path) -> list[str]:
+def _heading(found: Survey, out: Path, chosen: Sequence[str]) -> list[str]:
     classes = ", ".join(f"{name} {count}" for name, count in list(found.listing.tagged().items())[:12])
     return [
         f"Written by wsss-ray init for {found.folder} ({found.listing.what}),",
         f"{found.num_train} training images: {classes}{', ...' if len(found.listing.classes) > 12 else ''};",
         f"for a machine with {found.machine.words()}.",
+        *chosen,
         f"  wsss-ray check {out.name}     run two batches of each stage to catch errors and estimate time and memory",
         f"  wsss-ray submit {out.name}    run the job; submit again to resume",
     ]

@@ -20,11 +20,11 @@ from wsss_ray.core.values import IGNORE, Maps
 from wsss_ray.data.images import voc_palette
 from wsss_ray.ops.confusion import confusion, scores
 from wsss_ray.ops.seeds import resize_maps
+from wsss_ray.reporting.headings import stage_words
 from wsss_ray.reporting.report import pictures
 from wsss_ray.reporting.report.markup import average
 from wsss_ray.reporting.report.page import render
 from wsss_ray.reporting.report.pictures import Thumbnail
-from wsss_ray.reporting.words import stage_words
 
 _MAPS = 6  # shown of one image and localize stage, at most
 _ALSO = 0.01  # share of an image's pixels that a label without its tag must cover to be named

@@ -8,7 +8,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-from wsss_ray.reporting.report.markup import Child, average, is_finite, number, percent, significant, tag, whole
+from wsss_ray.reporting.report.markup import Child, average, css_percent, is_finite, number, significant, tag, whole
+from wsss_ray.reporting.words import percent
 
 _HEIGHT = 200
 _POINTS = 400  # of one line, at most: if there are more, each is the mean of several
@@ -184,7 +185,7 @@ def strip(marks: Sequence[tuple[str, float | None]]) -> Markup:
     grid = [tag("line", x1=x, x2=x, y1="0", y2="22", class_=name) for x, name in ruled]
     base = tag("line", x1="0", x2="100%", y1="11", y2="11", class_="grid")
     label = ", ".join(f"{name} {number(value)}" for _, name, value in shown)
-    points = (_mark(i, percent(value, 2)) for i, _, value in shown)
+    points = (_mark(i, css_percent(value, 2)) for i, _, value in shown)
     return tag("svg", *grid, base, *points, class_="strip", role="img", width="100%", height="22", aria_label=label)
 
 
@@ -273,7 +274,7 @@ def _caption(log: Sequence[Mapping[str, Any]]) -> str:
     if (speed := average(finite("images_per_s"))) is not None:
         parts.append(f"{significant(speed)} images/s")
     if (wait := average(finite("wait_share"))) is not None:
-        parts.append(f"{percent(wait)} of the time spent waiting for data")
+        parts.append(f"{percent(wait, 1)} of the time spent waiting for data")
     bad = sum(not math.isfinite(row["loss"]) for row in log if isinstance(row.get("loss"), int | float))
     return "; ".join(parts + ([f"{bad} steps without a finite loss"] if bad else []))
 

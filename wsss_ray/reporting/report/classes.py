@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from wsss_ray.core.plan import Stage
 from wsss_ray.data.images import voc_palette
 from wsss_ray.ops.confusion import scores
+from wsss_ray.reporting.headings import stage_words
 from wsss_ray.reporting.report.markup import DASH, number
 from wsss_ray.reporting.report.page import Section, render
 from wsss_ray.reporting.report.sections import Facts
-from wsss_ray.reporting.words import stage_words
 from wsss_ray.storage.finished import READERS
 from wsss_ray.storage.parquet import damage_named
 from wsss_ray.storage.shards import open_shard, readable_shards, shard_path

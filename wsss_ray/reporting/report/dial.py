@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 
 from markupsafe import Markup
 
+from wsss_ray.reporting.headings import stage_words
 from wsss_ray.reporting.report.charts import anchor, level, stretched
-from wsss_ray.reporting.report.markup import percent, tag
+from wsss_ray.reporting.report.markup import css_percent, tag
 from wsss_ray.reporting.report.page import Section, render
 from wsss_ray.reporting.report.sections import MARKS
 from wsss_ray.reporting.report.thresholds import FIGURES, THETAS, Curve, Rule
-from wsss_ray.reporting.words import stage_words
 
 _HEIGHT = 220
 _APART = 16  # pixels between the names of two lines, at least
@@ -63,7 +63,7 @@ def _chart(rule: Rule, curve: Curve) -> Markup:
     names = [
         tag("text", MARKS[FIGURES[i]], x="100%", dx="8", y=f"{y:.1f}", dy="0.35em", class_=f"name t{i}") for i, y in _apart(ends)
     ]
-    at = percent(rule.theta, 2)
+    at = css_percent(rule.theta, 2)
     own = [
         tag("line", x1=at, x2=at, y1="0", y2=str(_HEIGHT), class_="own"),
         tag("text", f"job: {rule.theta:g}", x=at, y="-10", text_anchor=anchor(100 * rule.theta, margin=8), class_="name"),

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from wsss_ray.core.values import Maps
 from wsss_ray.data import codecs
+from wsss_ray.reporting.headings import stage_words
 from wsss_ray.reporting.report.thresholds import Curve, Rule
-from wsss_ray.reporting.words import stage_words
 
 SHARE = 48_000
 """Characters that the maps of one image may take. The page draws no seeds for an image with more."""

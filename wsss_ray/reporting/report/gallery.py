@@ -15,13 +15,13 @@ from wsss_ray.data import codecs
 from wsss_ray.data.images import voc_palette
 from wsss_ray.data.source import DataSplit
 from wsss_ray.ops.seeds import resize_maps
+from wsss_ray.reporting.headings import stage_words
 from wsss_ray.reporting.report import embedded, pictures, thresholds
 from wsss_ray.reporting.report.cards import GalleryImage, card
 from wsss_ray.reporting.report.choice import Place, choose
 from wsss_ray.reporting.report.markup import whole
 from wsss_ray.reporting.report.page import Section, render
 from wsss_ray.reporting.report.thresholds import Rule
-from wsss_ray.reporting.words import stage_words
 from wsss_ray.storage.shards import read_rows, readable_shards, shard_path
 from wsss_ray.storage.store import RunStore
 

@@ -100,11 +100,11 @@ def significant(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def percent(share: float, digits: int = 1) -> str:
-    """Format a share of one as a percentage, kept within 0% and 100%.
+def css_percent(share: float, digits: int = 1) -> str:
+    """Format a share of one as CSS and SVG read it, kept within 0% and 100%. For people, see `reporting/words.py`.
 
     Example:
-        >>> percent(0.1234), percent(1.2, digits=0)
+        >>> css_percent(0.1234), css_percent(1.2, digits=0)
         ('12.3%', '100%')
     """
     return f"{100 * min(max(share, 0.0), 1.0):.{digits}f}%"

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from wsss_ray.reporting.report.markup import duration, escape, is_finite, number, percent, shorten, whole
-from wsss_ray.reporting.words import kind_words, stage_words
+from wsss_ray.reporting.headings import kind_words, stage_words
+from wsss_ray.reporting.report.markup import css_percent, duration, escape, is_finite, number, shorten, whole
 
 _STYLES = ("style.css", "tables.css", "charts.css", "gallery.css", "sweep.css")
 _BETWEEN = re.compile(r">\n\s*<")
@@ -131,7 +131,7 @@ def _templates() -> Environment:
     """Load the templates. They escape every value, and an undefined value is an error."""
     loader = PackageLoader("wsss_ray.reporting.report")
     found = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, finalize=escape, trim_blocks=True)
-    filters = (duration, kind_words, number, percent, shorten, stage_words, whole)
+    filters = (css_percent, duration, kind_words, number, shorten, stage_words, whole)
     found.filters |= {words.__name__: _strict(words) for words in filters}
     found.tests["finite"] = _strict(is_finite)
     return found

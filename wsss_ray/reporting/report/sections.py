@@ -14,10 +14,10 @@ from wsss_ray.core.plan import Stage
 from wsss_ray.data.source import DataSplit
 from wsss_ray.engine import training_log
 from wsss_ray.reporting.doubts import doubts
+from wsss_ray.reporting.headings import stage_words
 from wsss_ray.reporting.report import charts
 from wsss_ray.reporting.report.markup import DASH, average, is_finite, significant, whole
 from wsss_ray.reporting.report.page import Section, render
-from wsss_ray.reporting.words import stage_words
 from wsss_ray.storage.finished import LOG, Finished
 from wsss_ray.storage.shards import read_shard, readable_shards
 from wsss_ray.storage.store import RunStore

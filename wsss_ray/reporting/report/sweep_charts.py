@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from wsss_ray.reporting.report.charts import legend_item, level, stretched
-from wsss_ray.reporting.report.markup import Child, number, percent, shorten, tag
+from wsss_ray.reporting.report.markup import Child, css_percent, number, shorten, tag
 from wsss_ray.reporting.report.sweep_axes import UNSET, Parameter, SweepAxis
 from wsss_ray.storage.trials import TrialRow
 
@@ -51,7 +51,7 @@ class Marks:
         index = self.methods.index(row.method)
         shape = tag("path", d=_SHAPES[index % len(_SHAPES)], class_=_dot(index, hollow=row.state != "done"))
         ring = tag("circle", r="8", class_="ring") if row is self.best else None
-        return tag("svg", tag("title", hover), ring, shape, x=percent(x, 2), y=y, width="1", height="1", class_="mark")
+        return tag("svg", tag("title", hover), ring, shape, x=css_percent(x, 2), y=y, width="1", height="1", class_="mark")
 
     def key(self, rows: Sequence[TrialRow], *, means: bool) -> Markup:
         """Draw the legend. It names methods only if there are several, and early ends only if there are any.
@@ -85,7 +85,7 @@ def scatter(parameter: Parameter, rows: Sequence[TrialRow], score: SweepAxis, ma
     axis = parameter.axis(rows)
     grid = [level(_HEIGHT * (1 - share), text) for share, text in score.ticks()]
     for share, text in axis.ticks():
-        x = percent(share, 2)
+        x = css_percent(share, 2)
         grid.append(tag("line", x1=x, x2=x, y1=str(_HEIGHT), y2=str(_HEIGHT + 5), class_="axis"))
         grid.append(tag("text", text, x=x, y=str(_HEIGHT + 19), text_anchor="middle"))
     grid.append(tag("line", x1="0", x2="100%", y1=str(_HEIGHT), y2=str(_HEIGHT), class_="axis"))
@@ -120,7 +120,7 @@ def dots(parameter: Parameter, rows: Sequence[TrialRow], score: SweepAxis, marks
         >>> chart = dots(parameter, rows, score, marks)  # as for `scatter`
     """
     ticks = score.ticks(4)
-    lines = [tag("line", x1=percent(x, 2), x2=percent(x, 2), y1="0", y2="30", class_="grid") for x, _ in ticks]
+    lines = [tag("line", x1=css_percent(x, 2), x2=css_percent(x, 2), y1="0", y2="30", class_="grid") for x, _ in ticks]
     base = tag("line", x1="0", x2="100%", y1="15", y2="15", class_="grid")
     drawn = []
     shown = [text for text in parameter.texts if any(parameter.value(row) == text for row in rows)]
@@ -128,7 +128,7 @@ def dots(parameter: Parameter, rows: Sequence[TrialRow], score: SweepAxis, marks
         having = [row for row in rows if parameter.value(row) == text]
         values = [row.metrics[marks.metric] for row in having]
         middle = sum(values) / len(values)
-        at = percent(score.at(middle), 2)
+        at = css_percent(score.at(middle), 2)
         mean = tag("line", x1=at, x2=at, y1="3", y2="27", class_="mean") if len(having) > 1 else None
         points = []
         for i, row in enumerate(having):  # equal scores must not hide each other: their heights differ
@@ -141,7 +141,7 @@ def dots(parameter: Parameter, rows: Sequence[TrialRow], score: SweepAxis, marks
         )  # fmt: skip
         label = tag("span", shorten(text, 90), tag("small", f"{_count(having)}, mean {number(middle)}"), title=text)
         drawn.append(tag("div", label, tag("div", svg), class_="strip-row"))
-    texts = (tag("text", text, x=percent(x, 2), y="12", text_anchor="middle") for x, text in ticks)
+    texts = (tag("text", text, x=css_percent(x, 2), y="12", text_anchor="middle") for x, text in ticks)
     name = tag("text", shorten(marks.metric, 40), x="100%", y="30", text_anchor="end", class_="name")
     below = tag("svg", *texts, name, class_="plot", width="100%", height="36")
     scale = tag("div", tag("span"), tag("div", below), class_="strip-row", aria_hidden="true")
@@ -209,7 +209,7 @@ def hover(row: TrialRow, metric: str, parameters: Sequence[Parameter]) -> str:
 
 def _scale(share: float, name: str, axis: SweepAxis, gap: bool, bottom: int) -> Markup:
     """Draw one of the parallel axes."""
-    x, right = percent(share, 2), share == 1
+    x, right = css_percent(share, 2), share == 1
     side: dict[str, Child] = {"dx": "-6" if right else "6", "text_anchor": "end" if right else "start"}
     ticks = [(_TOP + _PARALLEL * (1 - at), shorten(text, 21)) for at, text in axis.ticks()]
     ticks += [(float(_TOP + bottom), "no score" if right else UNSET)] if gap else []

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import mean, stdev
 
-from wsss_ray.reporting.report.markup import DASH, duration, number, percent, shorten, tag, whole
+from wsss_ray.reporting.report.markup import DASH, duration, number, shorten, tag, whole
 from wsss_ray.reporting.report.page import Figure, PageHeader, Section, job, page, render
 from wsss_ray.reporting.report.sweep_axes import Parameter, SweepAxis, parameters
 from wsss_ray.reporting.report.sweep_charts import Marks, dots, parallel, scatter
+from wsss_ray.reporting.words import percent
 from wsss_ray.storage.trials import TrialRow, ranking
 
 _SHOWN = 50  # trials that the ranking shows unfolded
@@ -67,8 +68,8 @@ class _Trial:
     @property
     def published(self) -> float | None:
         """Return the figure of the paper, as a share of one."""
-        percent = self.rows[0].published
-        return percent / 100 if percent is not None else None
+        published = self.rows[0].published
+        return published / 100 if published is not None else None
 
     @property
     def seconds(self) -> float:
@@ -83,7 +84,7 @@ class _Trial:
             return ", ".join(f"{number} {state}" for state, number in count.items() if number), alarming
         (row,) = self.rows
         share = row.progress if row.state != "done" else None
-        return row.state + (f" at {percent(share, 0)}" if share is not None else ""), alarming
+        return row.state + (f" at {percent(share)}" if share is not None else ""), alarming
 
     @property
     def text(self) -> str:
@@ -127,7 +128,7 @@ def _figures(rows: Sequence[TrialRow], trials: Sequence[_Trial], metric: str, st
     done, stopped, failed = (sum(row.state == state for row in rows) for state in ("done", "stopped", "failed"))
     distinct, total = stages or (len({id for row in rows for id in row.stages}), sum(len(row.stages) for row in rows))
     best = trials[0] if trials and trials[0].rank else None
-    shared = f"sharing stages saves {percent(1 - distinct / total, 0)}" if distinct < total else None
+    shared = f"sharing stages saves {percent(1 - distinct / total)}" if distinct < total else None
     return [
         Figure(f"best {metric}", best.score(metric)[1] if best else DASH, shorten(best.name, 80) if best else None),
         Figure("trials done" if len(trials) == len(rows) else "runs done", f"{whole(done)} of {whole(len(rows))}"),
