@@ -19,6 +19,7 @@ from wsss_ray.reporting.words import pace, span
 def clock(monkeypatch):
     now = [1000.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(progress, "_TICK_S", 1e6)  # its thread would speak between two looks at the clock
     return now
 
 
@@ -35,7 +36,7 @@ def test_a_log_gets_a_line_now_and_then_with_rate_and_time_left(clock):
     lines = out.getvalue().splitlines()
     assert lines == [
         "classifier: 20/100 steps",
-        "classifier: 40/100 steps, 1.7 steps/s, loss 0.5, 0:00:36 left",
+        "classifier: 40/100 steps, loss 0.5",
         "classifier: 60/100 steps, 1.7 steps/s, loss 0.5, 0:00:24 left",
     ]
 
@@ -106,8 +107,13 @@ def test_several_meters_speak_side_by_side(clock):
             for meter in meters:
                 meter.add(20)
     assert out.getvalue().splitlines() == [
-        f"{name}: {count}/80 images, 1.3 images/s{left}"
-        for count, left in ((40, ", 0:00:30 left"), (80, ""))
+        f"{name}: {count}/80 images{rate}"
+        for count, rate in (
+            (20, ""),
+            (40, ", 1.3 images/s, 0:00:30 left"),
+            (60, ", 1.3 images/s, 0:00:15 left"),
+            (80, ", 1.3 images/s"),
+        )
         for name in ("maps", "seeds")
     ]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -64,7 +65,7 @@ def check(
     display = Display(Console(stderr=True, highlight=False))
     try:
         with unwound_by_sigterm(), display.meters():
-            meter = display.meter("checking", len(plan.stages), "stages")
+            meter, before = display.meter("checking", len(plan.stages), "stages"), count()
             found = forecast(
                 job,
                 plan,
@@ -73,7 +74,7 @@ def check(
                 memory=1e9 * memory if memory is not None else free_memory(),
                 done={stage.name for stage in plan} - missing,
                 until=lambda short: short.cut(until),
-                begin=lambda stage: meter.add(1, stage.name),
+                begin=lambda stage: meter.to(next(before), stage.name),
             )
     except ValueError as error:
         fail(f"{job_file}: {error}")

@@ -65,9 +65,13 @@ def load(job_file: Path, override: list[str] | None) -> LoadedJob:
 
 def plan_here(loaded: LoadedJob, store: str | None, until: Until) -> PlannedJob:
     """Plan a job as this machine sees its data. Exit with one line per mistake. See `config.planning.plan_loaded`."""
-    from wsss_ray.config.planning import plan_loaded
+    from rich.console import Console
 
-    with exit_on_job_error():
+    from wsss_ray.config.planning import plan_loaded
+    from wsss_ray.reporting.progress import Display
+
+    display = Display(Console(stderr=True, highlight=False))
+    with exit_on_job_error(), display.still(f"reading {loaded.document.path} and its data"):
         return plan_loaded(loaded, store, until)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -120,8 +121,8 @@ def _try_for(found: Survey, out: Path, budget: str) -> Chosen:
 
     def begin(sizes: JobSizes, stages: int) -> Callable[[Stage], None]:
         display.say(f"trying two batches of each stage: {words(sizes)}")
-        meter = display.meter("trying", stages, "stages")
-        return lambda stage: meter.add(1, stage.name)
+        meter, before = display.meter("trying", stages, "stages"), count()
+        return lambda stage: meter.to(next(before), stage.name)
 
     with unwound_by_sigterm(), display.meters():
         return by_budget(found, out, budget, begin=begin)

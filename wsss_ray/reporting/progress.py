@@ -177,7 +177,7 @@ class Display:
 
     @contextmanager
     def doing(self, what: str) -> Iterator[None]:
-        """Say that work begins whose progress is not known, and in a log, now and then, that it goes on.
+        """Say that work begins whose progress is not known, and now and then that it goes on.
 
         Example:
             >>> with display.doing("starting Ray"):
@@ -186,6 +186,12 @@ class Display:
             starting Ray: 0:00:05
         """
         self.announce(what)
+        with self.still(what):
+            yield
+
+    @contextmanager
+    def still(self, what: str) -> Iterator[None]:
+        """Say, now and then, that work goes on which is usually over at once."""
         born = time.monotonic()
         spoke = [born]
 
@@ -199,8 +205,8 @@ class Display:
 
     @contextmanager
     def _ticks(self, tick: Callable[[], None]) -> Iterator[None]:
-        """Call a function every moment in another thread, if the display prints plain lines."""
-        if self.console.is_terminal or self.is_live:
+        """Call a function every moment in another thread."""
+        if self.is_live:
             yield
             return
         over = threading.Event()
