@@ -122,7 +122,7 @@ def mutated_tree(value: Any, mutations: Sequence[Mutation]) -> Any:
         elif how == 2 and isinstance(block, dict) and block is not holder:
             block[str(LEAVES[b % len(LEAVES)])[:20]] = block.pop(key)
         elif how == 3 and isinstance(block[key], list):
-            block[key] += copy.deepcopy(block[key]) * (b % 3) or [LEAVES[b % len(LEAVES)]]
+            block[key] += copy.deepcopy(block[key]) * (b % 3) or [copy.deepcopy(LEAVES[b % len(LEAVES)])]
         elif how == 4:
             block[key] = [block[key]] if b & 1 else {str(LEAVES[(b >> 1) % len(LEAVES)])[:20]: block[key]}
         else:
