@@ -46,6 +46,8 @@ def test_a_submit_mends_what_is_damaged_and_makes_nothing_else(ray_session, tmp_
     assert sorted({line.split()[0] for line in lines.splitlines() if ", " in line and line.split()[1].count("-") == 1}) == sorted(
         ["images-weak", "maps", "seeds", "segmenter", "retrain"]
     ), "the classifier, for one, is not trained again"
+    assert [line for line in lines.splitlines() if line.startswith("maps, seeds: starting ")], "one line for the chain"
+    assert not [line for line in lines.splitlines() if line.startswith(("maps: ", "seeds: "))], lines
     for path in (model, newest, seeds):
         assert any(str(path) in line and "made again" in line for line in lines.splitlines()), lines
     assert not [one.line for found in Verification(store, [stage.id for stage in plan]).run() for one in found.findings]

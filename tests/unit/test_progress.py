@@ -36,8 +36,11 @@ def test_a_log_gets_a_line_now_and_then_with_rate_and_time_left(clock):
     lines = out.getvalue().splitlines()
     assert lines == [
         "classifier: 20/100 steps",
+        "classifier: 30/100 steps, loss 0.5",
         "classifier: 40/100 steps, loss 0.5",
+        "classifier: 50/100 steps, 1.7 steps/s, loss 0.5, 0:00:30 left",
         "classifier: 60/100 steps, 1.7 steps/s, loss 0.5, 0:00:24 left",
+        "classifier: 70/100 steps, 1.7 steps/s, loss 0.5, 0:00:18 left",
     ]
 
 

@@ -46,8 +46,8 @@ def test_of_what_is_not_known_nothing_is_said():
 def test_what_is_kept_comes_back(tmp_path):
     store = RunStore(str(tmp_path))
     assert expected_of(store, "pets") == {}
-    keep_expected(store, "pets", {"train-0": 12.34, "seed-1": 5.0})
-    assert expected_of(store, "pets") == {"train-0": 12.3, "seed-1": 5.0}
+    keep_expected(store, "pets", {"train-0": 12.34567, "seed-1": 5.0})
+    assert expected_of(store, "pets") == {"train-0": 12.346, "seed-1": 5.0}
     store.write(expected_path(store, "pets"), b'{"stages": {"a": "soon"}, "made": 1}')
     assert expected_of(store, "pets") == {}
 

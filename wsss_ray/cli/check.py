@@ -10,7 +10,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wsss_ray.cli.console import JobFile, Override, StoreUri, Until, exit_on_job_error, fail, load, plan_here, table
+from wsss_ray.cli.console import (
+    JobFile,
+    Override,
+    StoreUri,
+    Until,
+    display_errors,
+    exit_on_job_error,
+    fail,
+    load,
+    plan_here,
+    table,
+)
 from wsss_ray.cli.own import Include, import_own
 from wsss_ray.cli.signals import unwound_by_sigterm
 
@@ -43,15 +54,13 @@ def check(
 
     Finds mistakes before the long run, and estimates time, memory and disk. Needs no Ray. Keeps only the times, in the store.
     """
-    from rich.console import Console
-
-    from wsss_ray.config.planning import check_loggers
-    from wsss_ray.preflight.advice import advice
-    from wsss_ray.preflight.forecast import forecast
-    from wsss_ray.preflight.memory import free_memory
-    from wsss_ray.preflight.survey.sizes import Machine
-    from wsss_ray.reporting.progress import Display
-    from wsss_ray.storage.finished import Finished
+    with display_errors().still("loading what tries a job"):
+        from wsss_ray.config.planning import check_loggers
+        from wsss_ray.preflight.advice import advice
+        from wsss_ray.preflight.forecast import forecast
+        from wsss_ray.preflight.memory import free_memory
+        from wsss_ray.preflight.survey.sizes import Machine
+        from wsss_ray.storage.finished import Finished
 
     import_own(include)
     planned = plan_here(load(job_file, override), store, until)
@@ -62,7 +71,7 @@ def check(
         typer.echo(line)
     machine = Machine.here()
     missing = {stage.name for stage in plan.missing(Finished(run_store).is_done)}
-    display = Display(Console(stderr=True, highlight=False))
+    display = display_errors()
     try:
         with unwound_by_sigterm(), display.meters():
             meter, before = display.meter("checking", len(plan.stages), "stages"), count()

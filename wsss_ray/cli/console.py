@@ -15,6 +15,7 @@ from wsss_ray.cli.complete import run_names, trained_stages
 if TYPE_CHECKING:
     from wsss_ray.config.job import LoadedJob
     from wsss_ray.config.planning import PlannedJob
+    from wsss_ray.reporting.progress import Display
     from wsss_ray.storage.store import RunStore
 
 JobFile = Annotated[Path, typer.Argument(metavar="JOB", help="Job file (YAML).")]
@@ -65,14 +66,20 @@ def load(job_file: Path, override: list[str] | None) -> LoadedJob:
 
 def plan_here(loaded: LoadedJob, store: str | None, until: Until) -> PlannedJob:
     """Plan a job as this machine sees its data. Exit with one line per mistake. See `config.planning.plan_loaded`."""
-    from rich.console import Console
-
     from wsss_ray.config.planning import plan_loaded
-    from wsss_ray.reporting.progress import Display
 
-    display = Display(Console(stderr=True, highlight=False))
+    display = display_errors()
     with exit_on_job_error(), display.still(f"reading {loaded.document.path} and its data"):
         return plan_loaded(loaded, store, until)
+
+
+def display_errors() -> Display:
+    """Return a display on the error stream, for progress beside an output that can be piped."""
+    from rich.console import Console
+
+    from wsss_ray.reporting.progress import Display
+
+    return Display(Console(stderr=True, highlight=False))
 
 
 def open_store(uri: str, *, must_exist: bool = False) -> RunStore:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from wsss_ray.cli.console import fail
+from wsss_ray.cli.console import display_errors, fail
 
 if TYPE_CHECKING:
     from wsss_ray.core.plan import Stage
@@ -110,14 +110,11 @@ def init(
 
 def _try_for(found: Survey, out: Path, budget: str) -> Chosen:
     """Choose settings for a budget, and show on the error stream what is tried."""
-    from rich.console import Console
-
     from wsss_ray.cli.signals import unwound_by_sigterm
     from wsss_ray.preflight.survey.budget import by_budget
     from wsss_ray.preflight.survey.ladder import words
-    from wsss_ray.reporting.progress import Display
 
-    display = Display(Console(stderr=True, highlight=False))
+    display = display_errors()
 
     def begin(sizes: JobSizes, stages: int) -> Callable[[Stage], None]:
         display.say(f"trying two batches of each stage: {words(sizes)}")
@@ -139,10 +136,6 @@ def show_progress() -> Iterator[Callable[[str, int], Callable[[int], None]]]:
         ...     done = watch("masks", 2)
         ...     done(1)
     """
-    from rich.console import Console
-
-    from wsss_ray.reporting.progress import Display
-
-    display = Display(Console(stderr=True, highlight=False))
+    display = display_errors()
     with display.meters():
         yield lambda what, total: display.meter(what, total, "files").add

@@ -16,6 +16,7 @@ from wsss_ray.cli.console import (
     RunName,
     StoreUri,
     Until,
+    display_errors,
     exit_on_job_error,
     exit_on_stage_error,
     fail,
@@ -154,8 +155,9 @@ def _submit_here(planned: PlannedJob) -> None:
         submit_sweep(planned)
         return
     from wsss_ray.reporting.progress import Display
-    from wsss_ray.runners.submit import finished_stages, run_planned
 
+    with display_errors().still("loading what runs it"):
+        from wsss_ray.runners.submit import finished_stages, run_planned
     with exit_on_stage_error(planned.store):
         report = run_planned(planned, Display())
     say_scores(finished_stages(planned))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from wsss_ray.cli.complete import run_names
-from wsss_ray.cli.console import OpenStore, fail, open_store, table
+from wsss_ray.cli.console import OpenStore, display_errors, fail, open_store, table
 
 if TYPE_CHECKING:
     from wsss_ray.storage.store import RunStore
@@ -27,15 +27,12 @@ def verify(run: AnyRun, store: OpenStore = "runs", repair: Repair = False, as_js
 
     Names what is damaged, lost, not ours, or made from something else. Exits with 2 if something is damaged and not repaired.
     """
-    from rich.console import Console
-
-    from wsss_ray.reporting.progress import Display
     from wsss_ray.storage.claims import Claims, attempt
     from wsss_ray.storage.verify import Verification
 
     run_store = open_store(store, must_exist=True)
     names, others = _stages(run_store, run)
-    display = Display(Console(stderr=True, highlight=False))
+    display = display_errors()
     with display.meters():
         work = Verification(run_store, names)
         meter = display.meter("verifying", work.files, "files")

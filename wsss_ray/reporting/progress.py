@@ -14,8 +14,8 @@ from rich.progress import Progress as RichProgress
 
 from wsss_ray.reporting.words import pace, roughly, span
 
-_FIRST_S, _PLAIN_EVERY_S = 4.5, 20.0  # from one plain line to the next: at the start, and later
-_LATER = 6  # the time between two lines is this part of the time that has passed, within these limits
+_FIRST_S, _PLAIN_EVERY_S = 4.0, 20.0  # from one plain line to the next: at the start, and later
+_LATER = 12  # the time between two lines is this part of the time that has passed, within these limits
 _TICK_S = 0.5
 
 

@@ -61,7 +61,7 @@ class Remaining:
 
 def keep_expected(store: RunStore, run: str, expected: Mapping[str, float]) -> None:
     """Write what `check` expected of the stages of a job, in seconds by stage id. Raises OSError if it cannot be written."""
-    stages = {stage_id: round(seconds, 1) for stage_id, seconds in expected.items()}
+    stages = {stage_id: round(seconds, 3) for stage_id, seconds in expected.items()}
     store.write_json(expected_path(store, run), {"stages": stages, "made": time.time()})
 
 

@@ -94,7 +94,7 @@ def run_train(
     total = learner.total_steps(record["counts"]["images"])
     started = time.time()
     many = "1 worker" if most == 1 else f"{most} workers" if fewest == most else f"{fewest} to {most} workers"
-    display.announce(f"{stage.name}: starting {many}, which build the network and load the weights")
+    display.announce(f"{stage.name}: starting {many}, building the network, loading the weights")
     try:
         with _StepWatch(store, stage, display.meter(stage.name, total, "steps")):
             result = in_a_thread(trainer.fit, check=_Machines(share, patience=max(_PATIENCE_S, run.wait_s)))
