@@ -63,6 +63,7 @@ def build(store: RunStore, run: str, plan: Plan, job_yaml: str, *, gallery: int 
     shown = Gallery(store, plan, rules, gallery)
     images = tried(shown.section, none)
     parts = [
+        tried(lambda: sections.warnings(facts), none),
         sections.results(facts),
         sections.seed_quality(facts),
         threshold(rules, curves, [_stored(facts, rule) for rule in rules], embedded=bool(shown.images)),
