@@ -16,7 +16,11 @@ from tests.local import run_plan, stage_named, whole_run
 from tests.photos import call
 from tests.pictures import unpack
 from tests.shapes import tiny_job
+from tests.unit.test_report import Page
+from wsss_ray.data.codecs import decode_gray
 from wsss_ray.inference.cleanup import free, unused
+from wsss_ray.reporting.report.cards import image_iou
+from wsss_ray.reporting.report.markup import number
 from wsss_ray.runners.execute import begin_run
 from wsss_ray.storage.claims import Claims
 from wsss_ray.storage.shards import read_shard
@@ -63,9 +67,56 @@ def test_runs_side_by_side(whole):
     assert "the jobs are the same" in call("compare", "tiny", "tiny@1", "--store", store.uri)
 
 
+def test_a_page_shows_runs_side_by_side(whole, tmp_path):
+    store, plan, other = whole
+    path = tmp_path / "both.html"
+    said = call("compare", "tiny", "other", "--store", store.uri, "--report", path)
+    assert said.endswith(f"report: {path}\n")
+    found = wsss_ray.compare("tiny", "other", store=store.uri)
+    html = path.read_bytes()
+    assert html == found.report(), "the same runs, the same bytes"
+    page = Page(html.decode())
+    policy = next(attrs["content"] for _, attrs in page.tags if attrs.get("http-equiv"))
+    assert "default-src 'none'" in policy
+    assert all(value.startswith("data:image/") for value in page.values("src"))
+    assert not [value for value in page.values("href") if value[0] != "#"]
+    for score in found.scores["seed_quality"]:
+        assert f"{score.miou:.3f}" in page.texts
+    for values in found.per_class("seed_quality").values():
+        assert all(f"{value:.3f}" in page.texts for value in values)
+    row = page.texts[page.texts.index("method.seed_rule.theta") :]
+    assert [text for text in row if text.strip()][1:3] == ["0.35", "0.7"]
+    cards = [attrs["id"] for name, attrs in page.tags if name == "article"]
+    assert len(cards) == len(set(cards)) == 8 + 20, "validation images, then training images"
+    relabel, seeds = stage_named(plan, "relabel"), stage_named(other, "seeds")
+    for stage in (relabel, seeds):
+        assert sum(attrs.get("data-stage") == stage.id for name, attrs in page.tags if name == "figure") == 20
+    place = page.texts.index("tiny: Labels by the segmenter")
+    label = {row["image_id"]: row["seed"] for row in read_shard(store, seeds, 0, "seeds")}
+    images = {row["image_id"]: row for row in read_shard(store, stage_named(plan, "images-weak"), 0, "images")}
+    assert page.texts[place + 1 : place + 8].count("other: Seeds") == 1, "beside each other"
+    image_id = next(text for text in page.texts if text in label)
+    card = page.texts[page.texts.index(image_id) :]
+    iou = image_iou(decode_gray(images[image_id]["mask"]), decode_gray(label[image_id]))
+    assert card[card.index("other: Seeds") + 1] == number(iou)
+    assert any("No label maps yet: other." in text for text in page.texts), "of the validation images"
+
+
+def test_runs_that_share_their_labels_show_them_once(whole):
+    store = whole[0]
+    page = Page(wsss_ray.compare("tiny", "tiny@1", store=store.uri).report(images=2).decode())
+    assert page.texts.count("tiny, tiny@1: Model on the validation images") == 2
+    assert page.texts.count("tiny, tiny@1: Labels by the segmenter") == 2
+    assert "The jobs are the same." in page.texts
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
+        (
+            ("compare", "tiny", "other", "--report", "nowhere/x.html"),
+            "--report nowhere/x.html: there is no folder nowhere. Make it",
+        ),
         (("compare", "tiny"), "give at least two runs"),
         (("compare", "tiny", "nobody"), "no run 'nobody' in "),
         (("compare", "tiny", "tiny@b"), "write an attempt as tiny@2"),

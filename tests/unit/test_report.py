@@ -295,6 +295,20 @@ def test_a_partly_finished_plan_shows_what_there_is(tmp_path, until: str) -> Non
     assert "weak_00" in page.texts
 
 
+def test_warnings_stand_at_the_top_in_words_with_what_to_do(made) -> None:
+    store, plan, named = made
+    assert "warnings" not in Page(report.build(store, "r", plan, JOB).decode()).values("id")
+    lost = [[900, 0, 0, 0, 0], [40, 0, 0, 0, 0], [30, 0, 0, 0, 0], [30, 0, 0, 0, 0]]
+    record(named["miou"], store, images=10, metrics=store.record(named["miou"])["metrics"] | {"confusion": lost})
+    page = Page(report.build(store, "r", plan, JOB).decode())
+    sections = [attrs["id"] for name, attrs in page.tags if name == "section"]
+    assert sections[:2] == ["warnings", "results"]
+    (line,) = [text for text in page.texts if text.startswith("mIoU 0.225 is no better than calling every pixel background")]
+    assert line.endswith("train longer, give more images, or change the threshold of the seeds.")
+    before = page.texts[page.texts.index(line) - 3 : page.texts.index(line)]
+    assert before == ["Model on the validation images", " ", "miou"], "the stage, in words"
+
+
 def test_same_store_same_bytes(made) -> None:
     store, plan, _ = made
     assert report.build(store, "r", plan, JOB) == report.build(RunStore(store.uri), "r", plan, JOB)

@@ -233,7 +233,7 @@ def test_show_prints_the_scores_of_tags_and_the_doubts(made, capsys):
 
 
 def test_the_report_shows_the_tags_of_each_class_and_the_doubts(made):
-    from wsss_ray.reporting.report.sections import Facts, results
+    from wsss_ray.reporting.report.sections import Facts, results, warnings
 
     store, plan = made
     facts = Facts.read(store, plan)
@@ -243,7 +243,8 @@ def test_the_report_shows_the_tags_of_each_class_and_the_doubts(made):
     for name, ap in zip(("square", "disc", "bar"), metrics["ap"], strict=True):
         (row,) = [line for line in page.split("<tr>") if f">{name}<" in line]
         assert f">{ap:.3f}<" in row
-    assert "<strong>Warning:</strong> images-weak: 3 of 3 classes have fewer than 20 images: " in page
+    said = str(warnings(facts).body)
+    assert "<strong>Training images</strong> <small>images-weak</small><span>3 of 3 classes have fewer than 20 images: " in said
 
 
 def test_a_sweep_ranks_by_the_map_of_tags_too(made):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -17,11 +18,19 @@ Runs = Annotated[
 ]
 
 
-def compare(runs: Runs, store: OpenStore = "runs") -> None:
+Report = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE.html", help="Write one page with all this, and with the same images as each run labels them."),
+]
+
+
+def compare(runs: Runs, report: Report = None, store: OpenStore = "runs") -> None:
     """Show the scores of runs side by side, those of each class, and the fields in which their jobs differ."""
     from wsss_ray.inference.compare import compare as compare_runs
     from wsss_ray.inference.compare import run_named
 
+    if report is not None and not report.parent.is_dir():
+        fail(f"--report {report}: there is no folder {report.parent}. Make it, or give another path.")
     try:
         found = compare_runs([run_named(name, store) for name in runs])
     except ValueError as error:
@@ -33,6 +42,22 @@ def compare(runs: Runs, store: OpenStore = "runs") -> None:
         table(["field", *found.runs], rows)
     else:
         typer.echo("the jobs are the same")
+    if report is not None:
+        _write(found, report)
+
+
+def _write(found: Comparison, path: Path) -> None:
+    """Write the page of a comparison."""
+    from wsss_ray.storage.atomic import replacing
+
+    try:
+        page = found.report()
+        with replacing(path) as file:
+            file.write(page)
+    except OSError as error:
+        what = str(error) if error.errno is None else f"--report {path}: cannot be written ({error.strerror}). Give another path."
+        fail(what)
+    typer.echo(f"report: {path}")
 
 
 def _say_scores(found: Comparison) -> None:

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
 
+from wsss_ray.inference.label_maps import LabelMaps, Part, find_labels
 from wsss_ray.inference.run import Run, Score
 from wsss_ray.reporting.history import differences
+
+if TYPE_CHECKING:
+    from wsss_ray.reporting.report.comparison import ComparedSplit
+
+_PARTS: dict[Part, str] = {"val": "Validation images", "train": "Training images"}
 
 
 @dataclass(frozen=True)
@@ -18,6 +24,7 @@ class Comparison:
         runs: The names of the runs; with the number of the attempt if one was asked for.
         scores: The scores by the name of the stage; None for a run that has no such score.
         fields: The fields in which the jobs differ, by dotted path. The names of the runs are left out.
+        opened: The runs themselves.
 
     Example:
         >>> found = wsss_ray.compare("photos", "photos-theta")
@@ -28,6 +35,7 @@ class Comparison:
     runs: tuple[str, ...]
     scores: dict[str, tuple[Score | None, ...]]
     fields: dict[str, tuple[Any, ...]]
+    opened: tuple[Run, ...] = field(default=(), repr=False, compare=False)
 
     def per_class(self, stage: str) -> dict[str, tuple[float | None, ...]]:
         """Return the IoU of each class in the score of a stage; None where a run has none.
@@ -39,6 +47,60 @@ class Comparison:
         several = self.scores[stage]
         classes = dict.fromkeys(name for score in several if score is not None for name in score.iou)
         return {name: tuple(None if score is None else score.iou.get(name) for score in several) for name in classes}
+
+    def report(self, images: int = 20) -> bytes:
+        """Build a page that shows the runs side by side: scores, differences, and the same images with the label maps of each.
+
+        A run's last predictions of the validation images are shown, and its last pseudo-labels of the training images.
+
+        Args:
+            images: The number of images to show of each split, at most.
+
+        Returns:
+            The page as UTF-8 HTML. It is one file that loads nothing.
+
+        Raises:
+            DamagedFile: if a file of a store is damaged.
+
+        Example:
+            >>> Path("compare.html").write_bytes(wsss_ray.compare("photos@1", "photos@2").report())
+        """
+        from wsss_ray.reporting.report.comparison import ComparedRuns, build_comparison
+
+        found = ComparedRuns(
+            runs=self.runs,
+            scores={name: [None if one is None else asdict(one) for one in several] for name, several in self.scores.items()},
+            classes={name: self.per_class(name) for name in self.scores},
+            fields=self.fields,
+            splits=[split for part in _PARTS if (split := self._split(part)) is not None],
+        )
+        return build_comparison(found, gallery=images)
+
+    def _split(self, part: Part) -> ComparedSplit | None:
+        """Find the last label maps of each run in a part of the data; None if no run has any."""
+        from wsss_ray.reporting.report.comparison import ComparedSplit, MadeBy
+
+        found = [_last_labels(run, part) for run in self.opened]
+        known = [(run, maps) for run, maps in zip(self.opened, found, strict=True) if maps is not None]
+        if not known:
+            return None
+        run, maps = known[0]
+        record = run.store.record(maps.data) or {}
+        made = [
+            None
+            if one is None
+            else MadeBy(one.id, "seed" if one.schema == "seeds" else "evaluate", one.stage, run.store, one.data)
+            for run, one in zip(self.opened, found, strict=True)
+        ]
+        tagged = record.get("metrics", {}).get("tagged") or [1] * len(maps.classes)
+        return ComparedSplit(_PARTS[part], maps.classes, tagged, made)
+
+
+def _last_labels(run: Run, part: Part) -> LabelMaps | None:
+    try:
+        return find_labels(run.store, run.attempt.about, part=part)
+    except ValueError:  # it has none yet
+        return None
 
 
 def compare(runs: Sequence[Run]) -> Comparison:
@@ -64,6 +126,7 @@ def compare(runs: Sequence[Run]) -> Comparison:
         runs=tuple(run.title for run in runs),
         scores={name: tuple(one.get(name) for one in every) for name in stages},
         fields=fields,
+        opened=tuple(runs),
     )
 
 

@@ -4,13 +4,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from wsss_ray.reporting.words import percent
 
 Record = Mapping[str, Any]
 Named = tuple[str, Record]
 """The name of a stage in a run, and its record."""
+
+
+class Doubt(NamedTuple):
+    """A doubt about a stage.
+
+    Attributes:
+        stage: name of the stage.
+        text: what is wrong, and what to do.
+    """
+
+    stage: str
+    text: str
+
 
 FEW = math.ceil(math.log(1 / 20) / math.log(6 / 7))
 """A class with fewer training images is too small: 20.
@@ -27,7 +40,20 @@ _LISTED = 10  # classes in a line
 
 
 def doubts(stages: Sequence[Named]) -> list[str]:
-    """Return a line for each score that is no better than a trivial one, and for whatever else the records show to be wrong.
+    """Return a line for each doubt that `find_doubts` finds.
+
+    Args:
+        stages: names and records of the finished stages of a run, in the order of its plan.
+
+    Example:
+        >>> doubts([(stage.name, record) for stage in plan if (record := store.record(stage)) is not None])
+        ['miou: 5 of 6 classes are never found: cat, cow, dog, horse, sheep. Look at ...']
+    """
+    return [f"{name}: {text}" for name, text in find_doubts(stages)]
+
+
+def find_doubts(stages: Sequence[Named]) -> list[Doubt]:
+    """Find scores that are no better than trivial ones, and whatever else the records show to be wrong.
 
     These are scores like those of background everywhere or of tags given by chance, classes that are never found or have few
     training images, and relabelling that loses foreground.
@@ -36,15 +62,15 @@ def doubts(stages: Sequence[Named]) -> list[str]:
         stages: names and records of the finished stages of a run, in the order of its plan.
 
     Returns:
-        One line for each doubt, with what to do; none if nothing is suspicious.
+        The doubts, each with what to do; none if nothing is suspicious.
 
     Example:
-        >>> doubts([(stage.name, record) for stage in plan if (record := store.record(stage)) is not None])
-        ['miou: 5 of 6 classes are never found: cat, cow, dog, horse, sheep. Look at ...']
+        >>> find_doubts([(stage.name, record) for stage in plan if (record := store.record(stage)) is not None])[0].stage
+        'miou'
     """
     records = {record["id"]: record for _, record in stages}
     trained = {source for _, record in stages if record["kind"] == "train" for source in _inputs(record, "data")}
-    return [f"{name}: {text}" for name, record in stages for text in _of(record, records, trained) if text]
+    return [Doubt(name, text) for name, record in stages for text in _of(record, records, trained) if text]
 
 
 def _of(record: Record, records: Mapping[str, Record], trained: set[str]) -> Iterator[str | None]:

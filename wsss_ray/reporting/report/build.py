@@ -21,6 +21,7 @@ from wsss_ray.reporting.report.gallery import Gallery
 from wsss_ray.reporting.report.logs import logs
 from wsss_ray.reporting.report.markup import DASH, duration, number, whole
 from wsss_ray.reporting.report.page import Figure, PageHeader, Section, job, page
+from wsss_ray.reporting.report.refined import Refined, refined
 from wsss_ray.reporting.report.sections import Facts
 from wsss_ray.reporting.report.thresholds import FIGURES, Curve, Rule, curve
 from wsss_ray.storage.store import RunStore
@@ -60,12 +61,14 @@ def build(store: RunStore, run: str, plan: Plan, job_yaml: str, *, gallery: int 
     found = [(rule, tried(partial(_curve, store, rule), None)) for stage in plan if (rule := Rule.of(stage))]
     found = [(rule, curve) for rule, curve in found if rule.recipe or curve]
     rules, curves = [rule for rule, _ in found], [curve for _, curve in found]
+    after = [tried(partial(_refined, store, rule, one), None) for rule, one in found]
     shown = Gallery(store, plan, rules, gallery)
     images = tried(shown.section, none)
     parts = [
+        tried(lambda: sections.warnings(facts), none),
         sections.results(facts),
         sections.seed_quality(facts),
-        threshold(rules, curves, [_stored(facts, rule) for rule in rules], embedded=bool(shown.images)),
+        threshold(rules, curves, after, [_stored(facts, rule) for rule in rules], embedded=bool(shown.images)),
         images,
         tried(lambda: classes(facts), none),
         tried(lambda: sections.training(facts), none),
@@ -94,6 +97,11 @@ def build(store: RunStore, run: str, plan: Plan, job_yaml: str, *, gallery: int 
 def _curve(store: RunStore, rule: Rule) -> Curve | None:
     split = rule.stage.input("data").component
     return curve(store, rule, len(split.classes) + 1, split.num_images) if isinstance(split, DataSplit) else None
+
+
+def _refined(store: RunStore, rule: Rule, before: Curve | None) -> Refined | None:
+    split = rule.stage.input("data").component
+    return refined(store, rule, before, len(split.classes) + 1) if isinstance(split, DataSplit) else None
 
 
 def _stored(facts: Facts, rule: Rule) -> Mapping[str, float | None] | None:

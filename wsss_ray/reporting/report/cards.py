@@ -10,12 +10,12 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from wsss_ray.core.plan import Stage
 from wsss_ray.core.values import IGNORE, Maps
 from wsss_ray.data.images import voc_palette
 from wsss_ray.ops.confusion import confusion, scores
@@ -28,6 +28,22 @@ from wsss_ray.reporting.report.pictures import Thumbnail
 
 _MAPS = 6  # shown of one image and localize stage, at most
 _ALSO = 0.01  # share of an image's pixels that a label without its tag must cover to be named
+
+
+class Maker(Protocol):
+    """What made a map: a stage, or a stage of one of several runs."""
+
+    @property
+    def id(self) -> str:
+        """Return the id of the stage."""
+
+    @property
+    def kind(self) -> str:
+        """Return the kind of the stage."""
+
+    @property
+    def name(self) -> str:
+        """Return the name of the stage."""
 
 
 @dataclass
@@ -44,6 +60,7 @@ class GalleryImage:
         maps: localization maps by stage.
         made: label maps by stage: seeds and predictions.
         saliency: saliency maps by stage id, as large as the thumbnail.
+        titles: titles of label maps by stage id, where they are not the words for the stage.
     """
 
     image_id: str
@@ -52,9 +69,10 @@ class GalleryImage:
     tags: tuple[int, ...]
     image_HWC: NDArray[np.uint8]
     mask_HW: NDArray[np.uint8] | None
-    maps: list[tuple[Stage, Maps | None]] = field(default_factory=list)
-    made: list[tuple[Stage, NDArray[np.uint8] | None]] = field(default_factory=list)
+    maps: list[tuple[Maker, Maps | None]] = field(default_factory=list)
+    made: list[tuple[Maker, NDArray[np.uint8] | None]] = field(default_factory=list)
     saliency: dict[str, NDArray[np.float32] | None] = field(default_factory=dict)
+    titles: dict[str, str] = field(default_factory=dict)
 
     def score(self) -> float:
         """Return the mean of the mIoU of this image's label maps; infinity, which sorts last, if none can be scored."""
@@ -149,6 +167,7 @@ def _labels(image: GalleryImage, classes: Sequence[str]) -> Iterator[Tile]:
         title = "Prediction" if stage.kind == "evaluate" else words
         alt = f"{title} with {', '.join(class_name(classes, k) for k in _shares(label_HW) if k != IGNORE)}"
         title = f"{title}, {words}" if stage.kind == "evaluate" and several_models else title
+        title = image.titles.get(stage.id, title)
         iou = image_iou(image.mask_HW, label_HW)
         yield Tile(title, pictures.labels(label_HW), alt=alt, kind="labels", iou=iou, stage=stage.id)
 

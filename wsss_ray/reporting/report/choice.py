@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from wsss_ray.core.plan import Stage
 from wsss_ray.ops.confusion import dense, scores
 from wsss_ray.ops.spacing import evenly_spaced
 from wsss_ray.reporting.report.markup import average, whole
 from wsss_ray.storage.shards import count_rows, read_table, readable_shards
-from wsss_ray.storage.store import RunStore
+from wsss_ray.storage.store import Identified, RunStore
 
 Place = tuple[int, int]
 """The place of an image: its shard and its row there."""
@@ -38,7 +37,7 @@ class Choice:
     words: str
 
 
-def choose(store: RunStore, data: Stage, scored: Sequence[Stage], count: int, tagged: Sequence[int]) -> Choice:
+def choose(store: RunStore, data: Identified, scored: Sequence[Identified], count: int, tagged: Sequence[int]) -> Choice:
     """Choose at most `count` images of a split.
 
     Half of them have the lowest mIoU, the mean over the stages in `scored`. Then come images of classes that these lack; if they
@@ -83,7 +82,7 @@ def choose(store: RunStore, data: Stage, scored: Sequence[Stage], count: int, ta
 
 
 def _read(
-    store: RunStore, data: Stage, scored: Sequence[Stage], count: int, tagged: Sequence[int]
+    store: RunStore, data: Identified, scored: Sequence[Identified], count: int, tagged: Sequence[int]
 ) -> tuple[dict[Place, list[int]], dict[Place, float], int, int]:
     """Return the tags and the mIoU of the images of some shards, the number of these shards, and that of all."""
     there = {stage.id: set(readable_shards(store, stage)) for stage in scored}
@@ -123,7 +122,7 @@ def _covering(tags: Mapping[Place, Sequence[int]], classes: set[int], most: int)
     return found
 
 
-def _ious(store: RunStore, stage: Stage, shard: int, labels: int) -> list[float]:
+def _ious(store: RunStore, stage: Identified, shard: int, labels: int) -> list[float]:
     """Return the mIoU of every image of a shard; NaN if there is nothing to score."""
     table = read_table(store, stage, shard, "scores", ["cells", "counts"])
     rows = zip(table["cells"].to_pylist(), table["counts"].to_pylist(), strict=True)

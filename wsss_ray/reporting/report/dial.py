@@ -10,6 +10,7 @@ from wsss_ray.reporting.headings import stage_words
 from wsss_ray.reporting.report.charts import anchor, level, stretched
 from wsss_ray.reporting.report.markup import css_percent, tag
 from wsss_ray.reporting.report.page import Section, render
+from wsss_ray.reporting.report.refined import Refined
 from wsss_ray.reporting.report.sections import MARKS
 from wsss_ray.reporting.report.thresholds import FIGURES, THETAS, Curve, Rule
 
@@ -18,19 +19,24 @@ _APART = 16  # pixels between the names of two lines, at least
 
 
 def threshold(
-    rules: Sequence[Rule], curves: Sequence[Curve | None], stored: Sequence[Mapping[str, float | None] | None], embedded: bool
+    rules: Sequence[Rule],
+    curves: Sequence[Curve | None],
+    after: Sequence[Refined | None],
+    stored: Sequence[Mapping[str, float | None] | None],
+    embedded: bool,
 ) -> Section:
     """Render the section; empty if there is nothing to show.
 
     Args:
         rules: seed rules that name a threshold.
         curves: scores of each rule over the threshold; None if there are no masks.
+        after: scores of each rule at a few thresholds with its CRF; None if it has none.
         stored: scores of each rule's stored seeds; None if they have none.
         embedded: True if the page can draw seeds.
 
     Example:
         >>> rules = [rule for stage in plan if (rule := Rule.of(stage))]
-        >>> section = threshold(rules, [None] * len(rules), [None] * len(rules), embedded=True)
+        >>> section = threshold(rules, *[[None] * len(rules)] * 3, embedded=True)
     """
     if not rules or not (embedded or any(curves)):
         return Section("threshold", "Threshold", Markup())
@@ -40,15 +46,19 @@ def threshold(
             "curve": curve,
             "stored": figures,
             "at": round(100 * rule.theta),
-            "chart": _chart(rule, curve) if curve else None,
+            "refined": points,
+            "chart": _chart(rule, curve, points) if curve else None,
         }
-        for rule, curve, figures in zip(rules, curves, stored, strict=True)
+        for rule, curve, points, figures in zip(rules, curves, after, stored, strict=True)
     ]
     return Section("threshold", "Threshold", render("threshold.html", panels=panels, names=MARKS))
 
 
-def _chart(rule: Rule, curve: Curve) -> Markup:
-    """Draw the scores over the threshold. Each line is named at its end; strokes mark the slider's threshold and the job's."""
+def _chart(rule: Rule, curve: Curve, after: Refined | None) -> Markup:
+    """Draw the scores over the threshold. Each line is named at its end; strokes mark the slider's threshold and the job's.
+
+    Rings mark the mIoU after the CRF, on a few images.
+    """
     grid = [level(_HEIGHT * (1 - i / 4), f"{i / 4:g}", axis=i == 0) for i in range(5)]
     below = str(_HEIGHT + 18)
     grid += [tag("text", f"{i / 10:g}", x=f"{10 * i}%", y=below, text_anchor="middle") for i in range(0, 11, 2)]
@@ -69,9 +79,15 @@ def _chart(rule: Rule, curve: Curve) -> Markup:
         tag("text", f"job: {rule.theta:g}", x=at, y="-10", text_anchor=anchor(100 * rule.theta, margin=8), class_="name"),
     ]
     now = tag("line", x1=at, x2=at, y1="-4", y2=str(_HEIGHT), class_="now")
+    rings = [
+        tag("circle", tag("title", f"mIoU after the CRF at {point.theta:.2f}: {point.after:.3f}"), cx=percent(point.theta, 2),
+            cy=f"{_HEIGHT * (1 - point.after):.1f}", r="5", class_="refined")
+        for point in (after.points if after else ())
+        if point.after is not None
+    ]  # fmt: skip
     label = f"mIoU, precision, recall and coverage of {stage_words(rule.stage.name)} over the threshold"
     drawn = tag(
-        "svg", *grid, *own, stretched(lines, _HEIGHT), now, *names, class_="plot", role="img", width="100%",
+        "svg", *grid, *own, stretched(lines, _HEIGHT), now, *rings, *names, class_="plot", role="img", width="100%",
         height=str(_HEIGHT + 40), aria_label=label,
     )  # fmt: skip
     return tag("div", drawn, class_="frame ended over")

@@ -17,13 +17,13 @@ from wsss_ray.data.source import DataSplit
 from wsss_ray.ops.seeds import resize_maps
 from wsss_ray.reporting.headings import stage_words
 from wsss_ray.reporting.report import embedded, pictures, thresholds
-from wsss_ray.reporting.report.cards import GalleryImage, card
+from wsss_ray.reporting.report.cards import GalleryImage, Maker, card
 from wsss_ray.reporting.report.choice import Place, choose
 from wsss_ray.reporting.report.markup import whole
 from wsss_ray.reporting.report.page import Section, render
 from wsss_ray.reporting.report.thresholds import Rule
 from wsss_ray.storage.shards import read_rows, readable_shards, shard_path
-from wsss_ray.storage.store import RunStore
+from wsss_ray.storage.store import Identified, RunStore
 
 _BUDGET = 2_200_000  # characters of all cards and maps together; more only for a gallery of many images
 _IMAGE = 110_000  # characters of one card with its maps in a gallery of many images
@@ -71,11 +71,11 @@ class Gallery:
         readers = [s for s in self.plan if s.optional("data") == data and s.kind in ("localize", "seed", "evaluate")]
         scored = [stage for stage in readers if stage.kind == "evaluate"]
         chosen = choose(self.store, data, scored, self.count, split.tagged or (1,) * len(split.classes))
-        rows = _rows(self.store, data, chosen.places)
+        rows = read_images(self.store, data, chosen.places)
         if not rows:
             return None
         readers = [stage for stage in readers if stage.kind != "evaluate" or stage.optional("model")]
-        absent = [stage_words(stage.name) for stage in readers if not _collect(self.store, stage, rows)]
+        absent = [stage_words(stage.name) for stage in readers if not add_outputs(self.store, stage, rows)]
         rules = [rule for rule in self.rules if rule.stage.input("data") == data and rule.recipe is not None]
         for stage in {s.id: s for reader in readers if (s := reader.optional("saliency"))}.values():
             _collect_saliency(self.store, stage, rows)
@@ -129,7 +129,7 @@ class Gallery:
         return {"width": width, "height": height, "mask": mask, "maps": packed, "cues": cues}
 
 
-def _rows(store: RunStore, data: Stage, taken: Sequence[Place]) -> dict[str, GalleryImage]:
+def read_images(store: RunStore, data: Identified, taken: Sequence[Place]) -> dict[str, GalleryImage]:
     """Read the images at these places, by id. No other rows are read."""
     rows: dict[str, GalleryImage] = {}
     for shard in sorted({shard for shard, _ in taken}):
@@ -142,7 +142,7 @@ def _rows(store: RunStore, data: Stage, taken: Sequence[Place]) -> dict[str, Gal
     return rows
 
 
-def _collect(store: RunStore, stage: Stage, rows: dict[str, GalleryImage]) -> bool:
+def add_outputs(store: RunStore, stage: Maker, rows: dict[str, GalleryImage]) -> bool:
     """Add the outputs of a stage to the images. Return False if it has none for any of them."""
     schema, column = {"localize": ("maps", "peak"), "seed": ("seeds", "seed"), "evaluate": ("scores", "prediction")}[stage.kind]
     columns = None if schema == "maps" else ["image_id", column]
@@ -162,7 +162,7 @@ def _collect_saliency(store: RunStore, stage: Stage, rows: dict[str, GalleryImag
 
 
 def _aligned(
-    store: RunStore, stage: Stage, schema: str, columns: list[str] | None, rows: dict[str, GalleryImage]
+    store: RunStore, stage: Identified, schema: str, columns: list[str] | None, rows: dict[str, GalleryImage]
 ) -> list[tuple[dict[str, Any], GalleryImage]]:
     """Pair the rows of a stage with the images. The shards of all stages are aligned, so the places are the same."""
     pairs = []

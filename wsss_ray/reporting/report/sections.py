@@ -13,7 +13,7 @@ from wsss_ray.core.graph import Plan
 from wsss_ray.core.plan import Stage
 from wsss_ray.data.source import DataSplit
 from wsss_ray.engine import training_log
-from wsss_ray.reporting.doubts import doubts
+from wsss_ray.reporting.doubts import find_doubts
 from wsss_ray.reporting.headings import stage_words
 from wsss_ray.reporting.report import charts
 from wsss_ray.reporting.report.markup import DASH, average, is_finite, significant, whole
@@ -103,11 +103,16 @@ class Facts:
         return int(self.part(stage, "counts").get("errors") or 0)
 
 
+def warnings(facts: Facts) -> Section:
+    """Show what the scores and counts say to be wrong, with what to do. `submit` and `show` print the same."""
+    found = find_doubts([(stage.name, facts.records[stage.id]) for stage in facts.plan if stage.id in facts.records])
+    return Section("warnings", "Warnings", render("warnings.html", doubts=found))
+
+
 def results(facts: Facts) -> Section:
     """Show every score of the plan, models first."""
-    found = doubts([(stage.name, facts.records[stage.id]) for stage in facts.plan if stage.id in facts.records])
     tags = [stage for stage in facts.plan if stage.kind == "classify"]
-    body = render("results.html", facts=facts, stages=facts.scores(), tags=tags, classes=facts.labels[1:], doubts=found)
+    body = render("results.html", facts=facts, stages=facts.scores(), tags=tags, classes=facts.labels[1:])
     return Section("results", "Results", body)
 
 

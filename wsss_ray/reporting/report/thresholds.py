@@ -165,7 +165,8 @@ def curve(store: RunStore, rule: Rule, num_labels: int, of: int) -> Curve | None
     total = np.zeros((len(THETAS), num_labels, num_labels + 1), np.int64)
     images = 0
     rules = [rule.at(float(theta)) for theta in THETAS] if rule.recipe is None else []
-    for row, maps, saliency in _sample(store, rule):
+    follows = rule.recipe is not None
+    for row, maps, saliency in sample(store, rule, _IMAGES if follows else _CALLED, image=not follows):
         if row["mask"] is None or maps["peak"] is None:
             continue
         mask_HW = shrink_labels(codecs.decode_gray(row["mask"]))
@@ -217,13 +218,21 @@ def _called(
         return None
 
 
-def _sample(store: RunStore, rule: Rule) -> Iterator[tuple[dict[str, Any], dict[str, Any], dict[str, Any] | None]]:
-    """Yield evenly spaced rows of evenly spaced shards: of the data, the maps and the saliency."""
+def sample(
+    store: RunStore, rule: Rule, wanted: int, *, image: bool
+) -> Iterator[tuple[dict[str, Any], dict[str, Any], dict[str, Any] | None]]:
+    """Yield evenly spaced rows of evenly spaced shards: of the data, the maps and the saliency.
+
+    Args:
+        store: store of the run.
+        rule: the rule, whose inputs are read.
+        wanted: number of rows, about.
+        image: True reads the images too, not only their masks.
+    """
     data, maps, saliency = rule.stage.input("data"), rule.stage.input("maps"), rule.stage.optional("saliency")
     both = sorted(set(readable_shards(store, data)) & set(readable_shards(store, maps)))
     chosen = evenly_spaced(both, _SHARDS)
-    follows = rule.recipe is not None
-    wanted, columns = (_IMAGES, ["image_id", "mask"]) if follows else (_CALLED, ["image_id", "mask", "image"])
+    columns = ["image_id", "mask", *(["image"] if image else [])]
     for shard in chosen:
         rows = count_rows(store, data, shard)
         places = evenly_spaced(range(rows), -(-wanted // len(chosen)))
