@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from markupsafe import Markup
+
 from wsss_ray.data.images import voc_palette
 from wsss_ray.reporting.headings import stage_words
 from wsss_ray.reporting.report import pictures
@@ -143,7 +145,8 @@ def _split(runs: Sequence[str], split: ComparedSplit, gallery: int) -> dict[str,
         row.titles |= titles
     ordered = sorted(rows.values(), key=GalleryImage.score)
     places = {image_id: place for place, image_id in enumerate(rows)}
-    cards, left = [], _BUDGET
+    cards: list[Markup] = []
+    left = _BUDGET
     for row in ordered:
         made = card(row, split.classes, f"{first.data.id}.{places[row.image_id]}", places[row.image_id])
         left -= len(made)

@@ -80,7 +80,7 @@ def _chart(rule: Rule, curve: Curve, after: Refined | None) -> Markup:
     ]
     now = tag("line", x1=at, x2=at, y1="-4", y2=str(_HEIGHT), class_="now")
     rings = [
-        tag("circle", tag("title", f"mIoU after the CRF at {point.theta:.2f}: {point.after:.3f}"), cx=percent(point.theta, 2),
+        tag("circle", tag("title", f"mIoU after the CRF at {point.theta:.2f}: {point.after:.3f}"), cx=css_percent(point.theta, 2),
             cy=f"{_HEIGHT * (1 - point.after):.1f}", r="5", class_="refined")
         for point in (after.points if after else ())
         if point.after is not None
