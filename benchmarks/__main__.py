@@ -15,7 +15,7 @@ from pathlib import Path
 
 from benchmarks.measure import HEAD, machine
 
-NAMES = ("selection", "crf", "energy", "inference", "frozen", "training", "precision", "start", "seeds", "scale")
+NAMES = ("selection", "crf", "energy", "inference", "frozen", "training", "precision", "start", "seeds", "digests", "scale")
 
 
 def main() -> None:
