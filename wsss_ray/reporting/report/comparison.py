@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from markupsafe import Markup
+
 from wsss_ray.data.images import voc_palette
 from wsss_ray.reporting.report import pictures
 from wsss_ray.reporting.report.cards import GalleryImage, card
@@ -99,7 +101,7 @@ def build_comparison(found: ComparedRuns, *, gallery: int = 20) -> bytes:
         splits=shown,
         labels=classes,
         colors=voc_palette()[: len(classes)].tolist(),
-        heat=pictures.heat_gradient(),
+        heat=None,
         dial=False,
     )
     differing = {field: [shorten(str(value), 60) for value in values] for field, values in found.fields.items()}
@@ -137,13 +139,14 @@ def _split(runs: Sequence[str], split: ComparedSplit, gallery: int) -> dict[str,
         if one in same and one is not None:
             titles[one.id] = f"{titles[one.id]}, {run}" if one.id in titles else run
     for one in {one.id: one for one in same}.values():
-        titles[one.id] += f": {stage_words(one.name)}"
+        titles[one.id] += ": prediction" if one.kind == "evaluate" else f": {stage_words(one.name)}"
         add_outputs(one.store, one, rows)
     for row in rows.values():
         row.titles |= titles
     ordered = sorted(rows.values(), key=GalleryImage.score)
     places = {image_id: place for place, image_id in enumerate(rows)}
-    cards, left = [], _BUDGET
+    cards: list[Markup] = []
+    left = _BUDGET
     for row in ordered:
         made = card(row, split.classes, f"{first.data.id}.{places[row.image_id]}", places[row.image_id])
         left -= len(made)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 
 from wsss_ray.core.graph import Plan
 from wsss_ray.reporting.report.page import Section, render
@@ -137,4 +137,4 @@ def _known(name: str) -> Iterator[str]:
 
 
 def _when(written: float) -> str:
-    return datetime.fromtimestamp(written, UTC).strftime("%Y-%m-%d %H:%M:%S")
+    return datetime.fromtimestamp(written, timezone.utc).strftime("%Y-%m-%d %H:%M:%S")
