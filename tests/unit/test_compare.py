@@ -105,7 +105,7 @@ def test_a_page_shows_runs_side_by_side(whole, tmp_path):
 def test_runs_that_share_their_labels_show_them_once(whole):
     store = whole[0]
     page = Page(wsss_ray.compare("tiny", "tiny@1", store=store.uri).report(images=2).decode())
-    assert page.texts.count("tiny, tiny@1: Model on the validation images") == 2
+    assert page.texts.count("tiny, tiny@1: prediction") == 2
     assert page.texts.count("tiny, tiny@1: Labels by the segmenter") == 2
     assert "The jobs are the same." in page.texts
 

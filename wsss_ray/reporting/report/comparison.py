@@ -101,7 +101,7 @@ def build_comparison(found: ComparedRuns, *, gallery: int = 20) -> bytes:
         splits=shown,
         labels=classes,
         colors=voc_palette()[: len(classes)].tolist(),
-        heat=pictures.heat_gradient(),
+        heat=None,
         dial=False,
     )
     differing = {field: [shorten(str(value), 60) for value in values] for field, values in found.fields.items()}
@@ -139,7 +139,7 @@ def _split(runs: Sequence[str], split: ComparedSplit, gallery: int) -> dict[str,
         if one in same and one is not None:
             titles[one.id] = f"{titles[one.id]}, {run}" if one.id in titles else run
     for one in {one.id: one for one in same}.values():
-        titles[one.id] += f": {stage_words(one.name)}"
+        titles[one.id] += ": prediction" if one.kind == "evaluate" else f": {stage_words(one.name)}"
         add_outputs(one.store, one, rows)
     for row in rows.values():
         row.titles |= titles
