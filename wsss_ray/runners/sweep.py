@@ -109,7 +109,8 @@ class _Session:
             at_once = work.sweep_job.sweep.max_concurrent
             jobs = [one.job for one, _ in work.trials] or [work.sweep_job.job]
             each = max(job.run.worker_range[1] * (job.run.cpus_per_worker or 1) for job in jobs)
-            there = self.stack.enter_context(ray_session(needs_cpus=each * at_once))
+            with self.display.doing("starting Ray"):
+                there = self.stack.enter_context(ray_session(needs_cpus=each * at_once))
             if any(job.run.gpu is not False for job in jobs) and 0 < there.gpus < at_once:
                 raise ValueError(f"sweep.max_concurrent is {at_once} and there are {there.gpus} GPUs; lower it")
             if work.store.is_local:
