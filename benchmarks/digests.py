@@ -2,8 +2,8 @@
 
     python -m benchmarks --only digests [--full]
 
-The job is that of `frozen`, with kept features and a checkpoint every 200 steps, the default. Every call of hashlib.sha256 is timed: for
-files that are written, inputs that are read whole, and images that are packed. One core, in processor time.
+The job is that of `frozen`, with kept features and a checkpoint every 200 steps, the default. Every call of hashlib.sha256 is
+timed: for files that are written, inputs that are read whole, and images that are packed. One core, in processor time.
 """
 
 from __future__ import annotations
