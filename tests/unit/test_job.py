@@ -153,6 +153,12 @@ def test_commands_that_look_import_neither_ray_nor_torch(own_data, command):
     assert shown.stdout.splitlines()[-1] == "[]", shown.stderr
 
 
+def test_a_submit_imports_ray_and_torch_only_when_something_is_to_be_made():
+    code = "import sys, wsss_ray.runners.submit, wsss_ray.runners.execute; print(sorted({'ray', 'torch'} & set(sys.modules)))"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert shown.stdout.strip() == "[]", "the submit of a finished job waits for it"
+
+
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [

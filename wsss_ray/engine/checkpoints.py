@@ -9,16 +9,17 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
-
-import torch
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from wsss_ray.core.errors import DamagedFile, in_one_line, is_machine_failure, shown
 from wsss_ray.core.plan import Stage
 from wsss_ray.storage.finished import FileDigest
 from wsss_ray.storage.sealed import problem_of, seal
 from wsss_ray.storage.store import RunStore
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
 
 _CHECKPOINT = re.compile(r"step-(\d{8,})\.pt")
 KEPT = 2
@@ -72,6 +73,8 @@ def take_checkpoint(
         >>> latest_step(store, stage)
         100
     """
+    import torch
+
     buffer = io.BytesIO()
     state = {"step": step, "net": net.state_dict(), "optimizer": optimizer.state_dict(), "labels": labels or {}}
     torch.save(_plain(state), buffer)
@@ -137,6 +140,8 @@ def load_checkpoint(store: RunStore, stage: Stage, step: int, device: str) -> Ch
         FileNotFoundError: if there is no checkpoint of this step.
         DamagedFile: if it is damaged.
     """
+    import torch
+
     path = _checkpoint_path(store, stage, step)
     data = store.read(path)
     wrong = problem_of(data)

@@ -15,11 +15,11 @@ from wsss_ray.core.graph import Plan, one_pipeline
 from wsss_ray.core.plan import Stage
 from wsss_ray.engine.checkpoints import KEPT
 from wsss_ray.engine.shard_worker import data_split, needs_model
-from wsss_ray.preflight.dry_run import Measure
 from wsss_ray.storage.store import RunStore
 
 if TYPE_CHECKING:
     from wsss_ray.config.run import Execution
+    from wsss_ray.preflight.dry_run import Measure
     from wsss_ray.preflight.survey.sizes import Machine
 
 RAY_START = 12.0
