@@ -12,6 +12,7 @@ from tests.damage import copy_of, files_of, part
 from tests.local import job_of, stage_named, whole_run
 from tests.shapes import tiny_job
 from wsss_ray.reporting.progress import Display
+from wsss_ray.reporting.remaining import keep_expected
 from wsss_ray.runners.execute import execute
 from wsss_ray.storage.verify import Verification
 
@@ -38,6 +39,7 @@ def test_a_submit_mends_what_is_damaged_and_makes_nothing_else(ray_session, tmp_
     seeds.write_bytes(flipped)
     part(store, stage_named(plan, "seeds"), "record.json").write_text("[]")
 
+    keep_expected(store, job_of(spec).name, {stage.id: 60.0 for stage in plan})
     said = io.StringIO()
     execute(job_of(spec), plan, store, Display(Console(file=said, width=400)))
     lines = said.getvalue()
@@ -48,6 +50,9 @@ def test_a_submit_mends_what_is_damaged_and_makes_nothing_else(ray_session, tmp_
     ), "the classifier, for one, is not trained again"
     assert [line for line in lines.splitlines() if line.startswith("maps, seeds: starting ")], "one line for the chain"
     assert not [line for line in lines.splitlines() if line.startswith(("maps: ", "seeds: "))], lines
+    rest = [line for line in lines.splitlines() if line.startswith("whole job ")]
+    assert rest[0] == "whole job        about 4 min left", "of images, maps, seeds and the second training"
+    assert len(rest) >= 3, "again after each stage"
     for path in (model, newest, seeds):
         assert any(str(path) in line and "made again" in line for line in lines.splitlines()), lines
     assert not [one.line for found in Verification(store, [stage.id for stage in plan]).run() for one in found.findings]

@@ -13,7 +13,8 @@ import yaml
 from tests.photos import class_folders, init, with_masks
 from wsss_ray.config.job import load_job
 from wsss_ray.nets.u2net import packaged
-from wsss_ray.preflight.survey.budget import duration
+from wsss_ray.preflight.survey import survey as survey_module
+from wsss_ray.preflight.survey.budget import by_preset, duration
 from wsss_ray.preflight.survey.ladder import ladder, longest_that_fits, words, worse
 from wsss_ray.preflight.survey.sizes import Machine, sizes_for
 from wsss_ray.preflight.survey.survey import survey
@@ -112,6 +113,15 @@ def test_presets_say_what_they_choose(tmp_path):
     assert load_job(out).method.seed_rule.kind() == "threshold_seeds"
     init(root, "--out", out, "--force")
     assert out.read_text() == usual
+
+
+def test_without_the_package_of_saliency_the_best_says_what_is_missing(tmp_path, monkeypatch):
+    monkeypatch.setattr(survey_module, "packaged", lambda: None)  # as on a machine that lacks it
+    found = survey(class_folders(tmp_path / "pets"), machine=LAPTOP)
+    chosen = by_preset(found, "best")
+    assert chosen.sizes.saliency is None
+    assert chosen.worse == ("no saliency: on photographs it scores best. Run pip install 'wsss-ray[saliency]', then init again",)
+    assert by_preset(found, "quick").sizes.plain
 
 
 def test_mistakes_are_one_line_and_write_nothing(tmp_path):
