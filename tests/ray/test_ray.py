@@ -23,6 +23,7 @@ from tests.shapes import tiny_job
 from wsss_ray.core.graph import Plan, until
 from wsss_ray.engine.records import StageError
 from wsss_ray.reporting.progress import Display
+from wsss_ray.reporting.report.logs import log_groups
 from wsss_ray.reporting.status import run_status
 from wsss_ray.runners.execute import execute, pending
 from wsss_ray.storage.shards import list_shards, read_all, shard_path
@@ -83,6 +84,8 @@ def test_ray_makes_the_same_bytes_as_a_plain_loop(ray_session, by_hand, tmp_path
     curve = quality(store, stage_named(plan, "retrain"))
     assert list(curve) == [2, 4, 6], "and not a byte of the training is another"
     assert quality(store, stage_named(plan, "segmenter")) == {}
+    logged = {group.stage: group.total for group in log_groups(store, plan, "tiny")}
+    assert all(logged.get(stage.name) for stage in plan), "each stage has logs in the report"
     folder = store.run_path("tiny", "tensorboard")
     assert set(store.names(folder)) == {stage.name for stage in plan}
     (name,) = store.names(f"{folder}/retrain")

@@ -158,4 +158,4 @@ def _split(runs: Sequence[str], split: ComparedSplit, gallery: int) -> dict[str,
     others = [run for run, one in zip(runs, split.made, strict=True) if one is not None and one not in same]
     about += f" No label maps yet: {', '.join(without)}." if without else ""
     about += f" Other data, so not shown: {', '.join(others)}." if others else ""
-    return {"name": split.name, "about": about, "cards": cards, "few": len(same) < 3}
+    return {"name": split.name, "about": about, "cards": cards, "few": len(same) < 2}

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _IMAGES = 24  # in the sample
 _POINTS = 5  # thresholds
 _SIDE = 512  # pixels on the longer side of an image, at most: 120 CRFs take a few seconds
-_USEFUL = 0.5  # share of the best mIoU before the CRF that a threshold must have to be tried
+_USEFUL = 0.75  # share of the best mIoU before the CRF that a threshold must have to be tried
 
 
 @dataclass(frozen=True)
