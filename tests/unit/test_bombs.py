@@ -101,6 +101,9 @@ def test_a_bomb_in_an_artifact_is_refused(frugal, decode):
         decode(HUGE["PNG"])
     with pytest.raises(ValueError, match="more than 63 pixels"):
         decode_gray(png(8, 8), max_pixels=63)
+    with pytest.raises(ValueError, match="bytes cannot hold 20000x20000 pixels; was the store edited by hand"):
+        decode(png(20_000, 20_000))
+    assert decode(png(2_000, 2_000, data=bytes(2_001 * 2_000))).shape[:2] == (2_000, 2_000), "the smallest file of so many pixels"
 
 
 def test_an_ingested_bomb_is_recorded_and_skipped(tmp_path, frugal):

@@ -38,6 +38,7 @@ DAMAGED = (
 """The exceptions that Pillow's decoders are known to raise on damaged files. A size that is not there may need any memory."""
 
 MOST_PIXELS = 1 << 30
+_PNG_PIXELS_PER_BYTE = 8 * 1032  # eight pixels a byte, and a byte of deflate stands for at most 1032
 """Most pixels of an image or label map of the store. One whose header claims more is not decoded."""
 
 
@@ -69,7 +70,7 @@ def decode_gray(data: bytes, *, max_pixels: int = MOST_PIXELS) -> NDArray[np.uin
         ValueError: if the header claims more pixels, or the file is damaged or no PNG of 8 bits.
     """
     try:
-        image = _sized(PngImageFile(io.BytesIO(data)), max_pixels)
+        image = _sized(PngImageFile(io.BytesIO(data)), max_pixels, len(data))
         if image.mode not in ("L", "P", "1"):
             raise ValueError(f"a label map of mode {image.mode}")
         return np.array(image, dtype=np.uint8)
@@ -92,7 +93,7 @@ def decode_rgb(data: bytes) -> NDArray[np.uint8]:
     """
     reader = PngImageFile if data.startswith(b"\x89PNG") else JpegImageFile
     try:
-        image = _sized(reader(io.BytesIO(data)), MOST_PIXELS)
+        image = _sized(reader(io.BytesIO(data)), MOST_PIXELS, len(data))
         if image.width * image.height <= STRIP:
             return np.array(image.convert("RGB"), dtype=np.uint8)
         rgb_HWC = np.empty((image.height, image.width, 3), np.uint8)
@@ -107,10 +108,13 @@ class _TooLarge(ValueError):
     """Raised for an image that claims too many pixels."""
 
 
-def _sized(image: Image.Image, max_pixels: int) -> Image.Image:
-    """Return the image unless it is too large. Only its header has been read so far."""
-    if image.width * image.height > max_pixels:
+def _sized(image: Image.Image, max_pixels: int, num_bytes: int) -> Image.Image:
+    """Return the image unless it is too large, or claims more than its file can hold. Only its header has been read so far."""
+    claimed = image.width * image.height
+    if claimed > max_pixels:
         raise _TooLarge(f"{image.width}x{image.height} is more than {max_pixels} pixels; was the store edited by hand?")
+    if isinstance(image, PngImageFile) and claimed > _PNG_PIXELS_PER_BYTE * num_bytes:
+        raise _TooLarge(f"{num_bytes} bytes cannot hold {image.width}x{image.height} pixels; was the store edited by hand?")
     return image
 
 

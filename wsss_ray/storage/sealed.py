@@ -50,7 +50,16 @@ def problem_of(data: bytes) -> str | None:
         try:
             with zipfile.ZipFile(io.BytesIO(data)) as archive:
                 torn = archive.testzip()
-        except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError, RuntimeError, OSError, zlib.error) as error:
+        except (
+            zipfile.BadZipFile,
+            EOFError,
+            ValueError,
+            NotImplementedError,
+            RuntimeError,
+            OSError,
+            OverflowError,
+            zlib.error,
+        ) as error:
             return f"no checkpoint: {shown(str(error))}"
         return f"{shown(torn)} has another checksum" if torn is not None else None
     end = data[-_SEAL:]
