@@ -54,19 +54,20 @@ def check(
 
     Finds mistakes before the long run, and estimates time, memory and disk. Needs no Ray. Keeps only the times, in the store.
     """
-    with display_errors().still("loading what tries a job"):
-        from wsss_ray.config.planning import check_loggers
-        from wsss_ray.preflight.advice import advice
-        from wsss_ray.preflight.forecast import forecast
-        from wsss_ray.preflight.memory import free_memory
-        from wsss_ray.preflight.survey.sizes import Machine
-        from wsss_ray.storage.finished import Finished
+    from wsss_ray.config.planning import check_loggers
 
     import_own(include)
     planned = plan_here(load(job_file, override), store, until)
     job, plan, run_store = planned.job, planned.plan, planned.store
     with exit_on_job_error():
         check_loggers(job)
+    with display_errors().still("loading what tries a job"):
+        from wsss_ray.preflight.advice import advice
+        from wsss_ray.preflight.forecast import forecast
+        from wsss_ray.preflight.memory import free_memory
+        from wsss_ray.preflight.survey.sizes import Machine
+        from wsss_ray.storage.finished import Finished
+
     for line in planned.data:
         typer.echo(line)
     machine = Machine.here()
