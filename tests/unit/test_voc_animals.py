@@ -12,7 +12,9 @@ import pytest
 from PIL import Image
 
 from benchmarks.voc_animals.build import CLASSES, BuildError, Entry, build, entries, relabelled
+from benchmarks.voc_animals.table import ABLATIONS, HERE, METHODS
 from tests.voc_animals import FOLDER, needs_it
+from wsss_ray.config.job import read_job
 
 XML = "<annotation>{}</annotation>"
 ENTRY = Entry("2007_000001", ("cat", "person"), "train", 320, 240)
@@ -84,6 +86,17 @@ def test_the_list_is_that_of_the_built_set():
     for entry in entries()[::50]:
         with Image.open(FOLDER / "images" / f"{entry.image_id}.jpg") as image:
             assert image.size == (entry.width, entry.height)
+
+
+@pytest.mark.parametrize("name", [*METHODS, *ABLATIONS])
+def test_every_job_of_the_tables_makes_a_plan(name, tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    (tmp_path / "masks").mkdir()
+    Image.new("L", (8, 8)).save(tmp_path / "masks" / "a.png")
+    (tmp_path / "tags.csv").write_text("image,tags,split\na.png,cat,train\n")
+    data = [f"data.root={tmp_path}", f"data.tags={tmp_path / 'tags.csv'}", f"data.masks={tmp_path / 'masks'}"]
+    for trial in read_job(HERE / f"{name}.yaml", [*data, "sweep.seeds=[0]"]).trials():
+        assert trial.job.plan().stages
 
 
 SCRIPTS = ("accuracy", "stamps.table", "voc_animals.table", "voc_animals.pictures", "voc_animals.saliency")
