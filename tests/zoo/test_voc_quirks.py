@@ -28,6 +28,9 @@ def test_lists_of_voc_with_spaces(tmp_path):
         load_job(tmp_path / "job.yaml").plan()
     (top / "JPEGImages" / "photo.jpg").unlink()
     assert listed(tmp_path / "job.yaml")["weak"] == {"photo 1": ("dog",)}
+    own.write_text("photo 1\n" + "photo " * 1_000 + "\n")
+    with pytest.raises(ValueError, match=r"own\.txt:2: a line of 5999 characters; put each image on a line of its own"):
+        load_job(tmp_path / "job.yaml").plan()
 
 
 def test_a_part_of_vocs_classes(tmp_path):
