@@ -57,18 +57,39 @@ def run_name(text: str) -> str:
 _CRF = "crf: {iterations: 5, bilateral_sxy: 50, bilateral_srgb: 5}"
 
 
+_LOOK = "look at the seeds in the report, then change it: only seeds and later stages run again"
+
+
 def _with_saliency(sizes: JobSizes, num_images: int) -> list[str]:
+    rule = [
+        _said("  seed_rule:", _LOOK),
+        "    kind: crf_seeds",
+        "    background: {kind: saliency_background}",
+        _said("    salient_objects: true", "saliency tells where an object is, the map tells which one"),
+        f"    {_CRF}",
+    ]
+    return _cam(sizes, num_images, rule)
+
+
+def _plain(sizes: JobSizes, num_images: int) -> list[str]:
+    rule = [
+        "  seed_rule:",
+        "    kind: threshold_seeds",
+        _said("    theta: 0.2", _LOOK),
+        "    background: {kind: cam_background, threshold: 0.2}",
+    ]
+    return _cam(sizes, num_images, rule)
+
+
+def _cam(sizes: JobSizes, num_images: int, seed_rule: list[str]) -> list[str]:
+    """Write the method `cam`, whose seeds are made by a rule."""
     parts = _Parts(sizes, num_images, "chosen on benchmarks/voc_animals")
     return [
         "method:",
         _said("  name: cam", "tags -> classifier -> maps -> seeds -> segmenter; `wsss-ray methods` lists others"),
         *parts.classifier("    hidden: null", kind="cam_classifier"),
         f"  localizer: {{size: {sizes.side}, flip: true}}",
-        _said("  seed_rule:", "look at the seeds in the report, then change it: only seeds and later stages run again"),
-        "    kind: crf_seeds",
-        "    background: {kind: saliency_background}",
-        _said("    salient_objects: true", "saliency tells where an object is, the map tells which one"),
-        f"    {_CRF}",
+        *seed_rule,
         *parts.segmenter("segmenter", "    kind: deeplab_segmenter", augment="warp"),
         parts.metric(),
     ]
@@ -82,28 +103,12 @@ def _without_saliency(sizes: JobSizes, num_images: int) -> list[str]:
         *parts.classifier("    kernel_size: 5", "    dropout_rate: 0.7", kind="stochastic_classifier"),
         f"  localizer: {{selections: 200, dropout_rate: 0.7, size: {sizes.side}}}",
         "  seed_rule:",
-        _said("    theta: 0.7", "look at the seeds in the report, then change it: only seeds and later stages run again"),
+        _said("    theta: 0.7", _LOOK),
         "    background: {kind: cam_background, threshold: 0.35}",
         f"    {_CRF}",
         *parts.segmenter("segmenter", augment="warp", loss=f"    crf: {{scale: {sizes.stride}, {_CRF[6:]}"),
         f"  relabel: {{sizes: [{sizes.side}], flip: true, {_CRF}}}",
         *parts.segmenter("retrain", augment="random_crop", said="the final model, trained on labels of the first segmenter"),
-        parts.metric(),
-    ]
-
-
-def _plain(sizes: JobSizes, num_images: int) -> list[str]:
-    parts = _Parts(sizes, num_images, "chosen on benchmarks/voc_animals")
-    return [
-        "method:",
-        _said("  name: cam", "tags -> classifier -> maps -> seeds -> segmenter; `wsss-ray methods` lists others"),
-        *parts.classifier("    hidden: null", kind="cam_classifier"),
-        f"  localizer: {{size: {sizes.side}, flip: true}}",
-        "  seed_rule:",
-        "    kind: threshold_seeds",
-        _said("    theta: 0.2", "look at the seeds in the report, then change it: only seeds and later stages run again"),
-        "    background: {kind: cam_background, threshold: 0.2}",
-        *parts.segmenter("segmenter", "    kind: deeplab_segmenter", augment="warp"),
         parts.metric(),
     ]
 
