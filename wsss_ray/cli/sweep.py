@@ -74,11 +74,15 @@ def say_trials(sweep: Sweep, trials: Sequence[tuple[TrialJob, Plan]], store: Run
         how = "bred in generations" if sweep.search == "random" else f"chosen by {sweep.search} as results come in"
         typer.echo(f"{sweep.samples} trials over {fields}, {how}")
         return
+    from wsss_ray.storage.finished import Finished
+
+    finished = Finished(store)  # one for all: trials share stages
+    finished.look_at({stage.id: stage for _, plan in trials for stage in plan}.values())
     rows, seen = [], set()
     for one, plan in trials:
         new = [stage for stage in plan if stage.id not in seen]
         seen |= {stage.id for stage in plan}
-        rows.append([one.trial.name, str(one.seed), f"{sum(map(store.is_done, plan))}/{len(plan.stages)}", str(len(new))])
+        rows.append([one.trial.name, str(one.seed), f"{sum(map(finished.is_done, plan))}/{len(plan.stages)}", str(len(new))])
     table(["trial", "seed", "stages done", "stages of its own"], rows)
     typer.echo(f"{len(trials)} jobs, {sum(len(plan.stages) for _, plan in trials)} stages, {len(seen)} of them distinct")
 
