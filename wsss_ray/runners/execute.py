@@ -22,7 +22,7 @@ from wsss_ray.engine.unchanged import check_unchanged
 from wsss_ray.reporting.history import begin_attempt
 from wsss_ray.reporting.progress import Display
 from wsss_ray.reporting.remaining import Remaining, expected_of
-from wsss_ray.reporting.report import build
+from wsss_ray.reporting.report import build, kept
 from wsss_ray.reporting.words import roughly
 from wsss_ray.runners.admission import admit
 from wsss_ray.runners.causes import Cause, cause
@@ -122,10 +122,19 @@ def _work(stage: Stage) -> int:
 
 
 def write_report(job: JobConfig, plan: Plan, store: RunStore) -> list[str]:
-    """Write the report of the stages that are done so far. Return a line for everything in the store that is damaged."""
+    """Write the report of the stages that are done so far, unless the one that is there is the same.
+
+    Returns:
+        A line for everything in the store that is damaged.
+    """
     text = store.read(store.run_path(job.name, "job.yaml")).decode()
+    path = store.run_path(job.name, "report.html")
+    made_from = kept.basis(store, job.name, plan, text)
+    if made_from is not None and store.exists(path) and kept.is_current(store.read(path), made_from):
+        return []
     damage: list[str] = []
-    store.write(store.run_path(job.name, "report.html"), build(store, job.name, plan, text, damage=damage))
+    page = build(store, job.name, plan, text, damage=damage)
+    store.write(path, page if made_from is None or damage else kept.stamped(page, made_from))
     return damage
 
 
