@@ -29,6 +29,7 @@ from wsss_ray.core.plan import (
     evaluate_tags,
     ingest,
     localize,
+    refine,
     relabel,
     salient,
     seed,
@@ -36,11 +37,13 @@ from wsss_ray.core.plan import (
     train,
 )
 from wsss_ray.core.randomness import random_key
+from wsss_ray.core.refiner import Given, Refiner
 from wsss_ray.core.rules import Localizer, MaskNoise, Metric, Relabel, SaliencyNet, SeedRule, SeedScore, TagScore
 from wsss_ray.core.threshold import Recipe, Threshold
 from wsss_ray.core.values import IGNORE, Axis, Batch, Evidence, Maps
 
 if TYPE_CHECKING:  # these need numpy, and a plan does not
+    from wsss_ray.core.values import ExtraArray as ExtraArray
     from wsss_ray.core.values import ImageArray as ImageArray
     from wsss_ray.core.values import LabelArray as LabelArray
     from wsss_ray.core.values import MapArray as MapArray
@@ -58,6 +61,7 @@ __all__ = [
     "Data",
     "Decay",
     "Evidence",
+    "Given",
     "Learner",
     "LocalPath",
     "Localizer",
@@ -74,6 +78,7 @@ __all__ = [
     "Poly",
     "Precision",
     "Recipe",
+    "Refiner",
     "Relabel",
     "SaliencyNet",
     "Schedule",
@@ -93,6 +98,7 @@ __all__ = [
     "ingest",
     "localize",
     "random_key",
+    "refine",
     "relabel",
     "salient",
     "seed",

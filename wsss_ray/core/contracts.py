@@ -196,6 +196,23 @@ class Learner(Component):
         """
         return [{"params": [p for p in net.parameters() if p.requires_grad]}]
 
+    def after_step(self, net: nn.Module, progress: float) -> None:
+        """Change the network after an optimiser step, such as a teacher whose weights follow the student's. Nothing by default.
+
+        It is called once per step, without gradients, on every worker, whatever the micro-batches. What it changes must follow
+        from the network alone, and be in `net.state_dict()`, which checkpoints and the finished model hold.
+
+        Args:
+            net: the network of `build`, not wrapped.
+            progress: share of the training's steps that are done, this one included, 0 < progress <= 1.
+
+        Example:
+            def after_step(self, net, progress):
+                for mean, now in zip(net.teacher.parameters(), net.student.parameters()):
+                    mean.lerp_(now, 1 - self.momentum)
+        """
+        return
+
 
 class Classifier(Learner):
     """A learner whose network also scores the tags of whole images. Other learners are not scored on held-out tags."""
@@ -233,11 +250,12 @@ class OnlineSegmenter(Segmenter):
     """A segmenter that makes its labels during training: the network gives the evidence, CPU processes make labels from it.
 
     The labels of step t use the network as it is before step t - `ahead`, on every machine. With `ahead` 0 this is its present
-    state. With `ahead` 1 the CPUs make the labels while step t - 1 trains. `loss` finds them in the one channel of
-    `batch.seeds_BEHW`.
+    state. With `ahead` 1 the CPUs make the labels while step t - 1 trains. `loss` finds them in the channels of
+    `batch.seeds_BEHW`: `online_channels` label maps of each image, one by default.
     """
 
     reads_seeds: ClassVar[int | None] = 0
+    online_channels: ClassVar[int] = 1
     ahead: int = Field(default=1, ge=0, le=8, description="Steps between the network's state and the labels made from it.")
 
     @abstractmethod
@@ -246,7 +264,13 @@ class OnlineSegmenter(Segmenter):
 
     @abstractmethod
     def online_label(self, evidence: Evidence) -> LabelArray:
-        """Return the label map of one crop, (H, W) with `IGNORE`. Depend on nothing but the evidence and the fields.
+        """Return the label map of one crop, with `IGNORE`. Depend on nothing but the evidence and the fields.
+
+        Args:
+            evidence: what `evidence` returned for the crop.
+
+        Returns:
+            Labels, uint8: (H, W), or (E, H, W) if `online_channels` E is more than 1.
 
         Example:
             def online_label(self, evidence):

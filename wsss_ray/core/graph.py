@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from wsss_ray.core.plan import Stage
-from wsss_ray.core.rules import MaskNoise
+from wsss_ray.core.refiner import Refiner
+from wsss_ray.core.rules import MaskNoise, Relabel
 
 Until = Literal["localize", "seed", "train"]
 """Kinds of stages after which a plan can be cut short. See `until`."""
@@ -45,10 +46,10 @@ def rebuild(targets: Iterable[Stage], change: Callable[[Stage], Stage]) -> tuple
 
 
 def reseed(targets: Iterable[Stage], job_seed: int) -> tuple[Stage, ...]:
-    """Return the same graph with the job's seed in every stage that draws random numbers (train, localize, noise on masks)."""
+    """Return the same graph with the job's seed in every stage that may draw random numbers: train, localize, refiners, noise."""
 
     def change(stage: Stage) -> Stage:
-        draws = stage.kind in ("train", "localize") or isinstance(stage.component, MaskNoise)
+        draws = stage.kind in ("train", "localize") or isinstance(stage.component, MaskNoise | Refiner)
         return replace(stage, seed=job_seed) if draws else stage
 
     return rebuild(targets, change)
@@ -69,7 +70,7 @@ def until(targets: Iterable[Stage], kind: Until) -> tuple[Stage, ...]:
     stages = walk(targets)
     if kind == "train":
         return tuple(s for s in stages if not (s.kind in ("classify", "evaluate") and s.optional("model")))
-    wanted = [s for s in stages if s.kind == kind and not (kind == "seed" and s.optional("model"))]
+    wanted = [s for s in stages if s.kind == kind and not isinstance(s.component, Relabel)]
     if not wanted:
         raise ValueError(f"--until {kind}: this method has no such stage. Choose another, or leave the option out.")
     made = {s.id for s in walk(wanted)}

@@ -7,13 +7,14 @@ seeds but no new maps.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
 from wsss_ray.core.component import Component, digest
 from wsss_ray.core.contracts import Classifier, Learner, Segmenter
+from wsss_ray.core.refiner import ROLES, Refiner
 from wsss_ray.core.rules import Localizer, MaskNoise, Metric, Relabel, SaliencyNet, SeedRule
 
 Kind = Literal["ingest", "features", "train", "localize", "saliency", "seed", "classify", "evaluate"]
@@ -74,6 +75,7 @@ class Data:
         strong: images with human masks for semi-supervised training, if any.
         saliency: saliency maps in the same shards as `weak`, if any: an ingest stage of a folder, or a stage that makes them.
         weak_has_masks: True if the images of `weak` have masks too, so that seeds can be scored.
+        extra: further inputs of the images of `weak` by name (`data.extra` of the job), in the same shards: ingest stages.
     """
 
     classes: tuple[str, ...]
@@ -82,6 +84,7 @@ class Data:
     strong: Stage | None = None
     saliency: Stage | None = None
     weak_has_masks: bool = False
+    extra: Mapping[str, Stage] = field(default_factory=dict)
 
 
 def ingest(component: Component, *, name: str, like: Stage | None = None) -> Stage:
@@ -184,6 +187,62 @@ def seed(rule: SeedRule, maps: Stage, data: Stage, *, saliency: Stage | None = N
     if (threshold := rule.by_threshold) is not None:
         threshold.of(rule)  # a wrong name ends the plan, not the report at the end
     return Stage("seed", name, rule, _inputs(data=data, maps=maps, saliency=saliency))
+
+
+def refine(
+    refiner: Refiner,
+    data: Stage,
+    *,
+    maps: Stage | None = None,
+    seeds: Stage | None = None,
+    saliency: Stage | None = None,
+    model: Stage | None = None,
+    extra: Mapping[str, Stage] | None = None,
+    name: str,
+) -> Stage:
+    """Plan better maps, or better label maps, for `data`, an ingest stage. The stage reads only what the refiner names.
+
+    Args:
+        refiner: the rule.
+        data: ingest stage of the images.
+        maps: stage with their localization maps.
+        seeds: stage with their label maps.
+        saliency: stage with their saliency maps.
+        model: train stage whose network the refiner runs.
+        extra: ingest stages of their extra inputs by name, such as `data.extra`.
+        name: name shown to people.
+
+    Returns:
+        A stage of the kind "localize" or "seed", as the refiner makes maps or label maps.
+
+    Raises:
+        ValueError: if something is missing that the refiner reads.
+
+    Example:
+        >>> walked = refine(self.walk, data.weak, maps=maps, model=affinity, name="walked")
+    """
+    there = {"maps": maps, "seeds": seeds, "saliency": saliency, "model": model}
+    extras = {} if extra is None else extra
+    inputs: dict[str, Stage | None] = {"data": data}
+    for role in refiner.reads:
+        found = there[role] if role in ROLES else extras.get(role)
+        if found is None:
+            raise ValueError(f"method: {refiner.kind()} reads {role}, and there is none. {_missing(role)}")
+        inputs[role if role in ROLES else extra_role(role)] = found
+    return Stage("localize" if refiner.makes == "maps" else "seed", name, refiner, _inputs(**inputs))
+
+
+def extra_role(name: str) -> str:
+    """Return the role of an extra input in a stage's inputs, which no other input has."""
+    return f"extra.{name}"
+
+
+def _missing(role: str) -> str:
+    if role == "saliency":
+        return "Set data.saliency to the folder of their maps, or to {kind: u2net}, which makes them."
+    if role in ROLES:
+        return f"Give the stage to refine() as {role}."
+    return f"Set data.extra to [{{name: {role}, folder: FOLDER}}], the folder of their PNG files."
 
 
 def relabel(rule: Relabel, segmenter: Stage, data: Stage, *, name: str = "relabel") -> Stage:

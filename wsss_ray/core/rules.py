@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from wsss_ray.core.values import ImageArray, LabelArray, MapArray, Maps
 
 
-def _keep_rule(cls: type, base: type, one: str, several: str) -> None:
+def keep_rule(cls: type, base: type, one: str, several: str) -> None:
     """Make the method for several images loop over that for one, if a subclass overrides only the latter."""
     owner = {name: next(place for place, part in enumerate(cls.__mro__) if name in vars(part)) for name in (one, several)}
     if owner[one] < owner[several]:
@@ -36,7 +36,7 @@ class Localizer(Component):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        _keep_rule(cls, Localizer, "localize", "localize_batch")
+        keep_rule(cls, Localizer, "localize", "localize_batch")
 
     def check(self, classifier: Learner) -> None:
         """Refuse a classifier that the localizer cannot work with. The plan calls this before anything is trained.
@@ -162,7 +162,7 @@ class Relabel(Component):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        _keep_rule(cls, Relabel, "label", "label_batch")
+        keep_rule(cls, Relabel, "label", "label_batch")
 
     @abstractmethod
     def label(self, segmenter: Segmenter, net: nn.Module, image_HWC: ImageArray, classes: Sequence[int]) -> LabelArray:
@@ -187,7 +187,7 @@ class Metric(Component):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        _keep_rule(cls, Metric, "predict", "predict_batch")
+        keep_rule(cls, Metric, "predict", "predict_batch")
 
     @abstractmethod
     def predict(self, segmenter: Segmenter, net: nn.Module, image_HWC: ImageArray) -> LabelArray:

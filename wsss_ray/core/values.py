@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     ImageArray = NDArray[np.uint8]  # (H, W, 3), RGB
     LabelArray = NDArray[np.uint8]  # (H, W), labels 0..L-1 and IGNORE
     MapArray = NDArray[np.float32]  # (C, H, W) or (H, W), in [0, 1]
+    ExtraArray = NDArray[np.uint16]  # (H, W), numbers whose meaning the reader knows: segments, depths, scribbles
 
 IGNORE = 255
 """The ignore label: the class of the pixel is unknown. Losses and scores leave such pixels out."""
@@ -35,6 +36,7 @@ class Batch:
         keys_B: one 63-bit random key per image, drawn from (job seed, epoch, image id). Take all randomness of the step from
             these keys: the result then does not depend on the number of workers.
         features_BCHW: features of a frozen trunk, if they were computed before; else None. The engine hands them to the trunk.
+        progress: share of the training's steps that are done before this one, 0 <= progress < 1, for losses that warm up.
     """
 
     ids: tuple[str, ...]
@@ -45,6 +47,7 @@ class Batch:
     valid_BHW: Tensor
     keys_B: tuple[int, ...]
     features_BCHW: Tensor | None = None
+    progress: float = 0.0
 
     def to(self, device: torch.device) -> Batch:
         """Return the batch with its tensors on `device`. The CPU does not wait for tensors copied from pinned memory.

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
 from wsss_ray.core.values import IGNORE
-from wsss_ray.data.codecs import DAMAGED, decode_gray, decode_rgb, encode_gray, encode_labels
+from wsss_ray.data.codecs import DAMAGED, decode_gray, decode_rgb, encode_extra, encode_gray, encode_labels
 from wsss_ray.data.formats import START, reader_of
 from wsss_ray.data.strips import strips, turned
 
@@ -163,6 +163,36 @@ def normalise_saliency(
         sizes = f"the saliency map is {image.width}x{image.height}, its image when shrunk {width}x{height}"
         raise ValueError(f"{sizes}; save it in the size of its image")
     return encode_gray(np.asarray(gray.resize((width, height), Image.Resampling.BILINEAR)))
+
+
+def normalise_extra(
+    data: bytes, *, height: int, width: int, max_side: int | None = None, max_pixels: int = _MASK_PIXELS
+) -> bytes:
+    """Convert an extra input to a 16-bit gray PNG of the size of its image (`height`, `width`).
+
+    Args:
+        data: The bytes of a gray or palette image, whose values are kept as they are.
+        height: Height of the image.
+        width: Width of the image.
+        max_side: Most pixels of the longer side. The file is shrunk to it like its image, and takes the nearest values.
+        max_pixels: Most pixels of the file.
+
+    Raises:
+        ValueError: if the file cannot be read, has colours or values above 65,535, or has another size than its image.
+    """
+    size = (width, height) if max_side is None else None
+    kind, image = _open(data, max_pixels, size=size, what="extra input")
+    if kind == "JPEG" or image.mode not in ("P", "L", "1", *_GRAY_16):
+        found = "a JPEG" if kind == "JPEG" else f"of mode {image.mode}"
+        raise ValueError(f"the extra input is {found}; save it as a gray PNG of 8 or 16 bits, or with a palette")
+    value_HW = np.asarray(image).astype(np.int64)
+    if value_HW.min() < 0 or value_HW.max() > 0xFFFF:
+        raise ValueError("the extra input has values outside 0 to 65535; number its segments anew")
+    if fitted(image.height, image.width, max_side) != (height, width):
+        sizes = f"the extra input is {image.width}x{image.height}, its image when shrunk {width}x{height}"
+        raise ValueError(f"{sizes}; save it in the size of its image")
+    whole = Image.fromarray(value_HW.astype(np.int32))
+    return encode_extra(np.asarray(whole.resize((width, height), Image.Resampling.NEAREST)).astype(np.uint16))
 
 
 def fitted(height: int, width: int, max_side: int | None) -> tuple[int, int]:

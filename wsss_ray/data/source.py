@@ -15,11 +15,12 @@ from pydantic import Field, field_validator
 from wsss_ray.core.component import Component, LocalPath, NotIdentity, SinceThen, canonical
 from wsss_ray.core.errors import shown
 from wsss_ray.core.plugins import load_plugins
+from wsss_ray.core.refiner import ROLES
 from wsss_ray.core.rules import SaliencyNet
 from wsss_ray.data import load_sources
 from wsss_ray.data.flat import Places
 
-Split = Literal["weak", "val", "strong", "saliency"]
+Split = Literal["weak", "val", "strong", "saliency", "extra"]
 
 MAX_PIXELS = 80_000_000
 _ID = re.compile(r"[^/\\\x00-\x1f\x7f\ud800-\udfff]+(/[^/\\\x00-\x1f\x7f\ud800-\udfff]+)*")  # no names that are not UTF-8
@@ -68,6 +69,15 @@ class Raw:
     no_mask: str | None = None
 
 
+class Extra(Component):
+    """Further inputs of the training images under a name that refiners know: segments, scribbles, depths."""
+
+    name: str = Field(pattern="^[a-z][a-z0-9_]*$", description="Name of the inputs, such as segments.")
+    folder: Annotated[str, LocalPath()] = Field(
+        description="Folder of the PNG files, <image>.png: gray of 8 or 16 bits, or palette, in the size of the image."
+    )
+
+
 class Source(Component):
     """A data set: it lists images with their tags and masks, and reads them.
 
@@ -110,6 +120,20 @@ class Source(Component):
     saliency: Annotated[str | SaliencyNet | None, LocalPath()] = Field(
         default=None, description="Network that makes the saliency maps, such as {kind: u2net}; or the folder of the maps."
     )
+
+    extra: Annotated[tuple[Extra, ...], NotIdentity()] = Field(
+        default=(), description="Further inputs of the training images, such as {name: segments, folder: segments}."
+    )
+
+    @field_validator("extra")
+    @classmethod
+    def _named_once(cls, value: tuple[Extra, ...]) -> tuple[Extra, ...]:
+        names = [one.name for one in value]
+        for name in names:
+            if name in ROLES or names.count(name) > 1:
+                wrong = "is listed twice" if names.count(name) > 1 else "is the name of another input"
+                raise ValueError(f"{name!r} {wrong}; give another name")
+        return value
 
     @field_validator("saliency", mode="before")
     @classmethod

@@ -1,9 +1,10 @@
-"""Plan the stages of the data of a job: one per split, and one for the saliency maps."""
+"""Plan the stages of the data of a job: one per split, one for the saliency maps, one per extra input."""
 
 from __future__ import annotations
 
 from wsss_ray.core.plan import Data, ingest, salient
 from wsss_ray.core.rules import SaliencyNet
+from wsss_ray.data.extra import ExtraInput
 from wsss_ray.data.lookup import looked_up_once
 from wsss_ray.data.source import Source, describe
 
@@ -23,11 +24,14 @@ def stages_of(source: Source) -> Data:
             saliency = None
         else:
             raise ValueError(f"data.saliency: {source.kind()} reads no folder of maps. Give a network such as {{kind: u2net}}.")
+        further = {one.name: describe(ExtraInput.of(source, one), "extra", classes) for one in source.extra}
+        extra = {name: ingest(component, name=name, like=weak) for name, component in further.items()}
     return Data(
         classes=classes,
         weak=weak,
         val=found.get("val"),
         strong=found.get("strong"),
         saliency=saliency,
+        extra=extra,
         weak_has_masks=splits["weak"].num_masks > 0,
     )

@@ -14,7 +14,8 @@ import time
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -251,8 +252,17 @@ def micro_batches(
     """
     sampler = _MicroBatchSampler(len(images), batch_size, images.seed, start, stop, rank, world, micro)
     if workers:
-        return _by_processes(images, sampler, workers, pin)
-    return _prefetched(_by_threads(images, sampler, threads, pin), _STEPS_AHEAD)
+        made = _by_processes(images, sampler, workers, pin)
+    else:
+        made = _prefetched(_by_threads(images, sampler, threads, pin), _STEPS_AHEAD)
+    return _with_progress(made, start, stop)
+
+
+def _with_progress(source: Generator[list[Batch], None, None], start: int, stop: int) -> Generator[list[Batch], None, None]:
+    """Tell every batch which share of the training is done before its step."""
+    with closing(source):
+        for step, micros in enumerate(source, start):
+            yield [replace(micro, progress=step / stop) for micro in micros]
 
 
 def _prefetched(source: Generator[T, None, None], count: int) -> Generator[T, None, None]:

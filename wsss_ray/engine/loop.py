@@ -76,7 +76,7 @@ def fit(
         device: The device of the network.
 
     Yields:
-        The result of each step, after the weights have changed.
+        The result of each step, after the weights have changed and `Learner.after_step` has run.
 
     Raises:
         FloatingPointError: if a loss is not finite. The optimiser step is then not taken.
@@ -118,6 +118,8 @@ def fit(
                 "lower optimizer.lr, or look at these images"
             )
         optimizer.step()
+        with torch.no_grad():
+            learner.after_step(unwrapped(net), (step + 1) / total)
         now = time.perf_counter()
         yield Step(
             step=step + 1,

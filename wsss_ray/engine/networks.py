@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -99,12 +99,24 @@ def for_inference(net: nn.Module, learner: Learner) -> FrozenTrunk | None:
     return frozen
 
 
-def _in_bfloat16(forward: Callable[..., Tensor], device_type: str) -> Callable[..., Tensor]:
-    def faster(*inputs: Tensor) -> Tensor:
+def _in_bfloat16(forward: Callable[..., Any], device_type: str) -> Callable[..., Any]:
+    def faster(*inputs: Tensor) -> Any:
         with torch.autocast(device_type, torch.bfloat16):
-            return forward(*inputs).float()
+            return _in_float32(forward(*inputs))
 
     return faster
+
+
+def _in_float32(found: Any) -> Any:
+    """Return what a part of a network returned with all its tensors of real numbers in float32: a tensor, or a nest of them."""
+    if isinstance(found, Tensor):
+        return found.float() if found.is_floating_point() else found
+    if isinstance(found, Mapping):
+        return {name: _in_float32(one) for name, one in found.items()}
+    if isinstance(found, tuple | list):
+        several = [_in_float32(one) for one in found]
+        return type(found)(*several) if hasattr(found, "_fields") else type(found)(several)
+    return found
 
 
 def load_model(store: RunStore, stage: Stage, device: str) -> nn.Module:

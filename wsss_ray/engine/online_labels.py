@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from wsss_ray.core.values import LabelArray
 
 Labels = dict[int, Tensor]
-"""Map from step to label_BHW of the images of its batch, in their order."""
+"""Map from step to label_BHW of the images of its batch, in their order; to label_BEHW if the learner makes several of each."""
 
 
 class LabelMakers:
@@ -122,7 +122,12 @@ class OnlineBatches(Iterator[list[Batch]]):
         micros, labels = self.waiting.popleft()
         self.step += 1
         found = iter(_labels(micros, labels))
-        return [replace(micro, seeds_BEHW=torch.stack([next(found) for _ in micro.ids])[:, None]) for micro in micros]
+        several = self.learner.online_channels > 1
+        labels_of = [torch.stack([next(found) for _ in micro.ids]) for micro in micros]
+        return [
+            replace(micro, seeds_BEHW=label if several else label[:, None])
+            for micro, label in zip(micros, labels_of, strict=True)
+        ]
 
     def _begin(self, micros: list[Batch]) -> list[Future[LabelArray] | Tensor]:
         if self.pulled in self.made:
@@ -130,9 +135,14 @@ class OnlineBatches(Iterator[list[Batch]]):
         begun: list[Future[LabelArray] | Tensor] = []
         for micro in micros:
             evidence = self.learner.evidence(self.net, micro.to(self.device))
-            for row, one in enumerate(evidence):  # a human mask is the label
-                begun.append(micro.seeds_BEHW[row, 0] if micro.strong_B[row] else self.makers.start(one))
+            for row, one in enumerate(evidence):
+                begun.append(self._human(micro, row) if micro.strong_B[row] else self.makers.start(one))
         return begun
+
+    def _human(self, micro: Batch, row: int) -> Tensor:
+        """Return the human mask of an image, which is its label in every channel."""
+        mask_HW, channels = micro.seeds_BEHW[row, 0], self.learner.online_channels
+        return mask_HW.expand(channels, *mask_HW.shape) if channels > 1 else mask_HW
 
     def pending(self) -> Labels:
         """Wait for the labels that are started for later steps, and return them."""
@@ -164,7 +174,7 @@ def gather(mine: Labels) -> Labels:
 
 
 def _labels(micros: list[Batch], made: list[Future[LabelArray] | Tensor]) -> list[Tensor]:
-    """Return label_HW of every image, with `IGNORE` where the crop goes beyond the image."""
+    """Return label_HW (or label_EHW) of every image, with `IGNORE` where the crop goes beyond the image."""
     found = []
     places = [(micro, row) for micro in micros for row in range(len(micro.ids))]
     for (micro, row), one in zip(places, made, strict=True):

@@ -1,13 +1,14 @@
-"""Pack images, tags, masks and saliency maps into shards."""
+"""Pack images, tags, masks, saliency maps and extra inputs into shards."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from typing import ClassVar
 
 from wsss_ray.data.image_files import file_of
-from wsss_ray.data.images import Decoded, normalise_image, normalise_saliency, shrink
+from wsss_ray.data.images import Decoded, normalise_extra, normalise_image, normalise_saliency, shrink
 from wsss_ray.data.label_maps import mask_of
 from wsss_ray.data.source import DataSplit, Item, Raw
 from wsss_ray.engine.batches import Row, reason_of
@@ -73,26 +74,40 @@ class IngestWorker(ShardWorker):
         return []
 
 
-class SaliencyFileWorker(IngestWorker):
-    """Pack saliency maps, aligned with the ingested images."""
+class _BesideWorker(IngestWorker):
+    """Pack one file for each ingested image, in the order of the images."""
 
-    schema = "saliency"
+    normalise: ClassVar[Callable[..., bytes]]  # the content of a file -> what is stored; the name of its column is the schema's
 
     def images(self, shard: int) -> Sequence[tuple[str, str | None, Callable[[], Row]]]:
         """See `ShardWorker.images`."""
         items = {item.image_id: item for item in self.listing.shard(shard)}
         rows = read_shard(self.store, self.stage.input("like"), shard, "images", columns=["image_id", "height", "width"])
         return [
-            (row["image_id"], items[row["image_id"]].path, lambda row=row: self.map(items[row["image_id"]], row))  # type: ignore[misc]
+            (row["image_id"], items[row["image_id"]].path, lambda row=row: self.beside(items[row["image_id"]], row))  # type: ignore[misc]
             for row in rows
         ]
 
-    def map(self, item: Item, image: Row) -> Row:
-        """Make the row of a saliency map, without the id."""
+    def beside(self, item: Item, image: Row) -> Row:
+        """Make the row of a file, without the id."""
         source = self.split.source
         size = {"height": image["height"], "width": image["width"], "max_side": source.max_side}
-        return {"saliency": normalise_saliency(source.load(item).image, max_pixels=source.max_pixels, **size)}
+        return {self.schema: type(self).normalise(source.load(item).image, max_pixels=source.max_pixels, **size)}
 
     def failed(self, image_id: str) -> list[Row]:
-        """Return a row without a map, which keeps the shards aligned."""
-        return [{"image_id": image_id, "saliency": None}]
+        """Return a row without content, which keeps the shards aligned."""
+        return [{"image_id": image_id, self.schema: None}]
+
+
+class SaliencyFileWorker(_BesideWorker):
+    """Pack saliency maps, aligned with the ingested images."""
+
+    schema = "saliency"
+    normalise = staticmethod(normalise_saliency)
+
+
+class ExtraWorker(_BesideWorker):
+    """Pack extra inputs, aligned with the ingested images."""
+
+    schema = "extra"
+    normalise = staticmethod(normalise_extra)

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 from wsss_ray.core.contracts import Learner
 from wsss_ray.core.errors import REPAIR, DamagedFile, is_machine_failure
 from wsss_ray.core.plan import Stage
+from wsss_ray.core.refiner import Refiner
 from wsss_ray.data.source import DataSplit
 from wsss_ray.engine.batches import BatchRunner, NetworkRow, Row, reason_of
 from wsss_ray.engine.known_features import KnownFeatures
@@ -110,10 +111,10 @@ class ShardWorker:
         """Return the images of the shard. What makes the row of an image is a `NetworkRow` if it runs a network."""
         raise NotImplementedError
 
-    def by_network(self, image: Row) -> Task:
-        """Return the task of an image whose row is made by `decoded`, `run` and `encoded`."""
+    def by_network(self, image: Row, *others: Row) -> Task:
+        """Return the task of an image whose row is made by `decoded`, which gets its rows of all inputs, `run` and `encoded`."""
         size = (image["height"], image["width"])
-        return image["image_id"], None, NetworkRow(partial(self.decoded, image), self.run, self.encoded, size)
+        return image["image_id"], None, NetworkRow(partial(self.decoded, image, *others), self.run, self.encoded, size)
 
     def decoded(self, image: Row) -> Any:
         """Read an image. See `NetworkRow.decode`."""
@@ -152,7 +153,11 @@ class ShardWorker:
 
     @cached_property
     def model(self) -> Any:
-        """Load the trained network of the stage's `model` input, an `nn.Module`, for inference."""
+        """Return the network of the stage, an `nn.Module`, for inference."""
+        return self.trained()
+
+    def trained(self) -> Any:
+        """Load the trained network of the stage's `model` input."""
         import torch
 
         from wsss_ray.engine.networks import for_inference, load_model
@@ -170,7 +175,8 @@ class ShardWorker:
 
 def needs_model(stage: Stage) -> bool:
     """Return True if a per-image stage runs a network, and so should run on a GPU."""
-    return stage.kind in ("features", "saliency") or stage.optional("model") is not None
+    own = isinstance(stage.component, Refiner) and stage.component.has_network
+    return own or stage.kind in ("features", "saliency") or stage.optional("model") is not None
 
 
 def data_split(stage: Stage) -> DataSplit:

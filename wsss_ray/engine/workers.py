@@ -11,13 +11,15 @@ import numpy as np
 from wsss_ray.core.contracts import Classifier, Segmenter
 from wsss_ray.core.plan import Stage
 from wsss_ray.core.randomness import random_key
+from wsss_ray.core.refiner import Refiner
 from wsss_ray.core.rules import Localizer, MaskNoise, Metric, Relabel, SaliencyNet, SeedRule
 from wsss_ray.core.values import IGNORE
 from wsss_ray.data.codecs import as_saliency, decode_gray, decode_maps, decode_rgb, encode_gray, encode_labels, encode_maps
 from wsss_ray.data.source import DataSplit
 from wsss_ray.engine.batches import Row
 from wsss_ray.engine.features import FeaturesWorker
-from wsss_ray.engine.packing import IngestWorker, SaliencyFileWorker
+from wsss_ray.engine.packing import ExtraWorker, IngestWorker, SaliencyFileWorker
+from wsss_ray.engine.refining import RefinedMapsWorker, RefinedSeedsWorker
 from wsss_ray.engine.shard_worker import ShardWorker, Task
 from wsss_ray.ops.confusion import confusion, sparse
 
@@ -245,7 +247,10 @@ class EvaluateWorker(ShardWorker):
 def worker_class(stage: Stage) -> type[ShardWorker]:
     """Return the worker class of a per-image stage."""
     if stage.kind == "ingest":
-        return SaliencyFileWorker if stage.optional("like") else IngestWorker
+        split = stage.component.split if isinstance(stage.component, DataSplit) else None
+        return {"extra": ExtraWorker, "saliency": SaliencyFileWorker}.get(split or "", IngestWorker)
+    if isinstance(stage.component, Refiner):
+        return RefinedMapsWorker if stage.component.makes == "maps" else RefinedSeedsWorker
     workers: dict[str, type[ShardWorker]] = {
         "features": FeaturesWorker,
         "localize": LocalizeWorker,

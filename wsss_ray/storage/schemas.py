@@ -38,6 +38,7 @@ IMAGES = pa.schema(
     ]
 )
 SALIENCY = pa.schema([_ID, pa.field("saliency", pa.binary())])  # 8-bit PNG; null where the image could not be read
+EXTRA = pa.schema([_ID, pa.field("extra", pa.binary())])  # 16-bit PNG; null where the file could not be read
 MAPS = pa.schema(
     [
         _ID,
@@ -118,6 +119,7 @@ class Artifact:
 ARTIFACTS = {
     "images": Artifact(IMAGES, by_row=True, statistics=("image_id", "mask")),  # those of masks tell which images have one
     "saliency": Artifact(SALIENCY),
+    "extra": Artifact(EXTRA),
     "features": Artifact(FEATURES, by_row=True),
     "maps": Artifact(MAPS),
     "seeds": Artifact(SEEDS, by_row=True),
