@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -203,3 +204,9 @@ def test_a_job_for_gpus_is_valid_too(tmp_path):
 def test_samples_are_spread():
     assert evenly_spaced(range(10), 4) == [0, 3, 6, 9]
     assert evenly_spaced(range(3), 4) == [0, 1, 2]
+
+
+def test_a_folder_of_masks_that_is_not_there_names_one_that_is(tmp_path):
+    root = with_masks(tmp_path / "pets")
+    with pytest.raises(ValueError, match=r"--masks nowhere: is no folder; give the folder of the PNG masks, such as .*masks$"):
+        survey(root, masks=Path("nowhere"), machine=Machine(2, 8e9))

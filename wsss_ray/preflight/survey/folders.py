@@ -227,7 +227,9 @@ def _masks(folder: Path, tree: Tree, given: Path | None) -> Path | None:
     candidates = [given] if given is not None else [path for path in near if path not in (folder, tree.root)]
     for path in dict.fromkeys(candidates):
         if not path.is_dir():
-            raise ValueError(f"--masks {path}: is no folder; give the folder of the PNG masks")
+            there = next((one for one in near if one not in (folder, tree.root)), None)
+            mend = "give the folder of the PNG masks" + (f", such as {there}" if there is not None else "")
+            raise ValueError(f"--masks {path}: is no folder; {mend}")
         ids = {nfc(bare(name)) for name in tree.without(path).names}
         masks = {nfc(bare(name)) for name in scan(path).names if name.endswith(".png")}
         hits = len(ids & masks)
