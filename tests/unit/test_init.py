@@ -208,5 +208,5 @@ def test_samples_are_spread():
 
 def test_a_folder_of_masks_that_is_not_there_names_one_that_is(tmp_path):
     root = with_masks(tmp_path / "pets")
-    with pytest.raises(ValueError, match=r"--masks nowhere: is no folder; give the folder of the PNG masks, such as .*masks$"):
+    with pytest.raises(ValueError, match=r"--masks .*nowhere: is no folder; give the folder of the PNG masks, such as .*masks$"):
         survey(root, masks=Path("nowhere"), machine=Machine(2, 8e9))
