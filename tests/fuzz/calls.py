@@ -15,10 +15,11 @@ from wsss_ray.config.document import to_yaml
 from wsss_ray.config.job import parse_job, read_job
 from wsss_ray.data.cls_labels import read_cls_labels
 from wsss_ray.data.coco import Coco
-from wsss_ray.data.codecs import decode_gray, decode_maps, decode_rgb
+from wsss_ray.data.codecs import decode_extra, decode_gray, decode_maps, decode_rgb
 from wsss_ray.data.folder import Folder
-from wsss_ray.data.images import normalise_image, normalise_mask, normalise_saliency, read_header, shrink
+from wsss_ray.data.images import normalise_extra, normalise_image, normalise_mask, normalise_saliency, read_header, shrink
 from wsss_ray.data.lookup import looked_up_once
+from wsss_ray.data.sbd import read_sbd_mask
 from wsss_ray.data.source import DataSplit, Source
 from wsss_ray.data.stages import stages_of
 from wsss_ray.data.tables import read_tag_table
@@ -55,6 +56,21 @@ def as_mask(data: bytes, _: Path) -> object:
 def as_saliency(data: bytes, _: Path) -> object:
     whole = {"height": corpus.SIDE, "width": corpus.SIDE}
     return normalise_saliency(data, height=8, width=8, max_side=8, max_pixels=MOST_PIXELS), normalise_saliency(data, **whole)
+
+
+def as_extra(data: bytes, _: Path) -> object:
+    whole = {"height": corpus.SIDE, "width": corpus.SIDE}
+    return normalise_extra(data, height=8, width=8, max_side=8, max_pixels=MOST_PIXELS), normalise_extra(data, **whole)
+
+
+def as_stored_extra(data: bytes, _: Path) -> object:
+    return decode_extra(data)
+
+
+def as_sbd(data: bytes, folder: Path) -> object:
+    path = folder / "2008_000008.mat"
+    path.write_bytes(data)
+    return read_sbd_mask(path)
 
 
 def as_labels(data: bytes, _: Path) -> object:

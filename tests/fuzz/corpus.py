@@ -7,6 +7,7 @@ import json
 import pickle
 import struct
 import zipfile
+import zlib
 from functools import cache
 from typing import Any
 
@@ -18,6 +19,7 @@ import torch
 from onnx import helper, numpy_helper
 from PIL import Image
 from safetensors.torch import save
+from scipy.io import savemat
 
 from tests.coco_set import SHAPES, TRAIN, document
 from tests.unit.test_mxnet_params import SMALL, params_bytes
@@ -81,6 +83,46 @@ def masks() -> tuple[bytes, ...]:
         *(_saved(Image.fromarray(label_HW), form) for form in ("TIFF", "BMP")),
         _saved(coloured, "TIFF", compression="tiff_lzw"),
     )
+
+
+@cache
+def extras() -> tuple[bytes, ...]:
+    """Numbers of segments, as people save them: the first with 16 bits, as the store has it."""
+    segment_HW = np.random.default_rng(3).integers(0, 200, (SIDE, SIDE)).astype(np.uint8)
+    coloured = Image.fromarray(segment_HW, mode="P")
+    coloured.putpalette(voc_palette().ravel().tolist())
+    return (
+        _saved(Image.fromarray(segment_HW.astype(np.uint16) * 300), "PNG"),
+        _saved(Image.fromarray(segment_HW), "PNG"),
+        _saved(coloured, "PNG"),
+        _saved(Image.fromarray(segment_HW == 1), "PNG"),
+        _saved(Image.fromarray(segment_HW.astype(np.uint16)), "TIFF"),
+    )
+
+
+@cache
+def sbd_masks() -> tuple[bytes, ...]:
+    """Masks of SBD: MATLAB files of version 5, compressed and not."""
+    return tuple(_mat(compress) for compress in (True, False))
+
+
+@cache
+def sbd_contents() -> tuple[bytes, ...]:
+    """The matrix in such a file, as it is before it is compressed."""
+    return (_mat(False)[128:],)
+
+
+def packed_mat(content: bytes) -> bytes:
+    """A compressed MATLAB file with this content."""
+    packed = zlib.compress(content)
+    return _mat(True)[:128] + struct.pack("<II", 15, len(packed)) + packed
+
+
+def _mat(compress: bool) -> bytes:
+    label_HW = np.random.default_rng(2).integers(0, 21, (SIDE, SIDE)).astype(np.uint8)
+    buffer = io.BytesIO()
+    savemat(buffer, {"GTcls": {"Segmentation": label_HW, "CategoriesPresent": np.unique(label_HW)}}, do_compression=compress)
+    return buffer.getvalue()
 
 
 def maps_row() -> dict[str, Any]:

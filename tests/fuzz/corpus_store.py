@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from tests.fuzz.corpus import SIDE, STAGE, as_parquet, images, maps_row, masks
+from tests.fuzz.corpus import SIDE, STAGE, as_parquet, extras, images, maps_row, masks
 from wsss_ray.storage.schemas import ARTIFACTS, table
 
 
@@ -33,6 +33,7 @@ def rows_of(schema: str) -> list[dict[str, Any]]:
     row: dict[str, dict[str, Any]] = {
         "images": {"tags": [0, 2], "height": SIDE, "width": SIDE, "image": images()[0], "sha256": "0" * 64, "mask": label},
         "saliency": {"saliency": label},
+        "extra": {"extra": extras()[0]},
         "features": {"key": b"k", "mirrored_key": b"m", "shape": [1, 2, 2], "features": bytes(16), "mirrored": bytes(16)},
         "maps": maps_row(),
         "seeds": {"seed": label},

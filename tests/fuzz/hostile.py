@@ -242,6 +242,47 @@ def parquet_files() -> tuple[bytes, ...]:
     return tuple(found)
 
 
+@cache
+def mat_files() -> tuple[bytes, ...]:
+    """MATLAB files that claim more than they hold, unpack to a lot, or nest deeply."""
+    start = corpus.sbd_masks()[1][:128]
+
+    def element(kind: int, data: bytes, claimed: int | None = None) -> bytes:
+        return struct.pack("<II", kind, len(data) if claimed is None else claimed) + data + bytes(-len(data) % 8)
+
+    def matrix(kind: int, sides: tuple[int, ...], body: bytes, name: bytes = b"GTcls") -> bytes:
+        flags, dims = element(6, struct.pack("<II", kind, 0)), element(5, struct.pack(f"<{len(sides)}i", *sides))
+        return element(14, flags + dims + element(1, name) + body)
+
+    def packed(content: bytes) -> bytes:
+        data = zlib.compress(content, 9)
+        return start + struct.pack("<II", 15, len(data)) + data
+
+    wide = matrix(9, (1 << 30, 1 << 30), element(2, b"abc"))
+    nested = matrix(9, (1, 1), element(2, b"a"), b"")
+    for _ in range(2000):
+        nested = matrix(1, (1, 1), nested, b"")
+    bomb = matrix(9, (1, 1 << 26), element(2, bytes(1 << 26)))
+    return (
+        b"",
+        start,
+        start[:100],
+        start + wide,
+        packed(wide),
+        start + matrix(1, (1, 1 << 28), element(2, b"")),
+        start + matrix(2, (1, 1), element(5, struct.pack("<i", 1 << 30)) + element(1, b"Segmentation", 1 << 30)),
+        start + matrix(9, (-1, -1), element(2, b"abc")),
+        start + matrix(9, tuple([2] * 30), element(2, b"abc")),
+        start + element(14, b"", 0xFFFFFFF0),
+        start + element(15, b"x\x9c", 0xFFFFFFF0),
+        start + nested,
+        packed(nested),
+        packed(bomb),
+        bytes(4) + struct.pack("<iiiii", 0, 1 << 30, 1 << 30, 0, 6) + b"GTcls\0",  # version 4
+        start[:116] + bytes(8) + struct.pack("<HH", 0x0200, 0x4D49),  # version 7.3
+    )
+
+
 def xml_texts() -> tuple[bytes, ...]:
     """Annotations that are deep, wide, or in odd encodings."""
     return (

@@ -75,6 +75,10 @@ READERS: dict[str, Reader] = {
     "saliency": Reader(
         calls.as_saliency, corpus.images, hostile.images, large=hostile.large_images, mend=mend_png, all_valid=False
     ),
+    "extra": Reader(calls.as_extra, corpus.extras, hostile.images, large=hostile.large_images, mend=mend_png),
+    "stored extra": Reader(calls.as_stored_extra, lambda: corpus.extras()[:1], hostile.images, mend=mend_png),
+    "sbd": Reader(calls.as_sbd, corpus.sbd_masks, hostile.mat_files),
+    "sbd, unpacked": Reader(calls.as_sbd, corpus.sbd_contents, pack=corpus.packed_mat),
     "labels": Reader(calls.as_labels, lambda: corpus.masks()[:2], hostile.images, mend=mend_png),
     "stored image": Reader(
         calls.as_stored_image, lambda: corpus.images()[:13], hostile.images, large=hostile.large_images, mend=mend_png
@@ -113,7 +117,7 @@ READERS: dict[str, Reader] = {
     "metrics.jsonl": Reader(calls.as_log, corpus_store.logs, hostile.json_texts),
     **{
         f"shard of {schema}": Reader(partial(calls.as_shard, schema), partial(corpus_store.shards, schema), hostile.parquet_files)
-        for schema in ("images", "maps", "seeds", "scores", "errors", "listing")
+        for schema in ("images", "maps", "seeds", "scores", "errors", "listing", "extra")
     },
 }
 

@@ -60,7 +60,7 @@ def other(path):
     ("spoil", "said"),
     [
         (damaged, r"holds no mask of SBD \(.*\); unpack benchmark\.tgz again"),
-        (other, r"holds no mask of SBD \(KeyError"),
+        (other, r"holds no mask of SBD \(no structure GTcls\); unpack"),
         (lambda path: path.write_text("x"), "holds no mask of SBD"),
         (lambda path: write_mat(path, sbd_mask(2, label=21)), "is not a mask with the labels 0 to 20"),
         (lambda path: write_mat(path, np.zeros((3, 4))), "is not a mask with the labels 0 to 20"),

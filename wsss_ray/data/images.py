@@ -185,14 +185,18 @@ def normalise_extra(
     if kind == "JPEG" or image.mode not in ("P", "L", "1", *_GRAY_16):
         found = "a JPEG" if kind == "JPEG" else f"of mode {image.mode}"
         raise ValueError(f"the extra input is {found}; save it as a gray PNG of 8 or 16 bits, or with a palette")
-    value_HW = np.asarray(image).astype(np.int64)
-    if value_HW.min() < 0 or value_HW.max() > 0xFFFF:
-        raise ValueError("the extra input has values outside 0 to 65535; number its segments anew")
+    value_HW = np.empty((image.height, image.width), np.uint16)
+    for rows, strip in strips(image):
+        found_HW = np.asarray(strip).astype(np.int64)
+        if found_HW.min() < 0 or found_HW.max() > 0xFFFF:
+            raise ValueError("the extra input has values outside 0 to 65535; number its segments anew")
+        value_HW[rows] = found_HW
     if fitted(image.height, image.width, max_side) != (height, width):
         sizes = f"the extra input is {image.width}x{image.height}, its image when shrunk {width}x{height}"
         raise ValueError(f"{sizes}; save it in the size of its image")
-    whole = Image.fromarray(value_HW.astype(np.int32))
-    return encode_extra(np.asarray(whole.resize((width, height), Image.Resampling.NEAREST)).astype(np.uint16))
+    if value_HW.shape != (height, width):
+        value_HW = np.asarray(Image.fromarray(value_HW).resize((width, height), Image.Resampling.NEAREST))
+    return encode_extra(value_HW)
 
 
 def fitted(height: int, width: int, max_side: int | None) -> tuple[int, int]:

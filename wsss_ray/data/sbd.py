@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from wsss_ray.core.errors import in_one_line
 from wsss_ray.data.label_files import file_of_image, write_voc
+from wsss_ray.data.matlab import read_field
 
 if TYPE_CHECKING:
     from wsss_ray.core.values import LabelArray
@@ -61,7 +61,7 @@ def augment(voc: Path, sbd: Path, *, watch: Callable[[str, int], Callable[[int],
         file_of_image(part, image_id).write_bytes((voc / "SegmentationClass" / f"{image_id}.png").read_bytes())
         add(1)
     for image_id in sorted(more):
-        write_voc(file_of_image(part, image_id), _read(sbd / "cls" / f"{image_id}.mat"))
+        write_voc(file_of_image(part, image_id), read_sbd_mask(sbd / "cls" / f"{image_id}.mat"))
         add(1)
     (voc / LIST).parent.mkdir(parents=True, exist_ok=True)
     part.rename(voc / MASKS)
@@ -76,15 +76,18 @@ def _ids(path: Path) -> set[str]:
     return found
 
 
-def _read(path: Path) -> LabelArray:
-    """Read the mask in a .mat file of SBD."""
-    from scipy.io import loadmat
+def read_sbd_mask(path: Path) -> LabelArray:
+    """Read the mask in a .mat file of SBD.
 
-    path.stat()  # raises an OSError that names the file if it is missing
+    Raises:
+        ValueError: if the file holds no mask of SBD.
+        OSError: if it cannot be read.
+    """
+    data = path.read_bytes()
     try:
-        label_HW = np.asarray(loadmat(str(path), variable_names=["GTcls"])["GTcls"]["Segmentation"][0, 0])
-    except Exception as error:  # scipy raises many types for damaged files
-        raise ValueError(f"{path}: holds no mask of SBD ({in_one_line(error)}); unpack benchmark.tgz again") from error
+        label_HW = read_field(data, "GTcls", "Segmentation")
+    except ValueError as error:
+        raise ValueError(f"{path}: holds no mask of SBD ({error}); unpack benchmark.tgz again") from error
     if label_HW.ndim != 2 or label_HW.dtype.kind not in "iu" or not set(np.unique(label_HW)) <= set(range(_CLASSES + 1)):
         raise ValueError(f"{path}: is not a mask with the labels 0 to {_CLASSES}; unpack benchmark.tgz again")
     return label_HW.astype(np.uint8)
