@@ -36,7 +36,7 @@ def test_a_method_shows_where_it_comes_from(site):
     rows = {line.split()[0]: line for line in said.splitlines()}
     assert "  -  " in rows["otsu"]
     assert "wsss-ray-otsu 0.1" in rows["otsu"]
-    assert "classifier, maps, seeds, segmenter" in rows["otsu"]
+    assert "classifier, maps, flowed, seeds, segmenter" in rows["otsu"]
     assert "Otsu seeds: every localization map" in rows["otsu"]
     assert re.search("jobs/cam.yaml +wsss-ray  ", rows["cam"])
     assert errors == ""
