@@ -74,7 +74,7 @@ def page(rows: list[TrialRow], **given: object) -> Page:
 def test_header_counts_and_names_the_best() -> None:
     rows = search(40)
     made, best = page(rows), ranking(rows, "miou")[0]
-    at = made.texts.index("best miou")
+    at = made.texts.index("best mIoU of the model")
     assert made.texts[at + 1 : at + 3] == [number(best.metrics["miou"]), best.name]
     done, stopped, failed = (sum(one.state == state for one in rows) for state in ("done", "stopped", "failed"))
     assert made.figure("trials done") == f"{done} of 40"
@@ -93,7 +93,7 @@ def test_ranking_lists_every_trial_in_order_with_its_figures() -> None:
     listed = names[1 : 1 + len(rows)]
     assert listed == [one.name for one in ranking(rows, "miou")]
     assert "The other 11 trials" in made.texts
-    cells = made.texts[made.texts.index("Trials by miou, best first") :]
+    cells = made.texts[made.texts.index("Trials by mIoU of the model, best first") :]
     assert {"0.700", "0.614", "0.01", "1 h 02 min", "done"} <= set(cells[: cells.index(listed[1])])
     assert "stopped at 25 %" in made.texts
     assert all("caption" in [tag for tag, _, around in made.tags if any(o[1] is t for o in around)] for t in made.having("table"))
@@ -105,7 +105,7 @@ def test_seeds_of_a_trial_are_one_line_with_mean_and_sample_deviation() -> None:
     made = page([*rows, row("b", None, seed=2, state="failed", parameters={"x": 1})])
     for of in scores.values():
         assert f"{mean(of):.3f} ± {stdev(of):.3f}" in made.texts
-    assert made.figure("best miou") == "0.530 ± 0.036"
+    assert made.figure("best mIoU of the model") == "0.530 ± 0.036"
     assert "2 done, 1 failed" in made.texts
     assert made.texts.count("3 seeds") == 2
     assert made.figure("runs done") == "5 of 6"
@@ -115,7 +115,7 @@ def test_scatter_puts_the_best_highest_and_larger_values_to_the_right() -> None:
     rows = search(40)
     made = page(rows)
     for name in (LR, THETA):
-        marks = {text.split(",")[0]: place for text, place, chart in made.marks if chart == f"miou over {name}"}
+        marks = {text.split(",")[0]: place for text, place, chart in made.marks if chart == f"mIoU of the model over {name}"}
         scored = [one for one in ranking(rows, "miou") if one.metrics]
         assert set(marks) == {one.name for one in scored}
         heights = [float(marks[one.name]["y"] or "") for one in scored]
@@ -141,7 +141,7 @@ def test_dots_of_a_value_are_those_of_its_trials() -> None:
     for kind in ("threshold", "growing"):
         having = [one for one in rows if one.parameters[KIND] == kind and one.metrics]
         figure = number(mean(one.metrics["miou"] for one in having))
-        title = f"{KIND} {kind}: {len(having)} runs, mean miou {figure}"
+        title = f"{KIND} {kind}: {len(having)} runs, mean mIoU of the model {figure}"
         marks = {text.split(",")[0]: float((place["x"] or "").rstrip("%")) for text, place, chart in made.marks if chart == title}
         assert sorted(marks, key=lambda name: -marks[name]) == [one.name for one in ranking(having, "miou")]
     assert "size: 321" in made.texts  # what the blocks have in common is not said
@@ -159,7 +159,7 @@ def test_parallel_lines_end_at_their_scores_and_the_best_is_on_top() -> None:
     assert text.startswith(scored[0].name)
     assert best["style"] == "--k:1.000"
     assert {len((attrs["points"] or "").split()) for _, attrs in made.ways} == {6}  # method, three parameters, a block, the score
-    lost = [attrs for text, attrs in made.ways if f"miou {DASH}" in text]
+    lost = [attrs for text, attrs in made.ways if f"mIoU of the model {DASH}" in text]
     assert {attrs["class"] for attrs in lost} == {"way none"}
     assert "not set" in made.texts
     assert "no score" in made.texts

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 _NAMES = {
     "images-weak": "Training images",
@@ -36,6 +37,13 @@ _KINDS = {
     "seed": "labels",
     "evaluate": "score",
 }
+_SCORES = {
+    "quality": "mIoU of the seeds",
+    "seed_quality": "mIoU of the seeds",
+    "relabel_quality": "mIoU of the labels by the segmenter",
+    "first_miou": "mIoU of the first model",
+    "miou": "mIoU of the model",
+}
 _NUMBERED = re.compile(r"(.+)-(\d+(?:\.\d+)*)")
 
 
@@ -46,10 +54,24 @@ def stage_words(name: str) -> str:
         >>> stage_words("seed_quality"), stage_words("maps-2.1"), stage_words("my_stage")
         ('Seeds against the masks', 'Localization maps 2.1', 'my_stage')
     """
+    return _words(name, _NAMES)
+
+
+def score_words(name: str) -> str:
+    """Return the words for the score that a sweep ranks by, from the name of its stage.
+
+    Example:
+        >>> score_words("miou"), score_words("quality-1.2"), score_words("my_score")
+        ('mIoU of the model', 'mIoU of the seeds 1.2', 'my_score')
+    """
+    return _words(name, _SCORES)
+
+
+def _words(name: str, known: Mapping[str, str]) -> str:
     numbered = _NUMBERED.fullmatch(name)
-    if name in _NAMES or numbered is None or numbered[1] not in _NAMES:
-        return _NAMES.get(name, name)
-    return f"{_NAMES[numbered[1]]} {numbered[2]}"
+    if name in known or numbered is None or numbered[1] not in known:
+        return known.get(name, name)
+    return f"{known[numbered[1]]} {numbered[2]}"
 
 
 def kind_words(kind: str) -> str:

@@ -157,6 +157,7 @@ def stages(facts: Facts) -> Section:
                 "seconds": seconds,
                 "share": (seconds / longest if is_finite(seconds) and longest else 0.0) if done else None,
                 "work": f"{whole(work)} {unit}" if isinstance(work, int) else DASH,
+                "without": facts.part(stage, "counts").get("without_mask"),
                 "pace": f"{significant(work / seconds)} {unit}/s" if isinstance(work, int) and seconds else DASH,
                 "errors": facts.errors(stage),
                 "files": files,

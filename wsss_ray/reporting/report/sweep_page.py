@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import mean, stdev
 
+from wsss_ray.reporting.headings import score_words
 from wsss_ray.reporting.report.markup import DASH, duration, number, shorten, tag, whole
 from wsss_ray.reporting.report.page import Figure, PageHeader, Section, job, page, render
 from wsss_ray.reporting.report.sweep_axes import Parameter, SweepAxis, parameters
@@ -34,6 +35,7 @@ def build_sweep(name: str, rows: Sequence[TrialRow], metric: str, job_yaml: str,
     Example:
         >>> html = build_sweep("pets-theta", rows, "miou", job_yaml)
     """
+    metric = score_words(metric)
     rows = ranking(map(_finite_metrics, rows), metric)
     trials, fields = _trials(rows, metric), parameters(rows)
     methods, seeds = sorted({row.method for row in rows}), sorted({row.seed for row in rows})
@@ -204,7 +206,8 @@ def _about(what: str, values: Sequence[str]) -> dict[str, str]:
 
 
 def _finite_metrics(row: TrialRow) -> TrialRow:
-    return replace(row, metrics={name: value for name, value in row.metrics.items() if math.isfinite(value)})
+    """Return the row with its scores under their words, without those that are not finite."""
+    return replace(row, metrics={score_words(name): value for name, value in row.metrics.items() if math.isfinite(value)})
 
 
 def _seed(row: TrialRow) -> tuple[int, str]:
