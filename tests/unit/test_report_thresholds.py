@@ -25,8 +25,9 @@ from wsss_ray.ops.confusion import confusion
 from wsss_ray.ops.crf import DenseCrf
 from wsss_ray.ops.seeds import confusions_over_thresholds, cut, recompute
 from wsss_ray.ops.spacing import evenly_spaced
+from wsss_ray.reporting.headings import FIGURES
 from wsss_ray.reporting.report import embedded
-from wsss_ray.reporting.report.thresholds import FIGURES, THETAS, Curve, Rule, curve
+from wsss_ray.reporting.report.thresholds import THETAS, Curve, Rule, curve
 from wsss_ray.storage.store import RunStore
 
 

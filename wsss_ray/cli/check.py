@@ -139,21 +139,21 @@ def _notes(job: JobConfig, machine: Machine, found: Forecast) -> list[str]:
 def _show(found: Forecast) -> None:
     """Print the table of stages and their total."""
     from wsss_ray.preflight.estimate import RAY_START, total_bytes
-    from wsss_ray.reporting.words import roughly
+    from wsss_ray.reporting.words import roughly, size
 
     gpu = any(one.on_gpu for one in found.estimates)
     header = ["stage", "work", "each", "time", "memory", *(["GPU memory"] if gpu else []), "disk"]
     rows = []
     for one in found.estimates:
         each = f"{one.each:.2f} s" if one.each >= 1 else f"{1000 * one.each:.1f} ms"
-        memory = f"{one.processes} x {_size(one.resident)}"
+        memory = f"{one.processes} x {size(one.resident)}"
         time = "done" if one.done else roughly(one.seconds)
-        on_gpu = [_size(one.on_gpu)] if gpu else []
-        rows.append([one.name, f"{one.work} {one.unit}", each, time, memory, *on_gpu, _size(one.num_bytes)])
+        on_gpu = [size(one.on_gpu)] if gpu else []
+        rows.append([one.name, f"{one.work} {one.unit}", each, time, memory, *on_gpu, size(one.num_bytes)])
     table(header, rows, right=header[1:])
     typer.echo(
         f"in all about {roughly(found.seconds)} (with {RAY_START:.0f} s for the start of Ray) and "
-        f"{_size(total_bytes(found.estimates))} of disk, on this machine, if nothing else runs on it"
+        f"{size(total_bytes(found.estimates))} of disk, on this machine, if nothing else runs on it"
     )
 
 
@@ -161,14 +161,15 @@ def _warnings(found: Forecast, store: RunStore) -> list[str]:
     """Return a warning for each resource that the job exceeds on this machine."""
     from wsss_ray.preflight.estimate import free_disk, memory_shortage, total_bytes
     from wsss_ray.preflight.memory import free_memory
+    from wsss_ray.reporting.words import size
 
     warnings, free, left = [], free_memory(), free_disk(store)
     if free is not None and (largest := memory_shortage(found.estimates, free)) is not None:
         field = "run.workers or run.micro_batch" if largest.unit == "steps" else "run.image_workers"
-        need = f"{largest.processes} processes of {_size(largest.resident)}"
-        warnings.append(f"warning: {largest.name} takes {need}, and {_size(free)} are free here; lower {field}")
+        need = f"{largest.processes} processes of {size(largest.resident)}"
+        warnings.append(f"warning: {largest.name} takes {need}, and {size(free)} are free here; lower {field}")
     if left is not None and total_bytes(found.estimates) > left:
-        warnings.append(f"warning: the store {store.uri} has {_size(left)} free; put it elsewhere by --store")
+        warnings.append(f"warning: the store {store.uri} has {size(left)} free; put it elsewhere by --store")
     return warnings
 
 
@@ -189,10 +190,3 @@ def _say_failed(job_file: Path, measures: Sequence[Measure], images: int, allowe
             f"{job_file}: stage {worst.stage.name}: {count} of at most {images} images failed, such as {first.what}: "
             f"{first.reason}; mend or remove it: more than run.max_bad_fraction ({allowed:g}) of the images end the run"
         )
-
-
-def _size(num_bytes: float) -> str:
-    for unit, scale in (("GB", 1e9), ("MB", 1e6)):
-        if num_bytes >= scale:
-            return f"{num_bytes / scale:.1f} {unit}"
-    return f"{num_bytes / 1e3:.0f} kB"

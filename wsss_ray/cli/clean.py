@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from wsss_ray.cli.console import OpenStore, RunName, fail, open_store, table
+from wsss_ray.reporting.words import size
 
 if TYPE_CHECKING:
     from wsss_ray.storage.store import RunStore
@@ -68,19 +69,6 @@ def gc(store: OpenStore = "runs", yes: Yes = False) -> None:
     _ask("Delete them?", yes=yes)
     gone = free(run_store, found)
     typer.echo(f"{len(gone.stages)} stages are deleted: {size(gone.num_bytes)}")
-
-
-def size(num_bytes: int) -> str:
-    """Format bytes with a unit.
-
-    Example:
-        >>> size(1_500_000)
-        '1.5 MB'
-    """
-    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if num_bytes >= factor:
-            return f"{num_bytes / factor:.1f} {unit}"
-    return f"{num_bytes} B"
 
 
 def _say_unused(store: RunStore) -> None:

@@ -62,10 +62,11 @@ def _write(found: Comparison, path: Path) -> None:
 
 def _say_scores(found: Comparison) -> None:
     """Print a table of each kind of score, then one of the classes of each evaluate stage."""
-    names = {"mIoU": "miou", "precision": "precision", "recall": "recall", "coverage": "coverage"}
+    from wsss_ray.reporting.headings import FIGURES
+
     rows = []
     for stage, several in found.scores.items():
-        for shown, name in names.items():
+        for name, shown in FIGURES.items():
             rows.append([stage, shown, *(figure(getattr(score, name, None)) for score in several)])
         rows.append([stage, "images", *("-" if score is None else str(score.images) for score in several)])
     if not rows:

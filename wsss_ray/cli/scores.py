@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 import typer
 
 from wsss_ray.cli.console import figure, table
+from wsss_ray.reporting.headings import FIGURES
 
 if TYPE_CHECKING:
     from wsss_ray.reporting.doubts import Named
 
 _TABLES = {
-    "evaluate": {"miou": "mIoU", "precision": "precision", "recall": "recall", "coverage": "coverage"},
+    "evaluate": FIGURES,
     "classify": {"map": "mAP", "f1": "F1", "chance": "mAP by chance"},
 }
 

@@ -44,6 +44,9 @@ _SCORES = {
     "first_miou": "mIoU of the first model",
     "miou": "mIoU of the model",
 }
+FIGURES = {"miou": "mIoU", "precision": "precision", "recall": "recall", "coverage": "coverage"}
+"""The figures of label maps that tables and charts show, and their names."""
+
 _NUMBERED = re.compile(r"(.+)-(\d+(?:\.\d+)*)")
 
 

@@ -1,4 +1,4 @@
-"""Put rates, times and shares into words, alike in all commands, messages and reports."""
+"""Put rates, times, sizes and shares into words, alike in all commands, messages and reports."""
 
 from __future__ import annotations
 
@@ -43,6 +43,19 @@ def roughly(seconds: float) -> str:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def size(num_bytes: float) -> str:
+    """Format bytes with a unit.
+
+    Example:
+        >>> size(1_500_000), size(12)
+        ('1.5 MB', '12 B')
+    """
+    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if num_bytes >= factor:
+            return f"{num_bytes / factor:.1f} {unit}"
+    return f"{num_bytes:.0f} B"
 
 
 def percent(share: float, digits: int = 0) -> str:

@@ -13,6 +13,7 @@ from wsss_ray.core.errors import DamagedFile, in_one_line
 from wsss_ray.core.graph import Plan
 from wsss_ray.core.plan import Stage
 from wsss_ray.data.source import DataSplit
+from wsss_ray.reporting.headings import FIGURES
 from wsss_ray.reporting.report import pictures, sections
 from wsss_ray.reporting.report.classes import classes
 from wsss_ray.reporting.report.dial import threshold
@@ -23,7 +24,7 @@ from wsss_ray.reporting.report.markup import DASH, duration, number, whole
 from wsss_ray.reporting.report.page import Figure, PageHeader, Section, job, page
 from wsss_ray.reporting.report.refined import Refined, refined
 from wsss_ray.reporting.report.sections import Facts
-from wsss_ray.reporting.report.thresholds import FIGURES, Curve, Rule, curve
+from wsss_ray.reporting.report.thresholds import Curve, Rule, curve
 from wsss_ray.storage.store import RunStore
 
 T = TypeVar("T")

@@ -9,7 +9,7 @@ from typing import Any
 from markupsafe import Markup
 
 from wsss_ray.data.images import voc_palette
-from wsss_ray.reporting.headings import stage_words
+from wsss_ray.reporting.headings import FIGURES, stage_words
 from wsss_ray.reporting.report import pictures
 from wsss_ray.reporting.report.cards import GalleryImage, card
 from wsss_ray.reporting.report.choice import choose
@@ -20,7 +20,6 @@ from wsss_ray.storage.store import Identified, RunStore
 
 _SCRIPTS = ("seeds.js", "canvas.js", "gallery.js", "viewer.js")
 _BUDGET = 1_600_000  # characters of the cards of one split
-FIGURES = {"miou": "mIoU", "precision": "precision", "recall": "recall", "coverage": "coverage"}
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,12 @@ from collections.abc import Mapping, Sequence
 
 from markupsafe import Markup
 
-from wsss_ray.reporting.headings import stage_words
+from wsss_ray.reporting.headings import FIGURES, stage_words
 from wsss_ray.reporting.report.charts import anchor, level, stretched
 from wsss_ray.reporting.report.markup import css_percent, tag
 from wsss_ray.reporting.report.page import Section, render
 from wsss_ray.reporting.report.refined import Refined
-from wsss_ray.reporting.report.sections import MARKS
-from wsss_ray.reporting.report.thresholds import FIGURES, THETAS, Curve, Rule
+from wsss_ray.reporting.report.thresholds import THETAS, Curve, Rule
 
 _HEIGHT = 220
 _APART = 16  # pixels between the names of two lines, at least
@@ -51,7 +50,7 @@ def threshold(
         }
         for rule, curve, points, figures in zip(rules, curves, after, stored, strict=True)
     ]
-    return Section("threshold", "Threshold", render("threshold.html", panels=panels, names=MARKS))
+    return Section("threshold", "Threshold", render("threshold.html", panels=panels, names=FIGURES))
 
 
 def _chart(rule: Rule, curve: Curve, after: Refined | None) -> Markup:
@@ -71,7 +70,8 @@ def _chart(rule: Rule, curve: Curve, after: Refined | None) -> Markup:
         if known:
             ends[i] = _HEIGHT * (1 - known[-1][1])
     names = [
-        tag("text", MARKS[FIGURES[i]], x="100%", dx="8", y=f"{y:.1f}", dy="0.35em", class_=f"name t{i}") for i, y in _apart(ends)
+        tag("text", list(FIGURES.values())[i], x="100%", dx="8", y=f"{y:.1f}", dy="0.35em", class_=f"name t{i}")
+        for i, y in _apart(ends)
     ]
     at = css_percent(rule.theta, 2)
     own = [

@@ -14,7 +14,7 @@ from wsss_ray.core.plan import Stage
 from wsss_ray.data.source import DataSplit
 from wsss_ray.engine import training_log
 from wsss_ray.reporting.doubts import find_doubts
-from wsss_ray.reporting.headings import stage_words
+from wsss_ray.reporting.headings import FIGURES, stage_words
 from wsss_ray.reporting.report import charts
 from wsss_ray.reporting.report.markup import DASH, average, is_finite, significant, whole
 from wsss_ray.reporting.report.page import Section, render
@@ -23,8 +23,6 @@ from wsss_ray.storage.shards import read_shard, readable_shards
 from wsss_ray.storage.store import RunStore
 
 _ERRORS = 100
-MARKS = {"miou": "mIoU", "precision": "precision", "recall": "recall", "coverage": "coverage"}
-"""The figures of seeds that the charts show, and their names."""
 
 
 @dataclass(frozen=True)
@@ -120,9 +118,9 @@ def seed_quality(facts: Facts) -> Section:
     """Draw the scores of all seeds on one scale, so that rules and thresholds can be compared at a glance."""
     strips: list[tuple[str, Markup | None]] = []
     for stage in facts.scores(seeds=True):
-        marks = list(zip(MARKS.values(), facts.shares(stage, MARKS), strict=True))
+        marks = list(zip(FIGURES.values(), facts.shares(stage, FIGURES), strict=True))
         strips.append((stage_words(stage.name), charts.strip(marks) if stage.id in facts.records else None))
-    keys = [charts.mark_key(i, name) for i, name in enumerate(MARKS.values())]
+    keys = [charts.mark_key(i, name) for i, name in enumerate(FIGURES.values())]
     return Section("seeds", "Seed quality", render("seeds.html", strips=strips, keys=keys))
 
 

@@ -18,9 +18,9 @@ from wsss_ray.data import codecs
 from wsss_ray.ops.confusion import confusion, scores
 from wsss_ray.ops.seeds import confusions_over_thresholds, resize_maps
 from wsss_ray.ops.spacing import evenly_spaced
+from wsss_ray.reporting.headings import FIGURES
 from wsss_ray.reporting.report.markup import average
 from wsss_ray.reporting.report.pictures import shrink, shrink_labels
-from wsss_ray.reporting.report.sections import MARKS
 from wsss_ray.storage.shards import count_rows, read_rows, readable_shards
 from wsss_ray.storage.store import RunStore
 
@@ -34,8 +34,6 @@ THETAS = np.arange(101) / 100
 _IMAGES = 240  # in the sample
 _CALLED = 24  # in the sample of a rule that must be called at every threshold
 _SHARDS = 8  # with images of the sample: each is read whole
-FIGURES = tuple(MARKS)
-"""Scores at each threshold."""
 
 
 @dataclass(frozen=True)
