@@ -40,6 +40,7 @@ from wsss_ray.core.randomness import random_key
 from wsss_ray.core.refiner import Given, Refiner
 from wsss_ray.core.rules import Localizer, MaskNoise, Metric, Relabel, SaliencyNet, SeedRule, SeedScore, TagScore
 from wsss_ray.core.threshold import Recipe, Threshold
+from wsss_ray.core.tokens import Tokens, TokenTrunk
 from wsss_ray.core.values import IGNORE, Axis, Batch, Evidence, Maps
 
 if TYPE_CHECKING:  # these need numpy, and a plan does not
@@ -90,6 +91,8 @@ __all__ = [
     "Stage",
     "TagScore",
     "Threshold",
+    "TokenTrunk",
+    "Tokens",
     "Trunk",
     "evaluate",
     "evaluate_seeds",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import torch
@@ -18,7 +18,7 @@ from wsss_ray.core.plan import Stage
 from wsss_ray.core.randomness import random_key
 from wsss_ray.data.source import DataSplit
 from wsss_ray.nets.frozen import FrozenTrunk
-from wsss_ray.nets.fused import fused, parts_of
+from wsss_ray.nets.fused import fused, parts_of, real_numbers_in_float32
 from wsss_ray.nets.weights import Weights
 from wsss_ray.storage.finished import WEIGHTS, FileDigest, compare
 from wsss_ray.storage.shards import digests_of
@@ -102,21 +102,9 @@ def for_inference(net: nn.Module, learner: Learner) -> FrozenTrunk | None:
 def _in_bfloat16(forward: Callable[..., Any], device_type: str) -> Callable[..., Any]:
     def faster(*inputs: Tensor) -> Any:
         with torch.autocast(device_type, torch.bfloat16):
-            return _in_float32(forward(*inputs))
+            return real_numbers_in_float32(forward(*inputs))
 
     return faster
-
-
-def _in_float32(found: Any) -> Any:
-    """Return what a part of a network returned with all its tensors of real numbers in float32: a tensor, or a nest of them."""
-    if isinstance(found, Tensor):
-        return found.float() if found.is_floating_point() else found
-    if isinstance(found, Mapping):
-        return {name: _in_float32(one) for name, one in found.items()}
-    if isinstance(found, tuple | list):
-        several = [_in_float32(one) for one in found]
-        return type(found)(*several) if hasattr(found, "_fields") else type(found)(several)
-    return found
 
 
 def load_model(store: RunStore, stage: Stage, device: str) -> nn.Module:

@@ -1,8 +1,8 @@
 """Define networks: trunks, heads and classifiers.
 
 The file of a network family (`vgg16`, `resnet`, ...), `deeplab` and `u2net` define the components that a job file configures.
-They import torch only when they build. `modules`, `wrapped`, `residual`, `segnet`, `nested_u`, `cam`, `rrm` and `selection`
-define the torch modules.
+They import torch only when they build. `modules`, `wrapped`, `residual`, `segnet`, `nested_u`, `cam`, `rrm`, `selection`
+and `vit` define the torch modules.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 
 _SALIENCY = ("u2net",)
-_TRUNKS = ("efficientnet_lite", "resnet", "resnet38", "small", "timm_trunk", "vgg16")
+_TRUNKS = ("efficientnet_lite", "resnet", "resnet38", "small", "timm_trunk", "timm_vit", "vgg16")
 
 
 def load_networks() -> None:

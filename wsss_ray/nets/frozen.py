@@ -86,7 +86,8 @@ class FrozenTrunk:
                     return found.to(image_1CHW.device)[None]
         with torch.no_grad():
             self.computed += 1
-            return self._run(image_1CHW)
+            features_1CHW: Tensor = self._run(image_1CHW)
+            return features_1CHW
 
 
 def view_key(salt: bytes, image_HWC: ImageArray) -> bytes:

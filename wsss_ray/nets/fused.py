@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +15,7 @@ from wsss_ray.core.contracts import Inference
 _SIDE = 97  # pixels of the image that shows which convolution feeds which batch norm
 _TOLERANCE = 1e-3  # of the largest feature; a network that folding changes by more than this is left as it was
 
-Layer = Callable[[Tensor], Tensor]
+Layer = Callable[[Tensor], Any]
 
 
 def parts_of(net: nn.Module) -> Iterator[nn.Module]:
@@ -28,6 +29,33 @@ def parts_of(net: nn.Module) -> Iterator[nn.Module]:
         yield from child if isinstance(child, nn.ModuleList) else [child]
 
 
+def each_tensor(found: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """Change every tensor of what a part of a network returned: a tensor, or a nest of tuples, lists and mappings of them.
+
+    Example:
+        >>> each_tensor((torch.ones(2), [torch.ones(3)]), Tensor.double)[1][0].dtype
+        torch.float64
+    """
+    if isinstance(found, Tensor):
+        return change(found)
+    if isinstance(found, Mapping):
+        return {name: each_tensor(one, change) for name, one in found.items()}
+    if isinstance(found, tuple | list):
+        several = [each_tensor(one, change) for one in found]
+        return type(found)(*several) if hasattr(found, "_fields") else type(found)(several)
+    return found
+
+
+def real_numbers_in_float32(found: Any) -> Any:
+    """Return what a part of a network returned with all its tensors of real numbers in float32.
+
+    Example:
+        >>> real_numbers_in_float32([torch.ones(2, dtype=torch.bfloat16)])[0].dtype
+        torch.float32
+    """
+    return each_tensor(found, lambda one: one.float() if one.is_floating_point() else one)
+
+
 def fused(part: nn.Module, form: Inference) -> Layer:
     """Bring a part of a network into a form for inference.
 
@@ -39,7 +67,7 @@ def fused(part: nn.Module, form: Inference) -> Layer:
         form: "plain", "fused" or "bfloat16".
 
     Returns:
-        The function of the part, x_BCHW -> y_BCHW, float32.
+        The function of the part, x_BCHW -> y_BCHW, float32; or x_BCHW -> a nest of tensors, such as `Tokens`.
 
     Example:
         >>> run = fused(trunk.eval(), "fused")
@@ -64,11 +92,11 @@ class _Quick:
     def __init__(self, forward: Layer, *, half: bool) -> None:
         self.forward, self.half = forward, half
 
-    def __call__(self, x_BCHW: Tensor) -> Tensor:
+    def __call__(self, x_BCHW: Tensor) -> Any:
         x_BCHW = x_BCHW.contiguous(memory_format=torch.channels_last)
         with torch.autocast(x_BCHW.device.type, torch.bfloat16, enabled=self.half, cache_enabled=False):
-            y_BCHW = self.forward(x_BCHW)
-            return (y_BCHW.float() if self.half else y_BCHW).contiguous()
+            found = self.forward(x_BCHW)
+            return each_tensor(real_numbers_in_float32(found) if self.half else found, Tensor.contiguous)
 
 
 def fold_batch_norms(part: nn.Module) -> int:

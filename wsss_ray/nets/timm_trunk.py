@@ -63,7 +63,7 @@ class Timm(Trunk):
         """
         from wsss_ray.nets.wrapped import TimmTrunk
 
-        timm = _timm()
+        timm = timm_package()
         if not timm.is_model(self.name):
             raise ValueError(f"name: timm {timm.__version__} has no model {self.name!r}. timm.list_models() lists all names.")
         loading: dict[str, Any] = {"pretrained": self.weights.source == "imagenet"}
@@ -98,14 +98,31 @@ class Timm(Trunk):
     def _checked_state(self, timm: ModuleType) -> dict[str, Any]:
         """Load the file's weights and check that none is missing. timm itself would initialise missing weights at random."""
         whole: nn.Module = self._create(timm, num_classes=0)
-        heads = timm.get_pretrained_cfg(self.name).classifier or ()
-        ignore = tuple(f"{head}." for head in ((heads,) if isinstance(heads, str) else heads))
-        copy_weights(whole, load_weights(self.weights), ignore=ignore)
+        copy_weights(whole, load_weights(self.weights), ignore=classifier_prefixes(timm, self.name))
         return whole.state_dict()
 
 
-def _timm() -> ModuleType:
-    """Import timm. Raise ValueError if it is not installed."""
+def classifier_prefixes(timm: ModuleType, name: str) -> tuple[str, ...]:
+    """Return the prefixes of the names of a model's class layers in a file of its weights.
+
+    Example:
+        >>> classifier_prefixes(timm_package(), "resnet50d")
+        ('fc.',)
+    """
+    heads = timm.get_pretrained_cfg(name).classifier or ()
+    return tuple(f"{head}." for head in ((heads,) if isinstance(heads, str) else heads))
+
+
+def timm_package() -> ModuleType:
+    """Import timm.
+
+    Raises:
+        ValueError: if it is not installed.
+
+    Example:
+        >>> timm_package().is_model("resnet50d")
+        True
+    """
     from wsss_ray.nets.torchvision_safe import torchvision
 
     if find_spec("timm") is None:

@@ -205,8 +205,9 @@ def _read(path: str) -> dict[str, Tensor]:
 
         return read_initializers(path)
     state = _load(path)
-    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
-        state = state["state_dict"]
+    for key in ("state_dict", "model"):  # in checkpoints of torch's examples, and of DeiT
+        if isinstance(state, dict) and isinstance(state.get(key), dict):
+            state = state[key]
     if not isinstance(state, dict) or not all(isinstance(part, torch.Tensor) for part in state.values()):
         raise ValueError(f"weights.source: {path} is not a state dict (names to tensors). Save net.state_dict().")
     odd = next((name for name, part in state.items() if not (isinstance(name, str) and _is_plain(part))), None)
