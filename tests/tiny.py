@@ -9,14 +9,17 @@ from wsss_ray.config.job import register
 from wsss_ray.core.component import Component
 from wsss_ray.core.contracts import Learner, Trunk
 from wsss_ray.core.optim import Adam, Constant, Optimizer, Schedule
+from wsss_ray.core.tokens import TokenTrunk
 from wsss_ray.data.transforms import RandomCrop, Warp
 from wsss_ray.methods import methods
 from wsss_ray.nets.deeplab import DilatedPair, Head, LargeFov
 from wsss_ray.nets.small import SmallNet
+from wsss_ray.nets.timm_vit import TimmVit
 from wsss_ray.ops.background import Background, CamBackground
 from wsss_ray.ops.crf import DenseCrf
 
 TRUNK = SmallNet(widths=(8, 16), strides=(2, 1))
+VIT = TimmVit(name="test_vit", patch_size=4, weights="none")
 PLAIN = {"hidden_std": None,  # N(0, 0.01) is for 1024 channels; with 16, nothing passes
          "selections": 8, "kernel_size": 5, "sizes": (32,), "background_floor": 0.3, "gamma": 4.0, "crf_floor": 0.3}  # fmt: skip
 
@@ -28,7 +31,7 @@ def shrink(part: Any, *, size: int = 32, steps: int = 6, batch: int = 8) -> Any:
     if not isinstance(part, Component) or isinstance(part, Schedule | Optimizer):
         return part
     if isinstance(part, Trunk):
-        return TRUNK
+        return VIT if isinstance(part, TokenTrunk) else TRUNK
     if isinstance(part, Head):
         pair = isinstance(part, DilatedPair)
         return DilatedPair(dilation=2, hidden=16) if pair else LargeFov(dilation=2, hidden=16, dropout=0.1)

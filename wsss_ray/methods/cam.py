@@ -36,7 +36,7 @@ from wsss_ray.core import (
 )
 from wsss_ray.data.transforms import RandomCrop
 from wsss_ray.methods.common.chain import from_tags
-from wsss_ray.methods.common.localization import at_size, one_map
+from wsss_ray.methods.common.localization import merged_maps
 from wsss_ray.methods.common.seed_rules import ThresholdSeeds
 from wsss_ray.methods.deeplab import LARGE_FOV, LARGE_FOV_CRF
 from wsss_ray.nets.vgg16 import Vgg16
@@ -167,26 +167,22 @@ class CamLocalizer(Localizer):
         return self._maps(net, images, classes)
 
     def _maps(self, net: nn.Module, images: Sequence[ImageArray], classes: Sequence[Sequence[int]]) -> list[Maps]:
-        import torch
-
-        from wsss_ray.ops.cam import merge_maps, normalise
-        from wsss_ray.ops.multiscale import run_inputs, scaled_sizes
+        from wsss_ray.ops.cam import normalise
 
         camnet: CamNet = net  # type: ignore[assignment]
-        bases, device = at_size(images, self.size), next(net.parameters()).device
-        sizes = [scaled_sizes(base.shape[0], base.shape[1], self.scales) for base in bases]
-        raw: list[dict[int, tuple[Tensor, Tensor | None]]] = [{} for _ in bases]
-        with torch.inference_mode():
-            chosen = [torch.tensor(tags, dtype=torch.long, device=device) for tags in classes]  # once, for all scales
-            for place, number, cams, mirrored in run_inputs(camnet.cams, bases, sizes=sizes, flip=self.flip, device=device):
-                own = chosen[place]
-                raw[place][number] = cams[:, 0, own], None if mirrored is None else mirrored[:, 0, own]
-            found = []
-            for each, at, tags in zip(raw, sizes, classes, strict=True):
-                maps = [each[number] for number in range(len(at))]
-                cams = merge_maps(maps, camnet.trunk, at, merge=self.merge, normalised=self.normalise_each)
-                found.append(one_map(normalise(cams[0]), camnet.trunk, at[0], tags))
-        return found
+        return merged_maps(
+            lambda image_BCHW: camnet.cams(image_BCHW)[:, 0],
+            camnet.trunk,
+            images,
+            classes,
+            device=next(net.parameters()).device,
+            size=self.size,
+            scales=self.scales,
+            flip=self.flip,
+            scaled=normalise,
+            merge=self.merge,
+            normalise_each=self.normalise_each,
+        )
 
 
 class Cam(Method):
