@@ -12,6 +12,7 @@ from wsss_ray.core.optim import Adam, Constant, Optimizer, Schedule
 from wsss_ray.core.tokens import TokenTrunk
 from wsss_ray.data.transforms import RandomCrop, Warp
 from wsss_ray.methods import methods
+from wsss_ray.nets.clip import Clip, ClipWeights
 from wsss_ray.nets.deeplab import DilatedPair, Head, LargeFov
 from wsss_ray.nets.small import SmallNet
 from wsss_ray.nets.timm_vit import TimmVit
@@ -35,6 +36,8 @@ def shrink(part: Any, *, size: int = 32, steps: int = 6, batch: int = 8) -> Any:
     if isinstance(part, Head):
         pair = isinstance(part, DilatedPair)
         return DilatedPair(dilation=2, hidden=16) if pair else LargeFov(dilation=2, hidden=16, dropout=0.1)
+    if isinstance(part, Clip):
+        return Clip(weights=ClipWeights(source="random"))
     if isinstance(part, RandomCrop | Warp):
         return type(part)(size=size)
     if isinstance(part, Background) and part.needs_saliency:

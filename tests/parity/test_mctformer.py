@@ -118,9 +118,13 @@ def test_attention_by_hand():
 
 
 def test_it_learns_from_tags_and_its_maps_find_the_objects(tmp_path):
-    """Without pretrained weights, on drawn shapes: the losses fall, and maps are higher on the object than beside it."""
+    """Without pretrained weights, on drawn shapes: the losses fall, and maps are higher on the object than beside it.
+
+    The affinity is left out: of a network that has seen 48 drawings, it moves the maps beside the objects.
+    """
     job = tiny_job_of("mctformer", data={"kind": "shapes", "train": 48})
     job["method"]["classifier"] |= {"steps": 150, "optimizer": {"kind": "adam", "lr": 1e-3}}
+    job["method"]["localizer"] |= {"layers": 6, "affinity": False}
     plan, store = Plan.of(until(job_of(job).plan().targets, "localize")), RunStore(str(tmp_path))
     run_plan(store, plan)
     classifier, maps = stage_named(plan, "classifier"), stage_named(plan, "maps")
@@ -134,4 +138,4 @@ def test_it_learns_from_tags_and_its_maps_find_the_objects(tmp_path):
         for tag, map_HW in zip(found.classes, resize_maps(found.peak_CHW, 32, 32, found.rows, found.columns), strict=True):
             inside = mask == tag + 1
             ahead.append((map_HW[inside][:, None] > map_HW[~inside][None]).mean())
-    assert np.mean(ahead) > 0.6, "0.5 is chance"
+    assert np.mean(ahead) > 0.75, "0.5 is chance"

@@ -1,8 +1,8 @@
 """Define networks: trunks, heads and classifiers.
 
-The file of a network family (`vgg16`, `resnet`, ...), `deeplab` and `u2net` define the components that a job file configures.
-They import torch only when they build. `modules`, `wrapped`, `residual`, `segnet`, `nested_u`, `cam`, `rrm`, `selection`
-and `vit` define the torch modules.
+The file of a network family (`vgg16`, `resnet`, ...), `deeplab`, `u2net` and `clip` define the components that a job file
+configures. They import torch only when they build. `modules`, `wrapped`, `residual`, `segnet`, `nested_u`, `cam`, `rrm`,
+`selection`, `mctformer`, `vit` and `clip_net` define the torch modules.
 """
 
 from __future__ import annotations

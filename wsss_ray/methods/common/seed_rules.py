@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from wsss_ray.core import Maps, Recipe, SeedRule, SinceThen, Threshold
+from wsss_ray.core import IGNORE, Maps, Recipe, SeedRule, SinceThen, Threshold
 from wsss_ray.ops.background import WITHOUT_SALIENCY, Background, SaliencyBackground
 from wsss_ray.ops.crf import DenseCrf
 
@@ -66,10 +66,10 @@ class ThresholdSeeds(SeedRule):
 
 
 class CrfSeeds(SeedRule):
-    """Seeds by a dense CRF on a background score and the maps: each pixel gets its most probable label, none is undecided.
+    """Seeds by a dense CRF on a background score and the maps: each pixel gets its most probable label.
 
     With the background score from saliency, this is type C of Multi-Estimations (section 4.2). With `power_background`, it is the
-    CRF of PSA and RRM (Eqs. 4 and 5).
+    CRF of PSA and RRM (Eqs. 4 and 5). With a `confidence`, unsure pixels are undecided, as in CLIP-ES.
     """
 
     background: Background = SaliencyBackground()
@@ -80,6 +80,9 @@ class CrfSeeds(SeedRule):
         default=False,
         description="True: the score of a class is the mean of its map and the saliency map. It is ours, not of a paper: CAMs "
         "find the most telling part of an object, and saliency fills in the rest.",
+    )
+    confidence: Annotated[float, SinceThen()] = Field(
+        default=0.0, ge=0, le=1, description="Score of the label, after the CRF, below which a pixel is undecided; 0: none is."
     )
 
     @property
@@ -95,7 +98,7 @@ class CrfSeeds(SeedRule):
     @property
     def by_threshold(self) -> Threshold | None:
         """Return the score of a background with a constant score, which acts as a threshold; None for other backgrounds."""
-        if self.background.constant is None or self.salient_objects:
+        if self.background.constant is None or self.salient_objects or self.confidence:
             return None
         recipe = Recipe(winner="peak", unclaimed="background")
         return Threshold(field=f"background.{self.background.constant}", recipe=recipe, crf=self.crf is not None)
@@ -116,4 +119,5 @@ class CrfSeeds(SeedRule):
         if self.crf is not None:
             score_CHW = self.crf.refine(image_HWC, score_CHW)
         labels = np.array([0, *(tag + 1 for tag in maps.classes)], np.uint8)
-        return np.asarray(labels[score_CHW.argmax(axis=0)])
+        label_HW = np.asarray(labels[score_CHW.argmax(axis=0)])
+        return np.where(score_CHW.max(axis=0) < self.confidence, np.uint8(IGNORE), label_HW)
