@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import Any
 
 import tests.shapes  # noqa: F401  the data set that tiny jobs name
@@ -35,7 +36,8 @@ def shrink(part: Any, *, size: int = 32, steps: int = 6, batch: int = 8) -> Any:
         return VIT if isinstance(part, TokenTrunk) else TRUNK
     if isinstance(part, Head):
         pair = isinstance(part, DilatedPair)
-        return DilatedPair(dilation=2, hidden=16) if pair else LargeFov(dilation=2, hidden=16, dropout=0.1)
+        dropout = 0.1 if getattr(part, "dropout", 0.1) else 0.0
+        return DilatedPair(dilation=2, hidden=16) if pair else LargeFov(dilation=2, hidden=16, dropout=dropout)
     if isinstance(part, Clip):
         return Clip(weights=ClipWeights(source="random"))
     if isinstance(part, RandomCrop | Warp):
@@ -53,6 +55,16 @@ def shrink(part: Any, *, size: int = 32, steps: int = 6, batch: int = 8) -> Any:
         if name in fields and fields[name] not in (None, (1.0,)):
             fields[name] = value
     return type(part).model_validate(fields)
+
+
+def skip_without_extras(name: str) -> None:
+    """Skip a test that runs a method whose small version needs a package that is not installed."""
+    import pytest
+
+    parts = [type(part) for part in methods()[name].model_validate(tiny_method(name)).parts()]
+    for part, package, extra in ((TimmVit, "timm", "timm"), (Clip, "open_clip", "clip")):
+        if part in parts and find_spec(package) is None:
+            pytest.skip(f"needs wsss-ray[{extra}]")
 
 
 def tiny_method(name: str, **changes: Any) -> dict[str, Any]:

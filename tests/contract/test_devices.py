@@ -21,6 +21,7 @@ from tests.devices import (
     train,
 )
 from tests.stand_in import NAME, Watch, in_own_process, stand_in
+from tests.tiny import skip_without_extras
 from wsss_ray.core.values import Maps
 from wsss_ray.methods import methods
 from wsss_ray.methods.cam import CamClassifier, CamLocalizer
@@ -43,11 +44,13 @@ def folder(tmp_path_factory):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_its_trainings_run_on_another_device(there, folder, name):
+    skip_without_extras(name)
     there(check_trainings, name, folder, True, NAME, 1e-5)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_its_maps_labels_and_scores_are_made_on_another_device(there, folder, name):
+    skip_without_extras(name)
     there(check_rows, name, folder, True, NAME, 1e-5, 1.0)
 
 

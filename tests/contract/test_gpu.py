@@ -11,6 +11,7 @@ import torch
 
 from benchmarks.made import picture, smooth_prob
 from tests.devices import check_equal_bytes, check_losses_fall, check_rows, check_trainings, deterministic
+from tests.tiny import skip_without_extras
 from wsss_ray.core.values import IGNORE
 from wsss_ray.methods import methods
 from wsss_ray.ops.crf import DenseCrf
@@ -44,22 +45,26 @@ def full_float32(monkeypatch):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_its_losses_are_those_of_the_cpu(folder, name):
+    skip_without_extras(name)
     check_trainings(name, folder, False, "cuda", LOSSES)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_its_maps_labels_and_scores_are_those_of_the_cpu(folder, name):
+    skip_without_extras(name)
     check_rows(name, folder, False, "cuda", MAPS, LABELS)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_its_losses_fall(folder, name):
+    skip_without_extras(name)
     check_losses_fall(name, folder, False, "cuda", 25)
 
 
 @pytest.mark.filterwarnings("default")  # torch warns of an operation that may not repeat; the bytes decide
 @pytest.mark.parametrize("name", NAMES)
 def test_two_trainings_end_in_the_same_bytes(folder, name):
+    skip_without_extras(name)
     with deterministic():
         check_equal_bytes(name, folder, "cuda")
 

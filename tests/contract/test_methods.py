@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tests.local import job_of, run_plan, stage_named, train_stage
-from tests.tiny import tiny_job_of, tiny_method
+from tests.tiny import skip_without_extras, tiny_job_of, tiny_method
 from wsss_ray.core.contracts import Classifier, Learner, OnlineSegmenter, Segmenter
 from wsss_ray.core.refiner import Refiner
 from wsss_ray.core.values import IGNORE
@@ -30,6 +30,7 @@ NAMES = sorted(methods())
 def made(request, tmp_path_factory):
     """A method's whole job, run in this process: its name, plan and store."""
     name = request.param
+    skip_without_extras(name)
     plan = job_of(tiny_job_of(name)).plan()
     store = RunStore(str(tmp_path_factory.mktemp(name)))
     run_plan(store, plan)

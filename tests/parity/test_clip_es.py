@@ -17,7 +17,8 @@ from wsss_ray.ops.affinity import balanced, boxes, spread_in_boxes
 from wsss_ray.ops.background import PowerBackground
 from wsss_ray.ops.grid import enlarge
 
-RULE = ClipMaps(clip=Clip(weights=ClipWeights(source="random"))).named(("bird", "boat", "cat"))
+RULE = ClipMaps(clip=Clip(weights=ClipWeights(source="random")))
+CLASSES = ("bird", "boat", "cat")
 
 
 @pytest.fixture(scope="module")
@@ -29,8 +30,7 @@ def open_clip():
 @pytest.fixture(scope="module")
 def net(open_clip):
     """A small random CLIP, with weights so large that its answers differ between images and texts."""
-    torch.manual_seed(0)
-    found = RULE.build().double()
+    found = RULE.build(CLASSES).double()
     rng = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in found.parameters():
@@ -55,7 +55,7 @@ def through(weights, x, normed, heads=2):
 
 
 def by_numpy(net, image_HWC, tags):
-    """Grad-CAMs, attention and probabilities. The gradient is a difference quotient, taken for all patches of a channel at once."""
+    """Grad-CAMs, attention and probabilities. A gradient is a difference quotient, for all patches of a channel at once."""
     visual = net.visual
     x = visual._embeds(net.normalize(torch.from_numpy(image_HWC).permute(2, 0, 1)[None].double()))[0].detach().numpy()
     layers = [{n: p.detach().numpy() for n, p in block.named_parameters()} for block in visual.transformer.resblocks]
@@ -152,8 +152,8 @@ def test_images_of_other_sizes_have_resized_embeddings(net):
 
 
 def test_texts_are_those_of_open_clip(open_clip):
-    torch.manual_seed(0)
-    found = RULE.build()
+    found = RULE.build(CLASSES)
+    assert torch.equal(RULE.build(CLASSES).visual.proj, found.visual.proj), "the small random network is always the same"
     torch.manual_seed(0)
     theirs = open_clip.CLIP(
         16,
@@ -186,7 +186,7 @@ def test_weights_are_read_from_a_file(open_clip, tmp_path):
     assert not any(parameter.requires_grad for parameter in net.parameters())
     assert clip.identity() == clip.model_copy(update={"weights": ClipWeights(source=str(file), sha256=None)}).identity()
     with pytest.raises(ValueError, match=r"method.maps.clip.weights.source: does not fit the network"):
-        ClipMaps(clip=clip.model_copy(update={"model": "ViT-B-32"}), names=("cat",)).build()
+        ClipMaps(clip=clip.model_copy(update={"model": "ViT-B-32"})).build(("cat",))
 
 
 @pytest.mark.parametrize(
@@ -203,25 +203,21 @@ def test_other_models_are_refused(open_clip, model, says):
 
 def test_messages_say_what_is_missing(monkeypatch):
     with pytest.raises(ValueError, match=r"method.maps.clip.weights: CLIP needs its weights, and no file is given"):
-        ClipMaps(names=("cat",)).build()
+        ClipMaps().build(("cat",))
     monkeypatch.setattr("wsss_ray.nets.clip.find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"pip install 'wsss-ray\[clip\]'"):
-        RULE.build()
-    with pytest.raises(ValueError, match="must have {} once"):
+        RULE.build(CLASSES)
+    with pytest.raises(ValueError, match=r"must have {} once"):
         ClipMaps(prompt="a photo")
-    with pytest.raises(ValueError, match="has 1 names, and the data 2 classes"):
-        ClipMaps(names=("cat",)).named(("cat", "dog"))
 
 
-def test_a_plan_names_the_classes_of_its_data_and_trains_no_classifier():
+def test_a_plan_trains_no_classifier():
     weak, val = (Stage("ingest", name, SeedScore(), seed=place) for place, name in enumerate(("weak", "val")))
-    plans = [ClipEs().plan(Data(classes, weak, val, weak_has_masks=True)) for classes in (("bird", "dog"), ("dog", "bird"))]
-    quality, score = plans[0]
+    quality, score = ClipEs().plan(Data(("bird", "dog"), weak, val, weak_has_masks=True))
     maps = quality.input("seeds").input("maps")
-    assert maps.component.names == ("bird avian", "dog")
+    assert maps.component == ClipMaps()
     assert [role for role, _ in maps.inputs] == ["data"]
     assert [stage.name for stage in (score.input("model"), quality, score)] == ["segmenter", "seed_quality", "miou"]
-    assert plans[1][0].input("seeds").input("maps").id != maps.id, "the order of the classes decides the maps"
 
 
 def test_sinkhorn_boxes_and_powers_by_hand():

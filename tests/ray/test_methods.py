@@ -16,7 +16,7 @@ import yaml
 from rich.console import Console
 
 from tests.local import job_of, run_plan, stage_named
-from tests.tiny import tiny_job_of, tiny_method
+from tests.tiny import skip_without_extras, tiny_job_of, tiny_method
 from wsss_ray.methods import methods
 from wsss_ray.reporting.progress import Display
 from wsss_ray.runners.execute import execute, pending
@@ -32,6 +32,7 @@ def quiet():
 
 @pytest.mark.parametrize("name", sorted(methods()))
 def test_a_method_runs_on_the_sprites_to_a_scored_model(ray_session, tmp_path, name):
+    skip_without_extras(name)
     job = job_of(
         {
             "name": name,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
@@ -59,7 +60,7 @@ class Counted(Refiner):
     def has_network(self) -> bool:
         return True
 
-    def build(self) -> nn.Module:
+    def build(self, classes: Sequence[str]) -> nn.Module:
         return nn.Conv2d(3, 1, 1).eval()
 
     def refine(self, net: Any, given: Given) -> Any:

@@ -81,8 +81,11 @@ class Refiner(Component):
         """Return True if `build` makes a network. One that the refiner reads as `model` does not count."""
         return False
 
-    def build(self) -> nn.Module:
+    def build(self, classes: Sequence[str]) -> nn.Module:
         """Build the refiner's own network with its weights, in evaluation mode. Called only if `has_network`.
+
+        Args:
+            classes: names of the data's classes, for a network that reads texts.
 
         Raises:
             ValueError: if the weights are missing or do not fit.

@@ -14,7 +14,7 @@ from wsss_ray.core.refiner import ROLES, Given, Refiner
 from wsss_ray.core.values import Maps
 from wsss_ray.data.codecs import as_saliency, decode_extra, decode_gray, decode_maps, decode_rgb, encode_labels, encode_maps
 from wsss_ray.engine.batches import Row
-from wsss_ray.engine.shard_worker import ShardWorker, Task, needs_model
+from wsss_ray.engine.shard_worker import ShardWorker, Task, data_split, needs_model
 
 if TYPE_CHECKING:
     from wsss_ray.core.values import LabelArray
@@ -39,7 +39,7 @@ class _RefineWorker(ShardWorker):
         import torch
 
         torch.set_num_threads(1)
-        return self.refiner.build().to(self.device)
+        return self.refiner.build(data_split(self.stage).classes).to(self.device)
 
     def images(self, shard: int) -> Sequence[Task]:
         """See `ShardWorker.images`."""

@@ -2,14 +2,14 @@
 
 The scores of an image are a softmax over the texts of its tags and of a fixed set of backgrounds, so that classes compete with
 each other and with what usually surrounds them. Grad-CAM of these scores gives the maps ("softmax-GradCAM"). Texts are chosen by
-how sharp CLIP answers them: one prompt, with synonyms for some classes. The attention of CLIP's last layers, made doubly
+how sharply CLIP answers them: one prompt, with synonyms for some classes. The attention of CLIP's last layers, made doubly
 stochastic, spreads each map inside the boxes of its strong regions ("class-aware attention-based affinity", CAA). A dense CRF
 makes seeds of the maps. Pixels of which it is not sure are left out when the segmenter is trained ("confidence-guided loss",
 CGL).
 
-Where the paper is silent, values and the order of operations follow the authors' code: three rounds of normalisation, the boxes of
-all regions, the features behind the first norm of the last layer as the layer of Grad-CAM, and the mean of the patches as the
-feature of the image.
+Where the paper is silent, values and the order of operations follow the authors' code: three rounds of normalisation, the boxes
+of all regions, Grad-CAM at the output of the first norm of the last layer, and the mean of the patches as the feature of the
+image.
 
 Differences:
 - In the authors' code, a box that reaches the last row or column of the map ends one cell before it. Here it does not.
@@ -76,9 +76,6 @@ class ClipMaps(Refiner):
     makes: ClassVar[Literal["maps", "seeds"]] = "maps"
 
     clip: Clip = Clip()
-    names: tuple[str, ...] = Field(
-        default=(), description="Names of the classes in the texts, in the order of the data; empty: those of the data."
-    )
     synonyms: tuple[tuple[str, str], ...] = Field(
         default=(
             ("bird", "bird avian"),
@@ -114,26 +111,11 @@ class ClipMaps(Refiner):
         """Return True: CLIP. See `Refiner.has_network`."""
         return True
 
-    def named(self, classes: Sequence[str]) -> ClipMaps:
-        """Return the rule with names for the classes of the data.
-
-        Raises:
-            ValueError: if `names` is given and does not have one name for each class.
-
-        Example:
-            >>> ClipMaps().named(("bird", "boat")).names
-            ('bird avian', 'boat')
-        """
-        if self.names and len(self.names) != len(classes):
-            raise ValueError(
-                f"method.maps.names: has {len(self.names)} names, and the data {len(classes)} classes. Give one for each, or none."
-            )
-        others = dict(self.synonyms)
-        return self.model_copy(update={"names": self.names or tuple(others.get(name, name) for name in classes)})
-
-    def build(self) -> nn.Module:
+    def build(self, classes: Sequence[str]) -> nn.Module:
         """Build CLIP, with the texts of classes and backgrounds. See `Refiner.build`."""
-        texts = ([self.prompt.format(name) for name in names] for names in (self.names, self.background))
+        others = dict(self.synonyms)
+        named = [others.get(name, name) for name in classes]
+        texts = ([self.prompt.format(name) for name in names] for names in (named, self.background))
         try:
             return self.clip.build(*texts)
         except ValueError as error:
@@ -172,7 +154,7 @@ class ClipMaps(Refiner):
 class ClipEs(Method):
     """The chain of CLIP-ES: maps of frozen CLIP, seeds with pixels left out, DeepLab."""
 
-    maps: ClipMaps = ClipMaps()
+    maps: Refiner = ClipMaps()
     seed_rule: SeedRule = CrfSeeds(background=PowerBackground(gamma=1.0), crf=_CRF, confidence=0.95)
     segmenter: Segmenter = DeeplabSegmenter(
         trunk=ResNet(depth=101, output_stride=8, weights=Weights(source="imagenet"), frozen=0),
@@ -187,7 +169,7 @@ class ClipEs(Method):
 
     def plan(self, data: Data) -> Sequence[Stage]:
         """Plan maps, seeds, segmenter and score."""
-        maps = refine(self.maps.named(data.classes), data.weak, name="maps")
+        maps = refine(self.maps, data.weak, name="maps")
         seeds = seed(self.seed_rule, maps, data.weak, saliency=data.saliency)
         quality = [evaluate_seeds(SeedScore(), seeds, data.weak)] if data.weak_has_masks else []
         segmenter = train(self.segmenter, data.weak, seeds=(seeds,), strong=data.strong, name="segmenter")

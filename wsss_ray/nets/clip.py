@@ -79,7 +79,9 @@ class Clip(Component):
         quick = {"quick_gelu": config.get("quick_gelu", False)}
         if self.weights.source == "random":
             config = {"embed_dim": 16} | {name: config[name] | small for name, small in _SMALL.items()}
-        net = open_clip.CLIP(**{name: config[name] for name in ("embed_dim", "vision_cfg", "text_cfg")}, **quick)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)  # every worker builds it for itself
+            net = open_clip.CLIP(**{name: config[name] for name in ("embed_dim", "vision_cfg", "text_cfg")}, **quick)
         if self.weights.is_file:
             copy_weights(net, load_weights(self.weights), ignore=_OF_OPENAI)
         net.eval().requires_grad_(False)

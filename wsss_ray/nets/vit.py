@@ -86,7 +86,7 @@ class VitTokens(nn.Module):
         place_1NC = resample_abs_pos_embed(
             self.net.pos_embed, new_size=list(grid), old_size=list(self.net.patch_embed.grid_size), num_prefix_tokens=0
         )
-        class_BTC = self.net.cls_token.expand(len(patch_BHWC), -1, -1)
+        class_BTC = self.net.cls_token.repeat(len(patch_BHWC), 1, 1)
         x_BNC = torch.cat([class_BTC, patch_BHWC.flatten(1, 2) + place_1NC], dim=1)
         embedded_BNC: Tensor = self.net.norm_pre(x_BNC)
         return embedded_BNC, grid
