@@ -89,7 +89,7 @@ class ClipNet(nn.Module):
         visual = self.visual
         patch_1CHW = visual.conv1(self.normalize(image_1CHW))
         place_NC = visual.positional_embedding
-        own_1CHW = place_NC[1:].t().unflatten(1, visual.grid_size)[None]
+        own_1CHW = place_NC[1:].t().reshape(1, -1, *visual.grid_size)
         resized_1CHW = F.interpolate(own_1CHW, size=grid, mode="bilinear", align_corners=False)
         patch_1NC = (patch_1CHW + resized_1CHW).flatten(2).transpose(1, 2)
         class_11C = (visual.class_embedding + place_NC[0]).expand(1, 1, -1)

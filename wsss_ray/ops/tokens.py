@@ -22,7 +22,7 @@ def class_attention(attention_BANN: Tensor, class_tokens: int, grid: tuple[int, 
         torch.Size([1, 20, 14, 14])
     """
     mean_BNN = attention_BANN[:, -layers:].mean(dim=1)
-    return mean_BNN[:, :class_tokens, class_tokens:].unflatten(2, grid)
+    return mean_BNN[:, :class_tokens, class_tokens:].reshape(len(mean_BNN), class_tokens, *grid)
 
 
 def spread_by_affinity(map_BKHW: Tensor, attention_BANN: Tensor, class_tokens: int) -> Tensor:
