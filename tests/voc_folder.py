@@ -74,7 +74,7 @@ def pack(folder):
 
 
 def thin(block):
-    """The same job with two steps of two images a training, and VGG16 and ResNet38 of an eighth of their channels."""
+    """The same job with two steps of two images a training, small transformers, and VGG16 and ResNet38 of few channels."""
     if isinstance(block, list):
         return [thin(part) for part in block]
     if not isinstance(block, dict):
@@ -84,6 +84,10 @@ def thin(block):
         small |= {"weights": "none", "width": 0.125}
     if small.get("kind") == "resnet":
         small |= {"weights": "none"}
+    if small.get("kind") == "timm_vit":
+        small |= {"weights": "none", "name": "test_vit"}
+    if small.get("kind") == "clip_maps":
+        small["clip"] = {"weights": "random"}
     if "batch_size" in small:
         small |= {"batch_size": 2, "steps": 2, "epochs": None}
         small["optimizer"] |= {"lr": 1e-6}  # nets that start at random with fixed batch norms bear no more

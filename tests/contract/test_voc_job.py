@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tests.local import job_of, run_plan, stage_named
+from tests.tiny import skip_without_extras
 from tests.voc_folder import make_voc, thin
 from wsss_ray.config.document import read_document
 from wsss_ray.config.job import load_job
@@ -67,11 +68,14 @@ def test_without_saliency_it_says_so_before_it_starts(voc):
 
 
 WHOLE = ["mdc", "rrm_two_step_vgg16", "multi_estimations", "dsrg", "cam", "ficklenet_rrm", "ficklenet_estimates",
-         "noisy_masks", "mdc_semi", "rrm_as_printed"]  # fmt: skip
+         "noisy_masks", "mdc_semi", "rrm_as_printed", "mctformer"]  # fmt: skip
+LARGE = [pytest.param(name, marks=pytest.mark.slow) for name in ("deeplab_resnet101", "clip_es")]
 
 
-@pytest.mark.parametrize("name", [*WHOLE, pytest.param("deeplab_resnet101", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", [*WHOLE, *LARGE])
 def test_jobs_run_whole_on_a_voc_folder(voc, tmp_path, name):
+    if name in ("mctformer", "clip_es"):
+        skip_without_extras(name)
     document = thin(read_document(JOB.parent / f"{name}.yaml").expanded())
     document["data"] |= {"root": str(voc), "saliency": str(voc / "Saliency")}
     if name.endswith("semi"):

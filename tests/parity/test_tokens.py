@@ -156,6 +156,13 @@ def test_without_timm_the_message_says_what_to_install(monkeypatch):
         TINY.build_tokens(2)
 
 
+def test_checkpoints_of_deit_hold_their_weights_under_model(file, tmp_path):
+    state = torch.load(file.source)
+    torch.save({"model": state, "epoch": 300}, tmp_path / "deit.pth")
+    trunk = TINY.model_copy(update={"weights": Weights(source=str(tmp_path / "deit.pth"))}).build()
+    assert torch.equal(trunk.net.blocks[0].attn.qkv.weight, state["blocks.0.attn.qkv.weight"])
+
+
 def test_weights_of_another_network_are_refused(tmp_path):
     torch.save({"a": torch.zeros(1)}, tmp_path / "a.pth")
     with pytest.raises(ValueError, match=r"weights\.source: does not fit the network"):
