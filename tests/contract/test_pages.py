@@ -279,10 +279,11 @@ PLANNED = [one for one in everywhere("plan", "submit") if "jobs/seeds.yaml" not 
 @pytest.mark.parametrize("command", PLANNED, ids=lambda one: f"{one.page}:{one.line}")
 def test_a_job_that_is_submitted_plans(command, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
-    weights = tmp_path / "resnet38.params"
-    weights.write_bytes(b"planning only looks at its bytes")
     places = {"/data/VOC2012": str(make_voc(tmp_path / "VOC2012")), "=...": "=none"}
-    places |= {"=ilsvrc-cls_rna-a1_cls1000_ep-0001.params": f"={weights}"}
+    for name in ("ilsvrc-cls_rna-a1_cls1000_ep-0001.params", "res38_cls.pth", "ViT-B-16.safetensors"):
+        weights = tmp_path / name
+        weights.write_bytes(b"planning only looks at its bytes")
+        places[f"={name}"] = f"={weights}"
     words = list(command.words[1:])
     for name, place in places.items():
         words = [word.replace(name, place) for word in words]
