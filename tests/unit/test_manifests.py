@@ -176,9 +176,15 @@ def test_one_container_has_all_gpus_of_a_machine():
     assert (worker["deploy"]["replicas"], device["count"], "--num-gpus=4" in worker["command"]) == (1, 4, True)
 
 
-def setup_of(*options: str) -> str:
+def setup_of(*options: str, job: str = "demo") -> str:
     args = ["--store", "s3://b/r", "--vm-image", "ami-0", *options]
-    return "\n".join(yaml.safe_load(render("ray-up", str(ROOT / "jobs/demo.yaml"), *args))["setup_commands"])
+    return "\n".join(yaml.safe_load(render("ray-up", str(ROOT / f"jobs/{job}.yaml"), *args))["setup_commands"])
+
+
+def test_machines_have_open_clip_only_for_a_job_with_clip():
+    options = ("--gpus-per-node", "0", "--set", "data.root=/data/VOC2012")
+    assert "[coco,efficientnet,sprites,timm,clip]==" in setup_of(*options, job="clip_es")
+    assert "clip" not in setup_of(*options, job="mctformer")
 
 
 def test_machines_have_a_compiler_only_if_they_need_one():

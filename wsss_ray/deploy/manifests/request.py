@@ -11,6 +11,7 @@ from wsss_ray.config.document import Document, JobError, to_yaml
 from wsss_ray.config.job import JobConfig, validated
 from wsss_ray.config.paths import local_paths
 from wsss_ray.deploy.manifests.machines import Machines
+from wsss_ray.nets.clip import Clip
 from wsss_ray.ops.crf import DenseCrf
 
 RAY_VERSION = "2.60.0"
@@ -57,9 +58,11 @@ class Request:
 
     @property
     def extras(self) -> str:
-        """List the extras of this package that the machines install, with commas between. Only `crf` depends on the job."""
-        crfs = (part for part in self.job.method.parts() if isinstance(part, DenseCrf))
-        return EXTRAS + (",crf" if any(crf.backend == "pydensecrf" for crf in crfs) else "")
+        """List the extras of this package that the machines install, with commas between. `clip` and `crf` depend on the job."""
+        parts = list(self.job.method.parts())
+        clip = any(isinstance(part, Clip) for part in parts)
+        crf = any(isinstance(part, DenseCrf) and part.backend == "pydensecrf" for part in parts)
+        return EXTRAS + (",clip" if clip else "") + (",crf" if crf else "")
 
     def shared_folder(self) -> str | None:
         """Find the folder to mount on every machine.
