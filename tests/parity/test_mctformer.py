@@ -139,3 +139,13 @@ def test_it_learns_from_tags_and_its_maps_find_the_objects(tmp_path):
             inside = mask == tag + 1
             ahead.append((map_HW[inside][:, None] > map_HW[~inside][None]).mean())
     assert np.mean(ahead) > 0.75, "0.5 is chance"
+
+
+def test_tokens_embeddings_biases_and_norms_have_no_weight_decay(net):
+    decays, rest = MctClassifier().param_groups(net)
+    names = {id(parameter): name for name, parameter in net.named_parameters()}
+    kept = {names[id(parameter)] for parameter in rest["params"]}
+    assert rest["weight_decay"] == 0.0
+    assert {"trunk.net.cls_token", "trunk.net.pos_embed", "head.bias", "trunk.net.blocks.0.norm1.weight"} <= kept
+    assert {names[id(parameter)] for parameter in decays["params"]} == set(names.values()) - kept
+    assert all(name.endswith("weight") for name in set(names.values()) - kept)

@@ -104,11 +104,11 @@ class MctClassifier(Classifier):
 
     def param_groups(self, net: nn.Module) -> list[dict[str, object]]:
         """Group the parameters: biases, norms, tokens and positional embeddings have no weight decay."""
-        kept = {True: [], False: []}  # type: dict[bool, list[object]]
+        decays: dict[bool, list[object]] = {True: [], False: []}
         for name, parameter in net.named_parameters():
             if parameter.requires_grad:
-                kept[parameter.ndim > 1 and not name.endswith(("cls_token", "pos_embed"))].append(parameter)
-        return [{"params": kept[True]}, {"params": kept[False], "weight_decay": 0.0}]
+                decays[parameter.ndim > 1 and not name.endswith(("cls_token", "pos_embed"))].append(parameter)
+        return [{"params": decays[True]}, {"params": decays[False], "weight_decay": 0.0}]
 
 
 class MctLocalizer(Localizer):
