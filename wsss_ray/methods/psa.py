@@ -157,9 +157,7 @@ class AffinityWalk(Refiner):
 
     labels: SeedRule = AffinityLabels()
     network: AffinityLearner = AffinityLearner()
-    network_init: Literal["trunk", "classifier"] = Field(
-        default="trunk", description="Start: the trunk's own weights, or the classifier's."
-    )
+    network_init: Literal["trunk", "classifier"] = Field(default="trunk", description="Where the network's trunk starts from.")
     size: int | None = Field(default=None, ge=8, description="Side of the square that the image is resized to; null: no resize.")
     alpha: float = Field(default=16.0, ge=1, description="Exponent of the background score that walks with the maps.")
     beta: float = Field(default=8.0, gt=0, description="Power of the affinities (Eq. 8).")
