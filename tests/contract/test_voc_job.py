@@ -67,7 +67,7 @@ def test_without_saliency_it_says_so_before_it_starts(voc):
 
 
 WHOLE = ["mdc", "rrm_two_step_vgg16", "multi_estimations", "dsrg", "cam", "ficklenet_rrm", "ficklenet_estimates",
-         "noisy_masks", "mdc_semi", "rrm_as_printed"]  # fmt: skip
+         "noisy_masks", "mdc_semi", "rrm_as_printed", "psa"]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", [*WHOLE, pytest.param("deeplab_resnet101", marks=pytest.mark.slow)])
