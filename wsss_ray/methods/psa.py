@@ -69,6 +69,7 @@ if TYPE_CHECKING:
 
     from wsss_ray.core import Axis, ImageArray, LabelArray, MapArray
     from wsss_ray.nets.affinity import AffinityNet
+    from wsss_ray.ops.sparse_rows import SparseRows
 
 
 class AffinityLabels(SeedRule):
@@ -201,7 +202,7 @@ class AffinityWalk(Refiner):
                 found[place] = self._walked(given[place].maps, matrix, axes, affinity_OHW.shape[1:])
         return [found[place] for place in range(len(given))]
 
-    def _walked(self, maps: Maps | None, matrix: Tensor, axes: tuple[Axis, Axis], size: torch.Size) -> Maps:
+    def _walked(self, maps: Maps | None, matrix: SparseRows, axes: tuple[Axis, Axis], size: torch.Size) -> Maps:
         """Walk the maps of an image with its background on the grid of the network, and take their odds against it."""
         import numpy as np
         import torch
@@ -210,7 +211,7 @@ class AffinityWalk(Refiner):
 
         assert maps is not None
         estimates = [maps.peak_CHW] if np.array_equal(maps.mean_CHW, maps.peak_CHW) else [maps.peak_CHW, maps.mean_CHW]
-        map_CHW = torch.from_numpy(np.concatenate(estimates).astype(np.float32)).to(matrix.device)
+        map_CHW = torch.from_numpy(np.concatenate(estimates).astype(np.float32)).to(matrix.weight_P.device)
         map_CHW = grid.resample(map_CHW, (size[0], size[1]), source=(maps.rows, maps.columns), target=axes)
         count, none_1HW = len(maps.classes), map_CHW.new_zeros(1, *size)
         background_1HW = (1 - torch.cat([map_CHW[:count], none_1HW]).amax(dim=0, keepdim=True)).clamp(min=0) ** self.alpha

@@ -10,13 +10,13 @@ features take 0.04 s on one core. The authors square the dense matrix eight time
 
 from __future__ import annotations
 
-import warnings
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from wsss_ray.core.values import IGNORE
+from wsss_ray.ops.sparse_rows import SparseRows
 
 Distance = Literal["mean", "sum"]
 Offset = tuple[int, int]
@@ -95,8 +95,8 @@ def pair_losses(affinity_BOHW: Tensor, label_BHW: Tensor, offsets: tuple[Offset,
     return background, foreground, negative
 
 
-def transitions(affinity_OHW: Tensor, offsets: tuple[Offset, ...], *, beta: float) -> Tensor:
-    """Return the matrix T of the random walk (PSA, Eq. 8) of one image, sparse (rows), over n = H * W features.
+def transitions(affinity_OHW: Tensor, offsets: tuple[Offset, ...], *, beta: float) -> SparseRows:
+    """Return the matrix T of the random walk (PSA, Eq. 8) of one image, over n = H * W features.
 
     Args:
         affinity_OHW: affinities of the image.
@@ -107,34 +107,29 @@ def transitions(affinity_OHW: Tensor, offsets: tuple[Offset, ...], *, beta: floa
         T (n, n), whose rows sum to 1.
 
     Example:
-        >>> transitions(torch.tensor([[[1.0, 0.0]]]), ((0, 1),), beta=8.0).to_dense()
+        >>> transitions(torch.tensor([[[1.0, 0.0]]]), ((0, 1),), beta=8.0).times(torch.eye(2))
         tensor([[0.5000, 0.5000],
                 [0.5000, 0.5000]])
     """
     height, width = affinity_OHW.shape[1:]
     place_HW = torch.arange(height * width, device=affinity_OHW.device).view(height, width)
-    steps: dict[Offset, tuple[Tensor, Tensor]] = {(0, 0): (torch.ones_like(affinity_OHW[0]), place_HW)}  # weight, feature or -1
-    for weight_HW, (y, x) in zip(affinity_OHW**beta, offsets, strict=True):
-        first, second = _both(place_HW, (y, x))
-        steps[y, x] = weight_HW, torch.full_like(place_HW, -1)
-        steps[-y, -x] = torch.zeros_like(weight_HW), torch.full_like(place_HW, -1)
-        steps[y, x][1].view(-1)[first.flatten()] = second.flatten()
-        steps[-y, -x][1].view(-1)[second.flatten()] = first.flatten()
-        steps[-y, -x][0].view(-1)[second.flatten()] = weight_HW.flatten()[first.flatten()]
-    ordered = [steps[offset] for offset in sorted(steps)]  # columns of a row rise
+    steps = {(0, 0): (torch.ones_like(affinity_OHW[0]), place_HW)}  # weights and neighbours; weight 0 where none is inside
+    for weight_HW, offset in zip(affinity_OHW**beta, offsets, strict=True):
+        there_HW, back_HW, back_weight_HW = place_HW.clone(), place_HW.clone(), torch.zeros_like(weight_HW)
+        first, second = _both(place_HW, offset)
+        _both(there_HW, offset)[0].copy_(second)
+        _both(back_HW, offset)[1].copy_(first)
+        _both(back_weight_HW, offset)[1].copy_(_both(weight_HW, offset)[0])
+        steps[offset], steps[-offset[0], -offset[1]] = (weight_HW, there_HW), (back_weight_HW, back_HW)
+    ordered = [steps[offset] for offset in sorted(steps)]
     weight_NO = torch.stack([weight_HW.flatten() for weight_HW, _ in ordered], dim=1)
-    column_NO = torch.stack([place.flatten() for _, place in ordered], dim=1)
-    inside_NO = column_NO >= 0
-    share_NO = weight_NO * inside_NO
-    share_NO = share_NO / share_NO.sum(dim=1, keepdim=True)
-    ends_N = torch.cat([place_HW.new_zeros(1), inside_NO.sum(dim=1).cumsum(dim=0)])
-    with warnings.catch_warnings():  # torch calls all its sparse rows "beta"; the tests hold this use to a dense product
-        warnings.filterwarnings("ignore", "Sparse", UserWarning)
-        size = (height * width, height * width)
-        return torch.sparse_csr_tensor(ends_N, column_NO[inside_NO], share_NO[inside_NO], size, check_invariants=False)
+    column_NO = torch.stack([neighbour_HW.flatten() for _, neighbour_HW in ordered], dim=1)
+    share_NO = weight_NO / weight_NO.sum(dim=1, keepdim=True)
+    starts = torch.arange(0, column_NO.numel() + 1, len(ordered), device=column_NO.device)
+    return SparseRows(starts, column_NO.flatten(), share_NO.flatten())
 
 
-def random_walk(map_CHW: Tensor, transition_NN: Tensor, *, steps: int) -> Tensor:
+def random_walk(map_CHW: Tensor, transition_NN: SparseRows, *, steps: int) -> Tensor:
     """Return maps after `steps` steps of the random walk (PSA, Eq. 9). Values stay between the map's smallest and largest.
 
     Example:
@@ -144,7 +139,7 @@ def random_walk(map_CHW: Tensor, transition_NN: Tensor, *, steps: int) -> Tensor
     """
     walked_NC = map_CHW.flatten(1).t().contiguous()
     for _ in range(steps):
-        walked_NC = transition_NN @ walked_NC
+        walked_NC = transition_NN.times(walked_NC)
     return walked_NC.t().reshape(map_CHW.shape)
 
 
