@@ -66,6 +66,9 @@ def refined(
     """
     names: list[str] = []
     for refiner in (one for one in refiners if one.makes == makes):
+        if makes == "maps" and "seeds" in refiner.reads:
+            mend = "Name one that reads maps alone, or one that makes seeds."
+            raise ValueError(f"method.refine: {refiner.kind()} makes maps from seeds, which are made later. {mend}")
         names.append(refiner.kind())
         again = names.count(names[-1])
         stage = refine_by(
