@@ -59,7 +59,6 @@ from wsss_ray.methods.common.segmentation import MultiScale
 from wsss_ray.methods.deeplab import DeeplabSegmenter
 from wsss_ray.nets.deeplab import DilatedPair
 from wsss_ray.nets.resnet38 import ResNet38
-from wsss_ray.ops.affinity import Distance
 from wsss_ray.ops.background import PowerBackground
 from wsss_ray.ops.crf import DenseCrf
 
@@ -104,7 +103,7 @@ class AffinityLearner(Learner):
     )
     grouped: bool = Field(default=False, description="Group norms behind these layers, as in the authors' code on VGG16.")
     radius: int = Field(default=5, ge=2, description="Features nearer than this are pairs.")
-    distance: Distance = Field(default="mean", description="L1 distance over channels: sum as in Eq. 3, or mean as in the code.")
+    distance: Literal["mean", "sum"] = Field(default="mean", description="L1 norm: sum of channels (Eq. 3), or mean (code).")
     head_lr_scale: float = Field(default=10.0, gt=0, description="Learning rate of the new layers, relative to the trunk.")
     batch_size: int = Field(default=8, ge=1)
     epochs: float | None = 8.0

@@ -22,7 +22,6 @@ from pydantic import Field, model_validator
 from wsss_ray.core import Component, Given, Refiner
 from wsss_ray.core.refiner import ROLES
 from wsss_ray.nets.weights import Weights, copy_weights, load_weights
-from wsss_ray.ops.segments import Voters
 
 if TYPE_CHECKING:
     from torch import nn
@@ -186,7 +185,10 @@ class SegmentVoting(Refiner):
     covers: float | None = Field(
         default=0.85, gt=0, le=1, description="Share of a class's pixels that is enough in one segment; null: no such rule."
     )
-    voters: Voters = Field(default="objects", description="objects: as in SEPL; labels: background votes too, no majority keeps.")
+    voters: Literal["objects", "labels"] = Field(
+        default="objects",
+        description="objects: as in SEPL; labels: background votes too, and without a majority nothing changes.",
+    )
 
     @property
     def reads(self) -> tuple[str, ...]:
