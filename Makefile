@@ -20,7 +20,7 @@ $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 10) <= v <= (3, 12) else f"wsss-ray needs Python 3.10 to 3.12, {sys.executable} is {v[0]}.{v[1]}; call make PYTHON=python3.11")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet '$(TORCH)'
-	$(BIN)/python -m pip install --quiet --editable '.[sprites,efficientnet,saliency,coco,crf,timm,clip,tune,onnx,docs,dev]' '$(TORCH)'
+	$(BIN)/python -m pip install --quiet --editable '.[sprites,efficientnet,saliency,coco,crf,timm,clip,tune,onnx,segments,sam,docs,dev]' '$(TORCH)'
 	$(BIN)/python -m pip install --quiet --no-deps 'arcade==3.3.3' 'cffconvert==2.0.0'
 	touch $@
 

@@ -23,6 +23,7 @@ from wsss_ray.ops.crf import DenseCrf
 TRUNK = SmallNet(widths=(8, 16), strides=(2, 1))
 VIT = TimmVit(name="test_vit", patch_size=4, weights="none")
 PLAIN = {"hidden_std": None,  # N(0, 0.01) is for 1024 channels; with 16, nothing passes
+         "log_steps": 3, "gammas": (2.0, 8.0),
          "selections": 8, "kernel_size": 5, "sizes": (32,), "background_floor": 0.3, "gamma": 4.0, "crf_floor": 0.3}  # fmt: skip
 
 

@@ -16,8 +16,9 @@ from benchmarks.accuracy import Scores, cell, scores_of, submit, table
 from wsss_ray.storage.store import RunStore
 
 HERE = Path(__file__).parent
-METHODS = ("full", "cam", "dsrg", "ficklenet", "mdc", "multi_estimations", "rrm")
+METHODS = ("full", "cam", "dsrg", "ficklenet", "mdc", "multi_estimations", "rrm", "psa")
 ABLATIONS = ("selection", "rrm_ratio")
+COMBINED = ("ficklenet_psa", "cam_voting", "ficklenet_voting", "mdc_voting")  # the last three need the extra segments
 COLUMNS = {"seed_quality": "seeds", "miou": "model"}
 
 
@@ -40,7 +41,7 @@ def main() -> None:
     """Submit all runs, then print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, metavar="OUT", help="the built benchmark")
-    parser.add_argument("jobs", nargs="*", metavar="JOB", default=[*METHODS, *ABLATIONS])
+    parser.add_argument("jobs", nargs="*", metavar="JOB", default=[*METHODS, *ABLATIONS, *COMBINED])
     parser.add_argument("--store", default="runs")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--print-only", action="store_true", help="print what there is, run nothing")

@@ -18,7 +18,7 @@ from tests.pages import GROUP, PAGES, ROOT, name_of, outside_blocks
 from wsss_ray.config.job import load_job
 
 LEFT_OUT = {"README.md": "docs/index.md is the site's first page"}
-PAPERS = ("cam", "dsrg", "mdc", "ficklenet", "rrm", "multi_estimations", "mctformer", "clip_es")
+PAPERS = ("cam", "dsrg", "mdc", "ficklenet", "rrm", "multi_estimations", "psa", "mctformer", "clip_es")
 NEEDS = ("mkdocs", "material", "mkdocstrings", "mkdocstrings_handlers.python")
 
 

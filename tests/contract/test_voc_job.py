@@ -68,7 +68,7 @@ def test_without_saliency_it_says_so_before_it_starts(voc):
 
 
 WHOLE = ["mdc", "rrm_two_step_vgg16", "multi_estimations", "dsrg", "cam", "ficklenet_rrm", "ficklenet_estimates",
-         "noisy_masks", "mdc_semi", "rrm_as_printed", "mctformer"]  # fmt: skip
+         "noisy_masks", "mdc_semi", "rrm_as_printed", "psa", "mctformer"]  # fmt: skip
 LARGE = [pytest.param(name, marks=pytest.mark.slow) for name in ("deeplab_resnet101", "clip_es")]
 
 

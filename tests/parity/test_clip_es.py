@@ -13,7 +13,7 @@ from wsss_ray.methods.clip_es import BACKGROUND, ClipEs, ClipMaps
 from wsss_ray.methods.common.seed_rules import CrfSeeds
 from wsss_ray.nets.clip import Clip, ClipWeights
 from wsss_ray.nets.torchvision_safe import torchvision
-from wsss_ray.ops.affinity import balanced, boxes, spread_in_boxes
+from wsss_ray.ops.attention_affinity import balanced, boxes, spread_in_boxes
 from wsss_ray.ops.background import PowerBackground
 from wsss_ray.ops.grid import enlarge
 

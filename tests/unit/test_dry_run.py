@@ -91,7 +91,7 @@ def test_init_plan_check_and_run(pets, scratch, tmp_path):
     assert "0 kB of disk" in again, "all is done"
 
 
-@pytest.mark.parametrize("name", ["rrm", "multi_estimations", "mdc", "deeplab"])
+@pytest.mark.parametrize("name", ["rrm", "multi_estimations", "mdc", "deeplab", "psa"])
 def test_every_stage_of_a_method_is_tried(name):
     job = job_of(tiny_job_of(name, data={"kind": "shapes", "saliency": True}))
     plan = job.plan()

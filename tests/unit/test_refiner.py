@@ -231,6 +231,41 @@ def test_a_plan_stops_after_refined_seeds_and_before_pseudo_labels(begun):
     assert [stage.name for stage in whole.cut("seed") if stage.kind == "seed"] == ["seeds", "better"]
 
 
+class FromSeeds(Halved):
+    """Maps from label maps, which no chain of stages has yet."""
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return ("seeds",)
+
+
+def job_with(*refiners, **method):
+    named = {"refine": [{"kind": kind} for kind in refiners]} if refiners else {}
+    return job_of(tiny_job() | {"method": tiny_job()["method"] | named | method})
+
+
+def test_a_job_names_refiners_in_order():
+    """Those of seeds follow the seeds, each reads the one before, and the network is the classifier's if they plan no other."""
+    plan = job_with("by_model", "counted", "by_model").plan()
+    first, counted, last = (stage_named(plan, name) for name in ("by_model", "counted", "by_model-2"))
+    assert first.input("seeds") == stage_named(plan, "seeds")
+    assert counted.input("seeds") == first
+    assert last.input("seeds") == counted
+    assert first.input("model") == last.input("model") == stage_named(plan, "classifier")
+    assert stage_named(plan, "segmenter").input("seeds") == stage_named(plan, "seed_quality").input("seeds") == last
+    before = {stage.name: stage.id for stage in job_with().plan()}
+    assert before["seeds"] == stage_named(plan, "seeds").id
+
+
+def test_a_job_names_a_refiner_whose_inputs_are_not_there():
+    with pytest.raises(ValueError, match=r"halved reads saliency, and there is none. Set data.saliency"):
+        job_with("halved").plan()
+    with pytest.raises(ValueError, match=r"method.refine: from_seeds makes maps from seeds, which are made later. Name one that"):
+        job_with("from_seeds").plan()
+    with pytest.raises(ValueError, match=r"kind is 'nothing', allowed: .*affinity_walk.*segment_voting"):
+        job_with("nothing")
+
+
 def test_extra_inputs_keep_their_values():
     value_HW = np.arange(24, dtype=np.uint16).reshape(4, 6) * 2800
     assert (decode_extra(encode_extra(value_HW)) == value_HW).all()

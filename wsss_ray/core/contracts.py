@@ -57,6 +57,21 @@ class Trunk(Component):
             96
         """
 
+    def build_levels(self) -> tuple[nn.Module, tuple[int, ...]]:
+        """Build the network so that it returns the features of several layers, one after the other along the channels.
+
+        All lie on one grid, those of `build` stand last, and the parameters have the same names. By default there are no others.
+
+        Returns:
+            The module, and the channels of each layer.
+
+        Example:
+            >>> ResNet38().build_levels()[1]
+            (512, 1024, 4096)
+        """
+        trunk = self.build()
+        return trunk, (int(trunk.channels),)  # type: ignore[arg-type]
+
     @property
     def is_frozen(self) -> bool:
         """Return True if no part of the trunk is trained or random, and its weights come from a file or a package.

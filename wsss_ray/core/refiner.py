@@ -13,6 +13,7 @@ from wsss_ray.core.rules import keep_rule
 if TYPE_CHECKING:
     from torch import nn
 
+    from wsss_ray.core.plan import Data, Stage
     from wsss_ray.core.values import ExtraArray, ImageArray, LabelArray, MapArray, Maps
 
 ROLES = ("maps", "seeds", "saliency", "model")
@@ -75,6 +76,30 @@ class Refiner(Component):
         Example:
             return ("seeds", "segments")
         """
+
+    def plan_model(
+        self, data: Data, *, classifier: Stage | None, maps: Stage | None, seeds: Stage | None, suffix: str = ""
+    ) -> Stage | None:
+        """Plan the network that the refiner reads as `model`: the classifier, unless the refiner trains one of its own.
+
+        Methods call it where a job names the refiner. So a refiner that learns from maps goes with any method.
+
+        Args:
+            data: the data of the job.
+            classifier: train stage of the classifier, if there is one.
+            maps: stage with localization maps, as the refiner gets them.
+            seeds: stage with label maps, if there are any yet.
+            suffix: end of the names of new stages, for methods with several maps.
+
+        Returns:
+            A train stage; None if there is no network.
+
+        Example:
+            def plan_model(self, data, *, classifier, maps, seeds, suffix=""):
+                labels = seed(self.labels, maps, data.weak, name=f"affinity_labels{suffix}")
+                return train(self.network, data.weak, seeds=(labels,), name=f"affinity{suffix}")
+        """
+        return classifier
 
     @property
     def has_network(self) -> bool:

@@ -26,6 +26,7 @@ from wsss_ray.core import (
     Metric,
     Optimizer,
     Poly,
+    Refiner,
     Schedule,
     SeedRule,
     Segmenter,
@@ -35,7 +36,7 @@ from wsss_ray.core import (
     Trunk,
 )
 from wsss_ray.data.transforms import RandomCrop
-from wsss_ray.methods.common.chain import from_tags
+from wsss_ray.methods.common.chain import REFINE, from_tags
 from wsss_ray.methods.common.localization import merged_maps
 from wsss_ray.methods.common.seed_rules import ThresholdSeeds
 from wsss_ray.methods.deeplab import LARGE_FOV, LARGE_FOV_CRF
@@ -190,6 +191,7 @@ class Cam(Method):
 
     classifier: Learner = CamClassifier(hidden=1024)
     localizer: Localizer = CamLocalizer()
+    refine: Annotated[tuple[Refiner, ...], SinceThen()] = Field(default=(), description=REFINE)
     seed_rule: SeedRule = ThresholdSeeds(theta=0.2, background=CamBackground(threshold=0.2))
     segmenter: Segmenter = LARGE_FOV
     metric: Metric = LARGE_FOV_CRF
@@ -200,6 +202,7 @@ class Cam(Method):
             data,
             classifier=self.classifier,
             localizer=self.localizer,
+            refine=self.refine,
             seed_rule=self.seed_rule,
             segmenter=self.segmenter,
             metric=self.metric,

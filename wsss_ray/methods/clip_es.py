@@ -127,7 +127,7 @@ class ClipMaps(Refiner):
         import torch
         from PIL import Image
 
-        from wsss_ray.ops.affinity import balanced, boxes, spread_in_boxes
+        from wsss_ray.ops.attention_affinity import balanced, boxes, spread_in_boxes
         from wsss_ray.ops.multiscale import to_tensor
         from wsss_ray.ops.tokens import stretch
 

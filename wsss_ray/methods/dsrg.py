@@ -32,16 +32,18 @@ from wsss_ray.core import (
     Method,
     Metric,
     Optimizer,
+    Refiner,
     Relabel,
     Schedule,
     SeedRule,
     Segmenter,
     Sgd,
+    SinceThen,
     Stage,
 )
 from wsss_ray.data.transforms import Warp
 from wsss_ray.methods.cam import CamClassifier, CamLocalizer
-from wsss_ray.methods.common.chain import from_tags
+from wsss_ray.methods.common.chain import REFINE, from_tags
 from wsss_ray.methods.common.seed_rules import ThresholdSeeds
 from wsss_ray.methods.common.segmentation import MultiScale, SegNetLearner, SummedScores
 from wsss_ray.methods.deeplab import DeeplabSegmenter
@@ -150,6 +152,7 @@ class Dsrg(Method):
         schedule=Decay(gamma=0.1, every_steps=4000),
     )
     localizer: Localizer = CamLocalizer(size=321)
+    refine: Annotated[tuple[Refiner, ...], SinceThen()] = Field(default=(), description=REFINE)
     seed_rule: SeedRule = ThresholdSeeds(theta=0.2)
     segmenter: Segmenter = DsrgSegmenter()
     segmenter_init: Init = "trunk"
@@ -165,6 +168,7 @@ class Dsrg(Method):
             data,
             classifier=self.classifier,
             localizer=self.localizer,
+            refine=self.refine,
             seed_rule=self.seed_rule,
             segmenter=self.segmenter,
             from_classifier=self.segmenter_init == "classifier",

@@ -18,7 +18,7 @@ Where the paper is silent:
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
@@ -35,15 +35,17 @@ from wsss_ray.core import (
     Method,
     Metric,
     Optimizer,
+    Refiner,
     Relabel,
     Schedule,
     SeedRule,
     Segmenter,
+    SinceThen,
     Stage,
     Trunk,
 )
 from wsss_ray.data.transforms import RandomCrop
-from wsss_ray.methods.common.chain import from_tags
+from wsss_ray.methods.common.chain import REFINE, from_tags
 from wsss_ray.methods.common.localization import at_size
 from wsss_ray.methods.common.seed_rules import ThresholdSeeds
 from wsss_ray.methods.common.segmentation import MultiScale
@@ -216,6 +218,7 @@ class FickleNet(Method):
 
     classifier: Learner = StochasticClassifier()
     localizer: Localizer = StochasticGradCam()
+    refine: Annotated[tuple[Refiner, ...], SinceThen()] = Field(default=(), description=REFINE)
     seed_rule: SeedRule = ThresholdSeeds()
     segmenter: Segmenter = DsrgSegmenter()
     segmenter_init: Init = "trunk"
@@ -231,6 +234,7 @@ class FickleNet(Method):
             data,
             classifier=self.classifier,
             localizer=self.localizer,
+            refine=self.refine,
             seed_rule=self.seed_rule,
             segmenter=self.segmenter,
             from_classifier=self.segmenter_init == "classifier",

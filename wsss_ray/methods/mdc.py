@@ -20,7 +20,7 @@ Where the paper is silent or unclear:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
@@ -35,16 +35,18 @@ from wsss_ray.core import (
     Method,
     Metric,
     Recipe,
+    Refiner,
     Schedule,
     SeedRule,
     Segmenter,
     Sgd,
+    SinceThen,
     Stage,
     Threshold,
 )
 from wsss_ray.data.transforms import RandomCrop
 from wsss_ray.methods.cam import CamClassifier
-from wsss_ray.methods.common.chain import from_tags
+from wsss_ray.methods.common.chain import REFINE, from_tags
 from wsss_ray.methods.common.localization import at_size, one_map
 from wsss_ray.methods.common.segmentation import SegNetLearner
 from wsss_ray.methods.deeplab import LARGE_FOV_CRF
@@ -186,6 +188,7 @@ class Mdc(Method):
         over_blocks="sum",
     )
     localizer: Localizer = DilatedCam()
+    refine: Annotated[tuple[Refiner, ...], SinceThen()] = Field(default=(), description=REFINE)
     seed_rule: SeedRule = RegionSeeds(background=SaliencyBackground(normalised=True))
     segmenter: Segmenter = OnlineMaskSegmenter()
     metric: Metric = LARGE_FOV_CRF
@@ -196,6 +199,7 @@ class Mdc(Method):
             data,
             classifier=self.classifier,
             localizer=self.localizer,
+            refine=self.refine,
             seed_rule=self.seed_rule,
             segmenter=self.segmenter,
             metric=self.metric,

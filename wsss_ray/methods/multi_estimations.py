@@ -36,6 +36,7 @@ from wsss_ray.core import (
     Method,
     Metric,
     Poly,
+    Refiner,
     Schedule,
     SeedRule,
     SeedScore,
@@ -50,7 +51,7 @@ from wsss_ray.core import (
 )
 from wsss_ray.data.transforms import RandomCrop
 from wsss_ray.methods.cam import CamClassifier, CamLocalizer
-from wsss_ray.methods.common.chain import tag_quality
+from wsss_ray.methods.common.chain import REFINE, refined, tag_quality
 from wsss_ray.methods.common.seed_rules import CrfSeeds
 from wsss_ray.methods.common.segmentation import MultiScale, SegNetLearner
 from wsss_ray.methods.mdc import RegionSeeds
@@ -126,6 +127,7 @@ class MultiEstimations(Method):
         description="Seed rules, one per type: T (threshold) and C (CRF) (Table 2).",
     )
     extra: tuple[Estimates, ...] = Field(default=(), description="More estimates, such as those of other papers.")
+    refine: Annotated[tuple[Refiner, ...], SinceThen()] = Field(default=(), description=REFINE)
     segmenter: Segmenter = WeightedSegmenter()
     metric: Metric = MultiScale(flip=True, crf=DenseCrf(iterations=5))
 
@@ -140,8 +142,11 @@ class MultiEstimations(Method):
             wanted += tag_quality(classifier, data, name=f"tag_quality-{a}")
             for b, localizer in enumerate(estimates.localizers, start=1):
                 maps = localize(localizer, classifier, data.weak, name=f"maps-{a}.{b}")
+                maps = refined(self.refine, "maps", data, classifier=classifier, maps=maps, suffix=f"-{a}.{b}")
                 for c, rule in enumerate(estimates.seed_rules, start=1):
-                    seeds.append(seed(rule, maps, data.weak, saliency=data.saliency, name=f"seeds-{a}.{b}.{c}"))
+                    one = seed(rule, maps, data.weak, saliency=data.saliency, name=f"seeds-{a}.{b}.{c}")
+                    suffix = f"-{a}.{b}.{c}"
+                    seeds.append(refined(self.refine, "seeds", data, classifier=classifier, maps=maps, seeds=one, suffix=suffix))
                     if data.weak_has_masks:
                         wanted.append(evaluate_seeds(SeedScore(), seeds[-1], data.weak, name=f"quality-{a}.{b}.{c}"))
         if not seeds:

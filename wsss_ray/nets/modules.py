@@ -66,35 +66,49 @@ class ConvTrunk(nn.Module):
         stride: pixels per feature.
         mean: mean of each colour.
         std: standard deviation of each colour.
+        levels: numbers of layers whose outputs are returned too, before the last one along the channels.
     """
 
     mean: Tensor
     std: Tensor
 
     def __init__(
-        self, features: nn.Sequential, *, channels: int, stride: int, mean: Sequence[float], std: Sequence[float]
+        self,
+        features: nn.Sequential,
+        *,
+        channels: int,
+        stride: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+        levels: Sequence[int] = (),
     ) -> None:
         super().__init__()
-        self.features, self.channels, self.stride = features, channels, stride
+        self.features, self.channels, self.stride, self.levels = features, channels, stride, tuple(levels)
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
 
     def forward(self, image_BCHW: Tensor) -> Tensor:
         """Return features_BCHW at the trunk's stride."""
-        x_BCHW: Tensor = self.features((image_BCHW - self.mean) / self.std)
-        return x_BCHW
+        x_BCHW: Tensor = (image_BCHW - self.mean) / self.std
+        below: list[Tensor] = []
+        for number, layer in enumerate(self.features):
+            x_BCHW = layer(x_BCHW)
+            if number in self.levels:
+                below.append(x_BCHW)
+        return torch.cat([*below, x_BCHW], dim=1) if below else x_BCHW
 
     def centres(self, size: int) -> tuple[float, float]:
         """Return the pixel of feature 0 and the pixels per feature: odd kernels with padding start at pixel 0 at any size."""
         return 0.0, float(self.stride)
 
 
-def vgg16_trunk(*, width: float, pool5: bool) -> ConvTrunk:
+def vgg16_trunk(*, width: float, pool5: bool, conv4: bool = False) -> ConvTrunk:
     """Build VGG16 at stride 8. It numbers layers as torchvision's `features.N` and initialises convolutions as torchvision.
 
     Args:
         width: factor for all channel counts.
         pool5: add pool5 and pool5a of DeepLab.
+        conv4: return the features of conv4_3 too, before the last ones along the channels.
 
     Returns:
         The trunk with random weights.
@@ -117,7 +131,9 @@ def vgg16_trunk(*, width: float, pool5: bool) -> ConvTrunk:
     if pool5:
         layers += [_pool(stride=1), nn.AvgPool2d(3, stride=1, padding=1)]
     init_he(layers)
-    return ConvTrunk(nn.Sequential(*layers), channels=channels, stride=8, mean=IMAGENET_MEAN, std=IMAGENET_STD)
+    levels = [number - 1 for number, layer in enumerate(layers) if isinstance(layer, nn.MaxPool2d)][3:4] if conv4 else []
+    channels += channels * len(levels)  # conv4_3 and conv5_3 are equally wide
+    return ConvTrunk(nn.Sequential(*layers), channels=channels, stride=8, mean=IMAGENET_MEAN, std=IMAGENET_STD, levels=levels)
 
 
 def small_trunk(*, widths: Sequence[int], strides: Sequence[int]) -> ConvTrunk:

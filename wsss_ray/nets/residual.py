@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 from wsss_ray.nets.modules import IMAGENET_MEAN, IMAGENET_STD, KeyedDropout, Normalize, fix_batch_norms, init_he
@@ -61,6 +62,11 @@ class WideUnit(nn.Module):
             self.add_module(f"conv_{name}", conv)
         self.conv_branch1 = nn.Conv2d(channels, outs[-1], 1, stride=stride, bias=False) if shortcut else None
 
+    def activated(self, x_BCHW: Tensor) -> Tensor:
+        """Return the input after the first batch norm and ReLU, which is what the branch reads."""
+        normed: Tensor = self.get_submodule(f"bn_{self.branch[0]}")(x_BCHW)
+        return nn.functional.relu(normed)
+
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """Return the shortcut plus the branch."""
         parts = dict(self.named_children())
@@ -84,14 +90,17 @@ class WideResNet(nn.Module):
     Args:
         width: factor for all channel counts.
         frozen: parts that are not trained: "none", "stem" (conv1a and the b2 units) or "all".
+        levels: units before which the features are also returned, activated, one after the other along the channels.
 
     Example:
         >>> WideResNet(width=1 / 32, frozen="stem").eval()(torch.rand(1, 3, 65, 65)).shape
         torch.Size([1, 128, 9, 9])
     """
 
-    def __init__(self, *, width: float, frozen: Literal["none", "stem", "all"]) -> None:
+    def __init__(self, *, width: float, frozen: Literal["none", "stem", "all"], levels: tuple[str, ...] = ()) -> None:
         super().__init__()
+        self.levels = levels
+        self.level_channels: list[int] = []
         self.normalize = Normalize(IMAGENET_MEAN, IMAGENET_STD)
         channels = _scaled(64, width)
         self.conv1a = nn.Conv2d(3, channels, 3, padding=1, bias=False)
@@ -108,9 +117,13 @@ class WideResNet(nn.Module):
                     shortcut=index == 0,
                 )
                 self.units.append(f"{stage}_{index}" if index else stage)
+                if self.units[-1] in levels:
+                    self.level_channels.append(channels)
                 self.add_module(self.units[-1], unit)
                 channels = outs[-1]
-        self.bn7, self.channels = nn.BatchNorm2d(channels), channels
+        self.bn7 = nn.BatchNorm2d(channels)
+        self.level_channels.append(channels)
+        self.channels = sum(self.level_channels)
         init_he(list(self.modules()))
         for name in {"none": (), "stem": _STEM, "all": ("conv1a", *self.units)}[frozen]:
             self.get_submodule(name).requires_grad_(False)
@@ -125,9 +138,15 @@ class WideResNet(nn.Module):
     def forward(self, image_BCHW: Tensor) -> Tensor:
         """Return features_BCHW at stride 8."""
         x_BCHW: Tensor = self.conv1a(self.normalize(image_BCHW))
+        below: list[Tensor] = []
         for name in self.units:
-            x_BCHW = self.get_submodule(name)(x_BCHW)
-        return nn.functional.relu(self.bn7(x_BCHW), inplace=True)
+            unit = self.get_submodule(name)
+            if name in self.levels:
+                assert isinstance(unit, WideUnit)
+                below.append(unit.activated(x_BCHW))
+            x_BCHW = unit(x_BCHW)
+        x_BCHW = nn.functional.relu(self.bn7(x_BCHW), inplace=True)
+        return torch.cat([*below, x_BCHW], dim=1) if below else x_BCHW
 
     def centres(self, size: int) -> tuple[float, float]:
         """Return the pixel of feature 0 and the pixels per feature: odd kernels with padding start at pixel 0 at any size."""

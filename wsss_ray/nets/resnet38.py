@@ -18,6 +18,8 @@ from wsss_ray.nets.weights import Weights, copy_weights, load_weights
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from wsss_ray.nets.residual import WideResNet
+
 
 class ResNet38(Trunk):
     """ResNet38 without its classifier: 4096 channels, 321 x 321 -> 41 x 41. Batch norms are fixed.
@@ -54,10 +56,18 @@ class ResNet38(Trunk):
         Raises:
             ValueError: if the weights are missing or do not fit.
         """
+        return self._built(())
+
+    def build_levels(self) -> tuple[nn.Module, tuple[int, ...]]:
+        """Build the trunk with the features before b5 and b6 (PSA's conv4 and conv5), and the last. See `Trunk.build_levels`."""
+        trunk = self._built(("b5", "b6"))
+        return trunk, tuple(trunk.level_channels)
+
+    def _built(self, levels: tuple[str, ...]) -> WideResNet:
         from wsss_ray.nets.mxnet_params import resnet38_names
         from wsss_ray.nets.residual import WideResNet
 
-        trunk = WideResNet(width=self.width, frozen=self.frozen)
+        trunk = WideResNet(width=self.width, frozen=self.frozen, levels=levels)
         if state := load_weights(self.weights):
             if self.weights.source.endswith(".params"):
                 state = resnet38_names(state)

@@ -12,6 +12,8 @@ from wsss_ray.nets.weights import Weights, copy_weights, load_weights
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from wsss_ray.nets.modules import ConvTrunk
+
 
 class Vgg16(Trunk):
     """VGG16 up to conv5_3: 512 channels, 321 x 321 -> 41 x 41.
@@ -40,9 +42,17 @@ class Vgg16(Trunk):
         Raises:
             ValueError: if the weights are missing or do not fit.
         """
+        return self._built(conv4=False)
+
+    def build_levels(self) -> tuple[nn.Module, tuple[int, ...]]:
+        """Build the trunk with the features of conv4_3 and conv5_3. See `Trunk.build_levels`."""
+        trunk = self._built(conv4=True)
+        return trunk, (trunk.channels // 2,) * 2
+
+    def _built(self, *, conv4: bool) -> ConvTrunk:
         from wsss_ray.nets.modules import vgg16_trunk
 
-        trunk = vgg16_trunk(width=self.width, pool5=self.pool5)
+        trunk = vgg16_trunk(width=self.width, pool5=self.pool5, conv4=conv4)
         if state := load_weights(self.weights, imagenet=_imagenet):
             copy_weights(trunk, state, ignore=("classifier.",))
         return trunk

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Literal
+
 from wsss_ray.core import (
     Classifier,
     Data,
     Learner,
     Localizer,
     Metric,
+    Refiner,
     Relabel,
     SeedRule,
     SeedScore,
@@ -22,6 +26,63 @@ from wsss_ray.core import (
     seed,
     train,
 )
+from wsss_ray.core import refine as refine_by
+
+REFINE = "Refiners in order. Those that make maps change the maps before seeds are made, those that make seeds change the seeds."
+"""Description of the field `refine` of methods."""
+
+
+def refined(
+    refiners: Sequence[Refiner],
+    makes: Literal["maps", "seeds"],
+    data: Data,
+    *,
+    classifier: Stage,
+    maps: Stage,
+    seeds: Stage | None = None,
+    suffix: str = "",
+) -> Stage:
+    """Plan the refiners of a job that make maps, or those that make seeds, one after the other, with their networks.
+
+    Args:
+        refiners: all refiners of the job.
+        makes: what the refiners to plan make; the others are left out.
+        data: the data of the job.
+        classifier: train stage of the classifier that the maps come from.
+        maps: stage with the localization maps.
+        seeds: stage with the label maps; None while there are none.
+        suffix: end of the stages' names, for methods with several maps.
+
+    Returns:
+        The last stage; `maps` or `seeds` if no refiner makes such.
+
+    Raises:
+        ValueError: if something is missing that a refiner reads.
+
+    Example:
+        >>> maps = refined(self.refine, "maps", data, classifier=classifier, maps=maps)
+        >>> seeds = seed(self.seed_rule, maps, data.weak)
+        >>> seeds = refined(self.refine, "seeds", data, classifier=classifier, maps=maps, seeds=seeds)
+    """
+    names: list[str] = []
+    for refiner in (one for one in refiners if one.makes == makes):
+        if makes == "maps" and "seeds" in refiner.reads:
+            mend = "Name one that reads maps alone, or one that makes seeds."
+            raise ValueError(f"method.refine: {refiner.kind()} makes maps from seeds, which are made later. {mend}")
+        names.append(refiner.kind())
+        again = names.count(names[-1])
+        stage = refine_by(
+            refiner,
+            data.weak,
+            maps=maps,
+            seeds=seeds,
+            saliency=data.saliency,
+            model=refiner.plan_model(data, classifier=classifier, maps=maps, seeds=seeds, suffix=suffix),
+            extra=data.extra,
+            name=refiner.kind() + (f"-{again}" if again > 1 else "") + suffix,
+        )
+        maps, seeds = (stage, seeds) if makes == "maps" else (maps, stage)
+    return maps if makes == "maps" or seeds is None else seeds
 
 
 def tag_quality(training: Stage | None, data: Data, *, name: str = "tag_quality") -> tuple[Stage, ...]:
@@ -46,11 +107,36 @@ def tag_quality(training: Stage | None, data: Data, *, name: str = "tag_quality"
     return (evaluate_tags(TagScore(), training, data.val, name=name),)
 
 
+def seeds_of(data: Data, classifier: Stage, *, localizer: Localizer, refine: Sequence[Refiner], seed_rule: SeedRule) -> Stage:
+    """Plan maps, seeds and their refiners.
+
+    Args:
+        data: the data of the job.
+        classifier: train stage of the classifier.
+        localizer: makes the maps.
+        refine: change the maps or the seeds (see `refined`).
+        seed_rule: makes the seeds.
+
+    Returns:
+        The stage with the seeds.
+
+    Raises:
+        ValueError: if the parts do not fit together or something is missing that one of them reads.
+
+    Example:
+        >>> seeds = seeds_of(data, classifier, localizer=self.localizer, refine=self.refine, seed_rule=self.seed_rule)
+    """
+    maps = refined(refine, "maps", data, classifier=classifier, maps=localize(localizer, classifier, data.weak))
+    seeds = seed(seed_rule, maps, data.weak, saliency=data.saliency)
+    return refined(refine, "seeds", data, classifier=classifier, maps=maps, seeds=seeds)
+
+
 def from_tags(
     data: Data,
     *,
     classifier: Learner,
     localizer: Localizer,
+    refine: Sequence[Refiner] = (),
     seed_rule: SeedRule,
     segmenter: Segmenter,
     from_classifier: bool = False,
@@ -58,12 +144,13 @@ def from_tags(
     retrain: Segmenter | None = None,
     metric: Metric,
 ) -> tuple[Stage, ...]:
-    """Plan classifier, maps, seeds, segmenter and score, and optionally a retrain stage.
+    """Plan classifier, maps, seeds, segmenter and score, and optionally refiners and a retrain stage.
 
     Args:
         data: the data of the job.
         classifier: trained on the tags of the weak split.
         localizer: makes the maps.
+        refine: change the maps or the seeds (see `refined`).
         seed_rule: makes the seeds.
         segmenter: trained on the seeds.
         from_classifier: start the segmenter from the trunk of the trained classifier.
@@ -90,7 +177,7 @@ def from_tags(
             )
     """
     tagged = train(classifier, data.weak, name="classifier")
-    seeds = seed(seed_rule, localize(localizer, tagged, data.weak), data.weak, saliency=data.saliency)
+    seeds = seeds_of(data, tagged, localizer=localizer, refine=refine, seed_rule=seed_rule)
     wanted = [*tag_quality(tagged, data), *([evaluate_seeds(SeedScore(), seeds, data.weak)] if data.weak_has_masks else [])]
     init = tagged if from_classifier else None
     final = train(segmenter, data.weak, seeds=(seeds,), strong=data.strong, init=init, name="segmenter")

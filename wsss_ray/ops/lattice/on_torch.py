@@ -21,31 +21,16 @@ from torch import Tensor
 from torch.nn import functional
 
 from wsss_ray.ops.lattice.base import Lattice, packing, padded, rounded, scales
-
-
-@dataclass(frozen=True, eq=False)
-class _Rows:
-    """Sparse matrix by rows: row r holds the entries start[r] to start[r + 1] of `column_P` and `weight_P`."""
-
-    start: Tensor
-    column_P: Tensor
-    weight_P: Tensor
-
-    def times(self, values_MC: Tensor) -> Tensor:
-        """Multiply the matrix with values."""
-        weight_P = self.weight_P.to(values_MC.dtype)
-        return functional.embedding_bag(
-            self.column_P, values_MC, self.start, mode="sum", per_sample_weights=weight_P, include_last_offset=True
-        )
+from wsss_ray.ops.sparse_rows import SparseRows
 
 
 @dataclass(frozen=True, eq=False)
 class TorchLattice(Lattice):
     """Lattice as sparse matrices: one to splat, one per direction to blur, one to slice."""
 
-    splat: _Rows
-    blurs: tuple[_Rows, ...]
-    slice: _Rows
+    splat: SparseRows
+    blurs: tuple[SparseRows, ...]
+    slice: SparseRows
 
     @classmethod
     @torch.no_grad()
@@ -67,13 +52,13 @@ class TorchLattice(Lattice):
 
         used = points * corners
         return cls(
-            splat=_Rows(
+            splat=SparseRows(
                 functional.pad(start_M, (0, 1), value=len(order_P)).int(),
                 order_P.div(corners, rounding_mode="floor").clamp_(max=points - 1).int(),
                 weight_P[order_P],
             ),
             blurs=_blurs(key_P[start_M], [corners * stride - sum(strides) for stride in strides], weight_P.dtype),
-            slice=_Rows(
+            slice=SparseRows(
                 torch.arange(0, used + 1, corners, dtype=torch.int32, device=device),
                 corner_P[:used],
                 weight_P[:used] / (1 + 2.0**-dimensions),
@@ -134,7 +119,7 @@ def _embed(features_ND: Tensor) -> tuple[Tensor, Tensor, list[int]]:
     return torch.stack(keys, dim=1), torch.stack(weights, dim=1), strides
 
 
-def _blurs(key_M: Tensor, steps: Sequence[int], dtype: torch.dtype) -> tuple[_Rows, ...]:
+def _blurs(key_M: Tensor, steps: Sequence[int], dtype: torch.dtype) -> tuple[SparseRows, ...]:
     """Build the blur along each direction. It adds half of the next corner on either side; unused corners count as 0.
 
     The sizes of all matrices are read at once, because a GPU lets the host wait for each.
@@ -152,7 +137,7 @@ def _blurs(key_M: Tensor, steps: Sequence[int], dtype: torch.dtype) -> tuple[_Ro
         column_P, weight_P = (
             part.new_empty(count + 1).scatter_(0, place_P, part.flatten())[:count] for part in (columns_M3.int(), weight_M3)
         )
-        made.append(_Rows(start, column_P, weight_P))
+        made.append(SparseRows(start, column_P, weight_P))
     return tuple(made)
 
 
