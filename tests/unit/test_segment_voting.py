@@ -251,4 +251,4 @@ def test_sam_needs_its_weights():
     refiner = SegmentVoting(segments=Sam())
     assert refiner.has_network
     with pytest.raises(ValueError, match=r"weights: give the file of SAM's weights, such as sam_vit_h_4b8939.pth."):
-        refiner.build()
+        refiner.build(())
