@@ -106,7 +106,7 @@ def test_how_to_cite_it():
     cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert cited["version"] == wsss_ray.__version__
     assert [(one["year"], one["authors"][0]["family-names"]) for one in cited["references"]] == [
-        *((2019, "Lee"), (2018, "Wei"), (2020, "Zhang"), (2020, "Fan"))
+        *((2019, "Lee"), (2018, "Wei"), (2020, "Zhang"), (2018, "Ahn"), (2020, "Fan"), (2022, "Xu"), (2023, "Lin"))
     ]
     spec = find_spec("cffconvert")
     if spec is None:

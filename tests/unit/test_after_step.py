@@ -32,6 +32,8 @@ CPU = torch.device("cpu")
 class Taught(StochasticClassifier):
     """A classifier with a teacher, the running mean of its trunk, and a loss that warms up."""
 
+    in_job_files: ClassVar[bool] = False
+
     def build(self, num_classes: int) -> nn.Module:
         net = super().build(num_classes)
         net.teacher = copy.deepcopy(net.trunk).requires_grad_(False)
@@ -109,6 +111,7 @@ def test_batches_know_the_progress_before_their_step(data, workers):
 class TwoLabels(RrmSegmenter):
     """Two label maps of each crop: the usual one, and where it is background."""
 
+    in_job_files: ClassVar[bool] = False
     online_channels: ClassVar[int] = 2
 
     def online_label(self, evidence: Any) -> Any:

@@ -88,7 +88,7 @@ def test_init_plan_check_and_run(pets, scratch, tmp_path):
     run_plan(store, whole)
     assert store.record(whole.targets[-1])["metrics"]["scored"] == 8
     again = check(pets)
-    assert "0 kB of disk" in again, "all is done"
+    assert "0 B of disk" in again, "all is done"
 
 
 @pytest.mark.parametrize("name", ["rrm", "multi_estimations", "mdc", "deeplab", "psa"])

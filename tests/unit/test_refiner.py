@@ -29,6 +29,7 @@ from wsss_ray.storage.store import RunStore
 class Halved(Refiner):
     """Half of the maps, where the saliency and a segment are; a draw in the first pixel shows the key."""
 
+    in_job_files: ClassVar[bool] = False
     makes: ClassVar[Literal["maps", "seeds"]] = "maps"
 
     @property
@@ -50,6 +51,7 @@ class Halved(Refiner):
 class Counted(Refiner):
     """A network of its own over several images at a time; its labels are the number of images that it got."""
 
+    in_job_files: ClassVar[bool] = False
     makes: ClassVar[Literal["maps", "seeds"]] = "seeds"
 
     @property
@@ -71,6 +73,8 @@ class Counted(Refiner):
 
 class Wrong(Counted):
     """Results that are no labels, of the kind of the image's last digit."""
+
+    in_job_files: ClassVar[bool] = False
 
     @property
     def has_network(self) -> bool:
