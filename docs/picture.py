@@ -39,10 +39,10 @@ def shard(store: RunStore, plan: Plan, name: str, schema: str) -> list[dict[str,
 
 
 def training_rows(store: RunStore, plan: Plan, classes: Sequence[str]) -> list[list[Cell]]:
-    """Image, two maps, seeds, relabelled, mask."""
-    parts = [shard(store, plan, *part) for part in (("maps", "maps"), ("seeds", "seeds"), ("relabel", "seeds"))]
+    """Image, two maps, seeds, mask."""
+    parts = [shard(store, plan, *part) for part in (("maps", "maps"), ("seeds", "seeds"))]
     rows = []
-    for image, maps, seed, relabel in zip(shard(store, plan, "images-weak", "images"), *parts, strict=True):
+    for image, maps, seed in zip(shard(store, plan, "images-weak", "images"), *parts, strict=True):
         if len(image["tags"]) == 2 and len(rows) < 2:
             image_HWC, found = decode_rgb(image["image"]), decode_maps(maps)
             peak_CHW = resize_maps(found.peak_CHW, *image_HWC.shape[:2], found.rows, found.columns)
@@ -52,7 +52,6 @@ def training_rows(store: RunStore, plan: Plan, classes: Sequence[str]) -> list[l
                     ("image", image_HWC),
                     *((f"map: {classes[k]}", heat) for k, heat in zip(found.classes, heats, strict=True)),
                     ("seeds", voc_palette()[decode_gray(seed["seed"])]),
-                    ("relabelled", voc_palette()[decode_gray(relabel["seed"])]),
                     ("mask (not used)", voc_palette()[decode_gray(image["mask"])]),
                 ]
             )
