@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import pickle
+import re
 import subprocess
 import sys
 
@@ -24,6 +25,7 @@ from wsss_ray.core.contracts import Augment
 from wsss_ray.core.graph import Plan, reseed, until
 from wsss_ray.data.stages import stages_of
 from wsss_ray.methods import methods
+from wsss_ray.methods.rrm import DenseEnergy
 
 SCHEMA = job_schema()
 
@@ -81,6 +83,18 @@ def test_every_trial_of_a_table_plans_and_is_another_one(path):
     if path.parent.name == "tables":
         assert job.sweep.paper
         assert all(one.trial.published is None or 20 < one.trial.published < 80 for one in trials), "per cent"
+
+
+ENERGIES = [path for path in JOBS if re.search(r"energy: \{|^ +energy:$", path.read_text(), re.MULTILINE)]
+
+
+@pytest.mark.parametrize("path", ENERGIES, ids=name_of)
+def test_the_weight_of_the_dense_energy_is_that_of_the_crop(path):
+    """It is a sum over pairs of pixels, 1e-7 for crops of 321: with a weight of smaller crops, all becomes background."""
+    found = [part for part in validated_job(path).method.parts() if isinstance(getattr(part, "energy", None), DenseEnergy)]
+    assert found
+    for part in found:
+        assert part.energy.weight == pytest.approx(1e-7 * (321 / part.augment.size) ** 4, rel=0.05)
 
 
 def test_every_method_has_its_job_and_shows_in_the_list():
