@@ -12,6 +12,7 @@ import sys
 import jsonschema
 import pytest
 import yaml
+from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
 
 from tests.local import job_of
 from tests.shapes import Shapes, tiny_job
@@ -20,7 +21,7 @@ from wsss_ray.config.document import read_document
 from wsss_ray.config.job import JobConfig, load_job, read_job, register
 from wsss_ray.config.run import Execution
 from wsss_ray.config.schema import job_schema
-from wsss_ray.core.component import canonical
+from wsss_ray.core.component import Component, canonical
 from wsss_ray.core.contracts import Augment
 from wsss_ray.core.graph import Plan, reseed, until
 from wsss_ray.data.stages import stages_of
@@ -83,6 +84,22 @@ def test_every_trial_of_a_table_plans_and_is_another_one(path):
     if path.parent.name == "tables":
         assert job.sweep.paper
         assert all(one.trial.published is None or 20 < one.trial.published < 80 for one in trials), "per cent"
+
+
+def test_a_field_that_is_declared_again_keeps_its_limits():
+    """pydantic takes the limits of the last declaration: -1 epochs would be one step."""
+    register()
+    kinds = (Gt, Ge, Lt, Le, MinLen, MaxLen)
+    lost = [
+        f"{part.__module__}.{part.__name__}.{name}: {limit}"
+        for part in {one for several in Component.by_kind().values() for one in several}
+        for name, field in part.model_fields.items()
+        for parent in part.__mro__[1:]
+        if name in getattr(parent, "model_fields", {}) and part.__module__.startswith("wsss_ray.")
+        for limit in parent.model_fields[name].metadata
+        if isinstance(limit, kinds) and limit not in field.metadata
+    ]
+    assert lost == []
 
 
 ENERGIES = [path for path in JOBS if re.search(r"energy: \{|^ +energy:$", path.read_text(), re.MULTILINE)]

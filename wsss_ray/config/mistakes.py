@@ -60,7 +60,7 @@ def _line(problem: Any, document: Document, root: type[BaseModel]) -> str:
     elif problem["type"] == "union_tag_not_found":
         message = "kind is missing"
     elif problem["type"] == "tuple_type":
-        message = f"write a list, such as [{shown(str(as_written(problem['input'])), 40)}]"
+        message = f"write a list, such as [{_listed(problem['input'])}]"
     else:
         message = hidden(message[0].lower() + message[1:], problem["input"])
         given = as_written(problem["input"])
@@ -68,6 +68,15 @@ def _line(problem: Any, document: Document, root: type[BaseModel]) -> str:
             wrong, stop, mend = message.partition(". ")
             message = f"{wrong}, got {shown(repr(given))}{stop}{mend}"
     return shown(f"{where}: {'.'.join(path)}: {message}", LONGEST)
+
+
+def _listed(given: Any) -> str:
+    """Return what was given in the place of a list, as the items of one: nothing for null, the values of numbered keys."""
+    if given is None:
+        return ""
+    if isinstance(given, dict) and given and all(str(key).isdecimal() for key in given):
+        return ", ".join(shown(str(as_written(value)), 40) for value in given.values())
+    return shown(str(as_written(given)), 40)
 
 
 def _allowed(path: Place, document: Any, root: type[BaseModel]) -> list[str]:

@@ -159,7 +159,7 @@ class Component(BaseModel):
             if isinstance(kind, str) and (several := cls.by_kind().get(kind, ()))[1:]:
                 raise ValueError(f"{cls.tag} is {kind!r}, but {twice(kind, several)}; rename one, or uninstall its plug-in")
             allowed = ", ".join(cls.kinds()) or "none is installed"
-            raise ValueError(f"{cls.tag} is {kind!r}, allowed: {allowed}")
+            raise ValueError(f"{cls.tag} is {'missing' if kind is None else repr(kind)}, allowed: {allowed}")
         given = {name: _over_default(target, name, part) for name, part in given.items()}
         return handler(given) if target is cls else target.model_validate(given)  # type: ignore[return-value]
 

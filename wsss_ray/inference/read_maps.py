@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from wsss_ray.core.values import Maps
 from wsss_ray.data.codecs import decode_maps
 from wsss_ray.reporting.history import Attempt
-from wsss_ray.storage.finished import StageId
-from wsss_ray.storage.shards import list_shards, open_shard
+from wsss_ray.storage.finished import Finished, StageId
+from wsss_ray.storage.shards import digests_of, list_shards, read_shard
 from wsss_ray.storage.store import RunStore
 
 
@@ -27,7 +27,8 @@ def read_maps(store: RunStore, attempt: Attempt, name: str | None = None) -> Ite
         >>> image_id, maps = next(read_maps(store, attempts(store, "photos")[0]))
     """
     every = {stage["name"]: stage["id"] for stage in attempt.stages if stage["kind"] == "localize"}
-    done = {stage: found for stage, found in every.items() if store.record_by_id(found) is not None}
+    finished = Finished(store)
+    done = {stage: found for stage, found in every.items() if finished.is_done(StageId(found))}
     chosen = next(reversed(done), None) if name is None else name
     if chosen not in done:
         why = (
@@ -40,12 +41,8 @@ def read_maps(store: RunStore, attempt: Attempt, name: str | None = None) -> Ite
 
 
 def _rows(store: RunStore, stage: StageId) -> Iterator[tuple[str, Maps]]:
+    digests = digests_of(store, stage)
     for shard in list_shards(store, stage):
-        file = open_shard(store, stage, shard, "maps")
-        try:
-            for batch in file.iter_batches(batch_size=8):
-                for row in batch.to_pylist():
-                    if row["peak"] is not None:
-                        yield row["image_id"], decode_maps(row)
-        finally:
-            file.close()
+        for row in read_shard(store, stage, shard, "maps", digests=digests):
+            if row["peak"] is not None:
+                yield row["image_id"], decode_maps(row)

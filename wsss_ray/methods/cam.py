@@ -87,7 +87,7 @@ class CamClassifier(Classifier):
     )
     head_lr_scale: float = Field(default=10.0, gt=0, description="Learning rate of the new layers, relative to the trunk.")
     batch_size: int = Field(default=16, ge=1)
-    epochs: float | None = 15.0
+    epochs: float | None = Field(default=15.0, gt=0)
     augment: Augment = RandomCrop(size=321, min_scale=0.5, max_scale=1.5)
     optimizer: Optimizer = Sgd(lr=1e-3, weight_decay=5e-4)
     schedule: Schedule = Poly(power=0.9)

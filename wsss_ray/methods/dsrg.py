@@ -68,7 +68,7 @@ class DsrgSegmenter(SegNetLearner):
     """
 
     batch_size: int = Field(default=20, ge=1)
-    steps: int | None = 8000
+    steps: int | None = Field(default=8000, ge=0)
     augment: Augment = Warp(size=321)
     optimizer: Optimizer = Sgd(lr=5e-4, weight_decay=5e-4)
     schedule: Schedule = Decay(gamma=0.33, every_steps=1000)

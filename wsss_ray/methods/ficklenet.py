@@ -78,7 +78,7 @@ class StochasticClassifier(Classifier):
         default=0.9, ge=0, le=1, description="p, the rate at which units of a window are dropped (Table 5)."
     )
     head_lr_scale: float = Field(default=1.0, gt=0, description="Learning rate of the class kernels, relative to the trunk.")
-    epochs: float | None = 30.0
+    epochs: float | None = Field(default=30.0, gt=0)
     augment: Augment = RandomCrop(size=321)
     optimizer: Optimizer = Adam(lr=1e-3)
     schedule: Schedule = Decay(gamma=0.5, every_epochs=10)

@@ -76,7 +76,7 @@ class MctClassifier(Classifier):
         default=Weights(), description="Weights of the whole classifier: none, or a file from an earlier run."
     )
     batch_size: int = Field(default=64, ge=1)
-    epochs: float | None = 60.0
+    epochs: float | None = Field(default=60.0, gt=0)
     augment: Augment = RandomCrop(size=224, min_scale=0.5, max_scale=1.0)
     optimizer: Optimizer = Adam(decoupled=True, lr=6.25e-5, weight_decay=0.05)
     schedule: Schedule = OneCycle(warmup=5 / 60, final=0.16)

@@ -154,8 +154,8 @@ class OnlineMaskSegmenter(SegNetLearner):
 
     head: Head = LargeFov()
     batch_size: int = Field(default=30, ge=1)
-    epochs: float | None = 15.0
-    steps: int | None = None
+    epochs: float | None = Field(default=15.0, gt=0)
+    steps: int | None = Field(default=None, ge=0)
     augment: Augment = RandomCrop(size=321)
     schedule: Schedule = Decay(gamma=0.1, every_epochs=6, times=1)
     online_weight: float = Field(default=1.0, ge=0, description="Weight of the term online; 0 leaves it out.")

@@ -70,8 +70,8 @@ class WeightedSegmenter(SegNetLearner):
     reads_seeds: ClassVar[int | None] = None
     head: Head = LargeFov()
     batch_size: int = Field(default=16, ge=1)
-    epochs: float | None = 20.0
-    steps: int | None = None
+    epochs: float | None = Field(default=20.0, gt=0)
+    steps: int | None = Field(default=None, ge=0)
     augment: Augment = RandomCrop(size=321, min_scale=0.5, max_scale=1.5)
     schedule: Schedule = Poly(power=0.9)
     sharpness: float = Field(default=1.0, ge=0, description="Sharpness of the weights, s of Eq. 6.")

@@ -106,7 +106,7 @@ class AffinityLearner(Learner):
     distance: Literal["mean", "sum"] = Field(default="mean", description="L1 norm: sum of channels (Eq. 3), or mean (code).")
     head_lr_scale: float = Field(default=10.0, gt=0, description="Learning rate of the new layers, relative to the trunk.")
     batch_size: int = Field(default=8, ge=1)
-    epochs: float | None = 8.0
+    epochs: float | None = Field(default=8.0, gt=0)
     augment: Augment = RandomCrop(size=256, min_scale=1.0, max_scale=1.0)
     optimizer: Optimizer = Sgd(lr=0.07, momentum=0.0, weight_decay=5e-4)
     schedule: Schedule = Poly(power=0.9)

@@ -41,7 +41,7 @@ class SegNetLearner(Segmenter):
     trunk: Trunk = Vgg16(pool5=True)
     head: Head = Aspp()
     batch_size: int = Field(default=10, ge=1)
-    steps: int | None = 20000
+    steps: int | None = Field(default=20000, ge=0)
     augment: Augment = RandomCrop(size=321)
     optimizer: Optimizer = Sgd(lr=1e-3, weight_decay=5e-4)
     schedule: Schedule = Poly(power=0.9)

@@ -144,7 +144,7 @@ def _heading(found: Survey, out: Path, chosen: Sequence[str]) -> list[str]:
     classes = ", ".join(f"{name} {count}" for name, count in list(found.listing.tagged().items())[:12])
     return [
         f"Written by wsss-ray init for {found.folder} ({found.listing.what}),",
-        f"{found.num_train} training images: {classes}{', ...' if len(found.listing.classes) > 12 else ''};",
+        f"{found.num_train} training images; of all images, {classes}{', ...' if len(found.listing.classes) > 12 else ''};",
         f"for a machine with {found.machine.words()}.",
         *chosen,
         f"  wsss-ray check {out.name}     run two batches of each stage to catch errors and estimate time and memory",
