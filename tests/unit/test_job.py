@@ -60,7 +60,7 @@ def test_partial_blocks_keep_the_methods_defaults(tmp_path):
         ("kind: folder", "kind: [folder]", 8, ["data", "['folder']", "allowed: ", "folder"]),
         ("  root: images", "  root: images\n  classes: dog", 10, ["data.classes", "write a list, such as [dog]"]),
         ("  root: images", "  root: images\n  extra:", 10, ["data.extra", "write a list, such as []"]),
-        ("  root: images", "  root: images\n  extra: {'0': {name: a, folder: b}}", 10, ["such as [{'name': 'a', 'folder': 'b'}]"]),
+        ("  root: images", "  root: images\n  extra: {'0': {a: b}}", 10, ["such as [{'a': 'b'}]"]),
         ("batch_size: 4", "epochs: -1", 5, ["method.classifier.epochs", "greater than 0"]),
         ("run:\n  workers: 1", "run: &x\n  store: *x", 11, ["refers to itself. Write a value in its place."]),
         (GOOD, GOOD.replace(GOOD[GOOD.index("method:") : GOOD.index("data:")], "method: ficklenet\n"), 2, ["{name: ficklenet}"]),
