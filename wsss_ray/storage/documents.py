@@ -138,6 +138,8 @@ def parse(data: bytes, path: str, document: Document) -> Any:
     wrong = wrong or ("nested too deep" if _is_deep(value) else _mismatch(value, document.shape, ""))
     if not wrong and document is RECORD:
         wrong = _mismatch_of_record(value)
+    if not wrong and document in (RUN, ATTEMPT):
+        wrong = next(filter(None, map(_mismatch_of_stage, range(len(value["stages"])), value["stages"])), "")
     if wrong:
         raise DamagedFile(f"{path}: is damaged ({shown(wrong)}). {document.mend}")
     return value
@@ -167,6 +169,13 @@ def _is_deep(value: Any) -> bool:
         inside = (one for parent in level for one in (parent.values() if isinstance(parent, dict) else parent))
         level = [one for one in inside if isinstance(one, dict | list)]
     return bool(level)
+
+
+def _mismatch_of_stage(place: int, stage: dict[str, Any]) -> str:
+    """Return what is wrong with the parts of a run's stage that depend on each other."""
+    if stage["id"].rpartition("-")[0] != stage["kind"]:
+        return f"stages[{place}].kind: is not that of {stage['id']}"
+    return f"stages[{place}].work: is negative" if (stage.get("work") or 0) < 0 else ""
 
 
 def _mismatch_of_record(record: dict[str, Any]) -> str:
