@@ -46,11 +46,13 @@ def verify(run: AnyRun, store: OpenStore = "runs", repair: Repair = False, as_js
     findings = [*others, *(found for one in examined for found in one.findings)]
     if as_json:
         stages = [_json(one, names[one.id]) for one in examined]
-        about = {"store": run_store.uri, "run": run, "stages": stages, "repaired": repaired}
+        about = {"store": run_store.uri, "run": run, "stages": stages, "repaired": repaired, "left": work.left}
         typer.echo(json.dumps(about | {"findings": list(map(asdict, findings))}, indent=2))
     else:
         _say(examined, names, findings, repaired)
-    left = len(others) if repair else sum(one.kind in ("damaged", "stale") for one in findings)
+        for line in work.left:
+            typer.echo(f"not repaired: {line}")
+    left = len(others) + len(work.left) if repair else sum(one.kind in ("damaged", "stale") for one in findings)
     if left:
         mend = "submit the job again" if repair else f"remove it by `wsss-ray verify {run} --repair`, then submit again"
         fail(f"run {run}: {left} of its files or stages are damaged; {mend}")
