@@ -77,7 +77,14 @@ def _stages(store: RunStore, run: str) -> tuple[dict[str, str], list[Finding]]:
             except DamagedFile as error:
                 found.append(Finding("damaged", "", path, str(error).removeprefix(f"{path}: ")))
     for name in runs:
-        about = _about(store, name)
+        try:
+            about = _about(store, name)
+        except DamagedFile as error:
+            if name == run:
+                raise
+            path, _, what = str(error).partition(": ")
+            found.append(Finding("damaged", "", path, what))
+            continue
         names |= {stage["id"]: stage["name"] for stage in about["stages"]}
         found += [Finding("damaged", "", path, what) for path, what in damaged_attempts(store, name)]
         path, digest = store.run_path(name, "job.yaml"), about.get("job")
@@ -88,11 +95,13 @@ def _stages(store: RunStore, run: str) -> tuple[dict[str, str], list[Finding]]:
 
 def _about(store: RunStore, run: str) -> dict[str, Any]:
     """Return the content of a run's `run.json`. Exit if the store has no such run."""
+    from wsss_ray.reporting.history import refuse_lost
     from wsss_ray.storage.documents import RUN
 
     path = store.run_path(run, "run.json")
-    if run not in store.names(store.path("runs")) or not store.exists(path):
+    if run not in store.names(store.path("runs")):
         fail(f"no run {run!r} in {store.uri}; `wsss-ray status --store {store.uri}` lists them")
+    refuse_lost(store, run)
     about: dict[str, Any] = store.read_json(path, RUN)
     return about
 
