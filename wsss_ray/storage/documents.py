@@ -197,6 +197,10 @@ def _mismatch_of_record(record: dict[str, Any]) -> str:
     missing = next((name for name in counts if name not in record["counts"]), None)
     if missing is not None:
         return f"counts.{missing}: is missing"
+    try:
+        json.dumps(record["metrics"], allow_nan=False)
+    except ValueError:
+        return "metrics: has a number that is not finite"
     return _mismatch(record["metrics"], _SCORES, "metrics") if record["kind"] == "evaluate" else ""
 
 
