@@ -170,8 +170,7 @@ class RunStore:
 
         if self.is_local and not os.path.isdir(self.guarded(folder)):
             return []
-        selector = pafs.FileSelector(folder, allow_not_found=True, recursive=recursive)
-        return list(self.fs.get_file_info(selector))
+        return list(self.fs.get_file_info(pafs.FileSelector(folder, allow_not_found=True, recursive=recursive)))
 
     def read(self, path: str) -> bytes:
         """Read a whole file. Raises FileNotFoundError."""
