@@ -15,6 +15,7 @@ from tests.local import job_of, run_plan, stage_named, whole_run
 from tests.photos import call
 from tests.pictures import unpack
 from tests.shapes import tiny_job
+from wsss_ray.cli import app
 from wsss_ray.config.planning import plan
 from wsss_ray.core.errors import DamagedFile
 from wsss_ray.inference.attempts import fields_of
@@ -211,3 +212,50 @@ def test_differences_of_jobs():
     assert differences(jobs) == {"run.seed": (0, 1), "old.b": (None, "-")}
     assert differences([{}, {}]) == {}
     assert differences([{"a": {}}, {"a": {"b": 1}}]) == {"a": ({}, "-"), "a.b": ("-", 1)}
+
+
+@pytest.mark.parametrize("attempted", [True, False])
+@pytest.mark.parametrize("folder", [True, False])
+def test_a_lost_run_json_is_named_by_every_command(store, capsys, attempted, folder):
+    shutil.copytree(store.run_path("tiny"), store.run_path("other"))
+    path = Path(store.run_path("tiny", "run.json"))
+    path.unlink()
+    if not attempted:
+        shutil.rmtree(store.run_path("tiny", "attempts"))
+    if folder:
+        path.mkdir()
+    mend = "not a file. Remove it, then submit" if folder else f"is missing. Submit the run's job again: {path.parent}/job.yaml"
+    for command in ("verify", "status", "show"):
+        with pytest.raises(DamagedFile, match=f"^{path}: .*{mend}"):
+            app([command, "tiny", "--store", store.uri], standalone_mode=False)
+    capsys.readouterr()
+    app(["status", "--store", store.uri], standalone_mode=False)
+    out = capsys.readouterr().out
+    assert re.search("^other +done ", out, re.MULTILINE)
+    assert (f"tiny: damaged: {path}: " in out) == (attempted or folder), "it may be just being submitted"
+    if not folder:
+        submitted(store)
+        call("verify", "tiny", "--store", store.uri)
+
+
+_CHANGES = (
+    lambda about: about["stages"].pop(),
+    lambda about: about["stages"][0].update(work=7),
+    lambda about: about.update(until="seed"),
+)
+
+
+@pytest.mark.parametrize("change", _CHANGES, ids=["stages", "work", "until"])
+def test_a_run_json_is_compared_with_its_attempt(store, change):
+    submitted(store, seed_rule__theta=0.7)
+    path = store.run_path("tiny", "run.json")
+    about = json.loads(store.read(path))
+    change(about)
+    store.write_json(path, about)
+    said = call("verify", "tiny", "--store", store.uri, code=2)
+    assert f"damaged: {path}: is damaged (differs from attempts/" in said
+    with pytest.raises(DamagedFile, match=r"differs from attempts/.* Submit the job again"):
+        attempts(store, "tiny")
+    submitted(store, seed_rule__theta=0.7)
+    assert len(attempts(store, "tiny")) == 2
+    assert "differs from" not in call("verify", "tiny", "--store", store.uri)

@@ -67,6 +67,8 @@ def test_a_stage_with_a_bad_record_is_not_done(store, plan, data):
     [
         lambda record: record.pop("counts"),
         lambda record: record["metrics"].clear(),
+        lambda record: record["metrics"].update(miou=float("nan")),
+        lambda record: record["metrics"].update(more=[{"deep": float("-inf")}]),
         lambda record: record["counts"].pop("shards"),
         lambda record: record.update(inputs=[["data"]]),
         lambda record: record.update(started="2001-99-99"),
@@ -80,7 +82,7 @@ def test_an_evaluate_record_must_say_what_others_read(store, plan, change):
     assert store.is_done(stage)
     record = store.record(stage)
     change(record)
-    store.write_json(store.stage_path(stage, "record.json"), record)
+    store.write_json(store.stage_path(stage, "record.json"), documents.digested(record))
     assert not store.is_done(stage)
 
 
@@ -114,6 +116,23 @@ def test_commands_name_a_bad_run_and_list_the_others(store, plan, capsys, data):
         assert "run.json: is damaged" in said
     store.write(store.stage_path(plan.stages[0], "failure.json"), data)
     assert "failure.json: is damaged" in failure_of(store, plan.stages[0].id)["error"]
+
+
+@pytest.mark.parametrize("change", [{"kind": "train"}, {"id": "seed"}, {"work": -1}])
+def test_a_stage_of_a_run_has_the_kind_of_its_id_and_work_to_do(store, plan, capsys, change):
+    stages = [{"id": stage.id, "name": stage.name, "kind": stage.kind, "work": 3} for stage in plan]
+    store.write_json(store.run_path("good", "run.json"), {"name": "good", "stages": stages})
+    place = next(k for k, stage in enumerate(stages) if stage["kind"] == "seed")
+    stages[place] |= change
+    for name, more in (("bad", {}), ("bad/attempts", {"first": 1.0, "text": None})):
+        store.write_json(store.path("runs", name, "run.json"), {"name": "bad", "stages": stages} | more)
+    app(["status", "--store", store.uri], standalone_mode=False)
+    out = capsys.readouterr().out
+    field = "work" if "work" in change else "kind"
+    assert f"bad: damaged: {store.run_path('bad', 'run.json')}: is damaged (stages[{place}].{field}: is n" in out
+    assert "good " in out
+    with pytest.raises(DamagedFile, match=field):
+        store.read_json(store.run_path("bad", "attempts", "run.json"), documents.ATTEMPT)
 
 
 def tree(folder: Path) -> dict[str, bytes]:

@@ -104,13 +104,14 @@ def show(run: RunName, store: OpenStore = "runs", attempt: AttemptNumber = None)
     If several jobs were submitted under its name, lists these attempts. predict and export take the last one with a whole model.
     """
     from wsss_ray.inference.attempts import known_attempt, known_attempts
-    from wsss_ray.reporting.history import report_path
+    from wsss_ray.reporting.history import refuse_lost, report_path
     from wsss_ray.reporting.status import quality
     from wsss_ray.storage.finished import Finished, StageId
 
     run_store = open_store(store, must_exist=True)
     try:
         several = known_attempts(run_store, run)
+        refuse_lost(run_store, run)
         one = several[0] if attempt is None else known_attempt(run_store, run, attempt)
     except ValueError as error:
         fail(str(error))

@@ -27,6 +27,7 @@ def status(run: AnyRun = None, store: OpenStore = "runs", as_json: AsJson = Fals
     Shows rate, time left, failures, and which process works on it.
     """
     from wsss_ray.core.errors import DamagedFile
+    from wsss_ray.reporting.history import refuse_lost
     from wsss_ray.reporting.status import RunStatus, Seen, SweepStatus, run_status, sweep_status
 
     run_store = open_store(store, must_exist=True)
@@ -47,6 +48,8 @@ def status(run: AnyRun = None, store: OpenStore = "runs", as_json: AsJson = Fals
             if name == run:
                 raise
             damage[name] = str(error)
+    if run is not None and not sweeps and not runs:
+        refuse_lost(run_store, run)
     if as_json:
         found = {"sweeps": list(map(asdict, sweeps)), "runs": list(map(_json, runs))}
         all_of_it = {"store": run_store.uri, **found, "damage": damage}

@@ -46,11 +46,13 @@ def verify(run: AnyRun, store: OpenStore = "runs", repair: Repair = False, as_js
     findings = [*others, *(found for one in examined for found in one.findings)]
     if as_json:
         stages = [_json(one, names[one.id]) for one in examined]
-        about = {"store": run_store.uri, "run": run, "stages": stages, "repaired": repaired}
+        about = {"store": run_store.uri, "run": run, "stages": stages, "repaired": repaired, "left": work.left}
         typer.echo(json.dumps(about | {"findings": list(map(asdict, findings))}, indent=2))
     else:
         _say(examined, names, findings, repaired)
-    left = len(others) if repair else sum(one.kind in ("damaged", "stale") for one in findings)
+        for line in work.left:
+            typer.echo(f"not repaired: {line}")
+    left = len(others) + len(work.left) if repair else sum(one.kind in ("damaged", "stale") for one in findings)
     if left:
         mend = "submit the job again" if repair else f"remove it by `wsss-ray verify {run} --repair`, then submit again"
         fail(f"run {run}: {left} of its files or stages are damaged; {mend}")
@@ -75,7 +77,14 @@ def _stages(store: RunStore, run: str) -> tuple[dict[str, str], list[Finding]]:
             except DamagedFile as error:
                 found.append(Finding("damaged", "", path, str(error).removeprefix(f"{path}: ")))
     for name in runs:
-        about = _about(store, name)
+        try:
+            about = _about(store, name)
+        except DamagedFile as error:
+            if name == run:
+                raise
+            path, _, what = str(error).partition(": ")
+            found.append(Finding("damaged", "", path, what))
+            continue
         names |= {stage["id"]: stage["name"] for stage in about["stages"]}
         found += [Finding("damaged", "", path, what) for path, what in damaged_attempts(store, name)]
         path, digest = store.run_path(name, "job.yaml"), about.get("job")
@@ -86,11 +95,13 @@ def _stages(store: RunStore, run: str) -> tuple[dict[str, str], list[Finding]]:
 
 def _about(store: RunStore, run: str) -> dict[str, Any]:
     """Return the content of a run's `run.json`. Exit if the store has no such run."""
+    from wsss_ray.reporting.history import refuse_lost
     from wsss_ray.storage.documents import RUN
 
     path = store.run_path(run, "run.json")
-    if run not in store.names(store.path("runs")) or not store.exists(path):
+    if run not in store.names(store.path("runs")):
         fail(f"no run {run!r} in {store.uri}; `wsss-ray status --store {store.uri}` lists them")
+    refuse_lost(store, run)
     about: dict[str, Any] = store.read_json(path, RUN)
     return about
 

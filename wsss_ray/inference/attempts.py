@@ -8,16 +8,21 @@ from typing import Any
 
 from wsss_ray.config.document import JobError, parse_document
 from wsss_ray.inference.label_maps import LabelMaps, Part, find_labels
-from wsss_ray.reporting.history import Attempt, attempts
+from wsss_ray.reporting.history import Attempt, attempts, refuse_lost
 from wsss_ray.storage.store import RunStore
 
 _RUN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 def known_attempts(store: RunStore, run: str) -> list[Attempt]:
-    """Return the attempts at a run, the last submitted one first. Raises ValueError, in one line, if there is no such run."""
+    """Return the attempts at a run, the last submitted one first. Raises ValueError, in one line, if there is no such run.
+
+    Raises DamagedFile if the run's `run.json` is lost, and all of its attempts.
+    """
     found = attempts(store, run) if _RUN.fullmatch(run) else []
     if not found:
+        if _RUN.fullmatch(run):
+            refuse_lost(store, run)
         if _RUN.fullmatch(run) and store.exists(store.run_path(run, "sweep.json")):
             raise ValueError(f"run {run!r} is a sweep; give one of its trials: {store.run_path(run, 'trials.parquet')} has them")
         raise ValueError(f"no run {run!r} in {store.uri}; `wsss-ray status --store {store.uri}` lists them")

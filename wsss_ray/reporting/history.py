@@ -85,14 +85,12 @@ def attempts(store: RunStore, run: str) -> list[Attempt]:
         >>> attempts(RunStore("runs"), "pets")[0].number
         2
     """
-    found: dict[str, dict[str, Any]] = {}
-    for name in store.names(store.run_path(run, "attempts")):
-        if name.endswith(".json"):
-            path = store.run_path(run, "attempts", name)
-            found[name.removesuffix(".json")] = _read(store, path)
+    found, damaged = _known(store, run)
+    if damaged:
+        raise damaged[0]
     current = store.run_path(run, "run.json")
     if store.exists(current):
-        about = store.read_json(current, RUN)
+        about = _current(store, run, found)
         if (key := _key(about)) not in found:  # of a version of this package that kept no history
             found[key] = about | {"text": _job(store, run, about)}
     numbers = {key: place for place, key in enumerate(sorted(found, key=lambda key: (_first(found[key]), key)), start=1)}
@@ -133,7 +131,7 @@ def begin_attempt(store: RunStore, run: str, about: Mapping[str, Any], job: str)
     key, first = _key(about), about.get("submitted", 0.0)
     if store.exists(current):
         try:
-            before: dict[str, Any] = store.read_json(current, RUN)
+            before = _current(store, run, _known(store, run)[0])
             old = _key(before)
         except DamagedFile:  # it is written again below
             before, old = {}, key
@@ -192,19 +190,61 @@ def _leaves(value: Any, path: tuple[str, ...]) -> Iterable[tuple[str, Any]]:
 
 
 def damaged_attempts(store: RunStore, run: str) -> Iterator[tuple[str, str]]:
-    """Yield the path of each attempt of a run that is damaged, and what is wrong with it.
+    """Yield the path of each attempt of a run that is damaged, its `run.json` among them, and what is wrong with it.
 
     Example:
         >>> list(damaged_attempts(RunStore("runs"), "pets"))
         []
     """
+    found, damaged = _known(store, run)
+    try:
+        _current(store, run, found)
+    except DamagedFile as error:
+        damaged.append(error)
+    for one in damaged:
+        path, _, what = str(one).partition(": ")
+        yield path, what
+
+
+def _known(store: RunStore, run: str) -> tuple[dict[str, dict[str, Any]], list[DamagedFile]]:
+    """Read the files of the attempts at a run: those that are whole, by their key, and what is wrong with the others."""
+    found, damaged = dict[str, dict[str, Any]](), list[DamagedFile]()
     for name in store.names(store.run_path(run, "attempts")):
-        path = store.run_path(run, "attempts", name)
         if name.endswith(".json"):
             try:
-                _read(store, path)
+                found[name.removesuffix(".json")] = _read(store, store.run_path(run, "attempts", name))
             except DamagedFile as error:
-                yield path, str(error).removeprefix(f"{path}: ")
+                damaged.append(error)
+    return found, damaged
+
+
+def _current(store: RunStore, run: str, known: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Read the `run.json` of a run. Raises DamagedFile also if one of the known attempts is of the same submit, and is another.
+
+    Example:
+        >>> _current(RunStore("runs"), "pets", {})["name"]
+        'pets'
+    """
+    path = store.run_path(run, "run.json")
+    about: dict[str, Any] = store.read_json(path, RUN)
+    same = {key: one for key, one in known.items() if "submitted" in one and one["submitted"] == about.get("submitted")}
+    if same and about not in [{name: one[name] for name in one if name not in ("text", "first")} for one in same.values()]:
+        raise DamagedFile(f"{path}: is damaged (differs from attempts/{min(same)}.json, of the same submit). {RUN.mend}")
+    return about
+
+
+def refuse_lost(store: RunStore, run: str) -> None:
+    """Raise DamagedFile if the folder of a run is there without its `run.json`, which a submit writes last. A sweep needs none.
+
+    Example:
+        >>> refuse_lost(RunStore("runs"), "pets")
+    """
+    path, job = store.run_path(run, "run.json"), store.run_path(run, "job.yaml")
+    if store.exists(store.guarded(path, file=True)) or store.exists(store.run_path(run, "sweep.json")):
+        return
+    if run in store.names(store.path("runs")):
+        mend = f"Submit the run's job again: {job} has it." if store.exists(job) else RUN.mend
+        raise DamagedFile(f"{path}: is missing. {mend}")
 
 
 def _read(store: RunStore, path: str) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from wsss_ray.engine.failures import failure_of
 from wsss_ray.engine.training_log import last_rows, read_log
+from wsss_ray.reporting.history import refuse_lost
 from wsss_ray.reporting.progress import Pace
 from wsss_ray.reporting.remaining import expected_of, left_of
 from wsss_ray.storage.claims import STALE_S, is_dead, read_claim
@@ -145,7 +146,7 @@ def run_status(store: RunStore, name: str, seen: Seen | None = None) -> RunStatu
         seen: statuses of stages that were read before; those that are read now are added to it.
 
     Raises:
-        DamagedFile: if the plan is damaged.
+        DamagedFile: if the plan is damaged, or lost although the run has attempts.
 
     Returns:
         The status. None if the store does not have the plan of the run: it is just being submitted, or was killed at that point.
@@ -156,6 +157,8 @@ def run_status(store: RunStore, name: str, seen: Seen | None = None) -> RunStatu
     """
     path = store.run_path(name, "run.json")
     if not store.exists(path):
+        if store.names(store.run_path(name, "attempts")) or "run.json" in store.names(store.run_path(name)):
+            refuse_lost(store, name)
         return None
     return status_of(store, store.read_json(path, RUN) | {"name": name}, seen)
 

@@ -138,6 +138,8 @@ def parse(data: bytes, path: str, document: Document) -> Any:
     wrong = wrong or ("nested too deep" if _is_deep(value) else _mismatch(value, document.shape, ""))
     if not wrong and document is RECORD:
         wrong = _mismatch_of_record(value)
+    if not wrong and document in (RUN, ATTEMPT):
+        wrong = next(filter(None, map(_mismatch_of_stage, range(len(value["stages"])), value["stages"])), "")
     if wrong:
         raise DamagedFile(f"{path}: is damaged ({shown(wrong)}). {document.mend}")
     return value
@@ -169,6 +171,13 @@ def _is_deep(value: Any) -> bool:
     return bool(level)
 
 
+def _mismatch_of_stage(place: int, stage: dict[str, Any]) -> str:
+    """Return what is wrong with the parts of a run's stage that depend on each other."""
+    if stage["id"].rpartition("-")[0] != stage["kind"]:
+        return f"stages[{place}].kind: is not that of {stage['id']}"
+    return f"stages[{place}].work: is negative" if (stage.get("work") or 0) < 0 else ""
+
+
 def _mismatch_of_record(record: dict[str, Any]) -> str:
     """Return what is wrong with the parts of a record that depend on each other."""
     if not _OF_DIGESTS.isdisjoint(record):  # a changed bit may hide one of them
@@ -188,6 +197,10 @@ def _mismatch_of_record(record: dict[str, Any]) -> str:
     missing = next((name for name in counts if name not in record["counts"]), None)
     if missing is not None:
         return f"counts.{missing}: is missing"
+    try:
+        json.dumps(record["metrics"], allow_nan=False)
+    except ValueError:
+        return "metrics: has a number that is not finite"
     return _mismatch(record["metrics"], _SCORES, "metrics") if record["kind"] == "evaluate" else ""
 
 

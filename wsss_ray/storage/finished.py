@@ -24,8 +24,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from wsss_ray.core.errors import REPAIR, DamagedFile
-from wsss_ray.storage.documents import RECORD, digested, parse
+from wsss_ray.core.errors import REPAIR, DamagedFile, shown
+from wsss_ray.storage.documents import RECORD, digested
 
 if TYPE_CHECKING:
     from wsss_ray.storage.store import Identified, RunStore
@@ -36,10 +36,8 @@ OURS = re.compile(rf"(shards|errors|notes)/part-\d{{5,}}\.parquet|checkpoints/st
 """The files that a stage is made of, by their path in its folder. Files with other names are strangers, and left alone."""
 
 BEGUN_NOTE = "begun.json"
-_NOTES = re.compile(r"(record|failure|unchanged|begun)\.json|listing/part-\d{5,}\.parquet|(.*/)?\.tmp-[^/]*")
 _MOST_NAMED = 3
-READERS = 8
-"""Files read at a time: each takes a while to come from an object store."""
+READERS = 8  # files read at a time: each takes a while to come from an object store
 
 
 @dataclass(frozen=True, order=True)
@@ -196,10 +194,8 @@ def complete(store: RunStore, stage: Identified, record: Mapping[str, Any], know
 
 def is_ours(name: str, record: Mapping[str, Any] | None = None) -> bool:
     """Return True if a stage may have a file of this name: with a record, there are no shards beyond the number in it."""
-    if not OURS.fullmatch(name):
-        return False
-    _, _, shard = name.partition("/part-")
-    return not shard or record is None or int(shard.partition(".")[0]) < record["counts"]["shards"]
+    part = name.partition("/part-")[2]
+    return bool(OURS.fullmatch(name)) and (not part or record is None or int(part.partition(".")[0]) < record["counts"]["shards"])
 
 
 def digests(store: RunStore, stage: Identified, names: Iterable[str]) -> dict[str, FileDigest]:
@@ -251,21 +247,15 @@ def content_of(record: Mapping[str, Any]) -> str | None:
     return hashlib.sha256("".join(f"{name} {sha256}\n" for name, sha256 in read).encode()).hexdigest()
 
 
-def strangers(names: Iterable[str]) -> list[str]:
-    """Return which of the files in a stage's folder are not made by us, sorted."""
-    return sorted(name for name in names if not OURS.fullmatch(name) and not _NOTES.fullmatch(name))
-
-
 def _own_state(store: RunStore, stage_id: str) -> StageState:
     path = store.path("stages", stage_id, "record.json")
     try:
-        if not store.exists(path):
-            return StageState()
-        record = parse(store.read(path), path, RECORD)
-        if record.get("id", stage_id) != stage_id:
-            return StageState(damage=f"{path}: is the record of {record['id']}. {RECORD.mend}")
+        record = store.read_json(path, RECORD)
+        if record.get("id", stage_id) != stage_id or record["kind"] != stage_id.rpartition("-")[0]:
+            owner = shown(f"{record.get('id', 'a stage')} of kind {record['kind']}")
+            return StageState(damage=f"{path}: is the record of {owner}. {RECORD.mend}")
         return StageState(record, missing_files(store, stage_id, record))
-    except FileNotFoundError:  # removed at this moment
+    except FileNotFoundError:  # it has none
         return StageState()
     except DamagedFile as error:
         return StageState(damage=str(error))
@@ -295,5 +285,10 @@ def missing_files(store: RunStore, stage_id: str, record: Mapping[str, Any], *, 
         wrong = [f"{wanted - shards} of {wanted} shards are missing"] if shards < wanted else []
     if not wrong:
         return None
+    try:
+        for one in wrong[:_MOST_NAMED]:
+            store.guarded(f"{folder}/{one.partition(' ')[0]}", file=True)
+    except DamagedFile as error:  # something else than a file is there
+        return str(error)
     more = f" and {len(wrong) - _MOST_NAMED} more" if len(wrong) > _MOST_NAMED else ""
     return f"{folder}: {', '.join(wrong[:_MOST_NAMED])}{more}. {RECORD.mend}"

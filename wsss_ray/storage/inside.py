@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import shutil
 import stat
+from collections.abc import Callable
 from contextlib import suppress
 
 from wsss_ray.core.errors import DamagedFile
 
+_PLACES = ((stat.S_ISDIR, "a folder"), (stat.S_ISREG, "a file"), (stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"))
 
-def refuse_links(root: str, path: str) -> None:
+
+def refuse_links(root: str, path: str, *, file: bool = False) -> None:
     """Raise DamagedFile if a part of a path below the store's root is a symbolic link, or leads up.
 
     The root itself may be a link, or lie behind one. Parts that do not exist yet are no links.
@@ -18,6 +21,8 @@ def refuse_links(root: str, path: str) -> None:
     Args:
         root: The folder of the store.
         path: A path below it.
+        file: Raise it too if something else than a regular file has the path, or something else than a folder is above it. A pipe
+            must not be opened, because that waits for its other end.
 
     Example:
         >>> refuse_links("/nfs/runs", "/nfs/runs/stages/seed-0123456789abcdef/record.json")
@@ -25,8 +30,8 @@ def refuse_links(root: str, path: str) -> None:
     below = path[len(root) :].strip("/")
     if not path.startswith(root) or ".." in below.split("/"):
         raise DamagedFile(f"{path}: does not lie in the store {root}. Was the store edited by hand?")
-    place = root
-    for part in below.split("/"):
+    place, parts = root, below.split("/")
+    for depth, part in enumerate(parts, start=1):
         place = f"{place}/{part}"
         try:
             mode = os.lstat(place).st_mode
@@ -34,6 +39,9 @@ def refuse_links(root: str, path: str) -> None:
             return
         if stat.S_ISLNK(mode):
             raise DamagedFile(f"{place}: is a link, and a store follows none. Put there what it points to, or remove the link.")
+        if file and not (stat.S_ISREG if depth == len(parts) else stat.S_ISDIR)(mode):
+            wanted = "file" if depth == len(parts) else "folder"
+            raise DamagedFile(f"{place}: is {_named(mode)}, not a {wanted}. Remove it, then submit the job again.")
 
 
 def files_below(folder: str) -> dict[str, int]:
@@ -50,6 +58,46 @@ def files_below(folder: str) -> dict[str, int]:
                     with suppress(FileNotFoundError):  # another process deletes it at this moment
                         found[below + entry.name] = entry.stat(follow_symlinks=False).st_size
     return found
+
+
+def _named(mode: int) -> str:
+    return next((name for is_such, name in _PLACES if is_such(mode)), "a device")
+
+
+def misplaced_below(folder: str, are_files: Callable[[str], bool]) -> list[str]:
+    """Return what is below a local folder and neither a file, a folder nor a link, and the folders that have a file's name.
+
+    Args:
+        folder: The folder.
+        are_files: Tells of a path in the folder whether a file should have it.
+
+    Returns:
+        Their paths in the folder, sorted. What is inside such a folder is left out.
+    """
+    found, left = [], [""]
+    while left:
+        below = left.pop()
+        with suppress(FileNotFoundError, NotADirectoryError), os.scandir(f"{folder}/{below}") as entries:
+            for entry in entries:
+                name = below + entry.name
+                if entry.is_dir(follow_symlinks=False) and not are_files(name):
+                    left.append(f"{name}/")
+                elif not entry.is_file(follow_symlinks=False) and not entry.is_symlink():
+                    found.append(name)
+    return sorted(found)
+
+
+def remove_misplaced(path: str) -> bool:
+    """Remove a pipe, a socket or an empty folder, and return True; leave anything else alone, and return False."""
+    mode = os.lstat(path).st_mode
+    if stat.S_ISDIR(mode):
+        with suppress(OSError):  # it is not empty
+            os.rmdir(path)
+            return True
+    elif stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode):
+        os.unlink(path)
+        return True
+    return False
 
 
 def links_below(folder: str) -> list[str]:

@@ -16,6 +16,7 @@ import os
 import re
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -61,8 +62,6 @@ class RunStore:
 
     Example:
         >>> store = RunStore("runs")
-        >>> store.names(store.path("runs"))
-        ['pets']
         >>> store.record_by_id("evaluate-0123456789abcdef")["metrics"]["miou"]
         0.62
     """
@@ -131,10 +130,10 @@ class RunStore:
 
     # -- bytes and tables ------------------------------------------------------------------------------------------------
 
-    def guarded(self, path: str) -> str:
-        """Return a path of this store. Raise DamagedFile if a part of it below the root is a link."""
+    def guarded(self, path: str, *, file: bool = False) -> str:
+        """Return a path of this store. Raise DamagedFile if a part below the root is a link or, with `file`, is misplaced."""
         if self.is_local:
-            refuse_links(self.uri, path)
+            refuse_links(self.uri, path, file=file)
         return path
 
     def exists(self, path: str) -> bool:
@@ -169,19 +168,20 @@ class RunStore:
     def _listed(self, folder: str, *, recursive: bool = False) -> list[pafs.FileInfo]:
         import pyarrow.fs as pafs
 
-        selector = pafs.FileSelector(self.guarded(folder), allow_not_found=True, recursive=recursive)
-        return list(self.fs.get_file_info(selector))
+        if self.is_local and not os.path.isdir(self.guarded(folder)):
+            return []
+        return list(self.fs.get_file_info(pafs.FileSelector(folder, allow_not_found=True, recursive=recursive)))
 
     def read(self, path: str) -> bytes:
         """Read a whole file. Raises FileNotFoundError."""
         if self.is_local:
-            return Path(self.guarded(path)).read_bytes()
+            return Path(self.guarded(path, file=True)).read_bytes()
         with self.fs.open_input_stream(path) as stream:
             return bytes(stream.read())
 
     def open(self, path: str) -> pa.NativeFile:
         """Open a file to read parts of it. The caller closes it. Raises FileNotFoundError."""
-        return self.fs.open_input_file(self.guarded(path))
+        return self.fs.open_input_file(self.guarded(path, file=True))
 
     def write(self, path: str, data: bytes) -> None:
         """Write a whole file atomically, replacing an existing one. Its folder is created.
@@ -195,7 +195,7 @@ class RunStore:
             TypeError: if `data` are no bytes.
         """
         memoryview(data)  # fail on other types before an object store begins the file
-        self.guarded(path)
+        self.guarded(path, file=True)
         if not self.is_local:
             # Upload in a thread of its own: an interrupt of this thread then cannot cut the object short.
             with ThreadPoolExecutor(1) as pool:
@@ -282,9 +282,9 @@ class RunStore:
         return record and record | {"id": stage_id}
 
     def _record(self, stage_id: str) -> dict[str, Any] | None:
-        path = self.path("stages", stage_id, "record.json")
-        found: dict[str, Any] | None = self.read_json(path, RECORD) if self.exists(path) else None
-        return found
+        with suppress(FileNotFoundError):
+            return dict(self.read_json(self.path("stages", stage_id, "record.json"), RECORD))
+        return None
 
     def remove_unfinished(self, stage: Identified) -> int:
         """Remove temporary files of killed writers from the folder of a finished stage; return their number.

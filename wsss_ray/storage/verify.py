@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from wsss_ray.core.errors import DamagedFile
 from wsss_ray.storage.claims import Claims
 from wsss_ray.storage.documents import serialised
-from wsss_ray.storage.finished import READERS, FileDigest, Finished, StageId, StageState, files_of, is_ours, needed, strangers
+from wsss_ray.storage.finished import READERS, FileDigest, Finished, StageId, StageState, files_of, is_ours, needed
 from wsss_ray.storage.inside import links_below
 from wsss_ray.storage.store import RunStore
-from wsss_ray.storage.wholeness import examine, remove_damaged, reopen
+from wsss_ray.storage.wholeness import examine, misplaced, remove_damaged, reopen, strangers
 
+_MISPLACED = "is no file, or one in the place of a folder. Remove it, then submit the job again."
 Kind = Literal["damaged", "stale", "old", "stranger"]
 """Kinds of findings. `old`: a record without digests; `stranger`: a file that is not ours, which is left alone."""
 
@@ -76,12 +78,17 @@ class Verification:
         >>> work = Verification(store, [stage.id for stage in plan])
         >>> [one.line for found in work.run() for one in found.findings]
         []
+
+    Attributes:
+        files: Number of files to read.
+        left: One line for each stage that `repair` had to leave damaged.
     """
 
     def __init__(self, store: RunStore, stages: Iterable[str]) -> None:
         self.store, self.ids = store, tuple(dict.fromkeys(stages))
         self.finished = Finished(store)
         self.finished.look_at(map(StageId, self.ids))
+        self.left: list[str] = []
         self._there = {stage_id: self._sizes(stage_id) for stage_id in self.ids}
         self._work = {stage_id: self._files(stage_id) for stage_id in self.ids}
 
@@ -98,19 +105,19 @@ class Verification:
         """
         jobs = [(stage_id, name, known) for stage_id, work in self._work.items() for name, known in work]
 
-        def look(job: tuple[str, str, FileDigest | None]) -> str | None:
+        def look(job: tuple[str, str, FileDigest | None]) -> tuple[str, str] | None:
             stage_id, name, known = job
             try:
                 wrong = examine(self.store, StageId(stage_id), name, known)[1]
             except DamagedFile as error:
-                wrong = str(error)
-            return wrong
+                return _split(str(error))
+            return (self.store.path("stages", stage_id, name), wrong) if wrong is not None else None
 
         wrong: dict[str, list[tuple[str, str]]] = {stage_id: [] for stage_id in self.ids}
         with ThreadPoolExecutor(READERS, thread_name_prefix="verify") as pool:
-            for (stage_id, name, _), what in zip(jobs, pool.map(look, jobs), strict=True):
+            for (stage_id, _, _), found in zip(jobs, pool.map(look, jobs), strict=True):
                 each()
-                wrong[stage_id] += [(name, what)] if what is not None else []
+                wrong[stage_id] += [found] if found is not None else []
         return [self._examined(stage_id, wrong[stage_id]) for stage_id in self.ids]
 
     def repair(self, examined: Examined, claims: Claims) -> list[str]:
@@ -134,6 +141,9 @@ class Verification:
             if own.record is None and own.damage is None:
                 return remove_damaged(store, stage, {})[1]
             return reopen(store, stage, replace(own, damage=own.damage or "its files differ"))
+        except DamagedFile as error:
+            self.left.append(str(error))
+            return []
         finally:
             claims.free(stage.id)
 
@@ -142,6 +152,11 @@ class Verification:
             return self.store.sizes(self.store.path("stages", stage_id))
         except DamagedFile:  # a link; the stage's state says so
             return {}
+
+    def _misplaced(self, stage_id: str) -> list[str]:
+        with suppress(DamagedFile):  # a link; the stage's state says so
+            return misplaced(self.store, StageId(stage_id))
+        return []
 
     def _files(self, stage_id: str) -> list[tuple[str, FileDigest | None]]:
         """List the files to read, with their digests as far as they are known."""
@@ -153,15 +168,18 @@ class Verification:
     def _examined(self, stage_id: str, wrong: list[tuple[str, str]]) -> Examined:
         state, folder = self.finished.state(stage_id), self.store.path("stages", stage_id)
         there, read = self._there[stage_id], [name for name, _ in self._work[stage_id]]
-        found = [Finding("damaged", stage_id, f"{folder}/{name}", what) for name, what in wrong]
-        if (state.record is None and state.damage is not None) or (state.damage is not None and not found):
+        odd = self._misplaced(stage_id)
+        alien = strangers(odd)
+        said = {f"{folder}/{name}": _MISPLACED for name in odd if name not in alien} | dict(wrong)
+        found = [Finding("damaged", stage_id, path, what) for path, what in said.items()]
+        if state.damage is not None and (state.record is None or not found) and _split(state.damage)[0] not in said:
             found.append(Finding("damaged", stage_id, *_split(state.damage)))
         if state.stale is not None:
             found.append(Finding("stale", stage_id, *_split(state.stale)))
         if state.record is not None:
             found += self._of_record(stage_id, state)
         known = {one.name for one in files_of(state.record or {})}
-        others = strangers(there) + [name for name in there if known and is_ours(name) and name not in known]
+        others = [*alien, *strangers(there)] + [name for name in there if known and is_ours(name) and name not in known]
         others += links_below(folder) if self.store.is_local and there else []
         alone = "is not ours, and left alone"
         found += [Finding("stranger", stage_id, f"{folder}/{name}", alone) for name in sorted(set(others))]

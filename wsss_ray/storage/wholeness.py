@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict
 
 from wsss_ray.core.errors import DamagedFile
 from wsss_ray.storage.finished import BEGUN_NOTE, LOG, OURS, READERS, WEIGHTS, FileDigest, StageState, files_of
+from wsss_ray.storage.inside import misplaced_below, remove_misplaced
 from wsss_ray.storage.parquet import damage_named
 from wsss_ray.storage.sealed import problem_of
 from wsss_ray.storage.store import Identified, RunStore
 
 _CHUNK = 1 << 20
+_NOTES = re.compile(r"(record|failure|unchanged|begun)\.json|listing/part-\d{5,}\.parquet|(.*/)?\.tmp-[^/]*")
+_FOLDERS = ("shards", "errors", "notes", "listing", "checkpoints")
 
 
 def examine(
@@ -73,7 +77,8 @@ def remove_damaged(
     Returns:
         The digests of the files that stay, by their path; and one line for each file that was damaged.
     """
-    folder, lines = store.stage_path(stage), list[str]()
+    folder, lines = store.stage_path(stage), _remove_misplaced(store, stage)
+    refuse_misplaced(store, stage)
     there = store.sizes(folder)
     names = [name for name in sorted(there) if OURS.fullmatch(name)]
 
@@ -100,6 +105,44 @@ def remove_damaged(
     return kept, lines
 
 
+def strangers(names: Iterable[str]) -> list[str]:
+    """Return which of the files in a stage's folder are not made by us, sorted."""
+    return sorted(name for name in names if not has_use(name))
+
+
+def has_use(name: str) -> bool:
+    """Return True if a stage makes a file or folder at this path in its folder, of whatever use."""
+    return bool(OURS.fullmatch(name) or _NOTES.fullmatch(name)) or name in _FOLDERS
+
+
+def misplaced(store: RunStore, stage: Identified) -> list[str]:
+    """Return the paths in a stage's folder where neither file nor folder is, or one in the place of the other.
+
+    An object store has none.
+    """
+    if not store.is_local:
+        return []
+    folder = store.guarded(store.stage_path(stage))
+    found = misplaced_below(folder, lambda name: has_use(name) and name not in _FOLDERS)
+    return found + [name for name in _FOLDERS if store.exists(f"{folder}/{name}")]
+
+
+def refuse_misplaced(store: RunStore, stage: Identified, names: Iterable[str] = ()) -> None:
+    """Raise DamagedFile if something that is not a file has the place of the record, or of one of several files of a stage."""
+    for name in ("record.json", *names, *filter(has_use, misplaced(store, stage))):
+        store.guarded(store.stage_path(stage, *name.split("/"), *(["part"] if name in _FOLDERS else [])), file=True)
+
+
+def _remove_misplaced(store: RunStore, stage: Identified) -> list[str]:
+    """Remove pipes, sockets and empty folders in the place of a stage's files. Return one line for each. All else stays."""
+    lines = []
+    for name in filter(has_use, misplaced(store, stage)):
+        path = store.stage_path(stage, *name.split("/"))
+        if remove_misplaced(path):
+            lines.append(f"{path}: is no file. It is removed.")
+    return lines
+
+
 def _with_errors(name: str) -> str:
     """Return the shard that a list of failed images belongs to; a shard without its list must be made again too."""
     return name.replace("errors/", "shards/") if name.startswith("errors/") else ""
@@ -117,15 +160,21 @@ def reopen(store: RunStore, stage: Identified, state: StageState) -> list[str]:
 
     Returns:
         One line for each file that was damaged.
+
+    Raises:
+        DamagedFile: if a folder, a device or the like has the place of a file. Nothing is deleted then but pipes, sockets and
+            empty folders.
     """
     if state.damage is None and state.stale is None:
         return []
     record = store.stage_path(stage, "record.json")
     known = {one.name: one for one in files_of(state.record)} if state.record is not None else {}
+    odd = _remove_misplaced(store, stage)
+    refuse_misplaced(store, stage, known)
     _delete(store, record)
     if state.stale is not None:
         remove_all(store, stage)
-        return [state.stale.rstrip(".") + ". It is made again."]
+        return [*odd, state.stale.rstrip(".") + ". It is made again."]
     missing = sorted(set(known) - set(store.sizes(store.stage_path(stage))))
     lines = [f"{record}: is damaged. It is made again."] if state.record is None else []
     lines += [f"{store.stage_path(stage)}/{name}: is missing. It is made again." for name in missing]
@@ -133,7 +182,7 @@ def reopen(store: RunStore, stage: Identified, state: StageState) -> list[str]:
     made_from = state.record.get("made_from", {}) if state.record is not None else {}
     note = {"made_from": made_from, "files": [asdict(one) for one in kept.values()]}
     store.write_json(store.stage_path(stage, BEGUN_NOTE), note)  # so that what was read now is not read again
-    return lines + damaged
+    return odd + lines + damaged
 
 
 def remove_all(store: RunStore, stage: Identified) -> int:
