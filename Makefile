@@ -38,7 +38,7 @@ demo: $(STAMP)  ## Train from tags on the bundled sprites; prints the mIoUs and 
 # Tests that share nothing run side by side, one thread each; those that start a Ray or measure time follow, alone.
 FAST := not slow and not gpu and not faults
 
-test: $(TESTS)  ## Fast tests (under 8 minutes on 2 cores).
+test: $(TESTS)  ## Fast tests (about 10 minutes on 2 cores).
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n logical --maxprocesses 4 -m '$(FAST) and not ray and not alone' --durations=10
 	$(BIN)/python -m pytest -q -m '$(FAST) and (ray or alone)' --durations=10
 

@@ -29,7 +29,6 @@ from wsss_ray.storage.store import RunStore
 class Halved(Refiner):
     """Half of the maps, where the saliency and a segment are; a draw in the first pixel shows the key."""
 
-    in_job_files: ClassVar[bool] = False
     makes: ClassVar[Literal["maps", "seeds"]] = "maps"
 
     @property
@@ -51,7 +50,6 @@ class Halved(Refiner):
 class Counted(Refiner):
     """A network of its own over several images at a time; its labels are the number of images that it got."""
 
-    in_job_files: ClassVar[bool] = False
     makes: ClassVar[Literal["maps", "seeds"]] = "seeds"
 
     @property
@@ -73,8 +71,6 @@ class Counted(Refiner):
 
 class Wrong(Counted):
     """Results that are no labels, of the kind of the image's last digit."""
-
-    in_job_files: ClassVar[bool] = False
 
     @property
     def has_network(self) -> bool:

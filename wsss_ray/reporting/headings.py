@@ -15,6 +15,7 @@ _NAMES = {
     "maps": "Localization maps",
     "affinity_labels": "Confident labels for the affinities",
     "affinity": "Affinity network",
+    "clip_maps": "Localization maps of CLIP",
     "affinity_walk": "Maps after the random walk",
     "seeds": "Seeds",
     "segment_voting": "Seeds after the vote of segments",
