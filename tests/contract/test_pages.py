@@ -161,8 +161,9 @@ def album(trained_run, tmp_path, monkeypatch):
     store, plan = trained_run
     shutil.copytree(store.uri, tmp_path / "runs")
     (tmp_path / "runs/runs/tiny").rename(tmp_path / "runs/runs/photos")
-    about = tmp_path / "runs/runs/photos/run.json"
-    about.write_text(json.dumps(json.loads(about.read_text()) | {"name": "photos"}))
+    folder = tmp_path / "runs/runs/photos"
+    for about in (folder / "run.json", *folder.glob("attempts/*.json")):
+        about.write_text(json.dumps(json.loads(about.read_text()) | {"name": "photos"}))
     first, second, *_ = unpack(store, plan, tmp_path / "packed").values()
     (tmp_path / "album/park").mkdir(parents=True)
     first.rename(tmp_path / "album/dog.jpg")
