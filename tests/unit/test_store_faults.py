@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from wsss_ray.core.errors import DamagedFile
 from wsss_ray.storage.filesystems import holds_credentials, shown
 from wsss_ray.storage.store import RunStore
 
@@ -68,7 +69,7 @@ def test_a_full_disk_leaves_what_was_there_and_nothing_else(tmp_path):
 def test_a_folder_in_the_place_of_a_file_leaves_nothing_behind(tmp_path):
     store = RunStore(str(tmp_path))
     (tmp_path / "stages/x/file").mkdir(parents=True)
-    with pytest.raises(IsADirectoryError):
+    with pytest.raises(DamagedFile, match="is a folder, not a file"):
         store.write(store.path("stages", "x", "file"), b"1")
     assert everything(tmp_path) == []
 
