@@ -94,6 +94,16 @@ def test_maps_round_trip():
     assert decode_maps(encode_maps(none)).peak_CHW.shape == (0, 5, 7)
 
 
+@pytest.mark.parametrize("part", ["peak_CHW", "mean_CHW"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_maps_that_are_not_finite_are_not_stored(part, value):
+    map_CHW, cells = np.zeros((1, 2, 2), np.float32), Axis(0.25, 0.5)
+    wrong_CHW = np.full((1, 2, 2), value, np.float32)
+    maps = Maps((0,), **{"peak_CHW": map_CHW, "mean_CHW": map_CHW, part: wrong_CHW}, rows=cells, columns=cells)
+    with pytest.raises(ValueError, match="the localization maps are not finite"):
+        encode_maps(maps)
+
+
 def test_labels_round_trip():
     label = np.random.default_rng(2).integers(0, 256, (9, 4)).astype(np.uint8)
     assert encode_labels(label) == encode_labels(np.asfortranarray(label))

@@ -152,13 +152,22 @@ def _damaged(error: BaseException) -> ValueError:
     return ValueError(f"an image of the store is damaged ({shown(in_one_line(error), 200)}); was the store edited by hand?")
 
 
+NO_MAPS: Mapping[str, Any] = {"classes": [], "height": 0, "width": 0, "peak": None, "mean": None, "grid": None}
+"""The columns of a `maps` row, without the id, that stand for an image on which the maps failed."""
+
+
 def encode_maps(maps: Maps) -> dict[str, Any]:
     """Encode localization maps as the columns of a `maps` row, without the id.
 
     Returns:
         `classes`, `height` and `width` of the maps (not of the image), `peak` and `mean` as float16 (C, H, W) in row-major
         order, and `grid`: first and step of the rows, then of the columns.
+
+    Raises:
+        ValueError: if a value is not finite.
     """
+    if not (np.isfinite(maps.peak_CHW).all() and np.isfinite(maps.mean_CHW).all()):
+        raise ValueError("the localization maps are not finite")
     height, width = maps.peak_CHW.shape[1:]
     return {
         "classes": list(maps.classes),

@@ -12,7 +12,16 @@ from wsss_ray.core.plan import extra_role
 from wsss_ray.core.randomness import random_key
 from wsss_ray.core.refiner import ROLES, Given, Refiner
 from wsss_ray.core.values import Maps
-from wsss_ray.data.codecs import as_saliency, decode_extra, decode_gray, decode_maps, decode_rgb, encode_labels, encode_maps
+from wsss_ray.data.codecs import (
+    NO_MAPS,
+    as_saliency,
+    decode_extra,
+    decode_gray,
+    decode_maps,
+    decode_rgb,
+    encode_labels,
+    encode_maps,
+)
 from wsss_ray.engine.batches import Row
 from wsss_ray.engine.shard_worker import ShardWorker, Task, data_split, needs_model
 
@@ -85,7 +94,7 @@ class RefinedMapsWorker(_RefineWorker):
     """Make localization maps with a refiner."""
 
     schema = "maps"
-    nulls = {"classes": [], "height": 0, "width": 0, "peak": None, "mean": None, "grid": None}
+    nulls = dict(NO_MAPS)
 
     def encoded(self, item: Given, found: Any) -> Row:
         """Make the row of an image: maximum and mean of its maps."""
@@ -93,8 +102,6 @@ class RefinedMapsWorker(_RefineWorker):
             raise TypeError(f"{self.refiner.kind()}.refine returned {type(found).__name__}, not Maps")
         if set(found.classes) - set(item.classes):
             raise ValueError(f"{self.refiner.kind()}.refine made maps of classes that are no tags of the image")
-        if not (np.isfinite(found.peak_CHW).all() and np.isfinite(found.mean_CHW).all()):
-            raise ValueError("the localization maps are not finite")
         return encode_maps(found)
 
 
