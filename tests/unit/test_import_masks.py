@@ -127,7 +127,7 @@ def test_what_was_annotated_in_label_studio(world, tmp_path, shapes):
     tasks[1]["data"]["image"] = "/data/upload/7/0123abcd-dog%20%231.jpeg"
     (tmp_path / "project.json").write_text("\ufeff" + json.dumps(tasks))
     said = bring(tmp_path / "project.json", out["label-studio", shapes], tmp_path / "masks")
-    assert f"3 masks to {tmp_path / 'masks'}; 2 images of {out['label-studio', shapes]} have none" in said
+    assert f"3 masks to {tmp_path / 'masks'}; 2 images of {out['label-studio', shapes]} without one" in said
     check(tmp_path / "masks", {file: labels[file] for file in [*PHOTOS][:3]})
 
 

@@ -161,7 +161,7 @@ def test_what_is_there_is_not_made_again(trained_run, photos, tmp_path, capsys):
     os.utime(photos[second.relative_to(out / "masks").with_suffix("").as_posix()], ns=(later, later))
     capsys.readouterr()
     call(store, tmp_path / "photos", "--out", out)
-    assert f"2 images to {out}, 1 were there already" in capsys.readouterr().out
+    assert f"2 images to {out}, 1 was there already" in capsys.readouterr().out
     changed = [path for path in made if path.stat().st_mtime_ns != made[path]]
     assert sorted(changed) == sorted([first, second])
 
@@ -208,7 +208,7 @@ def test_an_overlay_is_made_anew_with_its_mask(trained_run, photos, tmp_path, ca
     call(store, tmp_path / "photos", "--out", out)  # the mask alone
     capsys.readouterr()
     call(store, tmp_path / "photos", "--out", out, "--overlay")
-    assert f"1 images to {out}, 2 were there already" in capsys.readouterr().out
+    assert f"1 image to {out}, 2 were there already" in capsys.readouterr().out
 
 
 def test_shards_are_not_made_again(trained_run, photos, tmp_path, capsys):

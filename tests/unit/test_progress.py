@@ -86,6 +86,20 @@ def test_work_without_progress_says_that_it_goes_on(monkeypatch):
     assert before == out.getvalue()
 
 
+def test_a_line_that_repeats_the_last_one_says_how_long_the_work_has_taken(clock):
+    out = io.StringIO()
+    meter = progress.Display(Console(file=out, width=120)).meter("trials", 3, "trials")
+    for _ in range(3):
+        clock[0] += 30
+        meter.tick()
+    meter.add(1)
+    assert out.getvalue().splitlines() == [
+        "trials: 0/3 trials",
+        "trials: 0/3 trials, 0:01:00 so far",
+        "trials: 0/3 trials, 0:01:30 so far",
+    ]
+
+
 def test_the_time_left_of_the_whole_job(clock):
     out = io.StringIO()
     display = progress.Display(Console(file=out, width=120))

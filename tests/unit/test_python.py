@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 import wsss_ray
 from tests.local import job_of, recommit, run_plan, stage_named, whole_run
 from tests.pictures import unpack
-from tests.shapes import tiny_job
+from tests.shapes import Shapes, tiny_job
 from wsss_ray.data.codecs import decode_gray, decode_maps, decode_rgb
 from wsss_ray.inference.label_maps import find_labels
 from wsss_ray.inference.labelled import LabelledImages
@@ -75,6 +75,24 @@ def test_a_plan_is_that_of_the_command(made, tmp_path):
     assert [stage.name for stage in changed.stages if stage.state == "missing"] == ["seeds", "seed_quality"]
     assert changed.stages == wsss_ray.plan(file, set=["method.seed_rule.theta=0.77"], store=store.uri, until="seed").stages
     assert spec == tiny_job(data={"kind": "shapes", "broken": [3, 11]}), "the caller's dictionary stays as it was"
+
+
+def test_inputs_that_nothing_reads_are_named(tmp_path):
+    (tmp_path / "weak").mkdir()
+    for item in Shapes().items("weak"):
+        Image.fromarray(np.ones((32, 32), np.uint16)).save(tmp_path / f"{item.image_id}.png")
+    parts = {"kind": "shapes", "extra": [{"name": "parts", "folder": str(tmp_path)}]}
+    spec, store = tiny_job(data=parts), tmp_path / "runs"
+    assert wsss_ray.plan(spec, store=store).data[-1] == "data.extra: parts: no stage of this job reads it"
+    votes = {"method.refine": [{"kind": "segment_voting", "segments": {"kind": "segment_files", "name": "parts"}}]}
+    read = wsss_ray.plan(spec, set=votes, until="localize", store=store)
+    assert read.unread == (), "a later stage reads it"
+    assert len(read.data) == 1
+    trials = {"metrics": ["miou"], "trials": [{"name": "plain"}, {"name": "voted", "set": votes}]}
+    assert wsss_ray.plan(spec | {"sweep": trials}, store=store).unread == ()
+    assert wsss_ray.plan(spec | {"sweep": trials | {"trials": trials["trials"][:1]}}, store=store).unread == (
+        "data.extra: parts",
+    )
 
 
 @pytest.mark.parametrize(

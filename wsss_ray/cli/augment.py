@@ -9,6 +9,7 @@ import typer
 
 from wsss_ray.cli.console import fail
 from wsss_ray.cli.init import show_progress
+from wsss_ray.core.counted import counted
 
 VocFolder = Annotated[Path, typer.Argument(metavar="VOC", help="Folder VOCdevkit/VOC2012.")]
 SbdFolder = Annotated[Path, typer.Argument(metavar="SBD", help="Folder benchmark_RELEASE, unpacked from benchmark.tgz.")]
@@ -30,4 +31,4 @@ def augment_voc(voc: VocFolder, sbd: SbdFolder) -> None:
         fail(f"{error.filename or voc}: {error.strerror or error}")
     except KeyboardInterrupt:
         fail("interrupted; run it again to start over", code=130)
-    typer.echo(f"{LIST}: {found.train_aug} images, {found.train} of them VOC's own; {found.val} to score on")
+    typer.echo(f"{LIST}: {counted(found.train_aug, 'image')}, {found.train} of them VOC's own; {found.val} to score on")

@@ -61,6 +61,8 @@ def check(
     job, plan, run_store = planned.job, planned.plan, planned.store
     with exit_on_job_error():
         check_loggers(job)
+        for line in planned.data:
+            typer.echo(line)
     with display_errors().still("loading what tries a job"):
         from wsss_ray.preflight.advice import advice
         from wsss_ray.preflight.forecast import forecast
@@ -68,8 +70,6 @@ def check(
         from wsss_ray.preflight.survey.sizes import Machine
         from wsss_ray.storage.finished import Finished
 
-    for line in planned.data:
-        typer.echo(line)
     machine = Machine.here()
     missing = {stage.name for stage in plan.missing(Finished(run_store).is_done)}
     display = display_errors()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from wsss_ray.cli.console import OpenStore, RunName, fail, open_store, table
+from wsss_ray.core.counted import counted
 from wsss_ray.reporting.words import size
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def rm(
             remove_attempt(run_store, run, attempt)
             typer.echo(f"attempt {attempt} at {run} is removed")
         else:
-            others = f" and {len(found.runs) - 1} trials" if len(found.runs) > 1 else ""
+            others = f" and {counted(len(found.runs) - 1, 'trial')}" if len(found.runs) > 1 else ""
             typer.echo(f"{run}{others}: {size(found.num_bytes)} of job, report and logs in {run_store.run_path(run)}")
             _ask(f"Remove {run}?", yes=yes)
             remove(run_store, found)
@@ -65,10 +66,10 @@ def gc(store: OpenStore = "runs", yes: Yes = False) -> None:
     states = {stage_id: "done" if run_store.record_by_id(stage_id) else "unfinished" for stage_id, _ in found.stages}
     rows = [[stage_id, states[stage_id], size(num_bytes)] for stage_id, num_bytes in found.stages]
     table(["stage", "state", "size"], rows, right=["size"])
-    typer.echo(f"{len(found.stages)} stages belong to no run: {size(found.num_bytes)}")
+    typer.echo(f"{counted(len(found.stages), 'stage', 'belong')} to no run: {size(found.num_bytes)}")
     _ask("Delete them?", yes=yes)
     gone = free(run_store, found)
-    typer.echo(f"{len(gone.stages)} stages are deleted: {size(gone.num_bytes)}")
+    typer.echo(f"{counted(len(gone.stages), 'stage', 'are')} deleted: {size(gone.num_bytes)}")
 
 
 def _say_unused(store: RunStore) -> None:
@@ -83,7 +84,7 @@ def _say_unused(store: RunStore) -> None:
         return
     if found.stages:
         command = f"wsss-ray gc --store {store.uri}"
-        typer.echo(f"{len(found.stages)} stages belong to no run: {size(found.num_bytes)}; `{command}` frees them")
+        typer.echo(f"{counted(len(found.stages), 'stage', 'belong')} to no run: {size(found.num_bytes)}; `{command}` frees them")
 
 
 def _ask(question: str, *, yes: bool) -> None:

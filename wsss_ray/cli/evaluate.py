@@ -9,6 +9,7 @@ import typer
 
 from wsss_ray.cli.console import Model, OpenStore, fail, figure, open_store, table
 from wsss_ray.cli.predict import Crf, Images, ModelOf
+from wsss_ray.core.counted import counted
 
 
 def evaluate(
@@ -54,4 +55,4 @@ def evaluate(
     table(["class", "IoU"], [[name, figure(value)] for name, value in score.iou.items()])
     if found.failed:
         (path, reason), total = found.failed[0], score.images + len(found.failed)
-        fail(f"{len(found.failed)} of {total} images could not be scored; {path}: {reason}", code=1)
+        fail(f"{len(found.failed)} of {counted(total, 'image')} could not be scored; {path}: {reason}", code=1)

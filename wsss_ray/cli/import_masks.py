@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from wsss_ray.cli.console import check_out, fail
+from wsss_ray.core.counted import counted
 
 
 def import_masks(
@@ -34,6 +35,6 @@ def import_masks(
         done = bring(labels, like, out, overwrite=overwrite)
     except (OSError, ValueError) as error:
         fail(str(error))
-    left = f"; {done.missing} images of {like} have none" if done.missing else ""
-    typer.echo(f"{done.masks} masks to {out}{left}")
+    left = f"; {counted(done.missing, 'image')} of {like} without one" if done.missing else ""
+    typer.echo(f"{counted(done.masks, 'mask')} to {out}{left}")
     typer.echo(f"to train on them: data.masks: {out} and data.strong: masks (kind folder) or {out / 'list.txt'} (kind voc)")

@@ -12,6 +12,7 @@ import typer
 from wsss_ray.cli.complete import run_names
 from wsss_ray.cli.console import Model, OpenStore, check_out, fail, open_store
 from wsss_ray.cli.guard import guard, join, parse_address_or_exit
+from wsss_ray.core.counted import counted
 
 Crf = Annotated[
     bool | None,
@@ -95,8 +96,8 @@ def predict(
     except Exception as error:  # noqa: BLE001  Ray wraps our errors in classes of its own
         fail(cause(error).line)
     there = len(listing.images) - wanted
-    note = f", {there} were there already" if there else ""
-    typer.echo(f"{trained.title}: {wanted - len(failures)} images to {out}{note}")
+    note = f", {there} {'was' if there == 1 else 'were'} there already" if there else ""
+    typer.echo(f"{trained.title}: {counted(wanted - len(failures), 'image')} to {out}{note}")
     if errors:
         (path, reason), named = errors[0], len(listing.images) + len(listing.refused)
-        fail(f"{len(errors)} of {named} images failed, see {out / 'errors.csv'}; {path}: {reason}", code=1)
+        fail(f"{len(errors)} of {counted(named, 'image')} failed, see {out / 'errors.csv'}; {path}: {reason}", code=1)

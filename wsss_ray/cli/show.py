@@ -26,6 +26,7 @@ from wsss_ray.cli.console import (
 from wsss_ray.cli.own import Include, import_own
 from wsss_ray.cli.scores import say_scores
 from wsss_ray.cli.sweep import say_trials
+from wsss_ray.core.counted import counted
 
 if TYPE_CHECKING:
     from wsss_ray.core.method import Method
@@ -46,8 +47,9 @@ def plan(
     """
     import_own(include)
     planned = plan_here(load(job_file, override), store, until)
-    for line in planned.data:
-        typer.echo(line)
+    with exit_on_job_error():
+        for line in planned.data:
+            typer.echo(line)
     if planned.job.sweep is not None:
         with exit_on_job_error():
             say_trials(planned.loaded.sweep, planned.trials(), planned.store)
@@ -106,6 +108,7 @@ def show(run: RunName, store: OpenStore = "runs", attempt: AttemptNumber = None)
     from wsss_ray.inference.attempts import known_attempt, known_attempts
     from wsss_ray.reporting.history import refuse_lost, report_path
     from wsss_ray.reporting.status import quality
+    from wsss_ray.reporting.words import work_done
     from wsss_ray.storage.finished import Finished, StageId
 
     run_store = open_store(store, must_exist=True)
@@ -123,11 +126,12 @@ def show(run: RunName, store: OpenStore = "runs", attempt: AttemptNumber = None)
         record = state.record if state.is_done else None
         damage += [f"{stage['name']}: {state.problem}"] if state.problem is not None else []
         counts = record["counts"] if record else {}
-        made = f"{counts['steps']} steps" if "steps" in counts else f"{counts['images']} images" if counts else ""
+        made = work_done(counts)
         seconds = f"{record['seconds']:.1f} s" if record else ""
         rows.append([stage["name"], stage["id"], state.word, made, seconds, str(counts.get("errors", ""))])
         if without := counts.get("without_mask"):
-            bare.append(f"{stage['name']}: {without} images are packed without a mask, as theirs cannot be used (see notes/)")
+            packed = counted(without, "image", "are")
+            bare.append(f"{stage['name']}: {packed} packed without a mask, as theirs cannot be used (see notes/)")
         if record:
             found.append((stage["name"], record))
         if stage["kind"] == "train":

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from wsss_ray.cli.console import exit_on_job_error, exit_on_stage_error, fail, table
+from wsss_ray.core.counted import counted
 
 if TYPE_CHECKING:
     from wsss_ray.config.job import TrialJob
@@ -72,7 +73,7 @@ def say_trials(sweep: Sweep, trials: Sequence[tuple[TrialJob, Plan]], store: Run
     if not trials:
         fields = ", ".join(sweep.space)
         how = "bred in generations" if sweep.search == "random" else f"chosen by {sweep.search} as results come in"
-        typer.echo(f"{sweep.samples} trials over {fields}, {how}")
+        typer.echo(f"{counted(sweep.samples, 'trial')} over {fields}, {how}")
         return
     from wsss_ray.storage.finished import Finished
 
@@ -84,7 +85,8 @@ def say_trials(sweep: Sweep, trials: Sequence[tuple[TrialJob, Plan]], store: Run
         seen |= {stage.id for stage in plan}
         rows.append([one.trial.name, str(one.seed), f"{sum(map(finished.is_done, plan))}/{len(plan.stages)}", str(len(new))])
     table(["trial", "seed", "stages done", "stages of its own"], rows)
-    typer.echo(f"{len(trials)} jobs, {sum(len(plan.stages) for _, plan in trials)} stages, {len(seen)} of them distinct")
+    stages = counted(sum(len(plan.stages) for _, plan in trials), "stage")
+    typer.echo(f"{counted(len(trials), 'job')}, {stages}, {len(seen)} of them distinct")
 
 
 def say_ranking(rows: Sequence[TrialRow], metrics: tuple[str, ...]) -> None:

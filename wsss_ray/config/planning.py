@@ -94,7 +94,21 @@ class PlannedJob:
     def data(self) -> tuple[str, ...]:
         """Describe each data stage in one line: how many images it has found, so that wrong paths and tags are seen at once."""
         found = [(stage.name, stage.component) for stage in self.plan]
-        return tuple(f"{name}: {split.summary()}" for name, split in found if isinstance(split, DataSplit))
+        lines = [f"{name}: {split.summary()}" for name, split in found if isinstance(split, DataSplit)]
+        return (*lines, *(f"{field}: no stage of this job reads it" for field in self.unread))
+
+    @property
+    def unread(self) -> tuple[str, ...]:
+        """Return the fields of further inputs that no stage of the job or of its trials reads, such as "data.saliency"."""
+        data = self.listed[self.job.data]
+        further = {f"data.extra: {name}": stage.id for name, stage in data.extra.items()}
+        if data.saliency is not None:
+            further["data.saliency"] = data.saliency.id
+        if not further or (self.job.sweep is not None and not self.loaded.trials()):
+            return ()  # nothing that could be unread, or trials that are chosen as results come in
+        plans = [self.job.plan(data), *(plan for _, plan in self._whole_trials())]
+        read = {stage.id for plan in plans for stage in plan}
+        return tuple(field for field, id_ in further.items() if id_ not in read)
 
     @property
     def done(self) -> int:
@@ -112,11 +126,16 @@ class PlannedJob:
         Raises:
             JobError: if a trial is no valid job, or its data cannot be listed. The message has one line per mistake.
         """
+        return tuple((one, plan.cut(self.plan.until)) for one, plan in self._whole_trials())
+
+    def _whole_trials(self) -> list[tuple[TrialJob, Plan]]:
+        if self.job.sweep is None:
+            return []
         try:
             trials = [replace(one, job=located(one.job)) for one in self.loaded.trials()]
             plans = plans_of((one.job for one in trials), self.listed)
             check_scheduler(self.loaded.sweep, plans)
-            return tuple((one, plan.cut(self.plan.until)) for one, plan in zip(trials, plans, strict=True))
+            return list(zip(trials, plans, strict=True))
         except JobError:
             raise
         except (ValueError, OSError) as error:

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator
 
 from wsss_ray.core.component import Component, LocalPath, NotIdentity, SinceThen, canonical
+from wsss_ray.core.counted import counted
 from wsss_ray.core.errors import shown
 from wsss_ray.core.plugins import load_plugins
 from wsss_ray.core.refiner import ROLES
@@ -215,7 +216,7 @@ class DataSplit(Component):
 
     def summary(self) -> str:
         """Describe the listing in one line."""
-        parts = [f"{self.num_images} images, {self.num_masks} with masks"]
+        parts = [f"{counted(self.num_images, 'image')}, {self.num_masks} with masks"]
         if self.num_untagged:
             parts.append(f"{self.num_untagged} without tags")
         counts = ", ".join(f"{name} {count}" for name, count in zip(self.classes, self.tagged, strict=True))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from wsss_ray.core.counted import counted
 from wsss_ray.core.plan import Stage
 from wsss_ray.engine.batches import Row
 from wsss_ray.engine.shard_worker import NOTES, data_split
@@ -48,5 +49,5 @@ def without_mask(store: RunStore, stage: Stage) -> WithoutMask:
     problem = None
     if files and files >= _MOST * masks:
         mend = "correct them, or set the field with their folder to null to go without scores"
-        problem = f"stage {stage.name}: {files} of {masks} masks cannot be used, such as {what}: {reason}; {mend}"
+        problem = f"stage {stage.name}: {files} of {counted(masks, 'mask')} cannot be used, such as {what}: {reason}; {mend}"
     return WithoutMask(len(rows), tuple(shards), (what, reason), problem)

@@ -14,6 +14,7 @@ from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from wsss_ray.core.counted import counted
 from wsss_ray.core.plan import Stage
 from wsss_ray.core.plugins import installed
 from wsss_ray.core.version import PACKAGE, __version__
@@ -155,7 +156,7 @@ def _describe_failures(store: RunStore, stage: Stage, failed: Sequence[int], see
     needed = math.ceil(100 * reasons.total() / seen) / 100
     allow = f"; allow them by --set run.max_bad_fraction={needed:g}" if needed < 1 else ""
     return (
-        f"stage {stage.name}: {reasons.total()} of {seen} images failed, more than run.max_bad_fraction allows "
+        f"stage {stage.name}: {reasons.total()} of {counted(seen, 'image')} failed, more than run.max_bad_fraction allows "
         f"({max_bad_fraction:g}{allow}); {count} of them like {first[reason]}: {reason}"
     )
 

@@ -18,6 +18,7 @@ import torch
 
 from wsss_ray.config.job import JobConfig
 from wsss_ray.core.contracts import Learner
+from wsss_ray.core.counted import counted
 from wsss_ray.core.graph import Plan
 from wsss_ray.core.plan import Stage
 from wsss_ray.data.source import DataSplit
@@ -171,7 +172,9 @@ def _try_shards(store: RunStore, stage: Stage, batch: int | None, *, gpu: bool) 
         raise CheckError(error.what) from error
     errors = _errors(store, stage, list_shards(store, stage, "errors"))
     if stage.kind == "ingest" and sum(count_rows(store, stage, shard) for shard in list_shards(store, stage)) == 0:
-        raise CheckError(f"stage {stage.name}: none of {len(errors)} images can be used; {errors[0].what}: {errors[0].reason}")
+        raise CheckError(
+            f"stage {stage.name}: none of {counted(len(errors), 'image')} can be used; {errors[0].what}: {errors[0].reason}"
+        )
     timed = times[1:] or times
     each = sum(seconds for seconds, _ in timed) / max(1, sum(images for _, images in timed))
     start = max(0.0, times[0][0] - each * times[0][1])
@@ -265,4 +268,4 @@ def _out_of_memory(job: JobConfig, stage: Stage, planned: Stage) -> str:
     if not isinstance(part, Learner):
         return f"memory runs out with one image; lower {what_to_lower(job, planned)}"
     held = min(job.run.micro_batch, part.batch_size)
-    return f"memory runs out with {held} images at a time; lower {what_to_lower(job, planned, at_a_time=held)}"
+    return f"memory runs out with {counted(held, 'image')} at a time; lower {what_to_lower(job, planned, at_a_time=held)}"

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from wsss_ray.core.counted import counted
 from wsss_ray.reporting.words import percent
 
 Record = Mapping[str, Any]
@@ -92,8 +93,8 @@ def _few(ingest: Record) -> str | None:
         return None
     listed = ", ".join([*few[:_LISTED], *([f"and {len(few) - _LISTED} more"] if len(few) > _LISTED else [])])
     return (
-        f"{len(few)} of {len(tagged)} classes {'has' if len(few) == 1 else 'have'} fewer than {FEW} images: {listed}. A view "
-        "that every seventh image of a class shows may be in none of them. Give more images."
+        f"{len(few)} of {counted(len(tagged), 'class')} {'has' if len(few) == 1 else 'have'} fewer than {FEW} images: {listed}. "
+        "A view that every seventh image of a class shows may be in none of them. Give more images."
     )
 
 
@@ -107,8 +108,8 @@ def _lucky(record: Record) -> str | None:
         return None
     return (
         f"mAP {metrics['map']:.3f} of the tags is no better than chance ({metrics['chance']:.3f}, and by luck up to {luck:.3f} "
-        f"with {metrics['scored']} images). Maps and seeds mean nothing then. Look at the loss of the classifier; train it "
-        "longer or with another learning rate, or give more images."
+        f"with {counted(metrics['scored'], 'image')}). Maps and seeds mean nothing then. Look at the loss of the classifier; "
+        "train it longer or with another learning rate, or give more images."
     )
 
 
@@ -134,7 +135,7 @@ def _trivial(matrix: Sequence[Sequence[int]], labels: Sequence[str]) -> str | No
     classes = len([label for label in present if label])
     verb = "is" if len(never) == 1 else "are"
     return (
-        f"{len(never)} of {classes} classes {verb} never found: {', '.join(never)}. "
+        f"{len(never)} of {counted(classes, 'class')} {verb} never found: {', '.join(never)}. "
         "Look at their maps in the report; give more images of them, or train the classifier longer."
     )
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
+from typing import Any
+
+from wsss_ray.core.counted import counted
 
 
 def pace(rate: float, unit: str) -> str:
@@ -66,3 +70,15 @@ def percent(share: float, digits: int = 0) -> str:
         ('61 %', '2.0 %')
     """
     return f"{100 * share:.{digits}f} %"
+
+
+def work_done(counts: Mapping[str, Any]) -> str:
+    """Say how much work a stage was, from the `counts` of its record; nothing for a stage without a record.
+
+    Example:
+        >>> work_done({"steps": 621}), work_done({"images": 1, "errors": 0})
+        ('621 steps', '1 image')
+    """
+    if not counts:
+        return ""
+    return counted(counts["steps"], "step") if "steps" in counts else counted(counts["images"], "image")

@@ -23,7 +23,7 @@ from wsss_ray.reporting.history import begin_attempt
 from wsss_ray.reporting.progress import Display
 from wsss_ray.reporting.remaining import Remaining, expected_of
 from wsss_ray.reporting.report import build, kept
-from wsss_ray.reporting.words import roughly
+from wsss_ray.reporting.words import roughly, work_done
 from wsss_ray.runners.admission import admit
 from wsss_ray.runners.causes import Cause, cause
 from wsss_ray.runners.cluster import keep_logs, logs_of, ray_session, resources
@@ -259,7 +259,7 @@ class _Here:
             note = f", {errors} failed (see errors/)" if errors else ""
             if without := record["counts"].get("without_mask"):
                 note += f", {without} without a mask, as theirs cannot be used (see notes/)"
-            unit = f"{record['counts']['steps']} steps" if stage.kind == "train" else f"{record['counts']['images']} images"
+            unit = work_done(record["counts"])
             self.display.say(f"{stage.name:<16} {stage.id}  {unit}, {record['seconds']:.1f} s{note}")
 
     def _blamed(self, group: Sequence[Stage], what: str) -> list[str]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from wsss_ray.config.document import JobError
 from wsss_ray.config.job import TrialJob
 from wsss_ray.config.planning import PlannedJob, check_loggers
+from wsss_ray.core.counted import counted
 from wsss_ray.core.graph import Plan
 from wsss_ray.reporting.doubts import Named
 from wsss_ray.reporting.progress import Display
@@ -38,7 +39,7 @@ def run_planned(planned: PlannedJob, display: Display) -> str:
     from wsss_ray.runners.execute import execute
 
     check_loggers(planned.job)
-    stages = f"{len(planned.plan.stages)} stages, {planned.done} done"
+    stages = f"{counted(len(planned.plan.stages), 'stage')}, {planned.done} done"
     for line in (f"{planned.name}: {stages}, store {planned.store.uri}", *planned.data):
         display.say(line)
     return execute(planned.job, planned.plan, planned.store, display)

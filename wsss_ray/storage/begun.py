@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 
+from wsss_ray.core.counted import counted
 from wsss_ray.core.errors import DamagedFile
 from wsss_ray.storage.documents import BEGUN
 from wsss_ray.storage.finished import BEGUN_NOTE, OURS, FileDigest, Finished, content_of
@@ -54,8 +55,10 @@ class Begun:
         self.lines: list[str] = []
         if self.anew:
             had = remove_all(store, stage)
-            why = f"were made from another {changed[0]} than the one that is there" if changed else "were made from damaged files"
-            self.lines = [f"{store.stage_path(stage)}: {had} files {why}. They are made again."] if had else []
+            why = f"made from another {changed[0]} than the one that is there" if changed else "made from damaged files"
+            self.lines = (
+                [f"{store.stage_path(stage)}: {counted(had, 'file', 'were')} {why}, and the work begins again."] if had else []
+            )
         else:
             self.known, self.lines = remove_damaged(store, stage, {}, trusted={one.name: one for one in files})
         self.write()

@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from statistics import median
 
+from wsss_ray.core.counted import counted
 from wsss_ray.core.values import IGNORE
 from wsss_ray.preflight.survey.files import SAMPLE
 from wsss_ray.preflight.survey.masks import MaskLook
@@ -34,7 +35,7 @@ def findings(found: Survey) -> Iterator[Line]:
     shapeless = sum(one.item is not None and one.item.annotation is not None and not one.drawn for one in listing.pictures)
     if shapeless and found.no_masks is None:
         only = "they are trained on by their tags, and cannot be scored"
-        yield "note", f"{shapeless} images have objects without a shape that can be drawn, such as boxes: {only}"
+        yield "note", f"{counted(shapeless, 'image', 'have')} objects without a shape that can be drawn, such as boxes: {only}"
     for text in listing.notes:
         yield "note", text
     for reason, names in listing.left_out.items():
@@ -61,8 +62,9 @@ def _classes(found: Survey) -> str:
     counts, pictures = found.listing.tagged(), found.listing.pictures
     each = ", ".join(f"{name} {count}" for name, count in sorted(counts.items(), key=lambda one: (-one[1], one[0])))
     mean = sum(counts.values()) / max(1, len(pictures))
-    bare = sum(not picture.tags for picture in pictures)
-    return f"{len(counts)}: {each}; {mean:.1f} tags an image{f', {bare} images without tags' if bare else ''}"
+    untagged = sum(not picture.tags for picture in pictures)
+    bare = f", {counted(untagged, 'image')} without tags" if untagged else ""
+    return f"{len(counts)}: {each}; {mean:.1f} tags an image{bare}"
 
 
 def _masks(found: Survey) -> Iterator[Line]:
@@ -91,9 +93,11 @@ def _turned(found: Survey) -> Iterator[Line]:
     turned = found.turned
     if not turned.count or found.no_masks is not None:
         return
-    what = f"EXIF turns {turned.count} images that have masks"
+    what = f"EXIF turns {counted(turned.count, 'image')} with masks"
     if turned.upright and turned.stored:
-        mixed = f"{turned.upright} masks have the size of the upright image, {turned.stored} that of the stored pixels"
+        mixed = (
+            f"{counted(turned.upright, 'mask', 'have')} the size of the upright image, {turned.stored} that of the stored pixels"
+        )
         yield "warning", f"{what}: {mixed}; save all in one way, and set data.masks_on"
     elif turned.upright or turned.stored:
         size = "stored pixels" if turned.stored else "upright image"
@@ -111,12 +115,15 @@ def _labels(look: MaskLook, classes: tuple[str, ...]) -> str:
 def _mask_warnings(look: MaskLook, classes: tuple[str, ...]) -> Iterator[Line]:
     if look.unusable:
         path, reason = next(iter(look.unusable.items()))
-        yield "warning", f"{len(look.unusable)} of {look.looked} masks cannot be used, such as {path}: {reason}; {_WITHOUT}"
+        yield (
+            "warning",
+            f"{len(look.unusable)} of {counted(look.looked, 'mask')} cannot be used, such as {path}: {reason}; {_WITHOUT}",
+        )
     for ids, what in ((look.beyond_tags, "show classes that their images are not tagged with"),
                       (look.absent_tags, "lack a class that their images are tagged with")):  # fmt: skip
         if 5 * len(ids) > look.looked:
             order = f"label 1 has to be {classes[0]}, and so on; name the classes in the order of the labels in data.classes"
-            yield "warning", f"{len(ids)} of {look.looked} masks {what} ({_some(ids)}); {order}"
+            yield "warning", f"{len(ids)} of {counted(look.looked, 'mask')} {what} ({_some(ids)}); {order}"
 
 
 def _odd(found: Survey) -> Iterator[Line]:
@@ -128,7 +135,8 @@ def _odd(found: Survey) -> Iterator[Line]:
         end = "left out" if not set(paths) & kept else "recorded and skipped when the job runs"
         yield "warning", f"{len(paths)} cannot be read, {end}: {_some(_names(found, paths))}: {reason}"
     if found.decoded >= SAMPLE and any(path in found.broken and not found.looks[path].broken for path in found.looks):
-        yield "note", f"{found.decoded} images were decoded to find damage behind the header; others may have such damage too"
+        tried = counted(found.decoded, "image", "were")
+        yield "note", f"{tried} decoded to find damage behind the header; others may have such damage too"
     odd = Counter(mark for look in found.looks.values() for mark in look.odd)
     if odd:
         yield "odd", ", ".join(f"{count} {mark}" for mark, count in sorted(odd.items())) + ": ingest converts them"
@@ -138,7 +146,10 @@ def _odd(found: Survey) -> Iterator[Line]:
     alike = [group for group in by_case.values() if len(group) > 1]
     if alike:
         pairs = "; ".join(" and ".join(group) for group in alike[:_NAMED])
-        yield "odd", f"{len(alike)} names that differ only in case, and are the same file on Windows and macOS: {pairs}"
+        yield (
+            "odd",
+            f"{counted(len(alike), 'name')} that differ only in case, and are the same file on Windows and macOS: {pairs}",
+        )
 
 
 def _same(found: Survey) -> Iterator[Line]:
@@ -146,15 +157,16 @@ def _same(found: Survey) -> Iterator[Line]:
     groups = [[path for path in group if path in tags] for group in found.same]
     groups = [group for group in groups if len(group) > 1]
     if groups:
+        copies = f"{sum(map(len, groups)) - len(groups)} of {sum(map(len, groups))} are copies"
         pairs = "; ".join(" = ".join(_names(found, group[:_NAMED])) for group in groups[:_NAMED])
-        yield "odd", f"{len(groups)} images are there more than once, {sum(map(len, groups)) - len(groups)} copies: {pairs}"
+        yield "odd", f"{counted(len(groups), 'image', 'are')} there more than once ({copies}): {pairs}"
     torn = [group for group in groups if len({tags[path] for path in group}) > 1]
     if torn:
         told = "; ".join(
             " and ".join(f"{name} ({_tags(tags[path])})" for path, name in zip(group, _names(found, group), strict=True))
             for group in torn[:_NAMED]
         )
-        yield "warning", f"{len(torn)} images have the same content and different tags: {told}"
+        yield "warning", f"{counted(len(torn), 'image', 'are')} there with the same content and different tags: {told}"
 
 
 def _balance(found: Survey) -> Iterator[Line]:

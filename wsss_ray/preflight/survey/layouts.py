@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from wsss_ray.core.counted import counted
 from wsss_ray.preflight.survey.coco_sets import read_coco
 from wsss_ray.preflight.survey.folders import read_folder
 from wsss_ray.preflight.survey.listing import FolderListing
@@ -42,7 +43,7 @@ def recognise_layout(folder: Path, *, tags: Path | None = None, masks: Path | No
         listing = read_voc(folder) or read_coco(tree)
     listing = listing or read_folder(tree, tags=tags, masks=masks)
     if listing is None:
-        found = f"{len(tree.names)} images, and nothing that gives them tags" if tree.names else "no images"
+        found = f"{counted(len(tree.names), 'image')}, and nothing that gives them tags" if tree.names else "no images"
         unread = ", ".join(f"{count} {ending}" for ending, count in tree.unread.items())
         others = f" ({unread} cannot be read: save them as JPEG)" if unread else ""
         raise ValueError(f"{folder}: {found}{others}; init reads these layouts\n{LAYOUTS}")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from wsss_ray.core.counted import counted
 from wsss_ray.reporting.report.charts import legend_item, level, stretched
 from wsss_ray.reporting.report.markup import Child, css_percent, number, shorten, tag
 from wsss_ray.reporting.report.sweep_axes import UNSET, Parameter, SweepAxis
@@ -98,7 +99,8 @@ def scatter(parameter: Parameter, rows: Sequence[TrialRow], score: SweepAxis, ma
     for row in reversed(rows):  # the best on top
         y = f"{_HEIGHT * (1 - score.at(row.metrics[marks.metric])):.1f}"
         points.append(marks.at(row, axis.at(parameter.value(row)), y, hover(row, marks.metric, [parameter])))
-    about = f"{_count(rows)}, {parameter.name} from {parameter.texts[0]} to {parameter.texts[-1]}. {_best(rows, marks.metric)}"
+    values = f"{parameter.name} from {parameter.texts[0]} to {parameter.texts[-1]}"
+    about = f"{counted(len(rows), 'run')}, {values}. {_best(rows, marks.metric)}"
     drawn = tag(
         "svg", tag("title", f"{marks.metric} over {parameter.name}"), tag("desc", about), *grid, *named, *points, class_="plot",
         role="img", width="100%", height=str(_HEIGHT + 44),
@@ -134,12 +136,12 @@ def dots(parameter: Parameter, rows: Sequence[TrialRow], score: SweepAxis, marks
         for i, row in enumerate(having):  # equal scores must not hide each other: their heights differ
             y = 15 + (i % 5 - 2) * 3 if len(having) > 1 else 15
             points.append(marks.at(row, score.at(row.metrics[marks.metric]), str(y), hover(row, marks.metric, [parameter])))
-        title = f"{parameter.name} {text}: {_count(having)}, mean {marks.metric} {number(middle)}"
+        title = f"{parameter.name} {text}: {counted(len(having), 'run')}, mean {marks.metric} {number(middle)}"
         svg = tag(
             "svg", tag("title", title), tag("desc", _best(having, marks.metric)), *lines, base, *points, mean, class_="strip",
             role="img", width="100%", height="30",
         )  # fmt: skip
-        label = tag("span", shorten(text, 90), tag("small", f"{_count(having)}, mean {number(middle)}"), title=text)
+        label = tag("span", shorten(text, 90), tag("small", f"{counted(len(having), 'run')}, mean {number(middle)}"), title=text)
         drawn.append(tag("div", label, tag("div", svg), class_="strip-row"))
     texts = (tag("text", text, x=css_percent(x, 2), y="12", text_anchor="middle") for x, text in ticks)
     name = tag("text", shorten(marks.metric, 40), x="100%", y="30", text_anchor="end", class_="name")
@@ -184,7 +186,7 @@ def parallel(parameters: Sequence[Parameter], rows: Sequence[TrialRow], score: S
             )
         )  # fmt: skip
     scales = [_scale(i / len(parameters), names[i], axis, gaps[i], bottom) for i, axis in enumerate([*axes, score])]
-    about = f"{_count(rows)}, one line each, through {', '.join(names[:-1])} to {metric}. {_best(rows, metric)}"
+    about = f"{counted(len(rows), 'run')}, one line each, through {', '.join(names[:-1])} to {metric}. {_best(rows, metric)}"
     drawn = tag(
         "svg", tag("title", f"All parameters and {metric}"), tag("desc", about), stretched(paths, bottom, y=str(_TOP)), *scales,
         class_="plot", role="img", width="100%", height=str(_TOP + bottom + 10),
@@ -239,10 +241,6 @@ def _dot(index: int, *, hollow: bool) -> str:
 def _weight(share: float, count: int) -> str:
     """Set how strong a line is. It is not proportional: most of many trials end near the best and would hide it."""
     return f"--k:{share ** (2 if count <= _MANY else 6):.3f}"
-
-
-def _count(rows: Sequence[TrialRow]) -> str:
-    return "1 run" if len(rows) == 1 else f"{len(rows)} runs"
 
 
 def _best(rows: Sequence[TrialRow], metric: str) -> str:
