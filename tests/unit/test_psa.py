@@ -156,11 +156,22 @@ def test_images_of_any_size_and_without_tags_share_a_batch():
         np.testing.assert_allclose(one.peak_CHW, alone.peak_CHW, atol=1e-5)
 
 
+def test_a_constant_background_stays_what_it_is():
+    """A walk keeps what is the same everywhere, so a class exceeds .5 where its walked map exceeds the background."""
+    map_1HW = np.random.default_rng(8).random((1, 8, 8), np.float32)
+    given = Given(image_of(), (1,), 0, maps=maps_of(map_1HW, classes=(1,)))
+    odds_1HW = walked(AffinityWalk(network=LEARNER, log_steps=3, alpha=4.0, background=0.4), given).peak_CHW
+    plain_1HW = 0.4 * odds_1HW / (1 - odds_1HW)
+    other_1HW = walked(AffinityWalk(network=LEARNER, log_steps=3, background=0.1), given).peak_CHW
+    np.testing.assert_allclose(other_1HW, plain_1HW / (plain_1HW + 0.1), atol=1e-5)
+    assert map_1HW.min() < plain_1HW.min() < plain_1HW.max() < map_1HW.max()
+
+
 def plan_of(name, **method):
     return job_of(tiny_job() | {"data": {"kind": "shapes", "saliency": True}, "method": {"name": name} | method}).plan()
 
 
-@pytest.mark.parametrize("name", ["cam", "ficklenet", "dsrg", "mdc", "seeds"])
+@pytest.mark.parametrize("name", ["cam", "ficklenet", "dsrg", "mdc", "seeds", "mctformer", "clip_es"])
 def test_a_job_names_a_walk_after_any_methods_maps(name):
     walk = {"kind": "affinity_walk", "network": {"trunk": {"kind": "small_net"}, "steps": 4, "epochs": None}}
     stages = {stage.name: stage for stage in plan_of(name, refine=[walk])}

@@ -46,6 +46,7 @@ from wsss_ray.core import (
     train,
 )
 from wsss_ray.data.transforms import RandomCrop
+from wsss_ray.methods.common.chain import REFINE, refined
 from wsss_ray.methods.common.seed_rules import CrfSeeds
 from wsss_ray.methods.common.segmentation import MultiScale
 from wsss_ray.methods.deeplab import DeeplabSegmenter
@@ -155,6 +156,7 @@ class ClipEs(Method):
     """The chain of CLIP-ES: maps of frozen CLIP, seeds with pixels left out, DeepLab."""
 
     maps: Refiner = ClipMaps()
+    refine: tuple[Refiner, ...] = Field(default=(), description=REFINE)
     seed_rule: SeedRule = CrfSeeds(background=PowerBackground(gamma=1.0), crf=_CRF, confidence=0.95)
     segmenter: Segmenter = DeeplabSegmenter(
         trunk=ResNet(depth=101, output_stride=8, weights=Weights(source="imagenet"), frozen=0),
@@ -168,9 +170,10 @@ class ClipEs(Method):
     metric: Metric = MultiScale(scales=(1.0,), crf=_CRF)
 
     def plan(self, data: Data) -> Sequence[Stage]:
-        """Plan maps, seeds, segmenter and score."""
-        maps = refine(self.maps, data.weak, name="maps")
+        """Plan maps, seeds, their refiners, segmenter and score."""
+        maps = refined(self.refine, "maps", data, classifier=None, maps=refine(self.maps, data.weak, name="maps"))
         seeds = seed(self.seed_rule, maps, data.weak, saliency=data.saliency)
+        seeds = refined(self.refine, "seeds", data, classifier=None, maps=maps, seeds=seeds)
         quality = [evaluate_seeds(SeedScore(), seeds, data.weak)] if data.weak_has_masks else []
         segmenter = train(self.segmenter, data.weak, seeds=(seeds,), strong=data.strong, name="segmenter")
         return (*quality, evaluate(self.metric, segmenter, data.val) if data.val else segmenter)

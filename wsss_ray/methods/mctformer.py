@@ -5,7 +5,7 @@ token must gather what is of its class. A convolution on the patch tokens gives 
 map of a class is the attention of its token to the patches in the last layers, times its PatchCAM, spread by the attention
 between patches of all layers.
 
-The seeds of the paper go through PSA's affinity network before the segmenter is trained. Here a dense CRF makes them.
+The maps go through PSA's affinity network and its walk (`refine`), and the larger of class and background wins, without a CRF.
 
 Where the paper is silent, values are those of the authors' code: AdamW and its rates, 60 epochs, maps of the image and its mirror
 image, each stretched from its minimum to its maximum. Their code sums over layers where the paper averages; the stretch makes
@@ -41,6 +41,7 @@ from wsss_ray.core import (
     OneCycle,
     Optimizer,
     Poly,
+    Refiner,
     Schedule,
     SeedRule,
     Segmenter,
@@ -49,16 +50,17 @@ from wsss_ray.core import (
     TokenTrunk,
 )
 from wsss_ray.data.transforms import RandomCrop
-from wsss_ray.methods.common.chain import from_tags
+from wsss_ray.methods.common.chain import REFINE, from_tags
 from wsss_ray.methods.common.localization import merged_maps
-from wsss_ray.methods.common.seed_rules import CrfSeeds
+from wsss_ray.methods.common.seed_rules import ThresholdSeeds
 from wsss_ray.methods.common.segmentation import MultiScale
 from wsss_ray.methods.deeplab import DeeplabSegmenter
+from wsss_ray.methods.psa import AffinityLabels, AffinityLearner, AffinityWalk
 from wsss_ray.nets.deeplab import DilatedPair
 from wsss_ray.nets.resnet38 import ResNet38
 from wsss_ray.nets.timm_vit import TimmVit
 from wsss_ray.nets.weights import Weights, copy_weights, load_weights
-from wsss_ray.ops.background import PowerBackground
+from wsss_ray.ops.background import CamBackground
 from wsss_ray.ops.crf import DenseCrf
 
 if TYPE_CHECKING:
@@ -159,11 +161,26 @@ class MctLocalizer(Localizer):
 
 
 class Mctformer(Method):
-    """The chain of MCTformer: transformer with class tokens, its maps, seeds, DeepLab."""
+    """The chain of MCTformer: transformer with class tokens, its maps, PSA's walk, seeds, DeepLab."""
 
     classifier: Learner = MctClassifier()
     localizer: Localizer = MctLocalizer()
-    seed_rule: SeedRule = CrfSeeds(background=PowerBackground(gamma=4.0))
+    refine: tuple[Refiner, ...] = Field(
+        default=(
+            AffinityWalk(
+                labels=AffinityLabels(gammas=(1.0, 12.0)),
+                network=AffinityLearner(
+                    epochs=5.0,
+                    augment=RandomCrop(size=448, min_scale=1.0, max_scale=1.0),
+                    optimizer=Sgd(lr=0.01, momentum=0.0, weight_decay=5e-4),
+                ),
+                background=0.39,
+                log_steps=6,
+            ),
+        ),
+        description=REFINE,
+    )
+    seed_rule: SeedRule = ThresholdSeeds(theta=0.5, background=CamBackground(threshold=0.5))
     segmenter: Segmenter = DeeplabSegmenter(
         trunk=ResNet38(),
         head=DilatedPair(),
@@ -180,11 +197,12 @@ class Mctformer(Method):
     )
 
     def plan(self, data: Data) -> Sequence[Stage]:
-        """Plan classifier, maps, seeds, segmenter and score."""
+        """Plan classifier, maps, affinity network and walk, seeds, segmenter and score."""
         return from_tags(
             data,
             classifier=self.classifier,
             localizer=self.localizer,
+            refine=self.refine,
             seed_rule=self.seed_rule,
             segmenter=self.segmenter,
             metric=self.metric,

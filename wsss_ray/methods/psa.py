@@ -10,8 +10,7 @@ background (1 - max) ** 1 gives the dense CRF the odds of M_c and M_bg, as in th
 
 Where the paper and its code (jiwoon-ahn/psa) differ, a field has the code's value as default:
 - `distance`: the exponent of an affinity is an L1 norm in Eq. 3, which the code divides by the number of channels.
-- Eq. 7 is L_fg + L_bg + 2 L_neg. The code takes a quarter of it, with its learning rate.
-The weak background has the exponent 24 in the paper, which is the default, and 32 in the code (`gammas`).
+- Eq. 7 is L_fg + L_bg + 2 L_neg; the code takes a quarter. The weak background's exponent is 24 in the paper and here, 32 there.
 
 Differences from both:
 - The means of Eqs. 5 and 6 are over the pairs of an image and then over images, so that workers change nothing; the code takes
@@ -24,7 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -45,6 +44,7 @@ from wsss_ray.core import (
     SeedRule,
     Segmenter,
     Sgd,
+    SinceThen,
     Stage,
     Trunk,
     seed,
@@ -63,7 +63,6 @@ from wsss_ray.ops.background import PowerBackground
 from wsss_ray.ops.crf import DenseCrf
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor, nn
 
     from wsss_ray.core import Axis, ImageArray, LabelArray, MapArray
@@ -74,8 +73,7 @@ if TYPE_CHECKING:
 class AffinityLabels(SeedRule):
     """Labels of confident pixels for the affinities (section 3.2.1): two backgrounds, and a dense CRF on each.
 
-    A pixel is an object if the CRF with the strong background says so, and background if the one with the weak background does.
-    The others are undecided.
+    A pixel is an object if the CRF with the strong background says so, background if that with the weak one does, else undecided.
     """
 
     gammas: tuple[float, float] = Field(default=(4.0, 24.0), description="Exponents of the strong and the weak background.")
@@ -160,6 +158,7 @@ class AffinityWalk(Refiner):
     network_init: Literal["trunk", "classifier"] = Field(default="trunk", description="Where the network's trunk starts from.")
     size: int | None = Field(default=None, ge=8, description="Side of the square that the image is resized to; null: no resize.")
     alpha: float = Field(default=16.0, ge=1, description="Exponent of the background score that walks with the maps.")
+    background: Annotated[float | None, SinceThen()] = Field(default=None, ge=0, le=1, description="Constant score in its place.")
     beta: float = Field(default=8.0, gt=0, description="Power of the affinities (Eq. 8).")
     log_steps: int = Field(default=8, ge=0, le=16, description="The walk takes 2 to this power steps (Eq. 9: 256).")
 
@@ -201,7 +200,7 @@ class AffinityWalk(Refiner):
                 found[place] = self._walked(given[place].maps, matrix, axes, affinity_OHW.shape[1:])
         return [found[place] for place in range(len(given))]
 
-    def _walked(self, maps: Maps | None, matrix: SparseRows, axes: tuple[Axis, Axis], size: torch.Size) -> Maps:
+    def _walked(self, maps: Maps | None, matrix: SparseRows, axes: tuple[Axis, Axis], size: Sequence[int]) -> Maps:
         """Walk the maps of an image with its background on the grid of the network, and take their odds against it."""
         import numpy as np
         import torch
@@ -214,6 +213,8 @@ class AffinityWalk(Refiner):
         map_CHW = grid.resample(map_CHW, (size[0], size[1]), source=(maps.rows, maps.columns), target=axes)
         count, none_1HW = len(maps.classes), map_CHW.new_zeros(1, *size)
         background_1HW = (1 - torch.cat([map_CHW[:count], none_1HW]).amax(dim=0, keepdim=True)).clamp(min=0) ** self.alpha
+        if self.background is not None:
+            background_1HW = torch.full_like(none_1HW, self.background)
         walked_CHW = affinity.random_walk(torch.cat([map_CHW, background_1HW]), matrix, steps=2**self.log_steps)
         odds_CHW = walked_CHW[:-1] / (walked_CHW[:-1] + walked_CHW[-1:]).clamp(min=1e-12)
         found: MapArray = odds_CHW.cpu().numpy()

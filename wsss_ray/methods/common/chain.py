@@ -37,7 +37,7 @@ def refined(
     makes: Literal["maps", "seeds"],
     data: Data,
     *,
-    classifier: Stage,
+    classifier: Stage | None,
     maps: Stage,
     seeds: Stage | None = None,
     suffix: str = "",
@@ -48,7 +48,7 @@ def refined(
         refiners: all refiners of the job.
         makes: what the refiners to plan make; the others are left out.
         data: the data of the job.
-        classifier: train stage of the classifier that the maps come from.
+        classifier: train stage of the classifier that the maps come from; None if none was trained.
         maps: stage with the localization maps.
         seeds: stage with the label maps; None while there are none.
         suffix: end of the stages' names, for methods with several maps.
