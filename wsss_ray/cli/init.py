@@ -38,6 +38,13 @@ Budget = Annotated[
         help="Choose settings whose predicted time on this machine is at most TIME: 90s, 10m, 1h30m. Tries two batches first.",
     ),
 ]
+ClipFile = Annotated[
+    Path | None,
+    typer.Option("--clip", metavar="FILE", help="Weights of CLIP ViT-B/16: it makes the maps, no classifier is trained."),
+]
+SamFile = Annotated[
+    Path | None, typer.Option("--sam", metavar="FILE", help="Weights of SAM, a file of its authors: its masks vote on the seeds.")
+]
 Preset = Annotated[
     Literal["quick", "best"] | None,
     typer.Option(
@@ -54,6 +61,8 @@ def init(
     force: Force = False,
     budget: Budget = None,
     preset: Preset = None,
+    clip: ClipFile = None,
+    sam: SamFile = None,
 ) -> None:
     """Inspect a folder of images and write a job file for it.
 
@@ -64,6 +73,7 @@ def init(
     from wsss_ray.preflight.survey.findings import findings
     from wsss_ray.preflight.survey.jobtext import run_name
     from wsss_ray.preflight.survey.naming import name_for
+    from wsss_ray.preflight.survey.networks import Networks, checked, offers
     from wsss_ray.preflight.survey.sizes import Machine
     from wsss_ray.preflight.survey.survey import survey
     from wsss_ray.preflight.survey.write import write_job
@@ -79,6 +89,7 @@ def init(
     try:
         if budget is not None:
             duration(budget)
+        networks = checked(Networks(clip=clip, sam=sam))
         with show_progress() as watch:
             found = survey(folder, tags=tags, masks=masks, machine=Machine.here(), watch=watch)
         for heading, text in findings(found):
@@ -87,6 +98,9 @@ def init(
         name, usual = name_for(folder, str(found.listing.fields["root"]), out), run_name(folder.absolute().name)
         if name != usual:
             typer.echo(f"{'name':<9} {name}: other data has a run or a job file named {usual}")
+        found.networks = networks
+        for text in offers(networks):
+            typer.echo(f"{'offer':<9} {text}")
         chosen = None if preset is None else by_preset(found, preset)
         if budget is not None:
             chosen = _try_for(found, out, budget)

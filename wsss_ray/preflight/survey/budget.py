@@ -69,7 +69,7 @@ def by_preset(found: Survey, preset: Preset) -> Chosen:
         chosen = rungs[-1]
         return Chosen(chosen, f"--preset quick: {words(chosen)}", tuple(worse(chosen, rungs[0])))
     why = f"--preset best: {words(rungs[0])}"
-    if rungs[0].saliency is not None:
+    if rungs[0].saliency is not None or rungs[0].networks.clip is not None:
         return Chosen(rungs[0], why)
     lacks = "no saliency: on photographs it scores best. Run pip install 'wsss-ray[saliency]', then init again"
     return Chosen(rungs[0], why, (lacks,))

@@ -35,7 +35,9 @@ def job_text(
         num_images: The size of the training set.
     """
     top = [*(f"# {_line(text)}" for text in heading), f"name: {scalar(name)}"]
-    if sizes.saliency is not None:
+    if sizes.networks.clip is not None:
+        method = _by_clip(sizes, num_images)
+    elif sizes.saliency is not None:
         method = _with_saliency(sizes, num_images)
     else:
         method = _plain(sizes, num_images) if sizes.plain else _without_saliency(sizes, num_images)
@@ -58,6 +60,38 @@ _CRF = "crf: {iterations: 5, bilateral_sxy: 50, bilateral_srgb: 5}"
 
 
 _LOOK = "look at the seeds in the report, then change it: only seeds and later stages run again"
+
+
+def _by_clip(sizes: JobSizes, num_images: int) -> list[str]:
+    parts = _Parts(sizes, num_images, "chosen on benchmarks/voc_animals")
+    return [
+        "method:",
+        _said("  name: clip_es", "tags -> maps of CLIP -> seeds -> segmenter; no classifier is trained. Not measured here"),
+        "  maps:",
+        f"    clip: {{model: ViT-B-16-quickgelu, weights: {scalar(str(sizes.networks.clip))}}}",
+        _said("    # synonyms: [[person, people]]", "names that CLIP answers more sharply than those of your classes"),
+        *_votes(sizes),
+        "  seed_rule:",
+        "    kind: crf_seeds",
+        "    background: {kind: power_background, gamma: 1}",
+        f"    {_CRF}",
+        _said("    confidence: 0.95", "the segmenter does not learn pixels of which the CRF is less certain"),
+        *parts.segmenter("segmenter", "    kind: deeplab_segmenter", augment="warp"),
+        parts.metric(),
+    ]
+
+
+def _votes(sizes: JobSizes) -> list[str]:
+    """Write the vote of SAM's masks on the seeds, if its weights are given."""
+    networks = sizes.networks
+    if networks.sam is None:
+        return []
+    cost = "seconds an image on a GPU" if sizes.gpu else "minutes an image without a GPU"
+    return [
+        _said("  refine:", f"SAM's masks vote on the seeds: {cost}"),
+        "    - kind: segment_voting",
+        f"      segments: {{kind: sam, variant: {networks.sam_variant}, weights: {scalar(str(networks.sam))}}}",
+    ]
 
 
 def _with_saliency(sizes: JobSizes, num_images: int) -> list[str]:
@@ -89,6 +123,7 @@ def _cam(sizes: JobSizes, num_images: int, seed_rule: list[str]) -> list[str]:
         _said("  name: cam", "tags -> classifier -> maps -> seeds -> segmenter; `wsss-ray methods` lists others"),
         *parts.classifier("    hidden: null", kind="cam_classifier"),
         f"  localizer: {{size: {sizes.side}, flip: true}}",
+        *_votes(sizes),
         *seed_rule,
         *parts.segmenter("segmenter", "    kind: deeplab_segmenter", augment="warp"),
         parts.metric(),
@@ -102,6 +137,7 @@ def _without_saliency(sizes: JobSizes, num_images: int) -> list[str]:
         _said("  name: ficklenet", "tags -> classifier -> maps -> seeds -> segmenter; `wsss-ray methods` lists others"),
         *parts.classifier("    kernel_size: 5", "    dropout_rate: 0.7", kind="stochastic_classifier"),
         f"  localizer: {{selections: 200, dropout_rate: 0.7, size: {sizes.side}}}",
+        *_votes(sizes),
         "  seed_rule:",
         _said("    theta: 0.7", _LOOK),
         "    background: {kind: cam_background, threshold: 0.35}",
@@ -178,10 +214,12 @@ def _data(kind: str, data: dict[str, Any], why: dict[str, str], sizes: JobSizes)
     if sizes.saliency is not None:
         said = "marks what stands out in an image; it was trained on masks without classes"
         lines.append(_said(f"  saliency: {{kind: u2net, size: {sizes.saliency}}}", said))
-    elif sizes.plain:
-        lines.append("  # For better seeds, which take longer: pip install 'wsss-ray[saliency]', then init with more time.")
-    else:
-        lines.append("  # For better seeds: pip install 'wsss-ray[saliency]', then run init again.")
+    elif sizes.networks.clip is None:
+        install = "pip install 'wsss-ray[saliency]'"
+        how = (
+            f", which take longer: {install}, then init with more time." if sizes.plain else f": {install}, then run init again."
+        )
+        lines.append(f"  # For better seeds{how}")
     return lines
 
 

@@ -32,7 +32,7 @@ def ladder(usual: JobSizes, num_images: int) -> list[JobSizes]:
         lambda one: _of_epochs(one, max(fewest, usual.epochs / 2)),
         lambda one: one.at_side(max(min(usual.side, _SMALLEST_SIDE), usual.side // 2 // 32 * 32)),
         lambda one: _of_epochs(one, max(fewest, usual.epochs / 4)),
-        lambda one: replace(one, saliency=None, plain=True),
+        lambda one: one if one.networks.clip else replace(one, saliency=None, plain=True),
     ):
         found.append(step(found[-1]))
     return [one for place, one in enumerate(found) if one not in found[:place]]
@@ -62,6 +62,8 @@ def longest_that_fits(found: Sequence[JobSizes], seconds_of: Callable[[JobSizes]
 
 def words(sizes: JobSizes) -> str:
     """Describe settings in words."""
+    if sizes.networks.clip is not None:
+        return f"images of {sizes.side} pixels, maps by CLIP, {sizes.label_epochs:g} epochs of the segmenter"
     saliency = "no saliency" if sizes.saliency is None else f"saliency at {sizes.saliency} pixels"
     return (
         f"images of {sizes.side} pixels, {saliency}, {sizes.epochs:g} epochs of the classifier and "
@@ -75,10 +77,10 @@ def worse(sizes: JobSizes, best: JobSizes) -> list[str]:
     if sizes.side < best.side:
         found.append(f"images of {sizes.side} pixels, not {best.side}: small objects and fine edges are lost")
     if sizes.epochs < best.epochs:
-        found.append(
-            f"{sizes.epochs:g} and {sizes.label_epochs:g} epochs, not {best.epochs:g} and {best.label_epochs:g}: "
-            "the networks learn less"
-        )
+        less, more = (f"{one.epochs:g} and {one.label_epochs:g}" for one in (sizes, best))
+        if sizes.networks.clip is not None:
+            less, more = f"{sizes.label_epochs:g}", f"{best.label_epochs:g}"
+        found.append(f"fewer epochs ({less}, not {more}): the networks learn less")
     if sizes.saliency is not None and best.saliency is not None and sizes.saliency < best.saliency:
         found.append(f"saliency at {sizes.saliency} pixels, not {best.saliency}: IoU .79 in the place of .80 on photographs")
     if sizes.plain and best.saliency is not None:

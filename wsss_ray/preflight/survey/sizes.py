@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
+
+from wsss_ray.preflight.survey.networks import Networks
 
 SALIENCY_SIDE = 256
 """As good as the 320 pixels that U2-Net was trained on, in half the time (benchmarks/voc_animals)."""
@@ -67,6 +69,7 @@ class JobSizes:
         loader_workers: Processes that decode images for a training worker.
         saliency: The side in pixels of the squares in which U2-Net makes saliency maps. None: no saliency.
         plain: True makes seeds from localization maps by a threshold alone, without saliency, CRF and a second training.
+        networks: Networks with given weights that make the maps or vote on the seeds.
     """
 
     gpu: bool
@@ -83,6 +86,7 @@ class JobSizes:
     loader_workers: int
     saliency: int | None = None
     plain: bool = False
+    networks: Networks = field(default_factory=Networks)
 
     def at_side(self, side: int) -> JobSizes:
         """Return the numbers for images of another size, in pixels. Fewer pixels need no more memory."""

@@ -13,6 +13,7 @@ from wsss_ray.preflight.survey.files import SAMPLE, Look, Progress, decode, look
 from wsss_ray.preflight.survey.layouts import recognise_layout
 from wsss_ray.preflight.survey.listing import FolderListing
 from wsss_ray.preflight.survey.masks import MaskLook, TurnedMasks, look_at_masks, turned_masks
+from wsss_ray.preflight.survey.networks import Networks
 from wsss_ray.preflight.survey.sizes import SALIENCY_SIDE, JobSizes, Machine, sizes_for
 from wsss_ray.preflight.survey.split import held_out
 from wsss_ray.preflight.survey.tree import account
@@ -45,6 +46,7 @@ class Survey:
         turned: The images that EXIF turns and that have masks, and what their masks are drawn on.
         held_out: Ids of the images that were moved to the validation set.
         strong: Ids of the training images whose masks are used for training, because only a few have one.
+        networks: Networks with given weights for the job.
     """
 
     folder: Path
@@ -59,6 +61,7 @@ class Survey:
     turned: TurnedMasks = field(default_factory=TurnedMasks)
     held_out: set[str] = field(default_factory=set)
     strong: list[str] = field(default_factory=list)
+    networks: Networks = field(default_factory=Networks)
 
     @property
     def num_train(self) -> int:
@@ -68,7 +71,9 @@ class Survey:
     def sizes(self) -> JobSizes:
         """Choose the sizes that suit the images and the machine."""
         sides = [max(look.width, look.height) for look in self.looks.values() if look.width]
-        return replace(sizes_for(self.machine, sides, self.num_train), saliency=SALIENCY_SIDE if packaged() is not None else None)
+        salient = packaged() is not None and self.networks.clip is None
+        found = sizes_for(self.machine, sides, self.num_train)
+        return replace(found, saliency=SALIENCY_SIDE if salient else None, networks=self.networks)
 
 
 def survey(
