@@ -18,7 +18,7 @@ from wsss_ray.config.job import load_job
 from wsss_ray.core.graph import Plan
 from wsss_ray.core.plan import Stage
 from wsss_ray.data.codecs import decode_gray, decode_maps, decode_rgb
-from wsss_ray.data.images import voc_palette
+from wsss_ray.data.palette import voc_palette
 from wsss_ray.ops.seeds import resize_maps
 from wsss_ray.reporting.report.pictures import heat_over
 from wsss_ray.storage.shards import read_shard

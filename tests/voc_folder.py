@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 from scipy.io import savemat
 
-from wsss_ray.data.images import voc_palette
+from wsss_ray.data.palette import voc_palette
 
 NAMES = [f"2007_{k:06d}" for k in range(6)]
 

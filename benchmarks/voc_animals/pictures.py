@@ -22,7 +22,7 @@ from wsss_ray.core.contracts import Segmenter
 from wsss_ray.core.graph import Plan
 from wsss_ray.core.rules import Localizer, Metric, SaliencyNet, SeedRule
 from wsss_ray.core.values import IGNORE
-from wsss_ray.data.images import voc_palette
+from wsss_ray.data.palette import voc_palette
 from wsss_ray.engine.networks import load_model
 from wsss_ray.reporting.report.pictures import heat_over
 from wsss_ray.storage.store import RunStore

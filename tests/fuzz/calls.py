@@ -16,8 +16,9 @@ from wsss_ray.config.job import parse_job, read_job
 from wsss_ray.data.cls_labels import read_cls_labels
 from wsss_ray.data.coco import Coco
 from wsss_ray.data.codecs import decode_extra, decode_gray, decode_maps, decode_rgb
+from wsss_ray.data.extra_files import normalise_extra
 from wsss_ray.data.folder import Folder
-from wsss_ray.data.images import normalise_extra, normalise_image, normalise_mask, normalise_saliency, read_header, shrink
+from wsss_ray.data.images import normalise_image, normalise_mask, normalise_saliency, read_header, shrink
 from wsss_ray.data.lookup import looked_up_once
 from wsss_ray.data.sbd import read_sbd_mask
 from wsss_ray.data.source import DataSplit, Source

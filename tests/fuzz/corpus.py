@@ -25,7 +25,7 @@ from tests.coco_set import SHAPES, TRAIN, document
 from tests.unit.test_mxnet_params import SMALL, params_bytes
 from wsss_ray.core.values import Axis, Maps
 from wsss_ray.data.codecs import encode_maps
-from wsss_ray.data.images import voc_palette
+from wsss_ray.data.palette import voc_palette
 
 SIDE = 12  # of the pictures, in pixels
 STAGE = "seed-0123456789abcdef"

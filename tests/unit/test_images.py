@@ -15,7 +15,8 @@ from PIL import Image
 
 from wsss_ray.data import images
 from wsss_ray.data.codecs import decode_gray, decode_rgb, encode_labels
-from wsss_ray.data.images import normalise_image, normalise_mask, normalise_saliency, voc_colours, voc_palette
+from wsss_ray.data.images import normalise_image, normalise_mask, normalise_saliency
+from wsss_ray.data.palette import voc_colours, voc_palette
 
 LIMIT = 10_000
 

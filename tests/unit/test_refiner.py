@@ -18,7 +18,7 @@ from wsss_ray.core import Given, Refiner, refine, relabel
 from wsss_ray.core.graph import Plan, one_pipeline, reseed
 from wsss_ray.core.plan import Stage
 from wsss_ray.data.codecs import decode_extra, decode_gray, decode_maps, encode_extra
-from wsss_ray.data.images import normalise_extra
+from wsss_ray.data.extra_files import normalise_extra
 from wsss_ray.data.stages import stages_of
 from wsss_ray.engine.shard_worker import needs_model
 from wsss_ray.engine.workers import worker_class

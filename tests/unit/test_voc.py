@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from wsss_ray.data.codecs import decode_gray
-from wsss_ray.data.images import normalise_image, normalise_mask, voc_palette
+from wsss_ray.data.images import normalise_image, normalise_mask
+from wsss_ray.data.palette import voc_palette
 from wsss_ray.data.source import Raw, Source, describe
 from wsss_ray.data.voc import VOC_CLASSES, Voc
 from wsss_ray.data.voc_xml import read_annotation

@@ -16,14 +16,15 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
 from wsss_ray.core.values import IGNORE
-from wsss_ray.data.codecs import DAMAGED, decode_gray, decode_rgb, encode_extra, encode_gray, encode_labels
+from wsss_ray.data.codecs import DAMAGED, decode_gray, decode_rgb, encode_gray, encode_labels
 from wsss_ray.data.formats import START, reader_of
+from wsss_ray.data.palette import voc_colours
 from wsss_ray.data.strips import strips, turned
 
 _ORIENTATION = 0x0112
 _EXIF = ("exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif")  # of a PNG; without one, Pillow decodes it to look further
-_MASK_PIXELS = 1 << 31  # the size of masks and saliency maps is compared with their image instead
-_GRAY_16 = ("I;16", "I;16L", "I;16B", "I;16N", "I")
+MOST_PIXELS = 1 << 31  # the size of masks and saliency maps is compared with their image instead
+GRAY_16 = ("I;16", "I;16L", "I;16B", "I;16N", "I")
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ def read_header(file: BinaryIO) -> Header:
         animated = bool(getattr(image, "is_animated", False))
     except DAMAGED as err:
         raise ValueError(f"{kind} file with a damaged header: {_line(err)}") from err
-    deep = (kind == "PNG" and start[24] == 16) or image.mode in _GRAY_16
+    deep = (kind == "PNG" and start[24] == 16) or image.mode in GRAY_16
     depth = 32 if image.mode == "F" else 16 if deep else 8
     orientation = _orientation(image) if kind != "PNG" or any(name in image.info for name in _EXIF) else 1
     return Header(kind, image.width, image.height, image.mode, depth, animated, orientation)
@@ -94,7 +95,7 @@ def normalise_image(data: bytes, *, max_pixels: int) -> Decoded:
     Raises:
         ValueError: if the file is damaged, has more than `max_pixels` pixels, or is in no format that is read.
     """
-    kind, image = _open(data, max_pixels)
+    kind, image = open_whole(data, max_pixels)
     plain = kind in ("JPEG", "PNG") and image.mode == "RGB" and not image.has_transparency_data
     if plain and _orientation(image) == 1:
         return Decoded(data, image.height, image.width)
@@ -130,7 +131,7 @@ def normalise_mask(
     Raises:
         ValueError: if the file cannot be read or does not fit. The message names the sizes, the label or the colour.
     """
-    kind, image = _open(data, _MASK_PIXELS, size=(width, height), what="mask")
+    kind, image = open_whole(data, MOST_PIXELS, size=(width, height), what="mask")
     if kind == "JPEG":
         raise ValueError("the mask is a JPEG, whose compression changes labels; save masks as PNG")
     if kind == "PNG" and image.mode == "L" and data[24] < 8:
@@ -149,7 +150,7 @@ def normalise_mask(
 
 
 def normalise_saliency(
-    data: bytes, *, height: int, width: int, max_side: int | None = None, max_pixels: int = _MASK_PIXELS
+    data: bytes, *, height: int, width: int, max_side: int | None = None, max_pixels: int = MOST_PIXELS
 ) -> bytes:
     """Convert a saliency map, gray or colour, to an 8-bit gray PNG of the size of its image (`height`, `width`).
 
@@ -157,46 +158,12 @@ def normalise_saliency(
         ValueError: if the file cannot be read, or has another size than its image, also when it is shrunk to `max_side` like it.
     """
     size = (width, height) if max_side is None else None
-    _, image = _open(data, max_pixels, size=size, what="saliency map")
+    _, image = open_whole(data, max_pixels, size=size, what="saliency map")
     gray = Image.fromarray(_upright(image, lambda strip: np.array(Image.fromarray(_convert(strip)).convert("L"))))
     if fitted(gray.height, gray.width, max_side) != (height, width):
         sizes = f"the saliency map is {image.width}x{image.height}, its image when shrunk {width}x{height}"
         raise ValueError(f"{sizes}; save it in the size of its image")
     return encode_gray(np.asarray(gray.resize((width, height), Image.Resampling.BILINEAR)))
-
-
-def normalise_extra(
-    data: bytes, *, height: int, width: int, max_side: int | None = None, max_pixels: int = _MASK_PIXELS
-) -> bytes:
-    """Convert an extra input to a 16-bit gray PNG of the size of its image (`height`, `width`).
-
-    Args:
-        data: The bytes of a gray or palette image, whose values are kept as they are.
-        height: Height of the image.
-        width: Width of the image.
-        max_side: Most pixels of the longer side. The file is shrunk to it like its image, and takes the nearest values.
-        max_pixels: Most pixels of the file.
-
-    Raises:
-        ValueError: if the file cannot be read, has colours or values above 65,535, or has another size than its image.
-    """
-    size = (width, height) if max_side is None else None
-    kind, image = _open(data, max_pixels, size=size, what="extra input")
-    if kind == "JPEG" or image.mode not in ("P", "L", "1", *_GRAY_16):
-        found = "a JPEG" if kind == "JPEG" else f"of mode {image.mode}"
-        raise ValueError(f"the extra input is {found}; save it as a gray PNG of 8 or 16 bits, or with a palette")
-    value_HW = np.empty((image.height, image.width), np.uint16)
-    for rows, strip in strips(image):
-        found_HW = np.asarray(strip).astype(np.int64)
-        if found_HW.min() < 0 or found_HW.max() > 0xFFFF:
-            raise ValueError("the extra input has values outside 0 to 65535; number its segments anew")
-        value_HW[rows] = found_HW
-    if fitted(image.height, image.width, max_side) != (height, width):
-        sizes = f"the extra input is {image.width}x{image.height}, its image when shrunk {width}x{height}"
-        raise ValueError(f"{sizes}; save it in the size of its image")
-    if value_HW.shape != (height, width):
-        value_HW = np.asarray(Image.fromarray(value_HW).resize((width, height), Image.Resampling.NEAREST))
-    return encode_extra(value_HW)
 
 
 def fitted(height: int, width: int, max_side: int | None) -> tuple[int, int]:
@@ -222,19 +189,7 @@ def shrink(image: Decoded, mask: bytes | None, max_side: int | None) -> tuple[De
     return Decoded(buffer.getvalue(), height, width), mask
 
 
-def voc_palette() -> NDArray[np.uint8]:
-    """Make the (256, 3) colours of Pascal VOC: bit 3j + c of the label is bit 7 - j of channel c (c = 0, 1, 2 for R, G, B)."""
-    label_N1, bit_8 = np.arange(256)[:, None], np.arange(8)
-    channels = [(((label_N1 >> (3 * bit_8 + c)) & 1) << (7 - bit_8)).sum(axis=1) for c in range(3)]
-    return np.stack(channels, axis=1).astype(np.uint8)
-
-
-def voc_colours() -> dict[tuple[int, int, int], int]:
-    """Map colour to label in the VOC palette."""
-    return {(int(r), int(g), int(b)): label for label, (r, g, b) in enumerate(voc_palette())}
-
-
-def _open(
+def open_whole(
     data: bytes, max_pixels: int, size: tuple[int, int] | None = None, what: str = "image"
 ) -> tuple[str, ImageFile.ImageFile]:
     """Decode an image; return its format and the image. Check its size first, if given also against `size` (width, height)."""
@@ -285,7 +240,7 @@ def _upright(image: Image.Image, convert: Callable[[Image.Image], NDArray[np.uin
 
 
 def _convert(image: Image.Image) -> NDArray[np.uint8]:
-    if image.mode in _GRAY_16:
+    if image.mode in GRAY_16:
         gray_HW = np.asarray(image).astype(np.int64)
         if gray_HW.min() < 0 or gray_HW.max() > 0xFFFF:
             raise ValueError("values outside 0 to 65535; save it with 8 or 16 bits")
@@ -300,7 +255,7 @@ def _convert(image: Image.Image) -> NDArray[np.uint8]:
 
 
 def _mask_values(image: Image.Image, palette: Mapping[tuple[int, int, int], int] | None) -> NDArray[np.int64]:
-    if image.mode in ("P", "L", "1", *_GRAY_16):
+    if image.mode in ("P", "L", "1", *GRAY_16):
         return np.asarray(image).astype(np.int64)
     if image.mode == "RGBA" and image.getchannel("A").getextrema() == (255, 255):
         image = image.convert("RGB")

@@ -14,8 +14,8 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile, PngInfo
 
 from wsss_ray.core.values import IGNORE
-from wsss_ray.data.images import voc_palette
 from wsss_ray.data.list_lines import as_line
+from wsss_ray.data.palette import voc_palette
 from wsss_ray.storage.atomic import replacing
 
 if TYPE_CHECKING:

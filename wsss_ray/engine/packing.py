@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import ClassVar
 
+from wsss_ray.data.extra_files import normalise_extra
 from wsss_ray.data.image_files import file_of
-from wsss_ray.data.images import Decoded, normalise_extra, normalise_image, normalise_saliency, shrink
+from wsss_ray.data.images import Decoded, normalise_image, normalise_saliency, shrink
 from wsss_ray.data.label_maps import mask_of
 from wsss_ray.data.source import DataSplit, Item, Raw
 from wsss_ray.engine.batches import Row, reason_of

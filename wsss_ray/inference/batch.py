@@ -30,8 +30,8 @@ import pyarrow.parquet as pq
 from wsss_ray.core.component import digest
 from wsss_ray.core.errors import in_one_line
 from wsss_ray.data import codecs
-from wsss_ray.data.images import voc_palette
 from wsss_ray.data.label_files import file_of_image, source_of, write_classes, write_overlay, write_voc
+from wsss_ray.data.palette import voc_palette
 from wsss_ray.engine.records import versions
 from wsss_ray.inference.inputs import Found, InputImages
 from wsss_ray.inference.trained import Trained

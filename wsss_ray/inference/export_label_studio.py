@@ -13,7 +13,7 @@ from urllib.parse import quote
 from xml.sax.saxutils import quoteattr
 
 from wsss_ray.data.brush_rle import encode_brush
-from wsss_ray.data.images import voc_palette
+from wsss_ray.data.palette import voc_palette
 from wsss_ray.ops.outlines import outlines
 
 if TYPE_CHECKING:

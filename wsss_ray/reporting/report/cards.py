@@ -17,7 +17,7 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from wsss_ray.core.values import IGNORE, Maps
-from wsss_ray.data.images import voc_palette
+from wsss_ray.data.palette import voc_palette
 from wsss_ray.ops.confusion import confusion, scores
 from wsss_ray.ops.seeds import resize_maps
 from wsss_ray.reporting.headings import stage_words

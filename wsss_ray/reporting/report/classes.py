@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsss_ray.core.plan import Stage
-from wsss_ray.data.images import voc_palette
+from wsss_ray.data.palette import voc_palette
 from wsss_ray.ops.confusion import scores
 from wsss_ray.reporting.headings import stage_words
 from wsss_ray.reporting.report.markup import DASH, number

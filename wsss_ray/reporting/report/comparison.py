@@ -8,7 +8,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from wsss_ray.data.images import voc_palette
+from wsss_ray.data.palette import voc_palette
 from wsss_ray.reporting.headings import FIGURES, stage_words
 from wsss_ray.reporting.report import pictures
 from wsss_ray.reporting.report.cards import GalleryImage, card

@@ -12,7 +12,7 @@ from wsss_ray.core.errors import REPAIR, DamagedFile
 from wsss_ray.core.graph import Plan
 from wsss_ray.core.plan import Stage
 from wsss_ray.data import codecs
-from wsss_ray.data.images import voc_palette
+from wsss_ray.data.palette import voc_palette
 from wsss_ray.data.source import DataSplit
 from wsss_ray.ops.seeds import resize_maps
 from wsss_ray.reporting.headings import stage_words

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from wsss_ray.core.values import IGNORE
-from wsss_ray.data.images import voc_palette
+from wsss_ray.data.palette import voc_palette
 
 LONG_SIDE = 192
 """Pixels on the longer side of a thumbnail, at most."""
