@@ -135,8 +135,8 @@ def training(name: str, learner: Learner, device: torch.device, size: Size, foun
     return Line(what, per_second(rate), per_second(slow), rate / slow, busy, done * rate / most)
 
 
-def localization(name: str, trunk: Trunk, device: torch.device, size: Size, found: Limits) -> Line:
-    """Images per second of FickleNet's maps of two tags, from pixels in memory to maps in memory."""
+def finder(trunk: Trunk, size: Size) -> Callable[[torch.device], Callable[[], object]]:
+    """Return what builds FickleNet's network on a device, and returns what makes the maps of two tags of one image."""
     localizer = StochasticGradCam(selections=size.selections, size=max(size.side, 8))
     image_HWC = picture(*size.crf, seed=0)
     classifier = StochasticClassifier(trunk=trunk, steps=1, epochs=None)
@@ -145,6 +145,12 @@ def localization(name: str, trunk: Trunk, device: torch.device, size: Size, foun
         net = classifier.build(CLASSES).to(where).eval()
         return lambda: localizer.localize(net, image_HWC, (3, 7), key=1)
 
+    return work_on
+
+
+def localization(name: str, trunk: Trunk, device: torch.device, size: Size, found: Limits) -> Line:
+    """Images per second of FickleNet's maps of two tags, from pixels in memory to maps in memory."""
+    work_on = finder(trunk, size)
     work = work_on(device)
     rate = 1 / seconds_of(work, device, most=size.seconds)
     with FlopCounterMode(display=False) as counted:

@@ -15,13 +15,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from benchmarks.device import FULL, HEAD, TINY, Size, limits
-from benchmarks.device_table import figures
+from benchmarks.device_table import figures, trunks
 from benchmarks.measure import machine
+from benchmarks.side_by_side import processes
 
 ON_GPU = ("-m", "gpu", "tests/contract/test_gpu.py", "tests/parity/test_selection.py")
 WITHOUT = ("-m", "not gpu", "tests/contract/test_devices.py", "tests/parity/test_selection.py")
@@ -60,7 +62,9 @@ def table(device: torch.device, size: Size, *, until: float) -> Iterator[str]:
     yield HEAD
     found, first = limits(device, size)
     yield from map(str, first)
-    for name, measure in figures(device, size, found).items():
+    first_trunk = next(iter(trunks(size)))
+    measures = figures(device, size, found) | {"processes side by side": partial(processes, first_trunk, device, size)}
+    for name, measure in measures.items():
         if time.monotonic() > until:
             yield f"| {name} | left out: no time | | | | |"
             continue

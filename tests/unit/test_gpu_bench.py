@@ -50,7 +50,15 @@ def test_the_table_needs_neither_ray_nor_a_gpu(tmp_path):
     assert done.stdout.rstrip().splitlines()[-1].startswith("no GPU: torch ")
     text = out.read_text()
     assert "no GPU: torch" in text
-    for what in ("training, FickleNet", "training, RRM", "localize, ", "CRF, ", "dense energy, ", "product of two matrices"):
+    for what in (
+        "training, FickleNet",
+        "training, RRM",
+        "localize, ",
+        "CRF, ",
+        "dense energy, ",
+        "product of two matrices",
+        "localize, small_net, processes side by side",
+    ):
         assert f"\n| {what}" in text
 
 
