@@ -89,7 +89,7 @@ def test_weights_that_other_packages_downloaded_are_offered(caches, monkeypatch)
 def test_all_settings_of_a_job_with_clip_have_it(tmp_path):
     usual = replace(sizes_for(Machine(2, 16e9), [320], 1552), networks=Networks(clip=tmp_path / "clip.safetensors"))
     rungs = ladder(usual, 1552)
-    assert [one.side for one in rungs] == [256, 192, 192, 128, 128]
+    assert [one.side for one in rungs] == [256, 192, 192, 192]
     assert all(one.networks == usual.networks and not one.plain for one in rungs)
     assert words(rungs[0]) == "images of 256 pixels, maps by CLIP, 4 epochs of the segmenter"
     assert worse(rungs[-1], rungs[0])[-1] == "fewer epochs (1, not 4): the networks learn less"

@@ -10,7 +10,7 @@ from wsss_ray.preflight.survey.sizes import JobSizes
 _MEASURED = 8.0  # epochs of the classifier on benchmarks/voc_animals, and half as many of the segmenter
 _SMALL_SALIENCY = 192  # below it, much is lost: benchmarks/voc_animals/README.md
 _FEWEST_SEEN, _FEWEST_SEEN_GPU = 1_000, 5_000  # images that a classifier sees at least, some of them many times
-_SMALLEST_SIDE = 128
+_SMALLEST_SIDE, _FEWEST_CELLS = 128, 12  # pixels, and features along the side of an image
 
 
 def ladder(usual: JobSizes, num_images: int) -> list[JobSizes]:
@@ -22,15 +22,16 @@ def ladder(usual: JobSizes, num_images: int) -> list[JobSizes]:
 
     Example:
         >>> [one.side for one in ladder(sizes_for(Machine(2, 16e9), [320], 1552), 1552)]
-        [256, 192, 192, 128, 128, 128]
+        [256, 192, 192, 192, 192]
     """
+    least = min(usual.side, max(_SMALLEST_SIDE, _FEWEST_CELLS * usual.stride))
     fewest = min(usual.epochs, (_FEWEST_SEEN_GPU if usual.gpu else _FEWEST_SEEN) / num_images)
     found = [_of_epochs(usual, max(usual.epochs, _MEASURED)), usual]
     for step in (
         lambda one: one if one.saliency is None else replace(one, saliency=min(one.saliency, _SMALL_SALIENCY)),
-        lambda one: one.at_side(max(min(usual.side, _SMALLEST_SIDE), usual.side * 3 // 4 // 32 * 32)),
+        lambda one: one.at_side(max(least, usual.side * 3 // 4 // 32 * 32)),
         lambda one: _of_epochs(one, max(fewest, usual.epochs / 2)),
-        lambda one: one.at_side(max(min(usual.side, _SMALLEST_SIDE), usual.side // 2 // 32 * 32)),
+        lambda one: one.at_side(max(least, usual.side // 2 // 32 * 32)),
         lambda one: _of_epochs(one, max(fewest, usual.epochs / 4)),
         lambda one: one if one.networks.clip else replace(one, saliency=None, plain=True),
     ):

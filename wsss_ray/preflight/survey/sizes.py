@@ -89,9 +89,11 @@ class JobSizes:
     networks: Networks = field(default_factory=Networks)
 
     def at_side(self, side: int) -> JobSizes:
-        """Return the numbers for images of another size, in pixels. Fewer pixels need no more memory."""
-        stride = 8 if side <= _SMALL_TRUNK_SIDE else 16
-        return replace(self, side=side, max_side=side * 3 // 2, stride=stride)
+        """Return the numbers for images of another size, in pixels. Fewer pixels need no more memory.
+
+        The stride stays: half of it would cost four times as much, which is what fewer pixels save.
+        """
+        return replace(self, side=side, max_side=side * 3 // 2)
 
 
 def sizes_for(machine: Machine, sides: Sequence[int], num_images: int) -> JobSizes:
