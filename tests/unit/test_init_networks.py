@@ -92,4 +92,4 @@ def test_all_settings_of_a_job_with_clip_have_it(tmp_path):
     assert [one.side for one in rungs] == [256, 192, 192, 192]
     assert all(one.networks == usual.networks and not one.plain for one in rungs)
     assert words(rungs[0]) == "images of 256 pixels, maps by CLIP, 4 epochs of the segmenter"
-    assert worse(rungs[-1], rungs[0])[-1] == "fewer epochs (1, not 4): the networks learn less"
+    assert worse(rungs[-1], rungs[0])[-1] == "fewer epochs of the segmenter (1, not 4): it learns less"

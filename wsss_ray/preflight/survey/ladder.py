@@ -30,9 +30,9 @@ def ladder(usual: JobSizes, num_images: int) -> list[JobSizes]:
     for step in (
         lambda one: one if one.saliency is None else replace(one, saliency=min(one.saliency, _SMALL_SALIENCY)),
         lambda one: one.at_side(max(least, usual.side * 3 // 4 // 32 * 32)),
-        lambda one: _of_epochs(one, max(fewest, usual.epochs / 2)),
+        lambda one: _shorter(one, max(fewest, usual.epochs / 2)),
         lambda one: one.at_side(max(least, usual.side // 2 // 32 * 32)),
-        lambda one: _of_epochs(one, max(fewest, usual.epochs / 4)),
+        lambda one: _shorter(one, max(fewest, usual.epochs / 4)),
         lambda one: one if one.networks.clip else replace(one, saliency=None, plain=True),
     ):
         found.append(step(found[-1]))
@@ -77,11 +77,12 @@ def worse(sizes: JobSizes, best: JobSizes) -> list[str]:
     found = []
     if sizes.side < best.side:
         found.append(f"images of {sizes.side} pixels, not {best.side}: small objects and fine edges are lost")
-    if sizes.epochs < best.epochs:
-        less, more = (f"{one.epochs:g} and {one.label_epochs:g}" for one in (sizes, best))
-        if sizes.networks.clip is not None:
-            less, more = f"{sizes.label_epochs:g}", f"{best.label_epochs:g}"
-        found.append(f"fewer epochs ({less}, not {more}): the networks learn less")
+    trained = [("segmenter", sizes.label_epochs, best.label_epochs)]
+    if sizes.networks.clip is None:
+        trained.insert(0, ("classifier", sizes.epochs, best.epochs))
+    for network, fewer, more in trained:
+        if fewer < more:
+            found.append(f"fewer epochs of the {network} ({fewer:g}, not {more:g}): it learns less")
     if sizes.saliency is not None and best.saliency is not None and sizes.saliency < best.saliency:
         found.append(f"saliency at {sizes.saliency} pixels, not {best.saliency}: IoU .79 in the place of .80 on photographs")
     if sizes.plain and best.saliency is not None:
@@ -90,6 +91,12 @@ def worse(sizes: JobSizes, best: JobSizes) -> list[str]:
     elif sizes.plain:
         found.append("seeds by a threshold alone, and no training on relabelled images: seeds and model are worse")
     return found
+
+
+def _shorter(sizes: JobSizes, epochs: float) -> JobSizes:
+    """Train the classifier shorter, and the segmenter too where that saves much: not on the kept features of a frozen trunk."""
+    shorter = _of_epochs(sizes, epochs)
+    return shorter if sizes.gpu or sizes.networks.clip is not None else replace(shorter, label_epochs=sizes.label_epochs)
 
 
 def _of_epochs(sizes: JobSizes, epochs: float) -> JobSizes:
