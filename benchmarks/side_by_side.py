@@ -6,6 +6,7 @@ import multiprocessing
 import time
 from multiprocessing.queues import Queue
 from multiprocessing.synchronize import Barrier
+from queue import Empty
 
 import torch
 
@@ -17,16 +18,15 @@ _START_S = 120.0
 
 def processes(name: str, device: torch.device, size: Size) -> Line:
     """Images per second of FickleNet's maps by one process, by two and by four, each with a network of its own."""
-    counts = (1, 2) if size.tiny else (1, 2, 4)
-    rates = {count: _rate(name, device, size, count) for count in counts}
+    rates = {count: _rate(name, device, size, count) for count in ((1, 2) if size.tiny else (1, 2, 4))}
     best = max(rates, key=lambda count: rates[count])
-    figure = "; ".join(f"{count}: {per_second(rate)}" for count, rate in rates.items())
+    figure = "; ".join(f"{count}: {per_second(rate) if rate else 'none, a process ended'}" for count, rate in rates.items())
     what = f"localize, {name}, processes side by side (most with {best}: run.gpus_per_image_worker = {1 / best:g})"
-    return Line(what, figure, ratio=rates[best] / rates[1])
+    return Line(what, figure, ratio=rates[best] / rates[1] if rates[1] else None)
 
 
 def _rate(name: str, device: torch.device, size: Size, count: int) -> float:
-    """Return the images per second of all processes together."""
+    """Return the images per second of all processes together; 0 if one of them ends, as without memory."""
     context = multiprocessing.get_context("spawn")
     barrier, rates = context.Barrier(count), context.Queue()
     children = [context.Process(target=_work, args=(name, device.type, size, barrier, rates)) for _ in range(count)]
@@ -34,6 +34,8 @@ def _rate(name: str, device: torch.device, size: Size, count: int) -> float:
         child.start()
     try:
         return sum(rates.get(timeout=_START_S + 10 * size.seconds) for _ in children)
+    except Empty:
+        return 0.0
     finally:
         for child in children:
             child.join(timeout=10)

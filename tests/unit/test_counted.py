@@ -11,9 +11,9 @@ from wsss_ray.reporting.words import work_done
 @pytest.mark.parametrize(
     ("count", "noun", "verb", "words"),
     [
-        (0, "image", "", "0 images"),
-        (1, "image", "", "1 image"),
-        (1, "class", "", "1 class"),
+        (0, "image", None, "0 images"),
+        (1, "image", None, "1 image"),
+        (1, "class", None, "1 class"),
         (20, "class", "have", "20 classes have"),
         (1, "stage", "belong", "1 stage belongs"),
         (2, "stage", "are", "2 stages are"),

@@ -100,6 +100,19 @@ def test_a_line_that_repeats_the_last_one_says_how_long_the_work_has_taken(clock
     ]
 
 
+def test_a_stage_that_stands_still_promises_no_time(clock):
+    out = io.StringIO()
+    meter = progress.Display(Console(file=out, width=120)).meter("trying", 8, "stages")
+    for _ in range(3):
+        clock[0] += 30
+        meter.add(1, "classifier")
+    for _ in range(2):
+        clock[0] += 30
+        meter.tick()
+    assert "left" in out.getvalue().splitlines()[2]
+    assert out.getvalue().splitlines()[3:] == [f"trying: 3/8 stages, classifier, 0:0{time} so far" for time in ("2:00", "2:30")]
+
+
 def test_the_time_left_of_the_whole_job(clock):
     out = io.StringIO()
     display = progress.Display(Console(file=out, width=120))

@@ -201,6 +201,19 @@ def test_the_network_may_start_from_the_classifier():
     assert {stage.name: stage for stage in plan_of("psa")}["affinity"].optional("init") is None
 
 
+def test_a_method_without_a_classifier_has_none_to_start_from():
+    with pytest.raises(ValueError, match=r"network_init is classifier, and this method trains none. Set network_init to trunk"):
+        plan_of("clip_es", refine=[{"kind": "affinity_walk", "network_init": "classifier"}])
+
+
+def test_every_default_of_mctformers_walk_is_of_its_code():
+    method = methods()["mctformer"]()
+    (walk,) = method.refine
+    assert (walk.background, walk.beta, 2**walk.log_steps, walk.labels.gammas) == (0.39, 8, 64, (1, 12))
+    assert (walk.network.epochs, walk.network.optimizer.lr, walk.network.augment.size) == (5, 0.01, 448)
+    assert (method.seed_rule.theta, method.seed_rule.background.threshold, method.seed_rule.crf) == (0.5, 0.5, None)
+
+
 def test_every_default_is_of_psa():
     walk = methods()["psa"]().refine[0]
     assert isinstance(walk, Component)

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 
 import wsss_ray
 from tests.local import job_of, recommit, run_plan, stage_named, whole_run
+from tests.photos import call
 from tests.pictures import unpack
 from tests.shapes import Shapes, tiny_job
 from wsss_ray.data.codecs import decode_gray, decode_maps, decode_rgb
@@ -83,16 +84,31 @@ def test_inputs_that_nothing_reads_are_named(tmp_path):
         Image.fromarray(np.ones((32, 32), np.uint16)).save(tmp_path / f"{item.image_id}.png")
     parts = {"kind": "shapes", "extra": [{"name": "parts", "folder": str(tmp_path)}]}
     spec, store = tiny_job(data=parts), tmp_path / "runs"
-    assert wsss_ray.plan(spec, store=store).data[-1] == "data.extra: parts: no stage of this job reads it"
+    said = "data.extra: parts: no stage needs it. Remove it, or name a part that reads it"
+    assert wsss_ray.plan(spec, store=store).data[-1] == said
+    assert said in call("plan", plan_file(tmp_path, spec))
     votes = {"method.refine": [{"kind": "segment_voting", "segments": {"kind": "segment_files", "name": "parts"}}]}
     read = wsss_ray.plan(spec, set=votes, until="localize", store=store)
     assert read.unread == (), "a later stage reads it"
     assert len(read.data) == 1
     trials = {"metrics": ["miou"], "trials": [{"name": "plain"}, {"name": "voted", "set": votes}]}
     assert wsss_ray.plan(spec | {"sweep": trials}, store=store).unread == ()
-    assert wsss_ray.plan(spec | {"sweep": trials | {"trials": trials["trials"][:1]}}, store=store).unread == (
-        "data.extra: parts",
-    )
+    assert wsss_ray.plan(spec | {"sweep": trials | {"trials": trials["trials"][:1]}}, store=store).unread == (said,)
+
+
+def plan_file(folder, spec):
+    (folder / "job.yaml").write_text(yaml.safe_dump(spec))
+    return folder / "job.yaml"
+
+
+def test_saliency_that_no_rule_needs_is_named(tmp_path):
+    spec, store = tiny_job(data={"kind": "shapes", "saliency": True}), tmp_path / "runs"
+    (line,) = wsss_ray.plan(spec, until="localize", store=store).unread
+    assert line == "data.saliency: no stage needs it. Remove it, or name a part that reads it"
+    needs = {"method.seed_rule.background": {"kind": "saliency_background"}}
+    assert wsss_ray.plan(spec, set=needs, until="localize", store=store).unread == (), "a later stage needs it"
+    trials = {"metrics": ["miou"], "trials": [{"name": "plain"}, {"name": "salient", "set": needs}]}
+    assert wsss_ray.plan(spec | {"sweep": trials}, store=store).unread == ()
 
 
 @pytest.mark.parametrize(
@@ -114,7 +130,7 @@ def test_a_mistake_is_one_line(job, changes, said, tmp_path):
 
 def test_what_is_not_there_is_one_line(made, tmp_path):
     store, _ = made
-    for call, said in [
+    for opened, said in [
         (lambda: wsss_ray.open_run("nobody", store.uri), "no run 'nobody' in "),
         (lambda: wsss_ray.open_run("../tiny", store.uri), "no run '../tiny' in "),
         (lambda: wsss_ray.open_run("tiny", tmp_path / "none"), "there is no store there"),
@@ -126,7 +142,7 @@ def test_what_is_not_there_is_one_line(made, tmp_path):
         (lambda: wsss_ray.submit(tiny_job(), store=tmp_path, address="http://head:8265"), "Give auto or HOST:PORT"),
     ]:
         with pytest.raises(ValueError, match=said):
-            call()
+            opened()
 
 
 def test_a_job_that_is_done_is_submitted_without_ray(made):

@@ -227,7 +227,7 @@ def test_a_jpeg_that_is_turned_and_its_json(tmp_path):
             one["segmentation"] = polygon(10, 8, 25, 28) if where == "upright" else polygon()
         (root / "labels.json").write_text(json.dumps(content))
         said = init(root, "--out", tmp_path / f"{where}.yaml")
-        assert f"EXIF turns 2 images that have masks: by their sizes, the masks are drawn on the {where}" in said
+        assert f"EXIF turns 2 images with a mask: by their sizes, the masks are drawn on the {where}" in said
         assert load_job(tmp_path / f"{where}.yaml").data.masks_on == where
         found = packed(tmp_path / f"{where}.yaml", tmp_path / f"{where}-store")["weak"]
         assert [(one.size, one.labels) for one in found.values()] == [((40, 30), (0, 1)), ((40, 30), (0, 2))]

@@ -64,7 +64,7 @@ def test_what_pillow_reads_is_read(tmp_path):
     (tmp_path / "pets" / "cat" / "phone.heic").write_bytes(b"x")
     (tmp_path / "pets" / "cat" / "sound.webp").write_bytes(b"RIFF\x00\x00\x00\x00WAVEfmt ")
     said = init(tmp_path / "pets", "--out", tmp_path / "job.yaml")
-    assert left_out(said) == {".heic files, which are not read; save them as JPEG to use them": 1}
+    assert left_out(said) == {"with the ending .heic, which is not read; save as JPEG": 1}
     assert "1 cannot be read, left out: cat/sound.webp: not an image in a format that is read here" in said
     assert len(packed(tmp_path / "job.yaml", tmp_path / "store")["weak"]) == len(names)
 
@@ -82,7 +82,7 @@ def test_every_file_is_used_or_named(tmp_path):
         "in no class folder": 1,
         "hidden": 2,
         "other files": 3,
-        ".cr2 files, which are not read; save them as JPEG to use them": 1,
+        "with the ending .cr2, which is not read; save as JPEG": 1,
         "masks of no image that is used": 1,
     }
     found = packed(tmp_path / "job.yaml", tmp_path / "store")
@@ -197,7 +197,7 @@ def test_turned_images_and_their_masks(tmp_path, orientation):
             image.save(path, exif=exif)
         mask(tmp_path / "masks" / kind / f"{number}.png", 1 + number % 2)
     said = init(tmp_path / "pets", "--out", tmp_path / "job.yaml")
-    assert "EXIF turns 12 images that have masks" in said
+    assert "EXIF turns 12 images with a mask" in said
     job = tmp_path / "job.yaml"
     if orientation < 5:
         assert "the sizes do not tell whether masks are drawn on the upright image or on the stored pixels" in said

@@ -40,10 +40,13 @@ Budget = Annotated[
 ]
 ClipFile = Annotated[
     Path | None,
-    typer.Option("--clip", metavar="FILE", help="Weights of CLIP ViT-B/16: it makes the maps, no classifier is trained."),
+    typer.Option(
+        "--clip", metavar="FILE", help="OpenAI's weights of CLIP ViT-B/16: CLIP makes the maps, no classifier is trained."
+    ),
 ]
 SamFile = Annotated[
-    Path | None, typer.Option("--sam", metavar="FILE", help="Weights of SAM, a file of its authors: its masks vote on the seeds.")
+    Path | None,
+    typer.Option("--sam", metavar="FILE", help="Weights of SAM, a file of its authors: SAM's masks vote on the seeds."),
 ]
 Preset = Annotated[
     Literal["quick", "best"] | None,
@@ -100,7 +103,7 @@ def init(
             typer.echo(f"{'name':<9} {name}: other data has a run or a job file named {usual}")
         found.networks = networks
         for text in offers(networks):
-            typer.echo(f"{'offer':<9} {text}")
+            typer.echo(f"{'offer':<9} init again with {text}")
         chosen = None if preset is None else by_preset(found, preset)
         if budget is not None:
             chosen = _try_for(found, out, budget)

@@ -152,9 +152,6 @@ def _submit_here(planned: PlannedJob) -> None:
     with exit_on_job_error():
         check_loggers(planned.job)
     if planned.job.sweep is not None:
-        with exit_on_job_error():
-            for field in planned.unread:
-                typer.echo(f"note: {field}: no stage of this sweep reads it")
         submit_sweep(planned)
         return
     from wsss_ray.reporting.progress import Display

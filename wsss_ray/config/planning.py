@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -12,7 +13,10 @@ from wsss_ray.config.document import Document, JobError
 from wsss_ray.config.job import JobConfig, Listed, LoadedJob, TrialJob, plans_of, read_job, validated
 from wsss_ray.config.paths import located
 from wsss_ray.config.sweep import check_scheduler
+from wsss_ray.core.counted import counted
 from wsss_ray.core.graph import Plan, Until
+from wsss_ray.core.plan import Stage
+from wsss_ray.core.rules import SeedRule
 from wsss_ray.data.source import DataSplit
 from wsss_ray.storage.finished import Finished
 from wsss_ray.storage.shards import present_shards
@@ -83,7 +87,7 @@ class PlannedJob:
         for stage in self.plan:
             seen = finished.state(stage.id)
             made = len(present_shards(self.store, stage)) if stage.id in missing and seen.problem is None else 0
-            state, problem = f"{made} shards" if made else seen.word, seen.problem
+            state, problem = counted(made, "shard") if made else seen.word, seen.problem
             if stage.id not in missing and not seen.is_done:
                 state, problem = "not needed", None
             reads = tuple(source.name for source in (*(source for _, source in stage.inputs), *stage.features))
@@ -92,23 +96,34 @@ class PlannedJob:
 
     @property
     def data(self) -> tuple[str, ...]:
-        """Describe each data stage in one line: how many images it has found, so that wrong paths and tags are seen at once."""
+        """Describe each data stage in one line, how many images it has found, and then what is given and needed by nothing.
+
+        So wrong paths, tags and names are seen at once.
+
+        Raises:
+            JobError: as `trials`.
+        """
         found = [(stage.name, stage.component) for stage in self.plan]
         lines = [f"{name}: {split.summary()}" for name, split in found if isinstance(split, DataSplit)]
-        return (*lines, *(f"{field}: no stage of this job reads it" for field in self.unread))
+        return (*lines, *self.unread)
 
     @property
     def unread(self) -> tuple[str, ...]:
-        """Return the fields of further inputs that no stage of the job or of its trials reads, such as "data.saliency"."""
+        """Name the inputs beside the images that no stage of the job or of its trials needs, in one line each.
+
+        Raises:
+            JobError: as `trials`.
+        """
         data = self.listed[self.job.data]
         further = {f"data.extra: {name}": stage.id for name, stage in data.extra.items()}
         if data.saliency is not None:
             further["data.saliency"] = data.saliency.id
-        if not further or (self.job.sweep is not None and not self.loaded.trials()):
-            return ()  # nothing that could be unread, or trials that are chosen as results come in
-        plans = [self.job.plan(data), *(plan for _, plan in self._whole_trials())]
-        read = {stage.id for plan in plans for stage in plan}
-        return tuple(field for field, id_ in further.items() if id_ not in read)
+        if not further or (self.job.sweep is not None and self.job.sweep.learns):
+            return ()  # trials of a sweep that learns are not known yet
+        plans = [self.job.plan(data), *(plan for _, plan in self._whole_trials)]
+        needed = {source.id for plan in plans for stage in plan for source in _needed(stage)}
+        mend = "no stage needs it. Remove it, or name a part that reads it"
+        return tuple(f"{place}: {mend}" for place, id_ in further.items() if id_ not in needed)
 
     @property
     def done(self) -> int:
@@ -126,8 +141,9 @@ class PlannedJob:
         Raises:
             JobError: if a trial is no valid job, or its data cannot be listed. The message has one line per mistake.
         """
-        return tuple((one, plan.cut(self.plan.until)) for one, plan in self._whole_trials())
+        return tuple((one, plan.cut(self.plan.until)) for one, plan in self._whole_trials)
 
+    @cached_property
     def _whole_trials(self) -> list[tuple[TrialJob, Plan]]:
         if self.job.sweep is None:
             return []
@@ -140,6 +156,13 @@ class PlannedJob:
             raise
         except (ValueError, OSError) as error:
             raise JobError(f"{self.loaded.document.path}: {error}") from error
+
+
+def _needed(stage: Stage) -> Iterator[Stage]:
+    """Yield the stages that a stage needs: a seed stage is given saliency maps also by a rule that does not look at them."""
+    rule = stage.component
+    blind = isinstance(rule, SeedRule) and not rule.needs_saliency
+    yield from (source for role, source in stage.inputs if not (blind and role == "saliency"))
 
 
 def load(job: Job, overrides: Overrides | None = None) -> LoadedJob:

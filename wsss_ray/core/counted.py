@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-_OF_ONE = {"are": "is", "have": "has", "do": "does", "were": "was", "belong": "belongs"}
+from typing import Literal
+
+Verb = Literal["are", "have", "were", "belong"]
+"""The form of several; `counted` knows that of one."""
+
+_OF_ONE: dict[Verb, str] = {"are": "is", "have": "has", "were": "was", "belong": "belongs"}
 
 
-def counted(count: int, noun: str, verb: str = "") -> str:
+def counted(count: int, noun: str, verb: Verb | None = None) -> str:
     """Format a count with its noun, and the verb that follows it.
 
     Args:
         count: how many there are.
         noun: the name of one of them, whose plural is regular.
-        verb: the verb of several of them: are, have, do, were or belong.
+        verb: the verb of several of them.
 
     Example:
         >>> counted(1, "image"), counted(20, "class"), counted(1, "image", "have")

@@ -8,9 +8,9 @@ The background walks too, from (1 - max) ** alpha of the maps. A walked map is w
 class c exceeds background, and classes keep their order, so a threshold of .5 is the paper's argmax. `crf_seeds` with the
 background (1 - max) ** 1 gives the dense CRF the odds of M_c and M_bg, as in the paper.
 
-Where the paper and its code (jiwoon-ahn/psa) differ, a field has the code's value as default:
-- `distance`: the exponent of an affinity is an L1 norm in Eq. 3, which the code divides by the number of channels.
-- Eq. 7 is L_fg + L_bg + 2 L_neg; the code takes a quarter. The weak background's exponent is 24 in the paper and here, 32 there.
+Paper and code (jiwoon-ahn/psa) differ in three values. An affinity's exponent is an L1 norm in Eq. 3, which the code divides by
+the number of channels (`distance`); Eq. 7 is L_fg + L_bg + 2 L_neg, the code takes a quarter: both are as in the code here. The
+weak background's exponent is 24, as in the paper; the code has 32 (`gammas`).
 
 Differences from both:
 - The means of Eqs. 5 and 6 are over the pairs of an image and then over images, so that workers change nothing; the code takes
@@ -146,10 +146,7 @@ class AffinityLearner(Learner):
 
 
 class AffinityWalk(Refiner):
-    """The random walk of maps on the affinities of a network that learned from them (Eqs. 8 and 9), with its training.
-
-    Maximum and mean over the estimates of a class walk with one background: that of the maximum.
-    """
+    """The random walk of maps on the affinities of a network that learned from them (Eqs. 8 and 9), with its training."""
 
     makes: ClassVar[Literal["maps", "seeds"]] = "maps"
 
@@ -157,7 +154,7 @@ class AffinityWalk(Refiner):
     network: AffinityLearner = AffinityLearner()
     network_init: Literal["trunk", "classifier"] = Field(default="trunk", description="Where the network's trunk starts from.")
     size: int | None = Field(default=None, ge=8, description="Side of the square that the image is resized to; null: no resize.")
-    alpha: float = Field(default=16.0, ge=1, description="Exponent of the background score that walks with the maps.")
+    alpha: float = Field(default=16.0, ge=1, description="The background (1 - max) ** alpha walks with the maps.")
     background: Annotated[float | None, SinceThen()] = Field(default=None, ge=0, le=1, description="Constant score in its place.")
     beta: float = Field(default=8.0, gt=0, description="Power of the affinities (Eq. 8).")
     log_steps: int = Field(default=8, ge=0, le=16, description="The walk takes 2 to this power steps (Eq. 9: 256).")
@@ -173,6 +170,8 @@ class AffinityWalk(Refiner):
         """Plan the affinity labels of the maps, and the training on them. See `Refiner.plan_model`."""
         assert maps is not None
         labels = seed(self.labels, maps, data.weak, saliency=data.saliency, name=f"affinity_labels{suffix}")
+        if self.network_init == "classifier" and classifier is None:
+            raise ValueError("method.refine: network_init is classifier, and this method trains none. Set network_init to trunk.")
         init = classifier if self.network_init == "classifier" else None
         return train(self.network, data.weak, seeds=(labels,), strong=data.strong, init=init, name=f"affinity{suffix}")
 
@@ -201,7 +200,7 @@ class AffinityWalk(Refiner):
         return [found[place] for place in range(len(given))]
 
     def _walked(self, maps: Maps | None, matrix: SparseRows, axes: tuple[Axis, Axis], size: Sequence[int]) -> Maps:
-        """Walk the maps of an image with its background on the grid of the network, and take their odds against it."""
+        """Walk maximum and mean of an image's maps with one background, that of the maximum, and take their odds against it."""
         import numpy as np
         import torch
 

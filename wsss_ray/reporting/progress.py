@@ -77,7 +77,8 @@ class Meter:
         self.display, self.label, self.total, self.unit = display, label, total, unit
         self.done = already
         self._born = self._spoke = time.monotonic()
-        self._note, self._line, self.is_over = "", "", False
+        self._note, self.is_over = "", False
+        self._said: tuple[int, str] | None = None
         self._bar = display.bars.add_task(label, total=total, completed=already, note="") if display.bars else None
         display.meters_shown.append(self)
         self.begin()
@@ -108,13 +109,14 @@ class Meter:
             self.display.bars.update(self._bar, total=self.done, completed=self.done, note="")
 
     def speak(self, note: str) -> None:
-        """Print a line, if the last one is old enough. One that would repeat the last one says how long the work has taken."""
+        """Print a line, if the last one is old enough. Without progress since then, it says how long the work has taken."""
         if not _due(self._born, self._spoke):
             return
         self._spoke = time.monotonic()
-        before, text = self._line, self._text(note)
-        self._line = f"{self.label}: {self.done}/{self.total} {self.unit}{', ' if text else ''}{text}"
-        self.display.say(f"{self._line}, {span(self._spoke - self._born)} so far" if self._line == before else self._line)
+        still = self._said == (self.done, note)
+        self._said = self.done, note
+        text = ", ".join(filter(None, (note, f"{span(self._spoke - self._born)} so far"))) if still else self._text(note)
+        self.display.say(f"{self.label}: {self.done}/{self.total} {self.unit}{', ' if text else ''}{text}")
 
     def _text(self, note: str) -> str:
         """Join the rate, the note, the time left and, where it is known, the time left of the whole job."""

@@ -86,6 +86,8 @@ def run_planned_sweep(planned: PlannedJob, trials: Sequence[tuple[TrialJob, Plan
     from wsss_ray.runners.trial import SweepRun
 
     check_loggers(planned.job)
+    for line in planned.unread:
+        display.say(line)
     work = SweepRun(
         sweep_job=planned.loaded,
         trials=tuple(trials),

@@ -98,9 +98,10 @@ def by_budget(found: Survey, out: Path, budget: str, *, begin: Callable[[JobSize
     chosen = longest_that_fits(rungs, seconds_of, _ROOM * most)
     if chosen is None:
         least = seconds_of(rungs[-1])
+        sam = ", or go without --sam" if found.networks.sam is not None else ""
         raise ValueError(
             f"--budget {budget}: the smallest job for these {found.num_train} images takes about {roughly(least)} on this "
-            f"machine ({words(rungs[-1])}). Give more time, or take fewer images."
+            f"machine ({words(rungs[-1])}). Give more time, or take fewer images{sam}."
         )
     share = f"about {roughly(seconds_of(chosen))} of {roughly(most)} on this machine"
     return Chosen(chosen, f"--budget {budget}: {share}, with {words(chosen)}", tuple(worse(chosen, rungs[0])))

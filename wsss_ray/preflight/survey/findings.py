@@ -93,7 +93,7 @@ def _turned(found: Survey) -> Iterator[Line]:
     turned = found.turned
     if not turned.count or found.no_masks is not None:
         return
-    what = f"EXIF turns {counted(turned.count, 'image')} with masks"
+    what = f"EXIF turns {counted(turned.count, 'image')} with a mask"
     if turned.upright and turned.stored:
         mixed = (
             f"{counted(turned.upright, 'mask', 'have')} the size of the upright image, {turned.stored} that of the stored pixels"
@@ -148,7 +148,7 @@ def _odd(found: Survey) -> Iterator[Line]:
         pairs = "; ".join(" and ".join(group) for group in alike[:_NAMED])
         yield (
             "odd",
-            f"{counted(len(alike), 'name')} that differ only in case, and are the same file on Windows and macOS: {pairs}",
+            f"names that differ only in case, and are the same file on Windows and macOS: {pairs}",
         )
 
 
@@ -157,16 +157,16 @@ def _same(found: Survey) -> Iterator[Line]:
     groups = [[path for path in group if path in tags] for group in found.same]
     groups = [group for group in groups if len(group) > 1]
     if groups:
-        copies = f"{sum(map(len, groups)) - len(groups)} of {sum(map(len, groups))} are copies"
+        copies = counted(sum(map(len, groups)), "file")
         pairs = "; ".join(" = ".join(_names(found, group[:_NAMED])) for group in groups[:_NAMED])
-        yield "odd", f"{counted(len(groups), 'image', 'are')} there more than once ({copies}): {pairs}"
+        yield "odd", f"{counted(len(groups), 'image', 'are')} there more than once, in {copies}: {pairs}"
     torn = [group for group in groups if len({tags[path] for path in group}) > 1]
     if torn:
         told = "; ".join(
             " and ".join(f"{name} ({_tags(tags[path])})" for path, name in zip(group, _names(found, group), strict=True))
             for group in torn[:_NAMED]
         )
-        yield "warning", f"{counted(len(torn), 'image', 'are')} there with the same content and different tags: {told}"
+        yield "warning", f"{counted(len(torn), 'image', 'are')} there more than once, with different tags: {told}"
 
 
 def _balance(found: Survey) -> Iterator[Line]:

@@ -69,8 +69,15 @@ def _by_clip(sizes: JobSizes, num_images: int) -> list[str]:
         "method:",
         _said("  name: clip_es", "tags -> maps of CLIP -> seeds -> segmenter; no classifier is trained. Not measured here"),
         "  maps:",
-        f"    clip: {{model: ViT-B-16-quickgelu, weights: {scalar(str(sizes.networks.clip))}}}",
-        _said("    # synonyms: [[person, people]]", "names that CLIP answers more sharply than those of your classes"),
+        f"    clip: {scalar({'model': 'ViT-B-16-quickgelu', 'weights': str(sizes.networks.clip)})}",
+        _said(
+            "    background: [ground, grass, tree, sky, water, building, wall, floor]",
+            "what surrounds your classes and is none of them",
+        ),
+        _said(
+            "    # synonyms: [[tv, television screen]]",
+            "names for the texts; without this field, those of CLIP-ES for VOC's classes",
+        ),
         *_votes(sizes),
         "  seed_rule:",
         "    kind: crf_seeds",
@@ -89,9 +96,9 @@ def _votes(sizes: JobSizes) -> list[str]:
         return []
     cost = "seconds an image on a GPU" if sizes.gpu else "minutes an image without a GPU"
     return [
-        _said("  refine:", f"SAM's masks vote on the seeds: {cost}"),
+        _said("  refine:", f"SAM's masks vote on the seeds: {cost}. Not measured here"),
         "    - kind: segment_voting",
-        f"      segments: {{kind: sam, variant: {networks.sam_variant}, weights: {scalar(str(networks.sam))}}}",
+        f"      segments: {scalar({'kind': 'sam', 'variant': networks.sam_variant, 'weights': str(networks.sam)})}",
     ]
 
 

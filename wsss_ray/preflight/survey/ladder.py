@@ -63,11 +63,12 @@ def longest_that_fits(found: Sequence[JobSizes], seconds_of: Callable[[JobSizes]
 
 def words(sizes: JobSizes) -> str:
     """Describe settings in words."""
+    votes = ", votes of SAM's masks" if sizes.networks.sam is not None else ""
     if sizes.networks.clip is not None:
-        return f"images of {sizes.side} pixels, maps by CLIP, {sizes.label_epochs:g} epochs of the segmenter"
+        return f"images of {sizes.side} pixels, maps by CLIP{votes}, {sizes.label_epochs:g} epochs of the segmenter"
     saliency = "no saliency" if sizes.saliency is None else f"saliency at {sizes.saliency} pixels"
     return (
-        f"images of {sizes.side} pixels, {saliency}, {sizes.epochs:g} epochs of the classifier and "
+        f"images of {sizes.side} pixels, {saliency}{votes}, {sizes.epochs:g} epochs of the classifier and "
         f"{sizes.label_epochs:g} of the segmenter"
     )
 

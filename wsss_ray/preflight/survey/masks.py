@@ -81,7 +81,7 @@ def look_at_masks(listing: FolderListing, *, most: int = SAMPLE) -> MaskLook:
         look.labels.update(labels)
         objects = labels - {0, IGNORE}
         if objects and max(objects) > len(classes):
-            mend = "name all classes in the order of the labels in data.classes, or save 255 for those that no tag names"
+            mend = "save 255 for classes that no tag names, or set data.masks, and data.classes to all classes in their order"
             look.unusable[where] = f"it holds the label {max(objects)}, and there are {len(classes)} classes; {mend}"
             continue
         named = {classes[label - 1] for label in objects}

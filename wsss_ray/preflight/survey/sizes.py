@@ -91,7 +91,7 @@ class JobSizes:
     def at_side(self, side: int) -> JobSizes:
         """Return the numbers for images of another size, in pixels. Fewer pixels need no more memory.
 
-        The stride stays: half of it would cost four times as much, which is what fewer pixels save.
+        The stride stays. Half the stride would take four times as long, which uses up what fewer pixels save.
         """
         return replace(self, side=side, max_side=side * 3 // 2)
 

@@ -91,7 +91,7 @@ def account(tree: Tree, listing: FolderListing, told: Iterable[str]) -> None:
         if path in known:
             continue
         ending = _unread(name) if what == "file" else None
-        reason = f"{ending} files, which are not read; save them as JPEG to use them" if ending else _WHY[what]
+        reason = f"with the ending {ending}, which is not read; save as JPEG" if ending else _WHY[what]
         if what == "image" and masks is not None and path.startswith(masks):
             reason = "masks of no image that is used"
         listing.left_out[reason].append(path)
