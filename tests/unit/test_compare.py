@@ -256,6 +256,6 @@ def test_a_sweep_is_removed_with_its_trials(own, whole):
     shutil.rmtree(own.run_path("other"))
     assert unused(own).stages == (), "the row of a trial refers to its stages"
     own.write_json(own.run_path("other", "run.json"), {"name": "other", "stages": []})
-    assert "many and 1 trials: " in call("rm", "many", "--yes", "--store", own.uri)
+    assert "many and 1 trial: " in call("rm", "many", "--yes", "--store", own.uri)
     assert own.names(own.path("runs")) == ["tiny"]
     assert len(unused(own).stages) == 2

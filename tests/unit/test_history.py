@@ -158,7 +158,7 @@ def test_commands_say_of_which_attempt(store, whole, tmp_path):
     assert "run 'tiny', attempt 1 of 3: relabel (" in said
     unpack(store, whole[1], tmp_path / "photos", most=1)
     said = call("predict", "tiny", tmp_path / "photos", "--out", tmp_path / "out", "--store", store.uri)
-    assert f"run 'tiny', attempt 1 of 3: model 'retrain' ({model}): 1 images to" in said
+    assert f"run 'tiny', attempt 1 of 3: model 'retrain' ({model}): 1 image to" in said
 
 
 def test_a_damaged_history_names_its_file(store):

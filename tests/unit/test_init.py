@@ -123,7 +123,7 @@ def test_odd_files_are_named(tmp_path):
     for what in ("1 16-bit", "1 CMYK", "1 animated", "dog/A and dog/a", "1 in no class folder: loose.png", "largest 1200 x 900"):
         assert what in said, what
     assert "1 with the ending .heic, which is not read; save as JPEG" in said
-    assert "1 image is there more than once (2 of 3 are copies)" in said
+    assert "1 image is there more than once, in 3 files: " in said
     assert "different tags: cat/other.png (cat) and dog/1.png (dog)" in said
     ids = listed(out)["weak"]
     assert {"cat/print", "dog/deep", "dog/moving", "dog/a", "dog/A"} <= set(ids)

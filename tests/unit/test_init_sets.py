@@ -81,7 +81,7 @@ def test_coco_with_one_file_holds_some_out(tmp_path):
     }
     (root / "labels.json").write_text(json.dumps(content))
     said = init(root, "--out", out)
-    assert "1 images without tags" in said
+    assert "1 image without tags" in said
     splits = listed(out)
     assert (len(splits["weak"]), len(splits["val"])) == (12, 3)
     assert (splits["weak"] | splits["val"])["photo #14"] == ()

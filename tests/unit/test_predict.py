@@ -188,7 +188,7 @@ def test_a_replaced_picture_gets_its_own_mask(trained_run, photos, tmp_path, cap
         new = replace(*arguments)
         capsys.readouterr()
         call(store, *options)
-        assert "1 images to" in capsys.readouterr().out, arguments
+        assert "1 image to" in capsys.readouterr().out, arguments
         found_HW = np.asarray(Image.open(out / f"masks/{name}.png"))
         np.testing.assert_array_equal(found_HW, net.predict(new))
         assert Image.open(out / f"overlays/{name}.jpg").size == found_HW.shape[::-1]

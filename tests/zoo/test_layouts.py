@@ -56,7 +56,7 @@ LAYOUTS = [
     ),
     Layout(
         sets.table_beside,
-        ("photos.csv", "masks     6", "5 for training, 2 for validation, as given", "1 images without tags"),
+        ("photos.csv", "masks     6", "5 for training, 2 for validation, as given", "1 image without tags"),
         "images-weak: 5 images, 4 with masks, 1 without tags; cat 2, dog 2",
         both({str(k): ("cat", "dog")[k % 2] for k in range(4)}) | {"lawn": ((), None)},
         both({str(k): ("cat", "dog")[k % 2] for k in (4, 5)}),
