@@ -151,6 +151,14 @@ def test_images_of_other_sizes_have_resized_embeddings(net):
     assert odd.peak_CHW.shape == (1, 5, 11), "sides are rounded up to whole patches"
 
 
+def test_a_class_is_not_its_own_background(open_clip):
+    """Folders of one's own are named tree or bridge, too: a class would compete with its own name."""
+    found = RULE.build(("Tree", "cat"))
+    assert len(found.background_JD) == len(RULE.background) - 1
+    with pytest.raises(ValueError, match=r"method.maps.background: all its names are classes of the data"):
+        RULE.model_copy(update={"background": ("tree",)}).build(("Tree", "cat"))
+
+
 def test_texts_are_those_of_open_clip(open_clip):
     found = RULE.build(CLASSES)
     assert torch.equal(RULE.build(CLASSES).visual.proj, found.visual.proj), "the small random network is always the same"

@@ -86,7 +86,9 @@ class ClipMaps(Refiner):
         ),
         description="Pairs of a class of the data and its name in the texts, where they differ.",
     )
-    background: tuple[str, ...] = Field(default=BACKGROUND, min_length=1, description="Names of backgrounds in the texts.")
+    background: tuple[str, ...] = Field(
+        default=BACKGROUND, min_length=1, description="Names of backgrounds in the texts; those of classes are left out."
+    )
     prompt: str = Field(default="a clean origami {}.", description="The text, with {} in the place of a name.")
     layers: int = Field(default=8, ge=1, description="Number of last layers whose attention is averaged for the affinity.")
     rounds: int = Field(default=3, ge=1, description="Times that the affinity's columns, then rows, are normalised.")
@@ -114,9 +116,12 @@ class ClipMaps(Refiner):
 
     def build(self, classes: Sequence[str]) -> nn.Module:
         """Build CLIP, with the texts of classes and backgrounds. See `Refiner.build`."""
-        others = dict(self.synonyms)
+        others, folded = dict(self.synonyms), {name.casefold() for name in classes}
         named = [others.get(name, name) for name in classes]
-        texts = ([self.prompt.format(name) for name in names] for names in (named, self.background))
+        background = [name for name in self.background if name.casefold() not in folded]
+        if not background:
+            raise ValueError("method.maps.background: all its names are classes of the data. Name what surrounds them.")
+        texts = ([self.prompt.format(name) for name in names] for names in (named, background))
         try:
             return self.clip.build(*texts)
         except ValueError as error:
