@@ -30,7 +30,6 @@ TINY = {
     "method.classifier.epochs": "1",
     "method.localizer.selections": "4",
     "method.segmenter.epochs": "1",
-    "method.retrain.epochs": "1",
 }
 
 CONFIG = """\

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import re
+import subprocess
+import sys
 
 import pytest
 import yaml
@@ -100,11 +103,24 @@ def test_the_notebook_without_ray(tmp_path, monkeypatch, without_ray, capsys):
     check(*run_cells(tmp_path, monkeypatch, SMALL), capsys.readouterr().out)
 
 
+KERNEL = """
+import json, pathlib, sys
+import pytest
+from tests.contract.test_python_page import run_cells
+_, shown = run_cells(pathlib.Path(sys.argv[1]), pytest.MonkeyPatch())
+print(json.dumps(shown), file=sys.stderr)
+"""
+
+
 @pytest.mark.ray
 @pytest.mark.slow
-def test_the_notebook(tmp_path, monkeypatch, capsys):
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    check(*run_cells(tmp_path, monkeypatch), capsys.readouterr().out)
+def test_the_notebook(tmp_path):
+    """It has a process of its own, as in a notebook: its Ray is another one than that of the tests in tests/ray."""
+    env = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    command = [sys.executable, "-c", KERNEL, str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    check({}, json.loads(done.stderr.splitlines()[-1]), done.stdout)
 
 
 def test_the_page_on_runs(tmp_path, monkeypatch, without_ray):
