@@ -91,6 +91,8 @@ def photos(tmp_path, monkeypatch):
     (tmp_path / "tags.csv").write_text(table)
     for number in (1, 2):
         photo(tmp_path / "photos" / "holiday" / f"00{number}.jpg", "dog", number)
+    for name in ("ViT-B-16.safetensors", "sam_vit_b_01ec64.pth"):
+        (tmp_path / name).write_bytes(b"weights, which init does not read")
     return World(tmp_path, small=lambda document: document | {"method": tiny_job()["method"]})
 
 

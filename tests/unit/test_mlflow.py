@@ -187,6 +187,7 @@ def test_a_run_that_the_server_has_not_is_begun_again(copy, server):
         assert len(server.history(again, "retrain/loss")) == 40
 
 
+@pytest.mark.slow
 def test_a_server_that_is_away_ends_nothing_and_gets_all_later(copy, tmp_path):
     port = free_port()
     job, plan = job_for(f"http://127.0.0.1:{port}", "away")
